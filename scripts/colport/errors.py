@@ -1,0 +1,35 @@
+"""The few error classes of ColPort.
+
+Each message is one sentence a user can act on: it names the field or file, what was found and
+what is allowed. The command line and the rule adapters print it without a traceback.
+"""
+
+from __future__ import annotations
+
+
+class ColPortError(Exception):
+    """Base of every error that a user can cause and mend."""
+
+
+class ConfigError(ColPortError):
+    """A configuration value is unknown, of the wrong type or contradicts another one."""
+
+
+class CheckpointError(ColPortError):
+    """A checkpoint is missing, damaged, of another family or does not fit its configuration."""
+
+
+class ExportError(ColPortError):
+    """A model cannot be written as the requested ONNX folder."""
+
+
+class ArtifactError(ColPortError):
+    """A file that an earlier stage wrote is missing, unreadable or of another schema version."""
+
+
+class DatasetError(ColPortError):
+    """A dataset is missing, has other columns than its schema, or contradicts itself."""
+
+
+class UnsupportedError(ColPortError):
+    """A known limit: the stage records ``status: unsupported`` with this reason and goes on."""
