@@ -13,10 +13,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from colport.errors import ArtifactError
+from colport.errors import ArtifactError, UnsupportedError
 
 SCHEMA_VERSION = 1
 """Version of every JSON file under ``results/``; a reader refuses another one."""
+
+UNSUPPORTED = "unsupported.json"
+"""Marks a folder whose content a known limit prevents; holds the reason."""
 
 _CHUNK = 1 << 20
 
@@ -85,6 +88,23 @@ def read_json(path: Path | str) -> dict[str, Any]:
             f"{path}: schema_version is {version!r}; this version of ColPort reads {SCHEMA_VERSION}."
         )
     return record
+
+
+def write_unsupported(folder: Path | str, reason: str) -> None:
+    """Write a folder that holds nothing but the reason why there is nothing."""
+    with atomic_folder(folder) as temporary:
+        write_json(temporary / UNSUPPORTED, {"reason": reason})
+
+
+def check_supported(folder: Path | str) -> None:
+    """Pass on the known limit that an earlier stage recorded.
+
+    Raises:
+        UnsupportedError: The folder was written by :func:`write_unsupported`.
+    """
+    marker = Path(folder) / UNSUPPORTED
+    if marker.is_file():
+        raise UnsupportedError(read_json(marker)["reason"])
 
 
 def sha256_file(path: Path | str) -> str:

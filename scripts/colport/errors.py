@@ -33,3 +33,7 @@ class DatasetError(ColPortError):
 
 class UnsupportedError(ColPortError):
     """A known limit: the stage records ``status: unsupported`` with this reason and goes on."""
+
+
+class ParityError(ColPortError):
+    """An exported model is not what the checkpoint was."""

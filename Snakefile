@@ -1,0 +1,36 @@
+# ColPort: late-interaction retrieval models from a checkpoint to ONNX Runtime, with the proof.
+# `snakemake --cores all` runs the embedded default; config/README.md explains the config.
+from snakemake.utils import min_version
+
+min_version("9.0")
+
+
+configfile: "config/config.yaml"
+
+
+include: "rules/common.smk"
+include: "rules/checkpoint.smk"
+include: "rules/reference.smk"
+include: "rules/export.smk"
+include: "rules/quantize.smk"
+include: "rules/parity.smk"
+include: "rules/retrieval.smk"
+include: "rules/latency.smk"
+include: "rules/report.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        "results/report.html",
+        "results/gate.json",
+
+
+rule models:
+    input:
+        MODEL_FOLDERS,
+
+
+rule tables:
+    input:
+        TABLE_FILES,

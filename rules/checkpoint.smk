@@ -1,0 +1,27 @@
+# Resolve checkpoints and datasets, once, before anything is computed.
+
+
+rule checkpoint:
+    output:
+        "results/checkpoints/{model}.json",
+    log:
+        "logs/checkpoint/{model}.log",
+    params:
+        model=lambda wildcards: PLAN.config["models"][wildcards.model],
+        workspace="results/checkpoints/{model}",
+        code=PLAN.code("checkpoint.py"),
+    retries: 2
+    script:
+        "../scripts/checkpoint.py"
+
+
+rule dataset:
+    output:
+        "results/datasets/{dataset}.json",
+    log:
+        "logs/dataset/{dataset}.log",
+    params:
+        dataset=lambda wildcards: PLAN.config["datasets"][wildcards.dataset],
+        code=PLAN.code("dataset.py"),
+    script:
+        "../scripts/dataset.py"

@@ -1,0 +1,27 @@
+# Config, wildcards and the few functions that several rules share.
+import sys
+from pathlib import Path
+
+SCRIPTS = Path(workflow.basedir, "scripts")
+sys.path.insert(0, str(SCRIPTS))
+
+from colport.workflow import Plan
+
+PLAN = Plan.read(config, workflow.basedir)
+
+MODEL_FOLDERS = expand(
+    "results/models/{model}/{variant}", model=PLAN.models, variant=PLAN.variants
+)
+TABLE_FILES = expand("results/tables/{table}.csv", table=PLAN.tables)
+
+
+wildcard_constraints:
+    model=PLAN.pattern(PLAN.models),
+    variant=PLAN.pattern(PLAN.variants),
+    provider=PLAN.pattern(PLAN.providers),
+    dataset=PLAN.pattern(PLAN.datasets),
+
+
+def all_cores(wildcards):
+    """Threads of a job that must run alone on the machine."""
+    return workflow.cores

@@ -1,0 +1,20 @@
+# Trace on the meta device, stream the weights, lay out the external data.
+
+
+rule export:
+    input:
+        "results/checkpoints/{model}.json",
+    output:
+        folder=directory("results/models/{model}/{variant}"),
+        record="results/export/{model}/{variant}.json",
+    log:
+        "logs/export/{model}/{variant}.log",
+    params:
+        variant=lambda wildcards: PLAN.config["variants"][wildcards.variant],
+        code=PLAN.code("export.py"),
+    wildcard_constraints:
+        variant=PLAN.pattern(PLAN.exported),
+    benchmark:
+        "results/benchmarks/export/{model}/{variant}.tsv"
+    script:
+        "../scripts/export.py"

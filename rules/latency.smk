@@ -1,0 +1,21 @@
+# PyTorch and every variant of a model on one provider, in one interleaved run, alone.
+
+
+rule latency:
+    input:
+        checkpoint="results/checkpoints/{model}.json",
+        models=expand("results/models/{{model}}/{variant}", variant=PLAN.variants),
+        dataset=lambda wildcards: f"results/datasets/{PLAN.first(wildcards.model)}.json",
+    output:
+        "results/latency/{model}/{provider}.json",
+    log:
+        "logs/latency/{model}/{provider}.log",
+    params:
+        variants=PLAN.variants,
+        dataset=lambda wildcards: PLAN.config["datasets"][PLAN.first(wildcards.model)],
+        provider=lambda wildcards: PLAN.config["providers"][wildcards.provider],
+        settings=PLAN.config["latency"],
+        code=PLAN.code("latency.py"),
+    threads: all_cores
+    script:
+        "../scripts/latency.py"

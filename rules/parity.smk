@@ -1,0 +1,22 @@
+# Each variant and provider against the PyTorch reference, end to end.
+
+
+rule parity:
+    input:
+        model="results/models/{model}/{variant}",
+        dataset=lambda wildcards: f"results/datasets/{PLAN.first(wildcards.model)}.json",
+        reference=lambda wildcards: (
+            f"results/reference/{wildcards.model}/{PLAN.first(wildcards.model)}"
+        ),
+    output:
+        "results/parity/{model}/{variant}/{provider}.json",
+    log:
+        "logs/parity/{model}/{variant}/{provider}.log",
+    params:
+        dataset=lambda wildcards: PLAN.config["datasets"][PLAN.first(wildcards.model)],
+        provider=lambda wildcards: PLAN.config["providers"][wildcards.provider],
+        tolerance=lambda wildcards: PLAN.config["variants"][wildcards.variant].get("tolerance", {}),
+        settings=PLAN.config["parity"],
+        code=PLAN.code("parity.py"),
+    script:
+        "../scripts/parity.py"

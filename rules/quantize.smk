@@ -1,0 +1,24 @@
+# Variants that are made from another variant's folder.
+
+
+rule quantize:
+    input:
+        base=lambda wildcards: (
+            f"results/models/{wildcards.model}/"
+            f"{PLAN.config['variants'][wildcards.variant]['base']}"
+        ),
+    output:
+        folder=directory("results/models/{model}/{variant}"),
+        record="results/export/{model}/{variant}.json",
+    log:
+        "logs/export/{model}/{variant}.log",
+    params:
+        family=lambda wildcards: PLAN.config["models"][wildcards.model]["family"],
+        variant=lambda wildcards: PLAN.config["variants"][wildcards.variant],
+        code=PLAN.code("quantize.py"),
+    wildcard_constraints:
+        variant=PLAN.pattern(PLAN.quantized),
+    benchmark:
+        "results/benchmarks/export/{model}/{variant}.tsv"
+    script:
+        "../scripts/quantize.py"

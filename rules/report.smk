@@ -1,0 +1,76 @@
+# Tables from the stages' records, the page from the tables, and the gate after both.
+
+RECORDS = {
+    "export": expand(
+        "results/export/{model}/{variant}.json", model=PLAN.models, variant=PLAN.variants
+    ),
+    "parity": expand(
+        "results/parity/{model}/{variant}/{provider}.json",
+        model=PLAN.models,
+        variant=PLAN.variants,
+        provider=PLAN.providers,
+    ),
+    "retrieval": [
+        file
+        for model, dataset in PLAN.pairs()
+        for file in [
+            f"results/retrieval/{model}/pytorch/{dataset}.json",
+            *expand(
+                "results/retrieval/{model}/{variant}/{provider}/{dataset}.json",
+                model=model,
+                variant=PLAN.variants,
+                provider=PLAN.providers,
+                dataset=dataset,
+            ),
+        ]
+    ],
+    "latency": expand(
+        "results/latency/{model}/{provider}.json", model=PLAN.models, provider=PLAN.providers
+    ),
+}
+
+
+rule aggregate:
+    input:
+        **RECORDS,
+    output:
+        TABLE_FILES,
+    log:
+        "logs/aggregate.log",
+    params:
+        code=PLAN.code("aggregate.py"),
+    localrule: True
+    script:
+        "../scripts/aggregate.py"
+
+
+rule report:
+    input:
+        TABLE_FILES,
+    output:
+        "results/report.html",
+    log:
+        "logs/report.log",
+    params:
+        run=PLAN.config["run"],
+        code=PLAN.code("report.py"),
+    localrule: True
+    script:
+        "../scripts/report.py"
+
+
+rule gate:
+    # After the report, so that a failed parity can be read there before it fails the run.
+    input:
+        parity="results/tables/parity.csv",
+        report="results/report.html",
+    output:
+        "results/gate.json",
+    log:
+        "logs/gate.log",
+    params:
+        allow_failed_parity=PLAN.config["run"]["allow_failed_parity"],
+        code=PLAN.code("gate.py"),
+    localrule: True
+    script:
+        "../scripts/gate.py"

@@ -1,0 +1,176 @@
+"""The configuration: its schema, its defaults and what the schema cannot say.
+
+Every mistake is one :class:`ConfigError` that names the field, what was found and what is
+allowed, before the first job starts.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import yaml
+
+from colport.errors import ConfigError
+
+
+def load(file: Path | str) -> dict[str, Any]:
+    """Read a YAML file.
+
+    Raises:
+        ConfigError: The file is missing, is not YAML, or holds no mapping.
+    """
+    try:
+        content = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read ({error.strerror}).") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{file}: is not valid YAML ({' '.join(str(error).split())}).") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{file}: holds {_kind(content)}, expected a mapping.")
+    return content
+
+
+def validated(config: Mapping[str, Any], schema_file: Path | str) -> dict[str, Any]:
+    """The configuration with defaults filled in.
+
+    Raises:
+        ConfigError: A key is unknown, a value is of the wrong type or out of range, or two
+            entries contradict each other.
+    """
+    schema = load(schema_file)
+    errors = jsonschema.Draft202012Validator(schema).iter_errors(config)
+    if error := jsonschema.exceptions.best_match(errors, key=_relevance):
+        raise ConfigError(_sentence(error))
+    filled = _with_defaults(dict(config), schema)
+    _cross_check(filled)
+    return filled
+
+
+def quantized_variants(config: Mapping[str, Any]) -> list[str]:
+    """Names of the variants that are made from another one."""
+    return [name for name, v in config["variants"].items() if v["precision"] == "int8"]
+
+
+def _relevance(error: jsonschema.ValidationError) -> tuple[bool, int]:
+    return error.validator not in {"additionalProperties", "propertyNames"}, -len(error.path)
+
+
+def _sentence(error: jsonschema.ValidationError) -> str:
+    """One sentence of ours for an error of jsonschema's."""
+    field = _field(error.absolute_path)
+    if error.validator == "additionalProperties":
+        allowed = sorted(error.schema.get("properties", {}))
+        unknown = sorted(set(error.instance) - set(allowed))
+        return f"{_field([*error.absolute_path, unknown[0]])}: unknown key; allowed are {_list(allowed)}."
+    if error.validator == "required":
+        missing = next(key for key in error.validator_value if key not in error.instance)
+        return f"{_field([*error.absolute_path, missing])}: is missing."
+    if error.validator == "type":
+        hint = ""
+        if error.validator_value in {"number", "integer"} and isinstance(error.instance, str):
+            hint = " (YAML reads 1e-3 as text; write 1.0e-3)"
+        return f"{field}: found {_kind(error.instance)}, expected {error.validator_value}{hint}."
+    if error.validator == "enum":
+        return f"{field}: found {error.instance!r}; allowed are {_list(error.validator_value)}."
+    if error.validator == "pattern":
+        return f"{field}: found {error.instance!r}, which does not match {error.validator_value}."
+    return f"{field}: {error.message}."
+
+
+def _field(path: Iterable[str | int]) -> str:
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}"
+    return text.removeprefix(".") or "config"
+
+
+def _list(values: Iterable[Any]) -> str:
+    return ", ".join(map(str, values)) or "none"
+
+
+def _kind(value: Any) -> str:
+    if value is None:
+        return "nothing"
+    if isinstance(value, dict):
+        return "a mapping"
+    if isinstance(value, list):
+        return "a list"
+    return f"{value!r} ({type(value).__name__})"
+
+
+def _with_defaults(config: dict[str, Any], schema: Mapping[str, Any]) -> dict[str, Any]:
+    filled = copy.deepcopy(config)
+    for key, entry in schema.get("properties", {}).items():
+        if key not in filled and "default" in entry:
+            filled[key] = copy.deepcopy(entry["default"])
+        if isinstance(filled.get(key), dict):
+            filled[key] = _with_defaults(filled[key], entry)
+    return filled
+
+
+def _cross_check(config: Mapping[str, Any]) -> None:
+    for kind in ("models", "variants", "providers"):
+        for index, name in enumerate(config["run"][kind]):
+            _known(f"run.{kind}[{index}]", name, config[kind])
+    for name, model in config["models"].items():
+        _check_source(f"models.{name}.checkpoint", model["checkpoint"], ("hub", "path", "package"))
+        if "folder" in model["checkpoint"] and "package" not in model["checkpoint"]:
+            raise ConfigError(f"models.{name}.checkpoint.folder: goes with package only.")
+        for index, dataset in enumerate(model["datasets"]):
+            _known(f"models.{name}.datasets[{index}]", dataset, config["datasets"])
+            _check_documents(f"models.{name}.datasets[{index}]", dataset, model, config)
+    for name, dataset in config["datasets"].items():
+        _check_source(f"datasets.{name}", dataset, ("hub", "path"))
+    for name, variant in config["variants"].items():
+        _check_variant(name, variant, config)
+
+
+def _known(field: str, name: str, defined: Iterable[str]) -> None:
+    if name not in defined:
+        raise ConfigError(f"{field}: {name!r} is not defined; defined are {_list(defined)}.")
+
+
+def _check_source(field: str, entry: Mapping[str, Any], sources: tuple[str, ...]) -> None:
+    found = [key for key in sources if key in entry]
+    if len(found) != 1:
+        raise ConfigError(f"{field}: needs exactly one of {_list(sources)}; found {_list(found)}.")
+    if ("hub" in entry) != ("revision" in entry):
+        missing = "is missing; a hub id needs its commit" if "hub" in entry else "goes with hub only"
+        raise ConfigError(f"{field}.revision: {missing}.")
+
+
+def _check_documents(
+    field: str, dataset: str, model: Mapping[str, Any], config: Mapping[str, Any]
+) -> None:
+    from colport import families
+
+    needed = families.get(model["family"]).document_type
+    found = config["datasets"][dataset].get("documents", "pages")
+    if found != needed:
+        raise ConfigError(
+            f"{field}: dataset {dataset!r} holds {found}, family {model['family']} reads {needed}."
+        )
+
+
+def _check_variant(name: str, variant: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    field = f"variants.{name}"
+    external = variant.get("external_data", {})
+    if (external.get("layout") == "shard") != ("max_shard_bytes" in external):
+        raise ConfigError(
+            f"{field}.external_data.max_shard_bytes: is needed for layout shard, and only there."
+        )
+    if variant["precision"] == "int8":
+        if "base" not in variant:
+            raise ConfigError(f"{field}.base: is missing; int8 is made from another variant.")
+        _known(f"{field}.base", variant["base"], config["variants"])
+        base = config["variants"][variant["base"]]["precision"]
+        if base != "fp32":
+            raise ConfigError(f"{field}.base: {variant['base']!r} is {base}; int8 needs fp32.")
+    else:
+        for key in ("base", "quantization"):
+            if key in variant:
+                raise ConfigError(f"{field}.{key}: goes with precision int8 only.")

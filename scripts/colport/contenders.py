@@ -1,0 +1,125 @@
+"""Who is timed: the checkpoint in PyTorch and its exported folders, on a dataset's inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from colport import environment, latency, providers
+from colport.errors import UnsupportedError
+from colport.families.base import Embedder
+from colport.latency import Contender, Inputs, LatencySettings
+from colport.manifest import read as read_manifest
+
+KINDS = ("query", "document")
+_HERE = __name__
+
+
+def exported(
+    folder: str, provider: str, threads: int, options: Mapping[str, Any] | None = None
+) -> Embedder:
+    """An exported folder in ONNX Runtime; see :class:`colport.encoder.Encoder`."""
+    from colport.encoder import Encoder
+
+    return Encoder(folder, provider, threads, options)
+
+
+def reference(checkpoint: str, family: str, threads: int) -> Embedder:
+    """The checkpoint in its original library, with ``threads`` torch threads."""
+    import torch
+
+    from colport import families
+
+    torch.set_num_threads(threads)
+    return families.get(family).reference(Path(checkpoint))
+
+
+def compare(
+    model: str,
+    provider: str,
+    checkpoint: Mapping[str, Any],
+    folders: Mapping[str, str],
+    dataset: Any,
+    scratch: str | Path,
+    *,
+    settings: Mapping[str, Any],
+    options: Mapping[str, Any] | None,
+    threads: int,
+    report: Callable[[str], None],
+) -> dict[str, Any]:
+    """Time PyTorch and every variant of a model on one provider in one interleaved run.
+
+    Args:
+        model: Name of the model.
+        provider: Name of the provider.
+        checkpoint: Record of :func:`colport.checkpoints.record`.
+        folders: Variant to exported folder.
+        dataset: Its first queries and documents are the inputs.
+        scratch: Folder for the pages of the inputs.
+        settings: The ``latency`` section of the config.
+        options: Provider options.
+        threads: Threads of each contender, unless ``settings`` say otherwise.
+        report: Called with the progress.
+
+    Returns:
+        The stage's record; rows are ``unsupported`` where a known limit prevents a contender.
+    """
+    chosen = LatencySettings(**{"threads": threads, **settings})
+    rows, runnable = [], []
+    for variant, folder in folders.items():
+        try:
+            providers.require(provider)
+            read_manifest(folder)
+            runnable.append(variant)
+        except UnsupportedError as limit:
+            rows += latency.unsupported_rows(
+                model, variant, provider, KINDS, chosen.batch_sizes, str(limit)
+            )
+    if not runnable:
+        return {"rows": rows, "environment": environment.describe()}
+    everyone = [
+        _pytorch(model, checkpoint, chosen.threads),
+        *(_variant(model, v, provider, folders[v], options, chosen.threads) for v in runnable),
+    ]
+    record = latency.measure(everyone, inputs(dataset, chosen, Path(scratch)), chosen, report)
+    return {**record, "rows": [*record["rows"], *rows]}
+
+
+def inputs(dataset: Any, settings: LatencySettings, scratch: Path) -> Inputs:
+    """The first queries and documents of a dataset; pages are written as files."""
+    count = max(settings.batch_sizes)
+    documents = dataset.documents[:count]
+    pages = bool(documents) and not isinstance(documents[0], str)
+    if pages:
+        files = [scratch / f"page-{index}.png" for index in range(len(documents))]
+        for page, file in zip(documents, files, strict=True):
+            page.save(file)
+        documents = [str(file) for file in files]
+    return Inputs(tuple(dataset.queries[:count]), tuple(documents), pages)
+
+
+def _pytorch(model: str, checkpoint: Mapping[str, Any], threads: int) -> Contender:
+    arguments = {
+        "checkpoint": checkpoint["folder"],
+        "family": checkpoint["family"],
+        "threads": threads,
+    }
+    return Contender(model, "pytorch", "torch-cpu", f"{_HERE}:reference", arguments)
+
+
+def _variant(
+    model: str,
+    variant: str,
+    provider: str,
+    folder: str,
+    options: Mapping[str, Any] | None,
+    threads: int,
+) -> Contender:
+    arguments = {
+        "folder": str(Path(folder).resolve()),
+        "provider": provider,
+        "threads": threads,
+        "options": dict(options or {}),
+    }
+    return Contender(model, variant, provider, f"{_HERE}:exported", arguments)

@@ -1,0 +1,36 @@
+"""Change the layout of an exported folder's weights: split, merge or shard, every tensor equal."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from colport import external_data, manifest
+from colport.artifacts import atomic_folder
+from colport.export.folder import check
+from colport.external_data import Layout
+from colport.manifest import Manifest
+from colport.quantize import copy_companions
+
+
+def convert(source: Path, output: Path, layout: Layout) -> Manifest:
+    """Write ``source`` again with another layout.
+
+    Args:
+        source: An exported folder.
+        output: Folder to write; may be ``source`` itself, which is replaced at the end.
+        layout: Where the weights go.
+
+    Raises:
+        ArtifactError: ``source`` is not a whole exported folder.
+        ExportError: The layout cannot hold the weights.
+    """
+    known = manifest.read(source)
+    models = {name: external_data.read(source / graph.file) for name, graph in known.graphs.items()}
+    with atomic_folder(output) as folder:
+        copy_companions(source, folder, known)
+        files = external_data.write(models, folder, layout)
+        result = replace(known, external_data={"layout": layout.mode, "files": files})
+        check(folder, result)
+        result.write(folder)
+    return result

@@ -1,0 +1,136 @@
+"""Run an exported folder: onnxruntime, numpy, tokenizers and Pillow, without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from PIL import Image
+
+from colport import families, manifest, providers
+from colport.errors import ArtifactError, UnsupportedError
+from colport.families.base import Batch, Document
+from colport.retrieval.maxsim import maxsim
+
+
+class Encoder:
+    """A late-interaction retriever in ONNX Runtime.
+
+    Its embeddings equal those of the checkpoint's own library: prompts, query expansion,
+    skiplist, masking and page resizing included.
+
+    Args:
+        folder: An exported folder.
+        provider: Name of an execution provider: ``cpu``, ``cuda``, ``tensorrt``, ``openvino``.
+        threads: Threads within an operator; ONNX Runtime's own choice when ``None``.
+        options: Provider options, over the defaults.
+
+    Raises:
+        ArtifactError: The folder is not a whole exported folder.
+        UnsupportedError: The provider is not on this machine.
+    """
+
+    def __init__(
+        self,
+        folder: Path | str,
+        provider: str = "cpu",
+        threads: int | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.folder = Path(folder)
+        self.manifest = manifest.read(self.folder)
+        self._sessions = {
+            name: _session(self.folder / graph.file, provider, threads, options or {})
+            for name, graph in self.manifest.graphs.items()
+        }
+        family = families.get(self.manifest.family)
+        self.document_type = family.document_type
+        self._runtime = family.runtime(self.manifest.processing, self.folder)
+
+    @property
+    def dim(self) -> int:
+        """Size of a token embedding."""
+        return self.manifest.dim
+
+    def encode_queries(self, queries: Sequence[str], batch_size: int = 8) -> list[np.ndarray]:
+        """Token embeddings of each query.
+
+        Args:
+            queries: Texts, without the model's prompt.
+            batch_size: Queries in one graph call.
+
+        Returns:
+            One ``float32 [tokens, dim]`` a query, L2-normalised.
+        """
+        return self._encode(queries, batch_size, self._runtime.query_batch)
+
+    def encode_documents(
+        self, documents: Sequence[Document], batch_size: int = 8
+    ) -> list[np.ndarray]:
+        """Token embeddings of each document.
+
+        Args:
+            documents: Pages as Pillow images, or passages as texts, as the model takes them.
+            batch_size: Documents in one graph call.
+
+        Returns:
+            One ``float32 [tokens, dim]`` a document, L2-normalised.
+
+        Raises:
+            TypeError: Pages were given to a text model, or texts to a page model.
+        """
+        return self._encode(documents, batch_size, self._document_batch)
+
+    def score(
+        self, queries: Sequence[np.ndarray], documents: Sequence[np.ndarray]
+    ) -> np.ndarray:
+        """MaxSim of every query with every document, ``float32 [queries, documents]``."""
+        return maxsim(queries, documents)
+
+    def _document_batch(self, documents: Sequence[Document]) -> Batch:
+        expected = Image.Image if self.document_type == "pages" else str
+        for document in documents:
+            if not isinstance(document, expected):
+                raise TypeError(
+                    f"{self.manifest.family} takes {self.document_type}, "
+                    f"found {type(document).__name__}."
+                )
+        return self._runtime.document_batch(documents)
+
+    def _encode(self, inputs: Sequence[Any], batch_size: int, prepare: Any) -> list[np.ndarray]:
+        if isinstance(inputs, str):
+            raise TypeError("expected a list of inputs, found a single string.")
+        embeddings: list[np.ndarray] = []
+        for start in range(0, len(inputs), batch_size):
+            stop = min(start + batch_size, len(inputs))
+            batch = prepare([inputs[index] for index in range(start, stop)])
+            (output,) = self._sessions[batch.graph].run(None, batch.feeds)
+            embeddings.extend(row[kept] for row, kept in zip(output, batch.keep, strict=True))
+        return embeddings
+
+
+def _session(
+    file: Path, provider: str, threads: int | None, options: Mapping[str, Any]
+) -> onnxruntime.InferenceSession:
+    chosen = providers.require(provider)
+    settings = onnxruntime.SessionOptions()
+    settings.log_severity_level = 3
+    if threads:
+        settings.intra_op_num_threads = threads
+    try:
+        session = onnxruntime.InferenceSession(
+            file,
+            settings,
+            providers=[(chosen.execution_provider, {**chosen.options, **options})],
+        )
+    except Exception as error:  # onnxruntime's classes share no public base
+        first = str(error).splitlines()[0]
+        raise ArtifactError(f"{file}: ONNX Runtime cannot load it ({first}).") from error
+    if chosen.execution_provider not in session.get_providers():
+        raise UnsupportedError(
+            f"{chosen.execution_provider} is installed but cannot start on this machine."
+        )
+    return session

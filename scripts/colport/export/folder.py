@@ -1,0 +1,124 @@
+"""Write an exported folder: graphs, weights, tokenizer and manifest."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnx_ir as ir
+
+from colport import external_data, families
+from colport.artifacts import atomic_folder
+from colport.errors import ConfigError, ExportError
+from colport.export.bind import attach, detach, transpose_weights
+from colport.export.optimise import optimise
+from colport.export.trace import trace
+from colport.families.base import Skeleton
+from colport.families.skeletons import PRECISIONS
+from colport.external_data import Layout
+from colport.manifest import GraphInfo, Manifest
+
+OPSET = 21
+Report = Callable[[str], None]
+
+
+def export(
+    checkpoint: Path,
+    output: Path,
+    *,
+    family: str | None = None,
+    precision: str = "fp32",
+    layout: Layout | None = None,
+    opset: int = OPSET,
+    source: Mapping[str, Any] | None = None,
+    report: Report = lambda message: None,
+) -> Manifest:
+    """Export a checkpoint to a folder that :class:`colport.Encoder` runs.
+
+    Args:
+        checkpoint: A resolved checkpoint folder.
+        output: Folder to write; it appears complete or not at all.
+        family: Family name; read from the checkpoint when ``None``.
+        precision: ``fp32`` or ``fp16``.
+        layout: Where the weights go, beside the graphs by default.
+        opset: ONNX operator set.
+        source: Where the checkpoint came from, kept in the manifest.
+        report: Called with a line for each step.
+
+    Raises:
+        CheckpointError: The checkpoint is damaged, of another family, or does not fit its config.
+        ExportError: A graph cannot be traced or written.
+    """
+    if precision not in PRECISIONS:
+        raise ConfigError(
+            f"precision: {precision!r} cannot be exported; allowed are {', '.join(PRECISIONS)}."
+        )
+    chosen = families.require(family, checkpoint) if family else families.detect(checkpoint)
+    skeleton = chosen.skeleton(checkpoint, precision)
+    models = {}
+    for definition in skeleton.graphs:
+        start = time.perf_counter()
+        models[definition.name] = _graph(skeleton, definition, opset)
+        report(f"traced {definition.name} graph in {time.perf_counter() - start:.1f} s")
+    processing = chosen.processing(checkpoint)
+    layout = layout or Layout()
+    with atomic_folder(output) as folder:
+        processing.tokenizer.save(str(folder / "tokenizer.json"))
+        files = external_data.write(models, folder, layout)
+        report(f"wrote {', '.join(files) or 'weights into the graphs'}")
+        manifest = Manifest(
+            family=chosen.name,
+            precision=precision,
+            opset=opset,
+            dim=skeleton.dim,
+            source=dict(source or {"folder": checkpoint.name}),
+            processing=processing.settings,
+            graphs={name: describe_graph(name, model) for name, model in models.items()},
+            external_data={"layout": layout.mode, "files": files},
+        )
+        check(folder, manifest)
+        manifest.write(folder)
+    return manifest
+
+
+def _graph(skeleton: Skeleton, definition: Any, opset: int) -> ir.Model:
+    model = trace(skeleton, definition, opset)
+    detach(model)
+    transpose_weights(model)
+    optimise(model)
+    attach(model, skeleton)
+    return model
+
+
+def describe_graph(name: str, model: ir.Model) -> GraphInfo:
+    """The manifest's description of a graph."""
+    weights = model.graph.initializers.values()
+    return GraphInfo(
+        file=f"{name}.onnx",
+        inputs={value.name: _interface(value) for value in model.graph.inputs},
+        outputs={value.name: _interface(value) for value in model.graph.outputs},
+        nodes=sum(1 for _ in model.graph.all_nodes()),
+        parameters=sum(value.const_value.size for value in weights),
+    )
+
+
+def check(folder: Path, manifest: Manifest) -> None:
+    """Check every graph with ``onnx.checker``.
+
+    Raises:
+        ExportError: A graph is not valid ONNX.
+    """
+    for graph in manifest.graphs.values():
+        try:
+            onnx.checker.check_model(str(folder / graph.file))
+        except onnx.checker.ValidationError as error:
+            first = str(error).splitlines()[0]
+            raise ExportError(f"{graph.file}: onnx.checker says: {first}") from error
+
+
+def _interface(value: ir.Value) -> dict[str, Any]:
+    shape = [dim if isinstance(dim, int) else str(dim.value) for dim in value.shape or ()]
+    return {"dtype": value.dtype.name.lower(), "shape": shape}

@@ -1,0 +1,65 @@
+"""The export stage's record: one row a graph, with size, time and memory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from colport import environment
+from colport.manifest import Manifest, folder_bytes
+
+_MEASURED = ("opset", "parameters", "nodes", "size_bytes", "folder_bytes", "weight_files")
+
+
+class Stopwatch:
+    """Wall time since it was made, and the process's peak memory."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter()
+
+    def cost(self) -> dict[str, float]:
+        """``seconds`` and ``peak_rss_mb`` (MiB)."""
+        return {
+            "seconds": time.perf_counter() - self._start,
+            "peak_rss_mb": environment.peak_rss_mb(),
+        }
+
+
+def record(
+    manifest: Manifest, folder: Path, labels: Mapping[str, str], cost: Mapping[str, float]
+) -> dict[str, Any]:
+    """Rows of an exported folder.
+
+    Args:
+        manifest: What was written.
+        folder: Where it lies.
+        labels: ``model``, ``family`` and ``variant``.
+        cost: Of the whole job, repeated on each graph's row.
+    """
+    weights = [(folder / name).stat().st_size for name in manifest.external_data["files"]]
+    rows = [
+        {
+            **labels,
+            "graph": name,
+            "opset": manifest.opset,
+            "parameters": graph.parameters,
+            "nodes": graph.nodes,
+            "size_bytes": (folder / graph.file).stat().st_size + sum(weights),
+            "weight_files": len(weights),
+            **cost,
+            "status": "ok",
+            "reason": "",
+            "folder_bytes": folder_bytes(folder),
+        }
+        for name, graph in manifest.graphs.items()
+    ]
+    return {"rows": rows, "environment": environment.describe()}
+
+
+def unsupported(labels: Mapping[str, str], reason: str) -> dict[str, Any]:
+    """The record of a variant that a known limit prevents."""
+    empty = dict.fromkeys((*_MEASURED, "seconds", "peak_rss_mb"))
+    row = {**labels, "graph": "", **empty, "status": "unsupported", "reason": reason}
+    return {"rows": [row], "environment": environment.describe()}

@@ -1,0 +1,106 @@
+"""From a model on the meta device to an ONNX graph whose weights are names without values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import onnx_ir as ir
+import torch
+
+from colport.errors import ExportError
+from colport.export.logs import quiet
+from colport.families.base import GraphDefinition, GraphInput, Skeleton
+
+OUTPUT = "embeddings"
+"""Output of every graph: ``float32 [batch, tokens, dim]``, L2-normalised."""
+
+_DTYPES = {"int64": torch.int64, "float32": torch.float32}
+_PREFIX = "model."
+
+
+class _Graph(torch.nn.Module):
+    """One graph of a skeleton as a module, so that ``torch.export`` can trace it."""
+
+    def __init__(self, skeleton: Skeleton, definition: GraphDefinition) -> None:
+        super().__init__()
+        self.model = skeleton.model
+        self._forward = definition.forward
+
+    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+        """Token embeddings ``[batch, tokens, dim]``."""
+        return self._forward(self.model, *inputs)
+
+
+def trace(skeleton: Skeleton, definition: GraphDefinition, opset: int) -> ir.Model:
+    """Trace one graph without running it on data.
+
+    Initializers carry the skeleton's parameter names; their values are absent.
+
+    Raises:
+        ExportError: torch cannot export the model; the first line of its reason is given.
+    """
+    example = tuple(_example(item) for item in definition.inputs)
+    dynamic = tuple(
+        {axis: torch.export.Dim.DYNAMIC for axis in item.axes} for item in definition.inputs
+    )
+    try:
+        with quiet():
+            exported = torch.export.export(
+                _Graph(skeleton, definition), example, dynamic_shapes={"inputs": dynamic}
+            )
+            program = torch.onnx.export(
+                exported, dynamo=True, optimize=False, opset_version=opset, verbose=False
+            )
+    except (RuntimeError, torch._dynamo.exc.TorchDynamoException) as error:
+        raise ExportError(f"{definition.name} graph: {str(error).splitlines()[0]}") from error
+    except torch.onnx.OnnxExporterError as error:
+        cause = error.__cause__ or error
+        raise ExportError(f"{definition.name} graph: {str(cause).splitlines()[0]}") from error
+    model = program.model
+    _name_interface(model, definition)
+    _name_initializers(model)
+    model.graph.name = definition.name
+    return model
+
+
+def _example(item: GraphInput) -> torch.Tensor:
+    return torch.zeros(item.example, dtype=_DTYPES[item.dtype], device="meta")
+
+
+def _name_interface(model: ir.Model, definition: GraphDefinition) -> None:
+    """Give inputs, outputs and dynamic axes their declared names, everywhere in the graph."""
+    names: dict[str, str] = {}
+    for value, item in zip(model.graph.inputs, definition.inputs, strict=True):
+        value.name = item.name
+        for axis, name in item.axes.items():
+            symbol = value.shape[axis]
+            if isinstance(symbol, int):
+                raise ExportError(
+                    f"{definition.name} graph: axis {name!r} of {item.name} froze at {symbol}."
+                )
+            names.setdefault(str(symbol.value), name)
+    (output,) = model.graph.outputs
+    output.name = OUTPUT
+    for value in _values(model):
+        if value.shape is not None and not value.shape.frozen:
+            value.shape = ir.Shape([_rename(dim, names) for dim in value.shape])
+
+
+def _rename(dim: Any, names: dict[str, str]) -> Any:
+    return dim if isinstance(dim, int) else names.get(str(dim.value), dim)
+
+
+def _values(model: ir.Model) -> Iterator[ir.Value]:
+    yield from model.graph.inputs
+    for node in model.graph.all_nodes():
+        yield from node.outputs
+
+
+def _name_initializers(model: ir.Model) -> None:
+    for value in list(model.graph.initializers.values()):
+        name = value.name
+        if name.startswith(_PREFIX):
+            model.graph.initializers.pop(name)
+            value.name = name.removeprefix(_PREFIX)
+            model.graph.initializers.add(value)

@@ -1,0 +1,227 @@
+"""Where the weights of an exported folder lie: beside the graphs, inside them, or in shards.
+
+Tensors of the same name in two graphs are one tensor, written once. They are produced and
+written one at a time: memory is that of the largest tensor.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+import numpy as np
+import onnx_ir as ir
+
+from colport.errors import ArtifactError, ConfigError, ExportError
+
+Mode = Literal["split", "merge", "shard"]
+MODES: tuple[Mode, ...] = ("split", "merge", "shard")
+
+PROTOBUF_LIMIT = 2**31 - 1
+"""Largest message that protobuf serialises, in bytes."""
+
+INLINE_BYTES = 1024
+"""Tensors below this size stay inside the graph in every layout."""
+
+_PAGE = 4096  # large tensors start on a page, so that they can be mapped
+_CACHE_LINE = 64
+_GRAPH_OVERHEAD = 2**24  # room for the nodes of a merged graph, in bytes
+
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How weights are stored.
+
+    Attributes:
+        mode: ``split`` (one file beside the graphs), ``merge`` (inside each graph) or ``shard``.
+        max_shard_bytes: Largest shard file; a larger single tensor is an error.
+    """
+
+    mode: Mode = "split"
+    max_shard_bytes: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise ConfigError(f"layout: {self.mode!r} is unknown; allowed are {', '.join(MODES)}.")
+        if (self.mode == "shard") != (self.max_shard_bytes is not None):
+            raise ConfigError("max_shard_bytes: is needed for layout 'shard', and only there.")
+
+    @classmethod
+    def from_config(cls, settings: Mapping[str, Any]) -> Layout:
+        """From the ``external_data`` section of a variant."""
+        return cls(settings.get("layout", "split"), settings.get("max_shard_bytes"))
+
+
+def write(
+    models: Mapping[str, ir.Model], folder: Path, layout: Layout, progress: Progress | None = None
+) -> list[str]:
+    """Write ``{name}.onnx`` for every model, and their weights.
+
+    Args:
+        models: Graph name to model; initializers of one name must be one tensor.
+        folder: An existing folder.
+        layout: Where weights go.
+        progress: Called with the bytes of each tensor written.
+
+    Returns:
+        Names of the weight files, empty for ``merge``.
+
+    Raises:
+        ExportError: A merged graph or a tensor is over the limit, or two tensors share a name.
+    """
+    if layout.mode == "merge":
+        _merge(models, progress)
+        names: list[str] = []
+    else:
+        names = _write_beside(models, folder, layout, progress)
+    for name, model in models.items():
+        ir.save(model, folder / f"{name}.onnx")
+    return names
+
+
+def read(file: Path) -> ir.Model:
+    """Load a graph; external tensors stay on disk until they are read.
+
+    Raises:
+        ArtifactError: Not an ONNX file, or external data that leaves its folder or is truncated.
+    """
+    try:
+        model = ir.load(file)
+    except OSError as error:
+        raise ArtifactError(f"{file}: cannot be read ({error.strerror}).") from error
+    except Exception as error:  # protobuf raises its own classes for damaged files
+        raise ArtifactError(f"{file}: is not an ONNX file ({error}).") from error
+    for value in model.graph.initializers.values():
+        if isinstance(value.const_value, ir.ExternalTensor):
+            _check_external(file, value.const_value)
+    return model
+
+
+def _check_external(file: Path, tensor: ir.ExternalTensor) -> None:
+    folder = file.parent.resolve()
+    location = (file.parent / tensor.location).resolve()
+    if not location.is_relative_to(folder):
+        raise ArtifactError(f"{file}: tensor {tensor.name!r} lies outside its folder.")
+    size = location.stat().st_size if location.is_file() else -1
+    if size < (tensor.offset or 0) + tensor.nbytes:
+        raise ArtifactError(
+            f"{location}: is {'missing' if size < 0 else 'truncated'}; "
+            f"tensor {tensor.name!r} ends at byte {(tensor.offset or 0) + tensor.nbytes}."
+        )
+
+
+def tensors_by_name(models: Mapping[str, ir.Model]) -> dict[str, ir.TensorProtocol]:
+    """Every initializer of the models, once per name.
+
+    Raises:
+        ExportError: Two graphs hold different tensors under one name.
+    """
+    tensors: dict[str, ir.TensorProtocol] = {}
+    for model in models.values():
+        for name, value in model.graph.initializers.items():
+            tensor = value.const_value
+            if tensor is None:
+                raise ExportError(f"initializer {name!r} has no value.")
+            known = tensors.setdefault(name, tensor)
+            if (known.dtype, list(known.shape)) != (tensor.dtype, list(tensor.shape)):
+                raise ExportError(f"initializer {name!r} differs between the graphs.")
+    return tensors
+
+
+def _merge(models: Mapping[str, ir.Model], progress: Progress | None) -> None:
+    for name, model in models.items():
+        total = sum(value.const_value.nbytes for value in model.graph.initializers.values())
+        if total + _GRAPH_OVERHEAD > PROTOBUF_LIMIT:
+            raise ExportError(
+                f"{name}.onnx: layout 'merge' needs {total / 2**30:.2f} GiB in one file, above "
+                "protobuf's 2 GiB; use 'split' or 'shard'."
+            )
+    for model in models.values():
+        for name, value in model.graph.initializers.items():
+            value.const_value = _in_memory(value.const_value, name)
+            if progress:
+                progress(value.const_value.nbytes)
+
+
+def _write_beside(
+    models: Mapping[str, ir.Model], folder: Path, layout: Layout, progress: Progress | None
+) -> list[str]:
+    tensors = tensors_by_name(models)
+    large = {name: t for name, t in tensors.items() if t.nbytes >= INLINE_BYTES}
+    shards = _assign(large, layout)
+    files = _file_names(len(shards), layout)
+    places: dict[str, ir.ExternalTensor] = {}
+    for file, names in zip(files, shards, strict=True):
+        with (folder / file).open("wb") as stream:
+            for name in names:
+                places[name] = _append(stream, file, folder, name, large[name])
+                if progress:
+                    progress(large[name].nbytes)
+    for model in models.values():
+        for name, value in model.graph.initializers.items():
+            value.const_value = places.get(name) or _in_memory(value.const_value, name)
+    return files
+
+
+def _assign(tensors: Mapping[str, ir.TensorProtocol], layout: Layout) -> list[list[str]]:
+    """Tensor names of each file, in order."""
+    if layout.max_shard_bytes is None:
+        return [list(tensors)] if tensors else []
+    shards: list[list[str]] = []
+    used = math.inf
+    for name, tensor in tensors.items():
+        if tensor.nbytes > layout.max_shard_bytes:
+            raise ExportError(
+                f"max_shard_bytes: {layout.max_shard_bytes} is below tensor {name!r} of "
+                f"{tensor.nbytes} bytes."
+            )
+        start = _aligned(int(used), tensor.nbytes) if shards else 0
+        if not shards or start + tensor.nbytes > layout.max_shard_bytes:
+            shards.append([])
+            start = 0
+        shards[-1].append(name)
+        used = start + tensor.nbytes
+    return shards
+
+
+def _file_names(count: int, layout: Layout) -> list[str]:
+    if layout.max_shard_bytes is None:
+        return ["weights.onnx_data"][:count]
+    return [f"weights-{n:05d}-of-{count:05d}.onnx_data" for n in range(1, count + 1)]
+
+
+def _append(
+    stream: BinaryIO, file: str, folder: Path, name: str, tensor: ir.TensorProtocol
+) -> ir.ExternalTensor:
+    offset = _aligned(stream.tell(), tensor.nbytes)
+    stream.write(b"\0" * (offset - stream.tell()))
+    for chunk in _chunks(tensor):
+        stream.write(chunk)
+    if (written := stream.tell() - offset) != tensor.nbytes:
+        raise ExportError(f"tensor {name!r} wrote {written} bytes, expected {tensor.nbytes}.")
+    return ir.ExternalTensor(
+        file, offset, tensor.nbytes, tensor.dtype, shape=tensor.shape, name=name, base_dir=folder
+    )
+
+
+def _chunks(tensor: ir.TensorProtocol) -> Iterator[bytes | memoryview]:
+    values = tensor.numpy()
+    if tensor.dtype.bitwidth < 8:
+        yield tensor.tobytes()
+    else:
+        yield memoryview(np.ascontiguousarray(values).reshape(-1).view(np.uint8))
+
+
+def _aligned(offset: int, nbytes: int) -> int:
+    step = _PAGE if nbytes >= _PAGE * 16 else _CACHE_LINE
+    return -(-offset // step) * step
+
+
+def _in_memory(tensor: ir.TensorProtocol, name: str) -> ir.Tensor:
+    values = np.array(tensor.numpy())
+    return ir.Tensor(values, dtype=tensor.dtype, shape=ir.Shape(list(tensor.shape)), name=name)

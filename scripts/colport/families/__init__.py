@@ -1,0 +1,55 @@
+"""Model families. This package is the only place that knows one.
+
+A new family is one module here with a :class:`~colport.families.base.Family`, and its name below.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+
+from colport.errors import CheckpointError, ConfigError
+from colport.families.base import Family
+
+NAMES = ("colbert", "colpali", "colqwen2")
+"""Each is a module of this package that defines ``FAMILY``."""
+
+
+def get(name: str) -> Family:
+    """The family of that name.
+
+    Raises:
+        ConfigError: There is no such family.
+    """
+    if name not in NAMES:
+        raise ConfigError(f"family: {name!r} is unknown; allowed are {', '.join(NAMES)}.")
+    return import_module(f"{__name__}.{name}").FAMILY
+
+
+def detect(folder: Path) -> Family:
+    """The family that a checkpoint's own files name.
+
+    Raises:
+        CheckpointError: No family reads this checkpoint.
+    """
+    for name in NAMES:
+        family = get(name)
+        if family.accepts(folder):
+            return family
+    raise CheckpointError(
+        f"{folder}: no family reads this checkpoint; supported are {', '.join(NAMES)}."
+    )
+
+
+def require(name: str, folder: Path) -> Family:
+    """The declared family, once the checkpoint's own files agree with it.
+
+    Raises:
+        ConfigError: There is no such family.
+        CheckpointError: The checkpoint is of another family.
+    """
+    family = get(name)
+    if not family.accepts(folder):
+        found = detect(folder).name
+        raise CheckpointError(f"{folder}: is declared as family {name!r} but is {found!r}.")
+    return family

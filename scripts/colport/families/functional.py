@@ -1,0 +1,47 @@
+"""Pieces that the families' graphs share. Every function takes and gives torch tensors."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+_SMALLEST_NORM = 1e-12  # a zero vector stays zero; the reference would divide by zero
+
+
+def normalised(embeddings: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """L2-normalise ``[batch, tokens, dim]`` in fp32 and set masked tokens to zero."""
+    import torch
+
+    values = embeddings.to(torch.float32)
+    norm = torch.linalg.vector_norm(values, dim=-1, keepdim=True)
+    return values / norm.clamp_min(_SMALLEST_NORM) * mask.unsqueeze(-1).to(torch.float32)
+
+
+def place_images(
+    embeddings: torch.Tensor, features: torch.Tensor, is_image: torch.Tensor
+) -> torch.Tensor:
+    """Put image features, in order, where the image tokens are.
+
+    Args:
+        embeddings: ``[batch, tokens, width]``.
+        features: ``[image tokens of the whole batch, width]``.
+        is_image: ``bool [batch, tokens]``.
+    """
+    import torch
+
+    order = (is_image.flatten().to(torch.int64).cumsum(0) - 1).clamp_min(0).view(is_image.shape)
+    return torch.where(is_image.unsqueeze(-1), features[order], embeddings)
+
+
+def attention_bias(mask: torch.Tensor, dtype: torch.dtype, *, causal: bool) -> torch.Tensor:
+    """Additive bias ``[batch, 1, tokens or 1, tokens]``: 0 where attended, lowest elsewhere."""
+    import torch
+
+    attended = mask[:, None, None, :].to(torch.bool)
+    if causal:
+        position = torch.arange(mask.shape[1], device=mask.device)
+        attended = attended & (position[None, :] <= position[:, None])
+    zero = torch.zeros((), dtype=dtype, device=mask.device)
+    return torch.where(attended, zero, torch.finfo(dtype).min)

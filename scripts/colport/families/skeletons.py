@@ -1,0 +1,146 @@
+"""Models on the meta device, and the map from their parameters to a checkpoint's tensors."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from colport.errors import CheckpointError
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+    from colport.weights import TensorEntry
+
+PRECISIONS = ("fp32", "fp16")
+"""Precisions that a graph can be traced in."""
+
+# Buffers that older libraries stored although they are computed.
+_COMPUTED = re.compile(r"(^|\.)(position_ids|inv_freq|original_inv_freq|embed_scale)$")
+
+
+def torch_dtype(precision: str) -> torch.dtype:
+    """``fp32`` or ``fp16`` as a torch dtype."""
+    import torch
+
+    return {"fp32": torch.float32, "fp16": torch.float16}[precision]
+
+
+def build_on_meta(
+    model_class: Any, config: Any, precision: str
+) -> tuple[PreTrainedModel, dict[str, torch.Tensor]]:
+    """A transformers model without weights, and the values of its computed buffers.
+
+    Parameters never exist: they go to the meta device as they are made. Buffers that the
+    checkpoint does not store are computed first and returned.
+    """
+    from accelerate import init_empty_weights
+
+    with init_empty_weights():
+        model = model_class._from_config(
+            config, attn_implementation="eager", dtype=torch_dtype(precision)
+        )
+    model.eval()
+    stored = set(model.state_dict())
+    constants = {
+        name: buffer.clone() for name, buffer in model.named_buffers() if name not in stored
+    }
+    return model.to("meta"), constants
+
+
+def map_tensors(
+    model: PreTrainedModel,
+    tensors: Mapping[str, TensorEntry],
+    *,
+    optional: Iterable[str] = (),
+    ignored: Iterable[str] = (),
+    prefix: str = "",
+    source: str = "",
+) -> dict[str, TensorEntry]:
+    """Each parameter's tensor in the checkpoint, under transformers' own renaming rules.
+
+    Args:
+        model: The model on the meta device.
+        tensors: The checkpoint's tensors.
+        optional: Patterns of parameters that no graph reads, which a checkpoint may lack.
+        ignored: Patterns of checkpoint keys that belong to other heads.
+        prefix: Put before every parameter name of the result.
+        source: The checkpoint, for messages.
+
+    Raises:
+        CheckpointError: A parameter has no tensor, a tensor has no parameter, or shapes differ.
+    """
+    renamed = _rename(model, tensors)
+    parameters = model.state_dict()
+    ignore = [re.compile(pattern) for pattern in ignored]
+    unexpected = [
+        key
+        for name, key in renamed.items()
+        if name not in parameters
+        and not _COMPUTED.search(name)
+        and not any(pattern.search(key) for pattern in ignore)
+    ]
+    if unexpected:
+        raise CheckpointError(
+            f"{source}: {len(unexpected)} unexpected weights, first {sorted(unexpected)[0]!r}; "
+            f"{type(model).__name__} has no such parameter."
+        )
+    places = {name: tensors[key] for name, key in renamed.items() if name in parameters}
+    _add_tied(model, places)
+    skip = [re.compile(pattern) for pattern in optional]
+    missing = [
+        name
+        for name in parameters
+        if name not in places and not any(pattern.search(name) for pattern in skip)
+    ]
+    if missing:
+        raise CheckpointError(
+            f"{source}: {len(missing)} missing weights, first {sorted(missing)[0]!r}."
+        )
+    for name, entry in places.items():
+        check_shape(name, entry, tuple(parameters[name].shape))
+    return {prefix + name: entry for name, entry in places.items()}
+
+
+def check_shape(name: str, entry: TensorEntry, expected: tuple[int, ...]) -> None:
+    """Refuse a tensor whose shape is not the parameter's.
+
+    Raises:
+        CheckpointError: The shapes differ.
+    """
+    if entry.shape != expected:
+        raise CheckpointError(
+            f"{entry.file}: tensor {entry.key!r} has shape {list(entry.shape)}, "
+            f"parameter {name!r} needs {list(expected)}."
+        )
+
+
+def _rename(model: PreTrainedModel, tensors: Mapping[str, TensorEntry]) -> dict[str, str]:
+    """Parameter name to checkpoint key, by the rules that ``from_pretrained`` applies."""
+    from transformers.conversion_mapping import get_model_conversion_mapping
+    from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
+
+    rules = get_model_conversion_mapping(model) or []
+    renamings = [rule for rule in rules if isinstance(rule, WeightRenaming)]
+    converters = [rule for rule in rules if isinstance(rule, WeightConverter)]
+    parameters = model.state_dict()
+    renamed = {}
+    for key in tensors:
+        name, pattern = rename_source_key(
+            key, renamings, converters, model.base_model_prefix, parameters
+        )
+        if pattern is not None:
+            raise CheckpointError(f"weight {key!r} needs a conversion that ColPort does not know.")
+        renamed[name] = key
+    return renamed
+
+
+def _add_tied(model: PreTrainedModel, places: dict[str, TensorEntry]) -> None:
+    tied = getattr(model, "all_tied_weights_keys", None) or {}
+    for target, origin in tied.items():
+        if target not in places and origin in places:
+            places[target] = places[origin]
+        elif origin not in places and target in places:
+            places[origin] = places[target]

@@ -1,0 +1,66 @@
+"""Tokenization without transformers: a ``tokenizers`` file, truncation and padding in NumPy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from tokenizers import Tokenizer
+
+PaddingSide = Literal["left", "right"]
+
+
+@dataclass(frozen=True)
+class TokenBatch:
+    """Token ids and attention mask, both ``int64 [batch, tokens]``."""
+
+    ids: np.ndarray
+    mask: np.ndarray
+
+
+class Tokens:
+    """The tokenizer of an exported folder.
+
+    Args:
+        file: A ``tokenizer.json``.
+        pad_id: Id that fills the shorter rows of a batch.
+        padding_side: Which side of a row is filled.
+    """
+
+    def __init__(self, file: Path, pad_id: int, padding_side: PaddingSide) -> None:
+        self._tokenizer = Tokenizer.from_file(str(file))
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        self.pad_id = pad_id
+        self.padding_side = padding_side
+
+    def encode(self, texts: Sequence[str], max_length: int | None = None) -> list[list[int]]:
+        """Ids of each text, special tokens included, truncated on the right to ``max_length``."""
+        if max_length is None:
+            self._tokenizer.no_truncation()
+        else:
+            self._tokenizer.enable_truncation(max_length)
+        return [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
+
+    def pad(self, rows: Sequence[Sequence[int]], length: int | None = None) -> TokenBatch:
+        """Rows of equal length: the longest row's, or ``length`` if that is more."""
+        width = max([length or 0, *map(len, rows)])
+        ids = np.full((len(rows), width), self.pad_id, np.int64)
+        mask = np.zeros((len(rows), width), np.int64)
+        for index, row in enumerate(rows):
+            place = slice(width - len(row), width) if self.padding_side == "left" else len(row)
+            place = place if isinstance(place, slice) else slice(0, place)
+            ids[index, place] = row
+            mask[index, place] = 1
+        return TokenBatch(ids, mask)
+
+
+def save_backend(tokenizer: object) -> Tokenizer:
+    """A copy of a transformers tokenizer's fast backend, without truncation and padding."""
+    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())  # type: ignore[attr-defined]
+    backend.no_padding()
+    backend.no_truncation()
+    return backend

@@ -1,0 +1,178 @@
+"""From raw durations to the rows of ``latency.csv``: pure functions, no clock."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from colport.latency.settings import REFERENCE_VARIANT, Case
+
+COLUMNS = (
+    "model",
+    "variant",
+    "provider",
+    "kind",
+    "batch_size",
+    "tokens",
+    "image_size",
+    "p50_ms",
+    "p90_ms",
+    "p95_ms",
+    "p99_ms",
+    "mean_ms",
+    "samples",
+    "per_second",
+    "load_ms",
+    "peak_rss_mb",
+    "speedup_vs_pytorch",
+    "status",
+    "reason",
+    "min_ms",
+    "max_ms",
+    "first_ms",
+    "import_ms",
+    "warmup_calls",
+    "warmup_stable",
+    "truncated",
+    "speedup_rounds",
+    "speedup_low",
+    "speedup_high",
+)
+"""Columns of every row: those of the output contract, then further ones.
+
+``import_ms`` is the import of the factory's module, ``load_ms`` the factory's call, ``first_ms``
+the first call of the case. ``warmup_stable`` says whether the last warm-up calls lay within 10%
+of each other, ``truncated`` that ``max_seconds`` ended the case before its minima.
+``speedup_rounds``, ``speedup_low`` and ``speedup_high`` are the median, the smallest and the
+largest of the speed-ups of single rounds.
+"""
+
+_PERCENTILES = (50, 90, 95, 99)
+_NS_PER_MS = 1e6
+
+
+def summarize(durations_ns: Sequence[int], batch_size: int) -> dict[str, Any]:
+    """Figures of one case from all its samples, outliers included.
+
+    Percentiles interpolate linearly between samples (NumPy's default). With few samples the
+    high ones lie close to the maximum: read them beside ``samples``.
+
+    Args:
+        durations_ns: Durations of whole calls, in nanoseconds; at least one.
+        batch_size: Inputs a call.
+
+    Returns:
+        ``p50_ms`` … ``p99_ms``, ``mean_ms``, ``min_ms``, ``max_ms`` in milliseconds, ``samples``,
+        and ``per_second``: inputs a second at the mean duration.
+    """
+    values = np.asarray(durations_ns, dtype=np.float64) / _NS_PER_MS
+    mean = float(values.mean())
+    return {
+        **{f"p{p}_ms": float(np.percentile(values, p)) for p in _PERCENTILES},
+        "mean_ms": mean,
+        "min_ms": float(values.min()),
+        "max_ms": float(values.max()),
+        "samples": int(values.size),
+        "per_second": batch_size * 1000.0 / mean,
+    }
+
+
+def compare_rounds(
+    reference: Sequence[Sequence[int]], other: Sequence[Sequence[int]]
+) -> dict[str, float | None]:
+    """Speed-ups of single rounds: how much a ratio moves within one run.
+
+    Args:
+        reference: The reference's durations, one sequence a round.
+        other: Those of another contender in the same rounds.
+
+    Returns:
+        ``speedup_rounds``, ``speedup_low`` and ``speedup_high``: median, minimum and maximum over
+        the rounds in which both have samples of the ratio of medians (above 1: faster than the
+        reference); ``None`` where there is no such round.
+    """
+    ratios = [
+        float(np.median(ours) / np.median(theirs))
+        for ours, theirs in zip(reference, other, strict=True)
+        if len(ours) and len(theirs)
+    ]
+    if not ratios:
+        return dict.fromkeys(("speedup_rounds", "speedup_low", "speedup_high"))
+    return {
+        "speedup_rounds": float(np.median(ratios)),
+        "speedup_low": min(ratios),
+        "speedup_high": max(ratios),
+    }
+
+
+def make_row(model: str, variant: str, provider: str, case: Case, **figures: Any) -> dict[str, Any]:
+    """One row with every column in order; figures that are not given are ``None``.
+
+    Raises:
+        KeyError: A figure is not a column.
+    """
+    row = dict.fromkeys(COLUMNS)
+    row.update(model=model, variant=variant, provider=provider)
+    row.update(kind=case.kind, batch_size=case.batch_size, status="ok", reason="")
+    for name, value in figures.items():
+        if name not in row:
+            raise KeyError(name)
+        row[name] = value
+    return row
+
+
+def add_speedups(rows: Sequence[dict[str, Any]], rounds: Sequence[Sequence[Sequence[int]]]) -> None:
+    """Fill in the speed-up columns of rows of one model, in place.
+
+    ``speedup_vs_pytorch`` is the reference's ``p50_ms`` over that of the row, same kind and batch
+    size. Without a reference that ran, the columns stay ``None``.
+
+    Args:
+        rows: Rows of :func:`make_row`, the reference's among them.
+        rounds: The durations behind each row, one sequence a round.
+    """
+    references = {
+        (row["kind"], row["batch_size"]): (row, durations)
+        for row, durations in zip(rows, rounds, strict=True)
+        if row["variant"] == REFERENCE_VARIANT and row["status"] == "ok"
+    }
+    for row, durations in zip(rows, rounds, strict=True):
+        found = references.get((row["kind"], row["batch_size"]))
+        if found is None or row["status"] != "ok":
+            continue
+        reference, reference_durations = found
+        row["speedup_vs_pytorch"] = reference["p50_ms"] / row["p50_ms"]
+        row.update(compare_rounds(reference_durations, durations))
+
+
+def unsupported_rows(
+    model: str,
+    variant: str,
+    provider: str,
+    kinds: Iterable[str],
+    batch_sizes: Iterable[int],
+    reason: str,
+) -> list[dict[str, Any]]:
+    """Rows of a contender that cannot run here: no figures, ``status`` ``unsupported``.
+
+    Args:
+        model: The model's name.
+        variant: The variant's name.
+        provider: The execution provider.
+        kinds: ``query`` and ``document``, or one of them.
+        batch_sizes: Batch sizes that would have been measured.
+        reason: Why not, one sentence.
+    """
+    sizes = tuple(batch_sizes)
+    return [
+        make_row(model, variant, provider, Case(kind, size), status="unsupported", reason=reason)
+        for kind in kinds
+        for size in sizes
+    ]
+
+
+def failed(reason: str, unsupported: bool) -> Mapping[str, Any]:
+    """The status columns of a case that gave no figures."""
+    return {"status": "unsupported" if unsupported else "failed", "reason": reason}

@@ -1,0 +1,194 @@
+"""The process of one contender: reads requests from stdin, one JSON object a line, and answers.
+
+Started as ``python -m colport.latency.worker PARENT_PID``. Requests: ``load`` (contender and
+inputs), ``first``, ``warm_up`` and ``block`` (each of one case); it ends when stdin closes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+
+from colport.environment import peak_rss_mb
+from colport.errors import ColPortError, UnsupportedError
+from colport.latency.schedule import is_stable
+
+_PR_SET_PDEATHSIG = 1
+
+
+class Worker:
+    """A contender and its inputs, once loaded."""
+
+    def __init__(self) -> None:
+        self._encode: dict[str, Callable[..., list[np.ndarray]]] = {}
+        self._inputs: dict[str, list[Any]] = {}
+
+    def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Do what one request asks; an exception of the contender is part of the answer."""
+        actions = {
+            "load": self._load,
+            "first": self._first,
+            "warm_up": self._warm_up,
+            "block": self._block,
+        }
+        try:
+            reply = actions[request["request"]](request)
+        except Exception as error:  # noqa: BLE001 - whatever a contender raises is a result
+            reply = _failure(error)
+        return {**reply, "peak_rss_mb": peak_rss_mb()}
+
+    def _load(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        self._inputs = {
+            "query": list(request["queries"]),
+            "document": (
+                [_open_page(path) for path in request["documents"]]
+                if request["pages"]
+                else list(request["documents"])
+            ),
+        }
+        module_name, _, attribute = request["factory"].partition(":")
+        start = time.perf_counter_ns()
+        factory = getattr(importlib.import_module(module_name), attribute)
+        imported = time.perf_counter_ns()
+        _limit_torch(request["threads"])
+        begin = time.perf_counter_ns()
+        encoder = factory(**request["arguments"])
+        loaded = time.perf_counter_ns()
+        _limit_torch(request["threads"])
+        self._encode = {
+            "query": encoder.encode_queries,
+            "document": encoder.encode_documents,
+        }
+        return {
+            "import_ns": imported - start,
+            "load_ns": loaded - begin,
+            "image_size": (
+                "{}x{}".format(*self._inputs["document"][0].size)
+                if request["pages"] and self._inputs["document"]
+                else ""
+            ),
+        }
+
+    def _first(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        duration, outputs = self._call(request)
+        return {"duration_ns": duration, "tokens": _count_tokens(outputs, request["batch_size"])}
+
+    def _warm_up(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        durations: list[int] = []
+        deadline = time.perf_counter_ns() + request["max_seconds"] * 1e9
+        while len(durations) < request["max_calls"] and time.perf_counter_ns() < deadline:
+            durations.append(self._call(request)[0])
+            if is_stable(durations):
+                break
+        return {"durations_ns": durations, "stable": is_stable(durations)}
+
+    def _block(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        settling = [self._call(request)[0] for _ in range(request["settle"])]
+        durations: list[int] = []
+        spent, enough = sum(settling), request["seconds"] * 1e9
+        sampled, bound = 0, request["max_seconds"] * 1e9
+        while not durations or spent < bound:
+            duration = self._call(request)[0]
+            durations.append(duration)
+            sampled += duration
+            spent += duration
+            if len(durations) >= request["calls"] and sampled >= enough:
+                break
+        return {"durations_ns": durations, "settle_ns": settling}
+
+    def _call(self, request: Mapping[str, Any]) -> tuple[int, list[np.ndarray]]:
+        """Time one whole call: tokenizing, image resizing and copies are part of it."""
+        size = request["batch_size"]
+        encode = self._encode[request["kind"]]
+        batch = list(islice(cycle(self._inputs[request["kind"]]), size))
+        start = time.perf_counter_ns()
+        outputs = encode(batch, batch_size=size)
+        return time.perf_counter_ns() - start, outputs
+
+
+def serve(requests: TextIO, replies: TextIO) -> None:
+    """Answer every request line until the stream ends."""
+    worker = Worker()
+    replies.write(json.dumps({"ready": True}) + "\n")
+    replies.flush()
+    for line in iter(requests.readline, ""):
+        replies.write(json.dumps(worker.answer(json.loads(line))) + "\n")
+        replies.flush()
+
+
+def main(parent: int) -> None:
+    """Keep stdin and stdout to the protocol, die with the parent, and serve."""
+    requests = os.fdopen(os.dup(0), "r", encoding="utf-8")
+    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    os.dup2(2, 1)
+    _die_with(parent)
+    serve(requests, replies)
+
+
+def _die_with(parent: int) -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    # The parent may have died before the call above.
+    if os.getppid() != parent:
+        sys.exit("The process that started this worker has ended.")
+
+
+def _limit_torch(threads: int) -> None:
+    """Fix PyTorch's threads where the contender uses it; others must not pay for its import."""
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(threads)
+
+
+def _open_page(path: str) -> Any:
+    from PIL import Image
+
+    with Image.open(path) as image:
+        return image.convert("RGB")
+
+
+def _count_tokens(outputs: list[np.ndarray], batch_size: int) -> float:
+    """Mean tokens an input.
+
+    Raises:
+        TypeError: The outputs are not one ``[tokens, dim]`` NumPy array an input. A tensor on a
+            device would mean that its computation may end after the timed call.
+    """
+    right = len(outputs) == batch_size and all(
+        isinstance(output, np.ndarray) and output.ndim == 2 for output in outputs
+    )
+    if not right:
+        found = [f"{type(output).__name__}{np.shape(output)}" for output in outputs[:2]]
+        raise TypeError(
+            f"encoding {batch_size} input(s) gave {len(outputs)} output(s), the first {found}; "
+            "expected one NumPy array [tokens, dim] an input."
+        )
+    return sum(output.shape[0] for output in outputs) / batch_size
+
+
+def _failure(error: Exception) -> dict[str, Any]:
+    known = isinstance(error, ColPortError)
+    return {
+        "error": str(error) if known else f"{type(error).__name__}: {error}",
+        "unsupported": isinstance(error, UnsupportedError),
+        "traceback": traceback.format_exc(),
+    }
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

@@ -1,0 +1,202 @@
+"""Parity: how far an exported model's embeddings are from the PyTorch reference's.
+
+Both sides start from the same queries and documents, each with its own preprocessing. The export
+runs at several batch sizes, so that padding and batch composition count too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from colport import environment
+from colport.families.base import Embedder
+from colport.retrieval.maxsim import maxsim
+from colport.retrieval.score import top_k_overlap
+
+KINDS = ("query", "document")
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """What a variant may lose.
+
+    Attributes:
+        max_abs_diff: Largest difference of one component of a token embedding.
+        min_cosine: Smallest cosine between a token's two embeddings.
+    """
+
+    max_abs_diff: float | None = None
+    min_cosine: float | None = None
+
+    def describe(self) -> str:
+        """The tolerance in one line for the table."""
+        parts = []
+        if self.max_abs_diff is not None:
+            parts.append(f"max_abs_diff<={self.max_abs_diff:g}")
+        if self.min_cosine is not None:
+            parts.append(f"min_cosine>={self.min_cosine:g}")
+        return " ".join(parts)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Differences between two sets of token embeddings.
+
+    Attributes:
+        inputs: Number of queries or documents.
+        tokens: Number of token embeddings compared.
+        max_abs_diff: Largest absolute difference of a component.
+        cosines: ``float64 [tokens]``; cosine of each token's two embeddings.
+        reason: Why they cannot be compared, or empty.
+    """
+
+    inputs: int
+    tokens: int
+    max_abs_diff: float
+    cosines: np.ndarray
+    reason: str = ""
+
+
+def compare(reference: Sequence[np.ndarray], candidate: Sequence[np.ndarray]) -> Difference:
+    """Compare embeddings of the same inputs, each ``[tokens, dim]``.
+
+    A different number of tokens, or a value that is not finite, is a reason to fail, not a
+    number.
+    """
+    nothing = np.empty(0)
+    for index, (expected, found) in enumerate(zip(reference, candidate, strict=True)):
+        if expected.shape != found.shape:
+            reason = f"input {index}: shape {found.shape}, reference {expected.shape}"
+            return Difference(len(reference), 0, float("nan"), nothing, reason)
+    expected = np.concatenate([np.asarray(rows, np.float64) for rows in reference])
+    found = np.concatenate([np.asarray(rows, np.float64) for rows in candidate])
+    if not np.isfinite(found).all():
+        return Difference(len(reference), len(found), float("nan"), nothing, "values not finite")
+    norms = np.linalg.norm(expected, axis=1) * np.linalg.norm(found, axis=1)
+    products = (expected * found).sum(axis=1)
+    # Two zero vectors agree; one zero vector against a unit vector does not.
+    both_zero = ~expected.any(axis=1) & ~found.any(axis=1)
+    cosines = np.where(both_zero, 1.0, products / np.where(norms > 0, norms, 1.0))
+    return Difference(
+        len(reference), len(found), float(np.abs(expected - found).max(initial=0.0)), cosines
+    )
+
+
+def measure(
+    encoder: Embedder,
+    queries: Sequence[str],
+    documents: Sequence[Any],
+    reference: Mapping[str, Sequence[np.ndarray]],
+    batch_sizes: Sequence[int],
+    tolerance: Tolerance,
+    labels: Mapping[str, str],
+) -> dict[str, Any]:
+    """Run the export on the inputs and compare it with the reference's embeddings.
+
+    Args:
+        encoder: The exported folder.
+        queries: Query texts.
+        documents: Pages or passages.
+        reference: Embeddings of ``query`` and ``document`` inputs, in the same order.
+        batch_sizes: Batch sizes to run at; the worst difference counts.
+        tolerance: What the variant may lose.
+        labels: ``model``, ``variant`` and ``provider`` of the rows.
+
+    Returns:
+        The stage's record: ``rows``, one a kind, and the cosines' ``quantiles`` at each batch
+        size.
+    """
+    runs = {
+        size: {
+            "query": encoder.encode_queries(queries, batch_size=size),
+            "document": encoder.encode_documents(documents, batch_size=size),
+        }
+        for size in batch_sizes
+    }
+    overlap = min(
+        top_k_overlap(
+            maxsim(reference["query"], reference["document"]), maxsim(run["query"], run["document"])
+        )
+        if _comparable(run, reference)
+        else 0.0
+        for run in runs.values()
+    )
+    rows, quantiles = [], {}
+    for kind in KINDS:
+        differences = {size: compare(reference[kind], run[kind]) for size, run in runs.items()}
+        rows.append({**labels, "kind": kind, **_row(differences, overlap, tolerance)})
+        quantiles[kind] = {size: _quantiles(diff.cosines) for size, diff in differences.items()}
+    return {
+        "rows": rows,
+        "quantiles": quantiles,
+        "settings": {"batch_sizes": list(batch_sizes), "tolerance": tolerance.describe()},
+        "environment": environment.describe(),
+    }
+
+
+def unsupported(labels: Mapping[str, str], reason: str) -> dict[str, Any]:
+    """The record of a variant that this machine or provider cannot run."""
+    empty = dict.fromkeys(
+        ("inputs", "tokens", "max_abs_diff", "mean_cosine", "min_cosine", "top10_overlap")
+    )
+    rows = [
+        {
+            **labels,
+            "kind": kind,
+            **empty,
+            "tolerance": "",
+            "passed": None,
+            "status": "unsupported",
+            "reason": reason,
+        }
+        for kind in KINDS
+    ]
+    return {"rows": rows, "environment": environment.describe()}
+
+
+def _comparable(run: Mapping[str, Any], reference: Mapping[str, Any]) -> bool:
+    return all(not compare(reference[kind], run[kind]).reason for kind in KINDS)
+
+
+def _row(
+    differences: Mapping[int, Difference], overlap: float, tolerance: Tolerance
+) -> dict[str, Any]:
+    """The worst over batch sizes, against the tolerance."""
+    broken = [f"batch size {size}: {d.reason}" for size, d in differences.items() if d.reason]
+    first = next(iter(differences.values()))
+    row: dict[str, Any] = {"inputs": first.inputs, "tokens": first.tokens}
+    if broken:
+        row |= dict.fromkeys(("max_abs_diff", "mean_cosine", "min_cosine"), None)
+        misses = broken
+    else:
+        row["max_abs_diff"] = max(d.max_abs_diff for d in differences.values())
+        row["mean_cosine"] = min(float(d.cosines.mean()) for d in differences.values())
+        row["min_cosine"] = min(float(d.cosines.min()) for d in differences.values())
+        misses = _misses(row, tolerance)
+    return row | {
+        "top10_overlap": overlap,
+        "tolerance": tolerance.describe(),
+        "passed": not misses,
+        "status": "failed" if misses else "ok",
+        "reason": "; ".join(misses),
+    }
+
+
+def _misses(row: Mapping[str, Any], tolerance: Tolerance) -> list[str]:
+    misses = []
+    if tolerance.max_abs_diff is not None and not row["max_abs_diff"] <= tolerance.max_abs_diff:
+        misses.append(f"max_abs_diff {row['max_abs_diff']:.3g} > {tolerance.max_abs_diff:g}")
+    if tolerance.min_cosine is not None and not row["min_cosine"] >= tolerance.min_cosine:
+        misses.append(f"min_cosine {row['min_cosine']:.6f} < {tolerance.min_cosine:g}")
+    return misses
+
+
+def _quantiles(cosines: np.ndarray) -> dict[str, float]:
+    if not len(cosines):
+        return {}
+    points = (0.0, 0.01, 0.1, 0.5, 1.0)
+    return dict(zip(map(str, points), np.quantile(cosines, points).tolist(), strict=True))

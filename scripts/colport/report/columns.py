@@ -1,0 +1,166 @@
+"""How the columns of the five tables are shown: label, format, direction, shown at first or not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from colport.report import formatting as fmt
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column's presentation.
+
+    Attributes:
+        label: Header.
+        show: From a cell's value to its text.
+        numeric: Right-aligned and sorted as a number.
+        better: ``higher``, ``lower`` or ``""`` where neither is: the first sort puts it on top.
+    """
+
+    label: str
+    show: Callable[[Any], str] = fmt.text
+    numeric: bool = False
+    better: str = ""
+
+
+TITLES = {
+    "summary": "Summary",
+    "retrieval": "Retrieval quality",
+    "parity": "Parity",
+    "latency": "Latency",
+    "export": "Export",
+}
+"""The tables in the order in which the page shows them."""
+
+CAPTIONS = {
+    "summary": "One row a model, variant and provider: folder size (lower is better), mean NDCG@5 "
+    "over the datasets (higher is better) with its difference to PyTorch, and median encoding time "
+    "at the smallest batch size (lower is better); computed from the four tables below.",
+    "retrieval": "How well each variant ranks documents, by NDCG, recall, MRR and MAP from 0 to 1 "
+    "(higher is better), over all queries of a dataset; the interval and the p-value of the "
+    "difference to PyTorch come from resampling those queries.",
+    "parity": "How far token embeddings lie from those of the model's own PyTorch library for the "
+    "same inputs (difference: lower is better; cosine and top-10 overlap: higher is better), over "
+    "all tokens of the inputs compared.",
+    "latency": "Time of one whole encode call in milliseconds (lower is better) and speed-up "
+    "against PyTorch in the same run (higher is better), from all samples of the interleaved "
+    "rounds, outliers included.",
+    "export": "What each graph of an exported folder holds, and the time and peak memory of making "
+    "it (size, seconds and memory: lower is better), one export each.",
+}
+
+COLUMNS = {
+    "model": Column("Model"),
+    "family": Column("Family"),
+    "variant": Column("Variant"),
+    "provider": Column("Provider", fmt.provider),
+    "graph": Column("Graph"),
+    "kind": Column("Kind"),
+    "dataset": Column("Dataset"),
+    "opset": Column("Opset", fmt.count, numeric=True),
+    "parameters": Column("Parameters", fmt.parameters, numeric=True),
+    "nodes": Column("Nodes", fmt.count, numeric=True, better="lower"),
+    "size_bytes": Column("Size", fmt.size_bytes, numeric=True, better="lower"),
+    "folder_bytes": Column("Folder", fmt.size_bytes, numeric=True, better="lower"),
+    "size_mb": Column("Size", fmt.size_mb, numeric=True, better="lower"),
+    "weight_files": Column("Weight files", fmt.count, numeric=True, better="lower"),
+    "seconds": Column("Seconds", fmt.significant, numeric=True, better="lower"),
+    "peak_rss_mb": Column("Peak memory, MiB", fmt.count, numeric=True, better="lower"),
+    "inputs": Column("Inputs", fmt.count, numeric=True, better="higher"),
+    "tokens": Column("Tokens", fmt.count, numeric=True, better="higher"),
+    "max_abs_diff": Column("Max. difference", fmt.scientific, numeric=True, better="lower"),
+    "mean_cosine": Column("Mean cosine", fmt.fixed(5), numeric=True, better="higher"),
+    "min_cosine": Column("Min. cosine", fmt.fixed(5), numeric=True, better="higher"),
+    "top10_overlap": Column("Top-10 overlap", fmt.fixed(3), numeric=True, better="higher"),
+    "tolerance": Column("Tolerance", fmt.significant, numeric=True, better="lower"),
+    "passed": Column("Passed"),
+    "queries": Column("Queries", fmt.count, numeric=True, better="higher"),
+    "documents": Column("Documents", fmt.count, numeric=True, better="higher"),
+    **{
+        name: Column(label, fmt.fixed(3), numeric=True, better="higher")
+        for name, label in {
+            **{f"ndcg_at_{k}": f"NDCG@{k}" for k in (1, 5, 10)},
+            **{f"recall_at_{k}": f"Recall@{k}" for k in (1, 5, 10)},
+            "mrr_at_10": "MRR@10",
+            "map": "MAP",
+            "ndcg_at_5_low": "NDCG@5, low",
+            "ndcg_at_5_high": "NDCG@5, high",
+        }.items()
+    },
+    "ndcg_at_5_delta": Column("vs PyTorch", fmt.fixed(3, signed=True), True, "higher"),
+    "p_value": Column("p-value", fmt.p_value, numeric=True, better="lower"),
+    "batch_size": Column("Batch", fmt.count, numeric=True, better="lower"),
+    "image_size": Column("Page size"),
+    **{
+        name: Column(label, fmt.significant, numeric=True, better="lower")
+        for name, label in {
+            **{f"p{p}_ms": f"p{p}, ms" for p in (50, 90, 95, 99)},
+            "mean_ms": "Mean, ms",
+            "min_ms": "Min., ms",
+            "max_ms": "Max., ms",
+            "first_ms": "First call, ms",
+            "import_ms": "Import, ms",
+            "load_ms": "Load, ms",
+            "query_p50_ms": "Query p50, ms",
+            "document_p50_ms": "Document p50, ms",
+        }.items()
+    },
+    "samples": Column("Samples", fmt.count, numeric=True, better="higher"),
+    "per_second": Column("Per second", fmt.significant, numeric=True, better="higher"),
+    **{
+        name: Column(label, fmt.ratio, numeric=True, better="higher")
+        for name, label in {
+            "speedup_vs_pytorch": "Speed-up",
+            "speedup_rounds": "Speed-up, rounds",
+            "speedup_low": "Speed-up, lowest",
+            "speedup_high": "Speed-up, highest",
+            "query_speedup": "Query speed-up",
+            "document_speedup": "Document speed-up",
+        }.items()
+    },
+    "parity_passed": Column("Parity"),
+    "recommended": Column("Ship"),
+    "status": Column("Status"),
+    "reason": Column("Reason"),
+    "verdict": Column("Verdict"),
+}
+
+ROW_HEADERS = ("model", "variant", "provider", "graph")
+
+SHOWN_FIRST = {
+    "summary": {
+        *("model", "variant", "provider", "size_mb", "ndcg_at_5", "ndcg_at_5_delta"),
+        *("query_p50_ms", "document_p50_ms", "query_speedup", "document_speedup"),
+        *("parity_passed", "recommended", "verdict"),
+    },
+    "retrieval": {
+        *("model", "variant", "provider", "dataset", "queries", "documents", "ndcg_at_5"),
+        *("ndcg_at_5_low", "ndcg_at_5_high", "ndcg_at_5_delta", "p_value", "recall_at_5"),
+        *("mrr_at_10", "status"),
+    },
+    "parity": {
+        *("model", "variant", "provider", "kind", "inputs", "max_abs_diff", "mean_cosine"),
+        *("min_cosine", "top10_overlap", "tolerance", "passed", "status"),
+    },
+    "latency": {
+        *("model", "variant", "provider", "kind", "batch_size", "p50_ms", "p95_ms", "samples"),
+        *("per_second", "speedup_vs_pytorch", "load_ms", "peak_rss_mb", "status"),
+    },
+    "export": {
+        *("model", "variant", "graph", "opset", "parameters", "nodes", "size_bytes", "seconds"),
+        *("peak_rss_mb", "status"),
+    },
+}
+"""Columns that are visible before the reader asks for all of them."""
+
+
+def column(name: str, numeric: bool) -> Column:
+    """The presentation of a column; one that is not known here is shown under its own name."""
+    known = COLUMNS.get(name)
+    if known is not None:
+        return known
+    label = name.replace("_", " ").capitalize()
+    return Column(label, fmt.significant if numeric else fmt.text, numeric)

@@ -1,0 +1,172 @@
+"""From data frames to what the template prints: cells, notes and the data behind the buttons."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from colport.recommendation import REFERENCE_VARIANT, SIGNIFICANCE
+from colport.report import formatting as fmt
+from colport.report.columns import (
+    CAPTIONS,
+    ROW_HEADERS,
+    SHOWN_FIRST,
+    TITLES,
+    Column,
+    column,
+)
+from colport.tables import text_table
+
+TALL_ROWS = 40
+"""A table with more rows scrolls inside its own box."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell: its text, a short note after it, its classes, and whether it heads its row."""
+
+    text: str
+    note: str = ""
+    classes: str = ""
+    header: bool = False
+
+
+@dataclass(frozen=True)
+class Header:
+    """One column header."""
+
+    label: str
+    classes: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """One table row; ``classes`` marks a failed, unsupported, reference or recommended one."""
+
+    cells: list[Cell]
+    classes: str
+
+
+@dataclass(frozen=True)
+class TableView:
+    """One table as the template prints it.
+
+    Attributes:
+        name: The table's name in the output contract.
+        title: Heading.
+        caption: What is measured, which direction is better, from which samples.
+        headers: One a column.
+        rows: In the table's order.
+        data: ``columns``, ``numeric``, ``better`` and ``rows`` (the CSV file's texts) as JSON that
+            cannot end a script element.
+        tall: It scrolls inside its own box.
+        further: There are columns that are not visible at first.
+    """
+
+    name: str
+    title: str
+    caption: str
+    headers: list[Header]
+    rows: list[Row]
+    data: str
+    tall: bool
+    further: bool
+
+
+def table_view(name: str, table: pd.DataFrame) -> TableView:
+    """The view of one table; ``table`` has at least the columns of the contract."""
+    names = [str(label) for label in table.columns]
+    columns = [
+        column(label, pd.api.types.is_numeric_dtype(table[label].dtype)) for label in table.columns
+    ]
+    extra = [label not in SHOWN_FIRST[name] for label in names]
+    classes = [
+        " ".join(filter(None, ("n" * item.numeric, "x" * more, _text_class(label))))
+        for label, item, more in zip(names, columns, extra, strict=True)
+    ]
+    texts = text_table(table)
+    rows = [
+        _row(dict(zip(names, values, strict=True)), columns, classes)
+        for values in table.astype(object).itertuples(index=False, name=None)
+    ]
+    return TableView(
+        name=name,
+        title=TITLES[name],
+        caption=CAPTIONS[name],
+        headers=[Header(item.label, css) for item, css in zip(columns, classes, strict=True)],
+        rows=rows,
+        data=script_json(
+            {
+                "name": name,
+                "columns": names,
+                "numeric": [item.numeric for item in columns],
+                "better": [item.better for item in columns],
+                "rows": [[fmt.redact(cell) for cell in row] for row in texts.to_numpy().tolist()],
+            }
+        ),
+        tall=len(rows) > TALL_ROWS,
+        further=any(extra),
+    )
+
+
+def script_json(value: Any) -> str:
+    """JSON that is safe inside a ``script`` element."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+
+
+def delta_note(delta: Any, p_value: Any) -> str:
+    """What a difference to PyTorch means: ``within noise``, ``loss``, ``gain`` or nothing."""
+    if fmt.is_missing(delta) or fmt.is_missing(p_value):
+        return ""
+    if p_value > SIGNIFICANCE:
+        return "within noise"
+    if delta == 0:
+        return ""
+    return "loss" if delta < 0 else "gain"
+
+
+def _text_class(label: str) -> str:
+    return "long" if label in ("reason", "verdict") else ""
+
+
+def _row(values: Mapping[str, Any], columns: list[Column], classes: list[str]) -> Row:
+    cells = []
+    for (label, value), item, css in zip(values.items(), columns, classes, strict=True):
+        text, note, mark = _content(label, value, values, item)
+        cells.append(Cell(text, note, f"{css} {mark}".strip(), label in ROW_HEADERS))
+    return Row(cells, _row_class(values))
+
+
+def _content(
+    label: str, value: Any, values: Mapping[str, Any], item: Column
+) -> tuple[str, str, str]:
+    if label in ("passed", "parity_passed"):
+        if fmt.is_missing(value):
+            return fmt.MISSING, "", ""
+        return ("passed", "", "good") if value else ("✕ failed", "", "bad")
+    if label == "recommended":
+        return ("✓ ship", "", "good") if value is not pd.NA and value else ("", "", "")
+    if label == "status":
+        mark = {"failed": "✕ failed", "unsupported": "○ unsupported"}.get(value, value)
+        return fmt.text(mark), "", "bad" if value == "failed" else ""
+    if label == "ndcg_at_5_delta":
+        note = delta_note(value, values.get("p_value"))
+        return item.show(value), note, "bad" if note == "loss" else ""
+    return item.show(value), "", ""
+
+
+def _row_class(values: Mapping[str, Any]) -> str:
+    passed = values.get("passed", values.get("parity_passed"))
+    recommended = values.get("recommended")
+    if not fmt.is_missing(recommended) and recommended:
+        return "chosen"
+    if values.get("status") == "failed" or (not fmt.is_missing(passed) and not passed):
+        return "failed"
+    if values.get("status") == "unsupported":
+        return "unsupported"
+    return "reference" if values.get("variant") == REFERENCE_VARIANT else ""

@@ -1,0 +1,1 @@
+"""Retrieval quality: datasets, embeddings on disk, exact MaxSim, metrics and their uncertainty."""

@@ -1,0 +1,94 @@
+"""Retrieval metrics, computed by trec_eval's code, and the ranking that they see."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+METRICS = {
+    "ndcg_at_1": "ndcg_cut_1",
+    "ndcg_at_5": "ndcg_cut_5",
+    "ndcg_at_10": "ndcg_cut_10",
+    "recall_at_1": "recall_1",
+    "recall_at_5": "recall_5",
+    "recall_at_10": "recall_10",
+    "map": "map",
+}
+"""Column name to pytrec_eval's name. All range from 0 to 1; higher is better."""
+
+MRR = "mrr_at_10"
+MRR_DEPTH = 10
+METRIC_NAMES = (*METRICS, MRR)
+
+Qrels = Mapping[str, Mapping[str, int]]
+Run = Mapping[str, Mapping[str, float]]
+
+
+def evaluate(qrels: Qrels, run: Run) -> dict[str, dict[str, float]]:
+    """Per-query metrics of a run.
+
+    Uses ``pytrec_eval`` (Van Gysel and de Rijke, SIGIR 2018), so the gain of NDCG is the
+    judgement itself and documents with the same score are ordered by descending document id,
+    never by their order in ``run``. trec_eval has no reciprocal rank with a cut-off: ``mrr_at_10``
+    is its reciprocal rank of the first ten documents in that same order.
+
+    Args:
+        qrels: Judgements, query id to document id to an integer; above 0 is relevant.
+        run: Scores, query id to document id to float32 value.
+
+    Returns:
+        Metric name to query id to value, for all of :data:`METRIC_NAMES`. Queries without a
+        judgement are left out; a judged query without a relevant document counts as 0.
+
+    Raises:
+        ValueError: A judged query is not in ``run``, or no query is judged.
+    """
+    import pytrec_eval
+
+    judged = {query: dict(documents) for query, documents in qrels.items() if documents}
+    if not judged:
+        raise ValueError("No query has a judgement.")
+    if missing := sorted(set(judged) - set(run)):
+        raise ValueError(f"Judged queries are not in the run: {', '.join(missing[:5])}.")
+    full = {query: dict(run[query]) for query in judged}
+    first = {query: dict(_first(scores, MRR_DEPTH)) for query, scores in full.items()}
+    results = pytrec_eval.RelevanceEvaluator(judged, set(METRICS.values())).evaluate(full)
+    ranks = pytrec_eval.RelevanceEvaluator(judged, {"recip_rank"}).evaluate(first)
+    values = {
+        name: {query: results[query][source] for query in judged}
+        for name, source in METRICS.items()
+    }
+    values[MRR] = {query: ranks[query]["recip_rank"] for query in judged}
+    return values
+
+
+def mean(per_query: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Mean of each metric over its queries."""
+    return {name: float(np.mean(list(values.values()))) for name, values in per_query.items()}
+
+
+def rank_documents(scores: np.ndarray, document_ids: Sequence[str], depth: int) -> np.ndarray:
+    """Best documents of each query, in the order that trec_eval gives them.
+
+    Args:
+        scores: ``[n_queries, n_documents]``, higher is better.
+        document_ids: One id a column; equal scores are ordered by descending id.
+        depth: Documents to keep.
+
+    Returns:
+        ``[n_queries, min(depth, n_documents)]`` column indices, best first.
+    """
+    descending = np.array(
+        sorted(range(len(document_ids)), key=document_ids.__getitem__, reverse=True), dtype=np.int64
+    )
+    order = np.argsort(-scores[:, descending], axis=1, kind="stable")
+    return descending[order[:, :depth]]
+
+
+def _first(scores: Mapping[str, float], depth: int) -> list[tuple[str, float]]:
+    """Best documents of one query in trec_eval's order."""
+    # trec_eval compares scores as C floats.
+    return sorted(scores.items(), key=lambda item: (np.float32(item[1]), item[0]), reverse=True)[
+        :depth
+    ]

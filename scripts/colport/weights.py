@@ -1,0 +1,174 @@
+"""Safetensors files of a checkpoint, read one tensor at a time.
+
+Headers are checked against the file sizes when the index is built, so that a truncated download
+fails before an export starts. Tensors are read with plain file reads: memory is that of one
+tensor, and mapped pages do not count against the process.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from colport.errors import CheckpointError
+
+DTYPES: Mapping[str, np.dtype] = {
+    "F64": np.dtype(np.float64),
+    "F32": np.dtype(np.float32),
+    "F16": np.dtype(np.float16),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+    "I64": np.dtype(np.int64),
+    "I32": np.dtype(np.int32),
+    "I16": np.dtype(np.int16),
+    "I8": np.dtype(np.int8),
+    "U8": np.dtype(np.uint8),
+    "BOOL": np.dtype(np.bool_),
+}
+"""Names of the safetensors format and their NumPy types."""
+
+_MAX_HEADER = 100 * 2**20  # the limit of the safetensors reference implementation
+_PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "model.bin")
+
+
+@dataclass(frozen=True)
+class TensorEntry:
+    """Where one tensor lies: ``shape`` and ``dtype``, and its bytes in ``file``."""
+
+    file: Path
+    key: str
+    dtype: np.dtype
+    shape: tuple[int, ...]
+    offset: int
+    nbytes: int
+
+    def read(self) -> np.ndarray:
+        """Read the tensor into memory, in its stored dtype.
+
+        Raises:
+            CheckpointError: The file ended early or cannot be read.
+        """
+        try:
+            with self.file.open("rb") as stream:
+                stream.seek(self.offset)
+                values = np.fromfile(stream, dtype=self.dtype, count=self.nbytes // self.dtype.itemsize)
+        except OSError as error:
+            raise CheckpointError(f"{self.file}: cannot be read ({error.strerror}).") from error
+        if values.nbytes != self.nbytes:
+            raise CheckpointError(
+                f"{self.file}: tensor {self.key!r} has {values.nbytes} bytes, expected {self.nbytes}."
+            )
+        return values.reshape(self.shape)
+
+
+class TensorIndex(Mapping[str, TensorEntry]):
+    """All tensors of the safetensors files of one folder, by key.
+
+    Args:
+        folder: Holds ``model.safetensors``, or ``model.safetensors.index.json`` and its shards.
+
+    Raises:
+        CheckpointError: No safetensors weights (pickled ones are refused), a missing or
+            truncated shard, a damaged header, or an index that disagrees with its shards.
+    """
+
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = Path(folder)
+        self._entries = _read_folder(self.folder)
+
+    def __getitem__(self, key: str) -> TensorEntry:
+        return self._entries[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+
+def _read_folder(folder: Path) -> dict[str, TensorEntry]:
+    index = folder / "model.safetensors.index.json"
+    single = folder / "model.safetensors"
+    if index.is_file():
+        return _read_shards(folder, index)
+    if single.is_file():
+        return read_header(single)
+    pickled = [name for name in _PICKLES if (folder / name).is_file()]
+    if pickled:
+        raise CheckpointError(
+            f"{folder / pickled[0]}: pickled weights are not read; "
+            "convert the checkpoint to safetensors."
+        )
+    raise CheckpointError(
+        f"{folder}: no weights found; expected model.safetensors or model.safetensors.index.json."
+    )
+
+
+def _read_shards(folder: Path, index: Path) -> dict[str, TensorEntry]:
+    try:
+        weight_map: dict[str, str] = json.loads(index.read_text())["weight_map"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{index}: is not a safetensors index ({error}).") from error
+    entries: dict[str, TensorEntry] = {}
+    for name in sorted(set(weight_map.values())):
+        if Path(name).name != name:
+            raise CheckpointError(f"{index}: shard {name!r} lies outside the checkpoint folder.")
+        entries.update(read_header(folder / name))
+    absent = sorted(set(weight_map) - set(entries))
+    if absent:
+        raise CheckpointError(
+            f"{index}: names tensor {absent[0]!r}, which shard {weight_map[absent[0]]} does not hold."
+        )
+    return entries
+
+
+def read_header(file: Path) -> dict[str, TensorEntry]:
+    """Entries of one safetensors file, checked against its size.
+
+    Raises:
+        CheckpointError: The file is missing, truncated, or its header is not valid.
+    """
+    try:
+        size = file.stat().st_size
+        with file.open("rb") as stream:
+            prefix = stream.read(8)
+            length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else -1
+            if not 0 < length <= min(_MAX_HEADER, size - 8):
+                raise CheckpointError(f"{file}: is not a safetensors file or is truncated.")
+            header = json.loads(stream.read(length))
+    except OSError as error:
+        raise CheckpointError(f"{file}: cannot be read ({error.strerror}).") from error
+    except ValueError as error:
+        raise CheckpointError(f"{file}: has a damaged safetensors header.") from error
+    if not isinstance(header, dict):
+        raise CheckpointError(f"{file}: has a damaged safetensors header.")
+    header.pop("__metadata__", None)
+    return {key: _entry(file, key, entry, 8 + length, size) for key, entry in header.items()}
+
+
+def _entry(file: Path, key: str, entry: Any, data_start: int, size: int) -> TensorEntry:
+    try:
+        dtype = DTYPES[entry["dtype"]]
+        shape = tuple(int(n) for n in entry["shape"])
+        begin, end = (int(n) for n in entry["data_offsets"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{file}: tensor {key!r} has an unreadable header; dtypes read: {', '.join(DTYPES)}."
+        ) from error
+    expected = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    if begin < 0 or min(shape, default=0) < 0 or end - begin != expected:
+        raise CheckpointError(
+            f"{file}: tensor {key!r} claims {end - begin} bytes for shape {list(shape)}."
+        )
+    if data_start + end > size:
+        raise CheckpointError(
+            f"{file}: is truncated; tensor {key!r} ends at byte {data_start + end}, "
+            f"the file has {size}."
+        )
+    return TensorEntry(file, key, dtype, shape, data_start + begin, end - begin)

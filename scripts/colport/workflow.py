@@ -1,0 +1,97 @@
+"""What the rules read from the config: names to run, settings of a job, code hashes."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from colport import config as configuration
+from colport import sources
+from colport.errors import ColPortError
+
+SCHEMA = "config/schemas/config.schema.yaml"
+TABLES = ("summary", "export", "parity", "retrieval", "latency")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A validated config, as the rules ask for it.
+
+    Attributes:
+        config: The config with defaults.
+        base: Folder of the Snakefile.
+    """
+
+    config: Mapping[str, Any]
+    base: Path
+
+    @classmethod
+    def read(cls, config: Mapping[str, Any], base: Path | str) -> Plan:
+        """Validate the config; a mistake ends the program with its one sentence."""
+        try:
+            return cls(configuration.validated(config, Path(base) / SCHEMA), Path(base))
+        except ColPortError as error:
+            print(f"error in the config: {error}", file=sys.stderr)
+            sys.exit(1)
+
+    @property
+    def models(self) -> list[str]:
+        """Models to run."""
+        return self.config["run"]["models"]
+
+    @property
+    def variants(self) -> list[str]:
+        """Variants to run, and the bases that they are made from."""
+        chosen = self.config["run"]["variants"]
+        bases = [self.config["variants"][name].get("base") for name in chosen]
+        return list(dict.fromkeys([*chosen, *(base for base in bases if base)]))
+
+    @property
+    def quantized(self) -> list[str]:
+        """Variants that are made from another variant's folder."""
+        return [name for name in self.variants if "base" in self.config["variants"][name]]
+
+    @property
+    def exported(self) -> list[str]:
+        """Variants that are traced from the checkpoint."""
+        return [name for name in self.variants if name not in self.quantized]
+
+    @property
+    def providers(self) -> list[str]:
+        """Providers to run on."""
+        return self.config["run"]["providers"]
+
+    @property
+    def datasets(self) -> list[str]:
+        """Datasets that the models to run are scored on."""
+        return list(dict.fromkeys(name for model in self.models for name in self.of(model)))
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """Names of the tables."""
+        return TABLES
+
+    def of(self, model: str) -> list[str]:
+        """Datasets of one model."""
+        return self.config["models"][model]["datasets"]
+
+    def first(self, model: str) -> str:
+        """The dataset whose inputs serve parity and latency."""
+        return self.of(model)[0]
+
+    def pairs(self) -> list[tuple[str, str]]:
+        """Every model with each of its datasets."""
+        return [(model, dataset) for model in self.models for dataset in self.of(model)]
+
+    def code(self, script: str) -> str:
+        """Content hash of the library code that a script of ``scripts/`` can run."""
+        return sources.code_hash(self.base / "scripts" / script)
+
+    @staticmethod
+    def pattern(names: Iterable[str]) -> str:
+        """Wildcard constraint that matches just these names."""
+        return "|".join(re.escape(name) for name in names) or "(?!)"

@@ -1,0 +1,32 @@
+"""Rule ``latency``: time PyTorch and every variant on one provider, interleaved."""
+
+from tempfile import TemporaryDirectory
+
+from colport import contenders
+from colport.artifacts import read_json, write_json
+from colport.job import job
+from colport.retrieval.datasets import load_retrieval_dataset
+
+
+def main(snakemake):
+    """Write the latency record of one model on one provider."""
+    model, provider = snakemake.wildcards.model, snakemake.wildcards.provider
+    with job(snakemake.log[0], f"{model} {provider} latency") as log, TemporaryDirectory() as pages:
+        dataset = load_retrieval_dataset("latency", snakemake.params.dataset)
+        folders = dict(zip(snakemake.params.variants, snakemake.input.models, strict=True))
+        record = contenders.compare(
+            model,
+            provider,
+            read_json(snakemake.input.checkpoint),
+            folders,
+            dataset,
+            pages,
+            settings=snakemake.params.settings,
+            options=snakemake.params.provider.get("options"),
+            threads=snakemake.threads,
+            report=log.info,
+        )
+        write_json(snakemake.output[0], record)
+
+
+main(snakemake)

@@ -1,0 +1,39 @@
+"""Rule ``parity``: compare a variant on a provider with the PyTorch reference."""
+
+from colport import parity
+from colport.artifacts import write_json
+from colport.embed import read_documents, read_queries
+from colport.encoder import Encoder
+from colport.errors import UnsupportedError
+from colport.job import job
+from colport.retrieval.datasets import load_retrieval_dataset
+
+
+def main(snakemake):
+    """Write the parity record; a known limit is a result, too."""
+    labels = {key: snakemake.wildcards[key] for key in ("model", "variant", "provider")}
+    with job(snakemake.log[0], " ".join(labels.values())):
+        try:
+            options = snakemake.params.provider.get("options")
+            encoder = Encoder(snakemake.input.model, labels["provider"], options=options)
+            dataset = load_retrieval_dataset("parity", snakemake.params.dataset)
+            count = snakemake.params.settings["inputs"]
+            reference = {
+                "query": list(read_queries(snakemake.input.reference))[:count],
+                "document": list(read_documents(snakemake.input.reference))[:count],
+            }
+            record = parity.measure(
+                encoder,
+                dataset.queries[:count],
+                dataset.documents[:count],
+                reference,
+                snakemake.params.settings["batch_sizes"],
+                parity.Tolerance(**snakemake.params.tolerance),
+                labels,
+            )
+        except UnsupportedError as limit:
+            record = parity.unsupported(labels, str(limit))
+        write_json(snakemake.output[0], record)
+
+
+main(snakemake)

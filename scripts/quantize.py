@@ -1,0 +1,31 @@
+"""Rule ``quantize``: write one variant from another variant's folder."""
+
+from pathlib import Path
+
+from colport.artifacts import write_json, write_unsupported
+from colport.errors import UnsupportedError
+from colport.export import record
+from colport.external_data import Layout
+from colport.job import job
+from colport.quantize import QuantizeSettings, quantize
+
+
+def main(snakemake):
+    """Write the quantized folder and its record, or the known limit that prevents it."""
+    model, name = snakemake.wildcards.model, snakemake.wildcards.variant
+    variant, output = snakemake.params.variant, Path(snakemake.output.folder)
+    labels = {"model": model, "family": snakemake.params.family, "variant": name}
+    with job(snakemake.log[0], f"{model} {name}") as log:
+        watch = record.Stopwatch()
+        settings = QuantizeSettings.from_config(variant.get("quantization", {}))
+        layout = Layout.from_config(variant.get("external_data", {}))
+        try:
+            manifest = quantize(Path(snakemake.input.base), output, settings, layout, log.info)
+            result = record.record(manifest, output, labels, watch.cost())
+        except UnsupportedError as limit:
+            write_unsupported(output, str(limit))
+            result = record.unsupported(labels, str(limit))
+        write_json(snakemake.output.record, result)
+
+
+main(snakemake)

@@ -1,0 +1,28 @@
+"""Rule ``reference``: embed a dataset with the checkpoint's own library."""
+
+from pathlib import Path
+
+from colport import families
+from colport.artifacts import read_json
+from colport.embed import embed
+from colport.job import job
+from colport.retrieval.datasets import load_retrieval_dataset
+
+
+def main(snakemake):
+    """Write the reference embeddings of one dataset."""
+    model, dataset = snakemake.wildcards.model, snakemake.wildcards.dataset
+    with job(snakemake.log[0], f"{model} pytorch {dataset}") as log:
+        checkpoint = read_json(snakemake.input.checkpoint)
+        family = families.get(checkpoint["family"])
+        embed(
+            family.reference(Path(checkpoint["folder"])),
+            load_retrieval_dataset(dataset, snakemake.params.dataset),
+            Path(snakemake.output[0]),
+            batch_size=snakemake.params.batch_size,
+            labels={"model": model, "variant": "pytorch", "dataset": dataset},
+            report=log.info,
+        )
+
+
+main(snakemake)

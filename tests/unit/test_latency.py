@@ -1,0 +1,331 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from colport.errors import ConfigError
+from colport.latency import (
+    COLUMNS,
+    Case,
+    Contender,
+    Inputs,
+    LatencySettings,
+    measure,
+    unsupported_rows,
+)
+
+HERE = Path(__file__).parent
+SCRIPTS = HERE.parents[1] / "scripts"
+QUICK = {
+    "rounds": 2,
+    "min_samples": 4,
+    "min_seconds": 0.0,
+    "max_seconds": 5.0,
+    "warmup_max_calls": 3,
+    "threads": 1,
+    "quiet_wait_s": 0.0,
+    "timeout_s": 60.0,
+}
+ONE_QUERY = Inputs(queries=("a red pie chart",))
+
+
+@pytest.fixture(autouse=True)
+def _contenders_on_path(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(HERE))
+
+
+def contender(variant, factory="spinner", **arguments):
+    return Contender("m", variant, "cpu", f"test_latency_contenders:{factory}", arguments)
+
+
+def run(contenders, inputs=ONE_QUERY, **settings):
+    chosen = LatencySettings(**{**QUICK, **settings})
+    return measure(contenders, inputs, chosen, progress=lambda message: None)
+
+
+def is_alive(pid):
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
+def wait_until(condition, seconds=15.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "condition not met in time"
+        time.sleep(0.02)
+
+
+def test_known_duration_is_recovered():
+    payload = run([contender("pytorch", pattern=[4])], min_samples=50, rounds=5)
+    row = payload["rows"][0]
+    assert row["p50_ms"] == pytest.approx(4, rel=0.05)
+    assert row["min_ms"] >= 4
+    assert row["samples"] == 50
+    assert row["tokens"] == 7
+    assert row["per_second"] == pytest.approx(1000 / row["mean_ms"])
+    assert row["speedup_vs_pytorch"] == 1
+    assert not row["truncated"]
+
+
+def test_known_distribution_keeps_its_outliers():
+    pattern = [2] * 9 + [20]
+    payload = run([contender("pytorch", pattern=pattern)], min_samples=100, rounds=5)
+    row = payload["rows"][0]
+    assert row["p50_ms"] == pytest.approx(2, rel=0.05)
+    assert row["p99_ms"] >= 20
+    assert row["max_ms"] >= 20
+
+
+def test_speedup_is_the_ratio_of_medians():
+    payload = run(
+        [contender("fp32", pattern=[3]), contender("pytorch", pattern=[6])],
+        min_samples=40,
+        rounds=5,
+    )
+    fast, slow = payload["rows"]
+    assert fast["speedup_vs_pytorch"] == pytest.approx(2, rel=0.1)
+    assert fast["speedup_vs_pytorch"] == pytest.approx(slow["p50_ms"] / fast["p50_ms"])
+    assert fast["speedup_low"] <= fast["speedup_rounds"] <= fast["speedup_high"]
+    assert fast["speedup_rounds"] == pytest.approx(2, rel=0.1)
+    assert slow["speedup_vs_pytorch"] == 1
+
+
+def test_payload_is_json_and_recomputable():
+    inputs = Inputs(queries=("one", "two"), documents=("a text",))
+    payload = run([contender("pytorch", pattern=[1])], inputs, batch_sizes=(1, 3))
+    payload = json.loads(json.dumps(payload))
+    assert [(row["kind"], row["batch_size"]) for row in payload["rows"]] == [
+        ("query", 1),
+        ("query", 3),
+        ("document", 1),
+        ("document", 3),
+    ]
+    for row, raw in zip(payload["rows"], payload["samples"], strict=True):
+        assert tuple(row) == COLUMNS
+        assert (raw["kind"], raw["batch_size"]) == (row["kind"], row["batch_size"])
+        assert len(raw["rounds_ns"]) == QUICK["rounds"]
+        values = np.concatenate(raw["rounds_ns"]) / 1e6
+        assert values.size == row["samples"] >= QUICK["min_samples"]
+        assert np.percentile(values, 95) == row["p95_ms"]
+        assert values.mean() * row["per_second"] == pytest.approx(1000 * row["batch_size"])
+        assert raw["first_ns"] / 1e6 == row["first_ms"]
+        assert len(raw["settle_ns"]) == QUICK["rounds"]
+    assert payload["settings"]["min_samples"] == QUICK["min_samples"]
+    assert payload["environment"]["packages"]["numpy"]
+    assert payload["noise"]["noisy"] == bool(payload["noise"]["reasons"])
+    assert payload["failures"] == []
+
+
+def test_pages_are_opened_and_threads_are_fixed(tmp_path):
+    paths = []
+    for width in (20, 30):
+        paths.append(tmp_path / f"{width}.png")
+        Image.new("RGBA", (width, 10)).save(paths[-1])
+    inputs = Inputs(queries=("q",), documents=tuple(paths), pages=True)
+    payload = run(
+        [contender("pytorch", "pages_and_threads")], inputs, threads=2, batch_sizes=(1, 2)
+    )
+    query, _, single, pair = payload["rows"]
+    assert (query["tokens"], query["image_size"]) == (2, "")
+    assert (single["tokens"], single["image_size"]) == (20, "20x10")
+    assert pair["tokens"] == 25
+
+
+def test_load_time_and_memory():
+    payload = run(
+        [contender("fp32", "slow_to_load", seconds=0.2), contender("int8", "big", megabytes=150)]
+    )
+    slow, heavy = payload["rows"]
+    assert slow["load_ms"] >= 200
+    assert heavy["load_ms"] < slow["load_ms"] + 1000
+    assert heavy["peak_rss_mb"] > slow["peak_rss_mb"] + 140
+    assert slow["speedup_vs_pytorch"] is None
+
+
+def test_memory_of_the_parent_is_not_the_worker_s():
+    ballast = np.ones(400 * 2**20, dtype=np.uint8)
+    payload = run([contender("pytorch", pattern=[1])])
+    assert ballast[-1] == 1
+    assert payload["rows"][0]["peak_rss_mb"] < 300
+
+
+def test_worker_starts_without_the_measuring_side():
+    payload = run([contender("fp32", "has_loaded", module="colport.latency.runner")])
+    assert payload["rows"][0]["status"] == "ok"
+
+
+def test_prints_do_not_break_the_protocol():
+    row = run([contender("pytorch", pattern=[1], chatter=True)])["rows"][0]
+    assert (row["status"], row["reason"]) == ("ok", "")
+
+
+@pytest.mark.parametrize(
+    ("factory", "reason"),
+    [("dies", "killed by SIGSEGV; last output: last words"), ("exits", "exited with code 3")],
+)
+def test_crash_fails_its_own_rows_only(factory, reason):
+    payload = run([contender("int8", factory), contender("pytorch", pattern=[1])])
+    crashed, other = payload["rows"]
+    assert crashed["status"] == "failed"
+    assert crashed["reason"].startswith(reason)
+    assert crashed["p50_ms"] is None
+    assert other["status"] == "ok"
+    assert payload["failures"][0]["detail"]
+
+
+def test_exception_fails_its_own_case_only():
+    inputs = Inputs(queries=("q",), documents=("d",))
+    payload = run([contender("int8", pattern=[1], fail_kind="document")], inputs)
+    query, document = payload["rows"]
+    assert query["status"] == "ok"
+    assert document["status"] == "failed"
+    assert document["reason"] == "ValueError: no document today second line"
+    assert "Traceback" in payload["failures"][0]["detail"]
+
+
+def test_hang_ends_at_the_timeout():
+    inputs = Inputs(queries=("q",), documents=("d",))
+    contenders = [
+        contender("int8", pattern=[1], hang_kind="document"),
+        contender("pytorch", pattern=[1]),
+    ]
+    start = time.monotonic()
+    rows = run(contenders, inputs, timeout_s=4.0)["rows"]
+    assert time.monotonic() - start < 40
+    assert [row["status"] for row in rows] == ["failed", "failed", "ok", "ok"]
+    assert rows[0]["reason"] == "no answer within timeout_s (4 s)"
+
+
+def test_known_limit_is_unsupported():
+    row = run([contender("fp16", "unsupported")])["rows"][0]
+    assert (row["status"], row["reason"]) == ("unsupported", "Provider X is not on this machine.")
+
+
+def test_outputs_must_be_arrays_in_memory():
+    row = run([contender("fp16", "not_arrays")])["rows"][0]
+    assert row["status"] == "failed"
+    assert "expected one NumPy array [tokens, dim] an input" in row["reason"]
+
+
+def test_unknown_factory_fails():
+    row = run([contender("fp16", "no_such_factory")])["rows"][0]
+    assert row["reason"].startswith("AttributeError: ")
+
+
+def test_max_seconds_goes_before_min_samples():
+    row = run([contender("pytorch", pattern=[60])], max_seconds=0.2, min_samples=50)["rows"][0]
+    assert 1 <= row["samples"] <= 5
+    assert row["truncated"]
+
+
+def test_min_seconds_adds_samples():
+    row = run([contender("pytorch", pattern=[1])], min_seconds=0.1)["rows"][0]
+    assert row["samples"] * row["mean_ms"] >= 100
+    assert not row["truncated"]
+
+
+def test_no_process_outlives_an_exception(tmp_path):
+    class StopHereError(Exception):
+        pass
+
+    def interrupt(message):
+        if message == "loading pytorch on cpu":
+            raise StopHereError
+
+    traced = contender("int8", "leaves_traces", folder=str(tmp_path))
+    settings = LatencySettings(**QUICK)
+    documents = Inputs(documents=("d",))
+    with pytest.raises(StopHereError):
+        measure([traced, contender("pytorch", pattern=[1])], documents, settings, interrupt)
+    pids = (tmp_path / "pids").read_text().split()
+    try:
+        wait_until(lambda: not any(map(is_alive, pids)))
+    finally:
+        for pid in filter(is_alive, pids):
+            os.kill(int(pid), signal.SIGKILL)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG is Linux's")
+def test_worker_dies_with_a_killed_parent(tmp_path):
+    script = textwrap.dedent(
+        f"""
+        from colport.latency import *
+        c = Contender("m", "v", "cpu", "test_latency_contenders:leaves_traces",
+                      {{"folder": {str(tmp_path)!r}}})
+        measure([c], Inputs(queries=("q",)), LatencySettings(threads=1))
+        """
+    )
+    path = os.pathsep.join([str(SCRIPTS), str(HERE)])
+    parent = subprocess.Popen(
+        [sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": path}
+    )
+    traces = tmp_path / "pids"
+    pids = []
+    try:
+        wait_until(lambda: traces.is_file() and len(traces.read_text().split()) == 2)
+        pids = traces.read_text().split()
+        assert is_alive(pids[0])
+        parent.send_signal(signal.SIGKILL)
+        wait_until(lambda: not is_alive(pids[0]))
+    finally:
+        parent.kill()
+        parent.wait()
+        # The child of the worker: only a parent that lives to clean up can end it.
+        for pid in filter(is_alive, pids):
+            os.kill(int(pid), signal.SIGKILL)
+
+
+def test_contenders_must_belong_together():
+    one = contender("pytorch", pattern=[1])
+    other = Contender("another", "fp32", "cpu", one.factory, {})
+    with pytest.raises(ConfigError, match="variants of one model"):
+        run([one, other])
+    with pytest.raises(ConfigError, match="more than once"):
+        run([one, one])
+    with pytest.raises(ConfigError, match=r"arguments\.threads is 4"):
+        run([contender("fp32", threads=4)])
+    with pytest.raises(ConfigError, match="at least one contender"):
+        run([])
+    with pytest.raises(ConfigError, match="one input"):
+        run([one], Inputs())
+    with pytest.raises(ConfigError, match="'no_colon'"):
+        Contender("m", "v", "cpu", "no_colon")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"batch_sizes": ()},
+        {"batch_sizes": (1, 1)},
+        {"batch_sizes": (0,)},
+        {"rounds": 0},
+        {"threads": 0},
+        {"timeout_s": 0},
+        {"min_seconds": 11.0},
+    ],
+)
+def test_settings_out_of_range(wrong):
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
+        LatencySettings(**wrong)
+
+
+def test_unsupported_rows_have_the_same_columns():
+    rows = unsupported_rows("m", "fp16", "cuda", ("query", "document"), (1, 8), "No GPU here.")
+    assert len(rows) == 4
+    assert all(tuple(row) == COLUMNS for row in rows)
+    assert rows[-1]["kind"] == "document"
+    assert rows[-1]["batch_size"] == 8
+    assert {row["status"] for row in rows} == {"unsupported"}
+    assert {row["p50_ms"] for row in rows} == {None}
+    assert Case("query", 1) in LatencySettings().cases(ONE_QUERY)

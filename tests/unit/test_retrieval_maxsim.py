@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from colport.retrieval.maxsim import maxsim
+from colport.retrieval.store import EmbeddingSet
+
+QUERIES = [np.array([[1, 0], [0, 1]], np.float32), np.array([[2, -1]], np.float32)]
+DOCUMENTS = [
+    np.array([[1, 2]], np.float32),
+    np.array([[-1, -1], [-3, -2]], np.float32),
+    np.array([[4, 0], [0, 5], [1, 1]], np.float32),
+]
+# Query 0 sums its two best components, query 1 takes max(2x - y).
+EXPECTED = [[1 + 2, -1 - 1, 4 + 5], [0, -1, 8]]
+
+
+def ragged(rng: np.random.Generator, count: int, low: int, high: int) -> list[np.ndarray]:
+    lengths = rng.integers(low, high + 1, size=count)
+    return [rng.standard_normal((length, 32)).astype(np.float32) for length in lengths]
+
+
+def as_set(items: list[np.ndarray]) -> EmbeddingSet:
+    return EmbeddingSet.from_arrays([str(index) for index in range(len(items))], items)
+
+
+def test_scores_by_hand():
+    scores = maxsim(QUERIES, DOCUMENTS)
+    assert scores.dtype == np.float32
+    assert scores.tolist() == EXPECTED
+
+
+@pytest.mark.parametrize("max_bytes", [1, 100, 200, 1000])
+def test_hand_computed_scores_hold_for_any_block(max_bytes):
+    assert maxsim(QUERIES, as_set(DOCUMENTS), max_bytes=max_bytes).tolist() == EXPECTED
+
+
+def test_negative_matches_are_not_lifted_to_zero_by_padding():
+    assert maxsim([QUERIES[0]], [DOCUMENTS[1], np.ones((50, 2), np.float32)])[0, 0] == -2
+
+
+def test_equals_torch_einsum_document_by_document():
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(1)
+    queries, documents = ragged(rng, 17, 1, 40), ragged(rng, 23, 1, 90)
+    expected = [
+        [
+            torch.einsum("qd,td->qt", torch.from_numpy(query), torch.from_numpy(document))
+            .amax(dim=1)
+            .sum()
+            .item()
+            for document in documents
+        ]
+        for query in queries
+    ]
+    np.testing.assert_allclose(maxsim(queries, documents), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("max_bytes", [1, 5_000, 20_000, 60_000, 1 << 20])
+@pytest.mark.parametrize("stacked", [False, True])
+def test_block_size_does_not_change_the_result(max_bytes, stacked):
+    rng = np.random.default_rng(2)
+    queries, documents = ragged(rng, 9, 0, 12), ragged(rng, 31, 1, 200)
+    expected = maxsim(queries, documents, max_bytes=1 << 30)
+    if stacked:
+        queries, documents = as_set(queries), as_set(documents)
+    scores = maxsim(queries, documents, max_bytes=max_bytes)
+    np.testing.assert_allclose(scores, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_half_precision_is_accumulated_in_single_precision():
+    rng = np.random.default_rng(3)
+    queries = [item.astype(np.float16) for item in ragged(rng, 3, 5, 9)]
+    documents = [item.astype(np.float16) for item in ragged(rng, 5, 5, 9)]
+    widened = maxsim(
+        [item.astype(np.float32) for item in queries],
+        [item.astype(np.float32) for item in documents],
+    )
+    np.testing.assert_array_equal(maxsim(queries, documents), widened)
+    # 2048 + 1 is 2048 in half precision.
+    query = np.ones((2049, 1), np.float16)
+    assert maxsim([query], [np.ones((1, 1), np.float16)])[0, 0] == 2049
+
+
+def test_query_without_tokens_scores_zero():
+    empty = np.zeros((0, 2), np.float32)
+    assert maxsim([empty, QUERIES[0], empty], DOCUMENTS).tolist() == [[0] * 3, EXPECTED[0], [0] * 3]
+    assert maxsim([empty], DOCUMENTS).tolist() == [[0] * 3]
+
+
+def test_document_without_tokens_is_refused():
+    with pytest.raises(ValueError, match="Document 1 has no tokens"):
+        maxsim(QUERIES, [DOCUMENTS[0], np.zeros((0, 2), np.float32)])
+
+
+def test_shapes_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match="Queries have 2 dimensions and documents 3"):
+        maxsim(QUERIES, [np.ones((1, 3), np.float32)])
+    with pytest.raises(ValueError, match=r"Embeddings of document 1 have shape \(2,\)"):
+        maxsim(QUERIES, [DOCUMENTS[0], np.ones(2, np.float32)])
+    with pytest.raises(ValueError, match="max_bytes is 0"):
+        maxsim(QUERIES, DOCUMENTS, max_bytes=0)
+
+
+@pytest.mark.parametrize("max_bytes", [300_000, 1_000_000])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_extra_memory_stays_under_the_limit(max_bytes, dtype):
+    rng = np.random.default_rng(4)
+    queries = as_set([item.astype(dtype) for item in ragged(rng, 60, 20, 20)])
+    items = ragged(rng, 300, 1, 5) + ragged(rng, 60, 100, 400)
+    documents = as_set([item.astype(dtype) for item in items])
+    tracemalloc.start()
+    scores = maxsim(queries, documents, max_bytes=max_bytes)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    bookkeeping = 100_000
+    assert peak - scores.nbytes < max_bytes + bookkeeping

@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from colport.artifacts import read_json, write_json
+from colport.errors import ArtifactError
+from colport.retrieval.score import (
+    COLUMNS,
+    RunScores,
+    retrieval_record,
+    score_run,
+    top_k_overlap,
+    unsupported_record,
+)
+from colport.retrieval.store import EmbeddingSet
+
+AXES = np.eye(4, dtype=np.float32)
+DESIGN_COLUMNS = (
+    "model, variant, provider, dataset, queries, documents, ndcg_at_1, ndcg_at_5, ndcg_at_10, "
+    "recall_at_1, recall_at_5, recall_at_10, mrr_at_10, map, ndcg_at_5_low, ndcg_at_5_high, "
+    "ndcg_at_5_delta, p_value, status, reason"
+)
+
+
+def embeddings(**items: np.ndarray) -> EmbeddingSet:
+    return EmbeddingSet.from_arrays(list(items), list(items.values()))
+
+
+QUERIES = embeddings(q0=AXES[:1], q1=AXES[1:3], unjudged=AXES[3:])
+DOCUMENTS = embeddings(
+    d0=AXES[:1],
+    d1=AXES[1:3],
+    d2=AXES[1:2],
+    d3=AXES[3:],
+)
+QRELS = {"q0": {"d0": 1}, "q1": {"d2": 1}}
+
+
+@pytest.fixture(name="run")
+def fixture_run() -> RunScores:
+    return score_run(QUERIES, DOCUMENTS, QRELS)
+
+
+def test_scores_and_rankings(run):
+    assert run.documents == 4
+    assert run.rankings == {"q0": ["d0", "d3", "d2", "d1"], "q1": ["d1", "d2", "d3", "d0"]}
+    assert run.per_query["ndcg_at_1"] == {"q0": 1.0, "q1": 0.0}
+    assert run.per_query["mrr_at_10"] == {"q0": 1.0, "q1": 0.5}
+
+
+def test_shards_give_the_same_run(run):
+    shards = [
+        embeddings(d3=DOCUMENTS[3], d1=DOCUMENTS[1]),
+        embeddings(d0=DOCUMENTS[0], d2=DOCUMENTS[2]),
+    ]
+    assert score_run(QUERIES, shards, QRELS, max_bytes=64) == run
+
+
+@pytest.mark.parametrize(
+    ("documents", "qrels", "message"),
+    [
+        (DOCUMENTS, {"q9": {"d0": 1}}, "Judged query 'q9' has no embeddings"),
+        (DOCUMENTS, {"q0": {"d9": 1}}, "Judged document 'd9' has no embeddings"),
+        ([DOCUMENTS, DOCUMENTS], QRELS, "occurs twice"),
+        (
+            replace(DOCUMENTS, values=DOCUMENTS.values * np.float32(np.nan)),
+            QRELS,
+            "document 'd0' for query 'q0' is nan",
+        ),
+    ],
+)
+def test_incomplete_embeddings(documents, qrels, message):
+    with pytest.raises(ArtifactError, match=message):
+        score_run(QUERIES, documents, qrels)
+
+
+def test_record_of_the_reference(run):
+    record = retrieval_record("demo", "pytorch", "torch-cpu", "pages", run, None, {"seed": 3})
+    (row,) = record["rows"]
+    assert tuple(row) == COLUMNS == tuple(DESIGN_COLUMNS.split(", "))
+    assert (row["model"], row["variant"], row["provider"]) == ("demo", "pytorch", "torch-cpu")
+    assert (row["queries"], row["documents"]) == (2, 4)
+    assert row["ndcg_at_5_delta"] == 0.0
+    assert row["p_value"] is None
+    assert row["ndcg_at_5_low"] <= row["ndcg_at_5"] <= row["ndcg_at_5_high"]
+    assert (row["status"], row["reason"]) == ("ok", "")
+    assert record["per_query"]["ndcg_at_5"].keys() == {"q0", "q1"}
+    assert record["settings"]["seed"] == 3
+    assert record["settings"]["resamples"] == 10_000
+    assert record["environment"]["packages"]["numpy"] == np.__version__
+
+
+def test_record_of_a_variant_is_compared_with_the_stored_reference(run, tmp_path):
+    path = tmp_path / "reference.json"
+    write_json(path, retrieval_record("demo", "pytorch", "torch-cpu", "pages", run, None, {}))
+    reference = RunScores.from_record(read_json(path))
+    assert reference == run
+
+    worse = embeddings(d0=AXES[1:2], d1=AXES[1:3], d2=AXES[1:2], d3=AXES[:1])
+    variant = score_run(QUERIES, worse, QRELS)
+    (row,) = retrieval_record("demo", "int8", "cpu", "pages", variant, reference, {})["rows"]
+    values, others = (list(scores.per_query["ndcg_at_5"].values()) for scores in (variant, run))
+    assert row["ndcg_at_5_delta"] == pytest.approx(np.mean(values) - np.mean(others))
+    assert row["ndcg_at_5_delta"] < 0
+    assert 0 < row["p_value"] <= 1
+
+    (same,) = retrieval_record("demo", "fp32", "cpu", "pages", run, reference, {})["rows"]
+    assert (same["ndcg_at_5_delta"], same["p_value"]) == (0.0, 1.0)
+
+
+def test_variant_without_reference_has_no_delta(run):
+    (row,) = retrieval_record("demo", "fp32", "cpu", "pages", run, None, {})["rows"]
+    assert row["ndcg_at_5_delta"] is None
+    assert row["p_value"] is None
+
+
+def test_reference_on_other_queries_is_refused(run):
+    other = score_run(QUERIES, DOCUMENTS, {"q0": {"d0": 1}})
+    with pytest.raises(ArtifactError, match="The reference has 1 queries on 4 documents"):
+        retrieval_record("demo", "fp32", "cpu", "pages", run, other, {})
+
+
+def test_unsupported_record_has_the_same_columns():
+    record = unsupported_record("demo", "fp16", "openvino", "pages", "provider is not installed")
+    (row,) = record["rows"]
+    assert tuple(row) == COLUMNS
+    assert (row["status"], row["reason"]) == ("unsupported", "provider is not installed")
+    assert all(row[column] is None for column in COLUMNS[4:-2])
+    csv.DictWriter(io.StringIO(), COLUMNS).writerow(row)
+    json.dumps(record)
+    with pytest.raises(ArtifactError, match="status 'unsupported'"):
+        RunScores.from_record(record)
+
+
+def test_record_without_scores_is_refused():
+    with pytest.raises(ArtifactError, match="has no 'rows'"):
+        RunScores.from_record({})
+
+
+def test_overlap_by_hand():
+    a = np.array([[5, 4, 3, 2, 1], [5, 4, 3, 2, 1]], np.float32)
+    b = np.array([[4, 5, 1, 2, 3], [1, 2, 3, 4, 5]], np.float32)
+    assert top_k_overlap(a, b, k=2) == (1 + 0) / 2
+    assert top_k_overlap(a, b, k=3) == pytest.approx((2 / 3 + 1 / 3) / 2)
+    assert top_k_overlap(a, b) == 1.0
+    with pytest.raises(ValueError, match="no top 10"):
+        top_k_overlap(a, b[:1])

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pytest
+
+from colport.retrieval import statistics
+from colport.retrieval.statistics import bootstrap_interval, paired_randomisation
+
+
+def test_interval_of_constant_values_is_a_point():
+    assert bootstrap_interval([0.25] * 30) == (0.25, 0.25)
+
+
+def test_interval_is_near_the_normal_one():
+    values = np.random.default_rng(5).normal(0.6, 0.2, size=400)
+    low, high = bootstrap_interval(values)
+    half = 1.96 * values.std() / np.sqrt(len(values))
+    assert low == pytest.approx(values.mean() - half, abs=0.002)
+    assert high == pytest.approx(values.mean() + half, abs=0.002)
+    narrow = bootstrap_interval(values, confidence=0.5)
+    assert low < narrow[0] < values.mean() < narrow[1] < high
+
+
+def test_seed_decides():
+    values = np.random.default_rng(6).random(50)
+    assert bootstrap_interval(values, seed=1) == bootstrap_interval(values, seed=1)
+    assert bootstrap_interval(values, seed=1) != bootstrap_interval(values, seed=2)
+
+
+def test_equal_values_have_p_one():
+    values = np.random.default_rng(7).random(40)
+    assert paired_randomisation(values, values) == 1
+
+
+def test_clear_difference_has_small_p():
+    values = np.random.default_rng(8).random(40)
+    assert paired_randomisation(values, values - 0.3, resamples=999) == 1 / 1000
+    assert paired_randomisation(values - 0.3, values, resamples=999) == 1 / 1000
+
+
+def test_p_is_near_the_exact_one():
+    differences = np.array([0.3, -0.1, 0.2, 0.25, -0.05, 0.4, 0.1, 0.0])
+    sums = [abs(np.dot(signs, differences)) for signs in product((1, -1), repeat=8)]
+    exact = np.mean(np.array(sums) >= abs(differences.sum()) - 1e-12)
+    assert paired_randomisation(differences, np.zeros(8)) == pytest.approx(exact, abs=0.01)
+
+
+def test_single_query_says_nothing():
+    assert paired_randomisation([1.0], [0.0]) == 1
+
+
+def test_blocks_cover_all_resamples(monkeypatch):
+    monkeypatch.setattr(statistics, "_BLOCK_ELEMENTS", 64)
+    values = np.random.default_rng(9).random(20)
+    assert paired_randomisation(values, values - 0.3, resamples=100) == 1 / 101
+    low, high = bootstrap_interval(values, resamples=500)
+    assert low < values.mean() < high
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: bootstrap_interval([]), "one value a query"),
+        (lambda: bootstrap_interval([1.0], confidence=95), "confidence is 95"),
+        (lambda: bootstrap_interval([1.0], resamples=0), "resamples is 0"),
+        (lambda: paired_randomisation([1.0], [1.0, 2.0]), "1 and 2"),
+    ],
+)
+def test_wrong_arguments(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
