@@ -6,11 +6,13 @@ rule checkpoint:
         "results/checkpoints/{model}.json",
     log:
         "logs/checkpoint/{model}.log",
+    retries: 2
+    conda:
+        "../envs/cpu.yaml"
     params:
         model=lambda wildcards: PLAN.config["models"][wildcards.model],
         workspace="results/checkpoints/{model}",
         code=PLAN.code("checkpoint.py"),
-    retries: 2
     script:
         "../scripts/checkpoint.py"
 
@@ -20,6 +22,8 @@ rule dataset:
         "results/datasets/{dataset}.json",
     log:
         "logs/dataset/{dataset}.log",
+    conda:
+        "../envs/cpu.yaml"
     params:
         dataset=lambda wildcards: PLAN.config["datasets"][wildcards.dataset],
         code=PLAN.code("dataset.py"),

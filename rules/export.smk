@@ -9,12 +9,14 @@ rule export:
         record="results/export/{model}/{variant}.json",
     log:
         "logs/export/{model}/{variant}.log",
+    benchmark:
+        "results/benchmarks/export/{model}/{variant}.tsv"
+    wildcard_constraints:
+        variant=PLAN.pattern(PLAN.exported),
+    conda:
+        "../envs/cpu.yaml"
     params:
         variant=lambda wildcards: PLAN.config["variants"][wildcards.variant],
         code=PLAN.code("export.py"),
-    wildcard_constraints:
-        variant=PLAN.pattern(PLAN.exported),
-    benchmark:
-        "results/benchmarks/export/{model}/{variant}.tsv"
     script:
         "../scripts/export.py"

@@ -10,12 +10,14 @@ rule latency:
         "results/latency/{model}/{provider}.json",
     log:
         "logs/latency/{model}/{provider}.log",
+    conda:
+        "../envs/cpu.yaml"
+    threads: all_cores
     params:
         variants=PLAN.variants,
         dataset=lambda wildcards: PLAN.config["datasets"][PLAN.first(wildcards.model)],
         provider=lambda wildcards: PLAN.config["providers"][wildcards.provider],
         settings=PLAN.config["latency"],
         code=PLAN.code("latency.py"),
-    threads: all_cores
     script:
         "../scripts/latency.py"

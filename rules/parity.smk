@@ -12,10 +12,14 @@ rule parity:
         "results/parity/{model}/{variant}/{provider}.json",
     log:
         "logs/parity/{model}/{variant}/{provider}.log",
+    conda:
+        "../envs/cpu.yaml"
     params:
         dataset=lambda wildcards: PLAN.config["datasets"][PLAN.first(wildcards.model)],
         provider=lambda wildcards: PLAN.config["providers"][wildcards.provider],
-        tolerance=lambda wildcards: PLAN.config["variants"][wildcards.variant].get("tolerance", {}),
+        tolerance=lambda wildcards: PLAN.config["variants"][wildcards.variant].get(
+            "tolerance", {}
+        ),
         settings=PLAN.config["parity"],
         code=PLAN.code("parity.py"),
     script:

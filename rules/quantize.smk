@@ -12,13 +12,15 @@ rule quantize:
         record="results/export/{model}/{variant}.json",
     log:
         "logs/export/{model}/{variant}.log",
+    benchmark:
+        "results/benchmarks/export/{model}/{variant}.tsv"
+    wildcard_constraints:
+        variant=PLAN.pattern(PLAN.quantized),
+    conda:
+        "../envs/cpu.yaml"
     params:
         family=lambda wildcards: PLAN.config["models"][wildcards.model]["family"],
         variant=lambda wildcards: PLAN.config["variants"][wildcards.variant],
         code=PLAN.code("quantize.py"),
-    wildcard_constraints:
-        variant=PLAN.pattern(PLAN.quantized),
-    benchmark:
-        "results/benchmarks/export/{model}/{variant}.tsv"
     script:
         "../scripts/quantize.py"

@@ -9,11 +9,13 @@ rule reference:
         directory("results/reference/{model}/{dataset}"),
     log:
         "logs/reference/{model}/{dataset}.log",
+    benchmark:
+        "results/benchmarks/reference/{model}/{dataset}.tsv"
+    conda:
+        "../envs/cpu.yaml"
     params:
         dataset=lambda wildcards: PLAN.config["datasets"][wildcards.dataset],
         batch_size=PLAN.config["encode"]["batch_size"],
         code=PLAN.code("reference.py"),
-    benchmark:
-        "results/benchmarks/reference/{model}/{dataset}.tsv"
     script:
         "../scripts/reference.py"

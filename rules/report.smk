@@ -2,7 +2,9 @@
 
 RECORDS = {
     "export": expand(
-        "results/export/{model}/{variant}.json", model=PLAN.models, variant=PLAN.variants
+        "results/export/{model}/{variant}.json",
+        model=PLAN.models,
+        variant=PLAN.variants,
     ),
     "parity": expand(
         "results/parity/{model}/{variant}/{provider}.json",
@@ -25,7 +27,9 @@ RECORDS = {
         ]
     ],
     "latency": expand(
-        "results/latency/{model}/{provider}.json", model=PLAN.models, provider=PLAN.providers
+        "results/latency/{model}/{provider}.json",
+        model=PLAN.models,
+        provider=PLAN.providers,
     ),
 }
 
@@ -37,9 +41,11 @@ rule aggregate:
         TABLE_FILES,
     log:
         "logs/aggregate.log",
+    localrule: True
+    conda:
+        "../envs/cpu.yaml"
     params:
         code=PLAN.code("aggregate.py"),
-    localrule: True
     script:
         "../scripts/aggregate.py"
 
@@ -51,10 +57,12 @@ rule report:
         "results/report.html",
     log:
         "logs/report.log",
+    localrule: True
+    conda:
+        "../envs/cpu.yaml"
     params:
         run=PLAN.config["run"],
         code=PLAN.code("report.py"),
-    localrule: True
     script:
         "../scripts/report.py"
 
@@ -62,15 +70,18 @@ rule report:
 rule gate:
     # After the report, so that a failed parity can be read there before it fails the run.
     input:
+        TABLE_FILES,
         parity="results/tables/parity.csv",
         report="results/report.html",
     output:
         "results/gate.json",
     log:
         "logs/gate.log",
+    localrule: True
+    conda:
+        "../envs/cpu.yaml"
     params:
         allow_failed_parity=PLAN.config["run"]["allow_failed_parity"],
         code=PLAN.code("gate.py"),
-    localrule: True
     script:
         "../scripts/gate.py"

@@ -9,13 +9,15 @@ rule embed:
         directory("results/embeddings/{model}/{variant}/{provider}/{dataset}"),
     log:
         "logs/embed/{model}/{variant}/{provider}/{dataset}.log",
+    benchmark:
+        "results/benchmarks/embed/{model}/{variant}/{provider}/{dataset}.tsv"
+    conda:
+        "../envs/cpu.yaml"
     params:
         dataset=lambda wildcards: PLAN.config["datasets"][wildcards.dataset],
         provider=lambda wildcards: PLAN.config["providers"][wildcards.provider],
         batch_size=PLAN.config["encode"]["batch_size"],
         code=PLAN.code("embed.py"),
-    benchmark:
-        "results/benchmarks/embed/{model}/{variant}/{provider}/{dataset}.tsv"
     script:
         "../scripts/embed.py"
 
@@ -28,6 +30,8 @@ rule score_reference:
         "results/retrieval/{model}/pytorch/{dataset}.json",
     log:
         "logs/retrieval/{model}/pytorch/{dataset}.log",
+    conda:
+        "../envs/cpu.yaml"
     params:
         settings=PLAN.config["retrieval"],
         code=PLAN.code("score.py"),
@@ -44,6 +48,8 @@ rule score:
         "results/retrieval/{model}/{variant}/{provider}/{dataset}.json",
     log:
         "logs/retrieval/{model}/{variant}/{provider}/{dataset}.log",
+    conda:
+        "../envs/cpu.yaml"
     params:
         settings=PLAN.config["retrieval"],
         code=PLAN.code("score.py"),

@@ -11,7 +11,9 @@ def main(snakemake):
     """Write where the checkpoint lies and what it is."""
     model = snakemake.params.model
     with job(snakemake.log[0], snakemake.wildcards.model):
-        record = checkpoints.record(model["checkpoint"], model["family"], snakemake.params.workspace)
+        record = checkpoints.record(
+            model["checkpoint"], model["family"], snakemake.params.workspace
+        )
         write_json(Path(snakemake.output[0]), record)
 
 

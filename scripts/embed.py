@@ -16,9 +16,7 @@ def main(snakemake):
     with job(snakemake.log[0], " ".join(labels.values())) as log:
         try:
             options = snakemake.params.provider.get("options")
-            encoder = Encoder(
-                snakemake.input.model, labels["provider"], snakemake.threads, options
-            )
+            encoder = Encoder(snakemake.input.model, labels["provider"], snakemake.threads, options)
         except UnsupportedError as limit:
             write_unsupported(snakemake.output[0], str(limit))
             return

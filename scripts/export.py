@@ -26,9 +26,7 @@ def main(snakemake):
             report=log.info,
         )
         labels = {"model": model, "family": manifest.family, "variant": name}
-        write_json(
-            snakemake.output.record, record.record(manifest, output, labels, watch.cost())
-        )
+        write_json(snakemake.output.record, record.record(manifest, output, labels, watch.cost()))
 
 
 main(snakemake)

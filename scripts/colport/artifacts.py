@@ -85,7 +85,7 @@ def read_json(path: Path | str) -> dict[str, Any]:
     version = record.get("schema_version") if isinstance(record, dict) else None
     if version != SCHEMA_VERSION:
         raise ArtifactError(
-            f"{path}: schema_version is {version!r}; this version of ColPort reads {SCHEMA_VERSION}."
+            f"{path}: schema_version is {version!r}; this ColPort reads {SCHEMA_VERSION}."
         )
     return record
 

@@ -40,9 +40,7 @@ def resolve(declaration: Mapping[str, Any], workspace: Path | str) -> Path:
     return folder
 
 
-def record(
-    declaration: Mapping[str, Any], family: str, workspace: Path | str
-) -> dict[str, Any]:
+def record(declaration: Mapping[str, Any], family: str, workspace: Path | str) -> dict[str, Any]:
     """Resolve a checkpoint and say what it is: ``folder``, ``family``, ``source``, ``weights``.
 
     ``weights`` holds the SHA-256 of every safetensors file, so that another checkpoint under the

@@ -65,7 +65,8 @@ def _sentence(error: jsonschema.ValidationError) -> str:
     if error.validator == "additionalProperties":
         allowed = sorted(error.schema.get("properties", {}))
         unknown = sorted(set(error.instance) - set(allowed))
-        return f"{_field([*error.absolute_path, unknown[0]])}: unknown key; allowed are {_list(allowed)}."
+        unknown_field = _field([*error.absolute_path, unknown[0]])
+        return f"{unknown_field}: unknown key; allowed are {_list(allowed)}."
     if error.validator == "required":
         missing = next(key for key in error.validator_value if key not in error.instance)
         return f"{_field([*error.absolute_path, missing])}: is missing."
@@ -122,7 +123,6 @@ def _cross_check(config: Mapping[str, Any]) -> None:
             raise ConfigError(f"models.{name}.checkpoint.folder: goes with package only.")
         for index, dataset in enumerate(model["datasets"]):
             _known(f"models.{name}.datasets[{index}]", dataset, config["datasets"])
-            _check_documents(f"models.{name}.datasets[{index}]", dataset, model, config)
     for name, dataset in config["datasets"].items():
         _check_source(f"datasets.{name}", dataset, ("hub", "path"))
     for name, variant in config["variants"].items():
@@ -139,21 +139,10 @@ def _check_source(field: str, entry: Mapping[str, Any], sources: tuple[str, ...]
     if len(found) != 1:
         raise ConfigError(f"{field}: needs exactly one of {_list(sources)}; found {_list(found)}.")
     if ("hub" in entry) != ("revision" in entry):
-        missing = "is missing; a hub id needs its commit" if "hub" in entry else "goes with hub only"
-        raise ConfigError(f"{field}.revision: {missing}.")
-
-
-def _check_documents(
-    field: str, dataset: str, model: Mapping[str, Any], config: Mapping[str, Any]
-) -> None:
-    from colport import families
-
-    needed = families.get(model["family"]).document_type
-    found = config["datasets"][dataset].get("documents", "pages")
-    if found != needed:
-        raise ConfigError(
-            f"{field}: dataset {dataset!r} holds {found}, family {model['family']} reads {needed}."
+        missing = (
+            "is missing; a hub id needs its commit" if "hub" in entry else "goes with hub only"
         )
+        raise ConfigError(f"{field}.revision: {missing}.")
 
 
 def _check_variant(name: str, variant: Mapping[str, Any], config: Mapping[str, Any]) -> None:

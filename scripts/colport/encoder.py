@@ -84,9 +84,7 @@ class Encoder:
         """
         return self._encode(documents, batch_size, self._document_batch)
 
-    def score(
-        self, queries: Sequence[np.ndarray], documents: Sequence[np.ndarray]
-    ) -> np.ndarray:
+    def score(self, queries: Sequence[np.ndarray], documents: Sequence[np.ndarray]) -> np.ndarray:
         """MaxSim of every query with every document, ``float32 [queries, documents]``."""
         return maxsim(queries, documents)
 

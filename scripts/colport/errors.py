@@ -37,3 +37,7 @@ class UnsupportedError(ColPortError):
 
 class ParityError(ColPortError):
     """An exported model is not what the checkpoint was."""
+
+
+class RunError(ColPortError):
+    """A stage measured what it could and recorded that something failed."""

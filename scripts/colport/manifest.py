@@ -1,4 +1,4 @@
-"""``colport.json``: what an exported folder is, and whether its files are still what was written."""
+"""``colport.json``: what an exported folder is, and whether its files are still whole."""
 
 from __future__ import annotations
 

@@ -58,9 +58,7 @@ class QuantizeSettings:
     @classmethod
     def from_config(cls, settings: Mapping[str, Any]) -> QuantizeSettings:
         """From the ``quantization`` section of a variant."""
-        return cls(
-            tuple(settings.get("operators", OPERATORS)), tuple(settings.get("exclude", ()))
-        )
+        return cls(tuple(settings.get("operators", OPERATORS)), tuple(settings.get("exclude", ())))
 
 
 def quantize(
@@ -86,7 +84,9 @@ def quantize(
     layout = layout or Layout()
     source = manifest.read(base)
     if source.precision != "fp32":
-        raise UnsupportedError(f"{base}: int8 needs a base of precision fp32, not {source.precision}.")
+        raise UnsupportedError(
+            f"{base}: int8 needs a base of precision fp32, not {source.precision}."
+        )
     models = {name: external_data.read(base / graph.file) for name, graph in source.graphs.items()}
     counts = {name: quantize_graph(model, settings) for name, model in models.items()}
     report("quantized " + ", ".join(f"{counts[name]} operators of {name}" for name in counts))
@@ -260,8 +260,6 @@ def _int8(tensor: ir.TensorProtocol, axis: int, name: str) -> ir.Tensor:
     return ir.Tensor(np.clip(scaled, -_LARGEST, _LARGEST).astype(np.int8), name=name)
 
 
-def _scale_tensor(
-    tensor: ir.TensorProtocol, axis: int, shape: list[int], name: str
-) -> ir.Tensor:
+def _scale_tensor(tensor: ir.TensorProtocol, axis: int, shape: list[int], name: str) -> ir.Tensor:
     scales = channel_scales(np.asarray(tensor.numpy()), axis).reshape(shape)
     return ir.Tensor(scales, name=name)

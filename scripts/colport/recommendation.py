@@ -55,7 +55,10 @@ def recommend(rows: Sequence[dict[str, Any]]) -> None:
     )
     for row in qualified:
         ratio = row["document_p50_ms"] / best["document_p50_ms"]
-        row["verdict"] = f"qualifies; documents take {ratio:.3g} times as long as with the recommended"
+        row["verdict"] = (
+            f"qualifies; a document takes {ratio:.3g} times as long as with {best['variant']} "
+            f"on {best['provider']}"
+        )
     best["recommended"], best["verdict"] = True, "recommended"
 
 

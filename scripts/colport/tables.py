@@ -49,6 +49,8 @@ COLUMNS: dict[str, tuple[str, ...]] = {
 
 SUMMARY_EXTRA = ("p_value", "status", "verdict")
 
+STAGES = ("export", "parity", "retrieval", "latency")
+
 STATUSES = ("ok", "failed", "unsupported")
 
 _TEXT = {
@@ -103,6 +105,16 @@ def latency_table(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
         ArtifactError: See :func:`flatten`.
     """
     return flatten("latency", records)
+
+
+def build(records: Mapping[str, Iterable[Mapping[str, Any]]]) -> dict[str, pd.DataFrame]:
+    """All five tables, from the records of the four stages by their names.
+
+    Raises:
+        ArtifactError: See :func:`flatten`.
+    """
+    stages = {name: flatten(name, records[name]) for name in STAGES}
+    return {"summary": summary_table(**stages), **stages}
 
 
 def flatten(name: str, records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
@@ -353,6 +365,8 @@ def _combined_p_value(rows: pd.DataFrame) -> float:
     needed = rows[["ndcg_at_5_delta", "p_value", "queries"]]
     if needed.isna().any(axis=None):
         return math.nan
+    if len(needed) == 1:
+        return float(needed["p_value"].iloc[0])
     normal, total, variance = NormalDist(), 0.0, 0.0
     for delta, p_value, queries in needed.itertuples(index=False):
         score = normal.inv_cdf(1 - min(max(float(p_value), 1e-12), 1.0) / 2)

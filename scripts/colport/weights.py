@@ -57,12 +57,14 @@ class TensorEntry:
         try:
             with self.file.open("rb") as stream:
                 stream.seek(self.offset)
-                values = np.fromfile(stream, dtype=self.dtype, count=self.nbytes // self.dtype.itemsize)
+                values = np.fromfile(
+                    stream, dtype=self.dtype, count=self.nbytes // self.dtype.itemsize
+                )
         except OSError as error:
             raise CheckpointError(f"{self.file}: cannot be read ({error.strerror}).") from error
         if values.nbytes != self.nbytes:
             raise CheckpointError(
-                f"{self.file}: tensor {self.key!r} has {values.nbytes} bytes, expected {self.nbytes}."
+                f"{self.file}: tensor {self.key!r} has {values.nbytes} bytes, not {self.nbytes}."
             )
         return values.reshape(self.shape)
 
@@ -123,7 +125,7 @@ def _read_shards(folder: Path, index: Path) -> dict[str, TensorEntry]:
     absent = sorted(set(weight_map) - set(entries))
     if absent:
         raise CheckpointError(
-            f"{index}: names tensor {absent[0]!r}, which shard {weight_map[absent[0]]} does not hold."
+            f"{index}: tensor {absent[0]!r} is not in its shard {weight_map[absent[0]]}."
         )
     return entries
 

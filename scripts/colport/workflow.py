@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from colport import config as configuration
-from colport import sources
-from colport.errors import ColPortError
+from colport import families, sources
+from colport.errors import ColPortError, ConfigError
 
 SCHEMA = "config/schemas/config.schema.yaml"
 TABLES = ("summary", "export", "parity", "retrieval", "latency")
@@ -33,7 +33,9 @@ class Plan:
     def read(cls, config: Mapping[str, Any], base: Path | str) -> Plan:
         """Validate the config; a mistake ends the program with its one sentence."""
         try:
-            return cls(configuration.validated(config, Path(base) / SCHEMA), Path(base))
+            filled = configuration.validated(config, Path(base) / SCHEMA)
+            check_documents(filled)
+            return cls(filled, Path(base))
         except ColPortError as error:
             print(f"error in the config: {error}", file=sys.stderr)
             sys.exit(1)
@@ -95,3 +97,20 @@ class Plan:
     def pattern(names: Iterable[str]) -> str:
         """Wildcard constraint that matches just these names."""
         return "|".join(re.escape(name) for name in names) or "(?!)"
+
+
+def check_documents(config: Mapping[str, Any]) -> None:
+    """Each model's datasets hold what its family reads: pages or passages.
+
+    Raises:
+        ConfigError: A dataset holds the other.
+    """
+    for name, model in config["models"].items():
+        needed = families.get(model["family"]).document_type
+        for index, dataset in enumerate(model["datasets"]):
+            found = config["datasets"][dataset].get("documents", "pages")
+            if found != needed:
+                raise ConfigError(
+                    f"models.{name}.datasets[{index}]: {dataset!r} holds {found}, "
+                    f"family {model['family']} reads {needed}."
+                )

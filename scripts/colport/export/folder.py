@@ -16,9 +16,9 @@ from colport.errors import ConfigError, ExportError
 from colport.export.bind import attach, detach, transpose_weights
 from colport.export.optimise import optimise
 from colport.export.trace import trace
+from colport.external_data import Layout
 from colport.families.base import Skeleton
 from colport.families.skeletons import PRECISIONS
-from colport.external_data import Layout
 from colport.manifest import GraphInfo, Manifest
 
 OPSET = 21

@@ -42,7 +42,7 @@ def trace(skeleton: Skeleton, definition: GraphDefinition, opset: int) -> ir.Mod
     """
     example = tuple(_example(item) for item in definition.inputs)
     dynamic = tuple(
-        {axis: torch.export.Dim.DYNAMIC for axis in item.axes} for item in definition.inputs
+        dict.fromkeys(item.axes, torch.export.Dim.DYNAMIC) for item in definition.inputs
     )
     try:
         with quiet():

@@ -31,6 +31,8 @@ from colport.families.tokens import TokenBatch, Tokens, save_backend
 if TYPE_CHECKING:
     import torch
 
+    from colport.weights import TensorEntry
+
 _TOKENS = {0: "batch", 1: "tokens"}
 _NO_LIMIT = 10**6  # transformers marks "no limit" with a huge model_max_length
 
@@ -64,8 +66,9 @@ class ColBERT(Family):
             prefix="backbone.",
             source=str(folder),
         )
-        chain, head_values = _chain(model, encoder, precision)
-        constants = {f"backbone.{name}": value for name, value in constants.items()} | head_values
+        chain, head_sources = _chain(model, encoder, folder, precision)
+        sources |= head_sources
+        constants = {f"backbone.{name}": value for name, value in constants.items()}
         takes_types = "token_type_ids" in encoder.tokenizer.model_input_names
         names = ["input_ids", "attention_mask", *(["token_type_ids"] if takes_types else [])]
         inputs = tuple(GraphInput(name, "int64", (2, 20), _TOKENS) for name in names)
@@ -228,12 +231,13 @@ def _scoring_mask(encoder: Any) -> Any:
 
 
 def _chain(
-    backbone: Any, encoder: Any, precision: str
-) -> tuple[torch.nn.Module, dict[str, torch.Tensor]]:
-    """Backbone and projection layers as one module on meta, with the layers' weights.
+    backbone: Any, encoder: Any, folder: Path, precision: str
+) -> tuple[torch.nn.Module, dict[str, TensorEntry]]:
+    """Backbone and projection layers as one module on meta, and where the layers' weights lie.
 
     Raises:
         UnsupportedError: A module that would not be in the graph.
+        CheckpointError: A layer's weights are missing, unexpected or of another shape.
     """
     import torch
     from sentence_transformers.base.modules import Dense, Normalize
@@ -241,7 +245,7 @@ def _chain(
 
     from colport.families.skeletons import torch_dtype
 
-    layers, values = [], {}
+    layers, sources = [], {}
     for position, module in enumerate(list(encoder)[1:], start=1):
         if isinstance(module, MultiVectorMask | Normalize):
             continue  # the runtime masks, and every graph ends in a normalisation
@@ -250,15 +254,50 @@ def _chain(
                 f"modules.json: module {position} is {type(module).__name__}; "
                 "allowed are Dense on token embeddings, Normalize and MultiVectorMask."
             )
-        module = module.to(torch_dtype(precision))
-        values |= {f"head.{len(layers)}.{k}": v.clone() for k, v in module.state_dict().items()}
-        layers.append(module.to("meta"))
+        sources |= _layer_sources(module, folder, position, f"head.{len(layers)}.")
+        layers.append(module.to(device="meta", dtype=torch_dtype(precision)))
     if not any(isinstance(module, Normalize) for module in encoder):
-        raise UnsupportedError("modules.json: has no Normalize; embeddings would not be unit length.")
+        raise UnsupportedError("modules.json: has no Normalize; embeddings are not unit length.")
     chain = torch.nn.Module()
     chain.backbone = backbone
     chain.head = torch.nn.ModuleList(layers)
-    return chain.eval(), values
+    return chain.eval(), sources
+
+
+def _layer_sources(module: Any, folder: Path, position: int, prefix: str) -> dict[str, TensorEntry]:
+    """A projection's tensors: in its own folder, or beside the backbone's (Stanford)."""
+    from colport.families.skeletons import check_shape
+    from colport.weights import TensorIndex
+
+    if (folder / "modules.json").is_file():
+        own = folder / read_modules(folder)[position]["path"]
+        tensors = TensorIndex(own)
+    else:
+        tensors = {k: v for k, v in TensorIndex(folder).items() if k.startswith("linear.")}
+    parameters = module.state_dict()
+    if set(parameters) != set(tensors):
+        raise CheckpointError(
+            f"{folder}: projection {position} has weights {sorted(tensors)}, "
+            f"needs {sorted(parameters)}."
+        )
+    for name, entry in tensors.items():
+        check_shape(prefix + name, entry, tuple(parameters[name].shape))
+    return {prefix + name: entry for name, entry in tensors.items()}
+
+
+def read_modules(folder: Path) -> list[dict[str, Any]]:
+    """The modules of a sentence-transformers checkpoint, in order.
+
+    Raises:
+        CheckpointError: ``modules.json`` is not a list of modules.
+    """
+    import json
+
+    try:
+        modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
+        return sorted(modules, key=lambda module: module["idx"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{folder / 'modules.json'}: cannot be read ({error}).") from error
 
 
 def _embed(model: Any, *inputs: torch.Tensor) -> torch.Tensor:

@@ -16,7 +16,6 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from itertools import cycle, islice
-from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np

@@ -74,14 +74,20 @@ def advise(summary: pd.DataFrame, retrieval: pd.DataFrame) -> list[Advice]:
 
 
 def _reasons(rows: pd.DataFrame) -> list[Reason]:
-    grouped: dict[str, list[str]] = {}
+    """Verdicts in order of appearance, the variants of one provider together."""
+    grouped: dict[str, dict[str, list[str]]] = {}
     for row in rows.to_dict("records"):
         if row["variant"] == REFERENCE_VARIANT:
             continue
         verdict = fmt.redact(str(row.get("verdict") or "no verdict was recorded"))
-        place = f"{row['variant']} on {fmt.provider(row['provider'])}"
-        grouped.setdefault(verdict, []).append(place)
-    return [Reason(verdict, places) for verdict, places in grouped.items()]
+        providers = grouped.setdefault(verdict, {})
+        providers.setdefault(fmt.provider(row["provider"]), []).append(str(row["variant"]))
+    return [
+        Reason(verdict, [f"{', '.join(names)} on {place}" for place, names in providers.items()])
+        for verdict, providers in sorted(
+            grouped.items(), key=lambda item: item[0].startswith("unsupported")
+        )
+    ]
 
 
 def _trade(row: pd.Series, rows: pd.DataFrame) -> str:
@@ -96,9 +102,9 @@ def _speed_words(speeds: list[tuple[str, Any]]) -> str:
     if not known:
         return ""
     first, *rest = [f"{speed} times on {what}" for what, speed in known]
-    words = " and ".join([first.replace(" on ", " PyTorch's speed on "), *rest])
+    words = " and ".join([first.replace(" on ", " as fast as PyTorch on "), *rest])
     slower = [what for what, speed in speeds if not fmt.is_missing(speed) and speed < 0.995]
-    return f"{words} (slower on {' and '.join(slower)})" if slower else words
+    return f"{words}, which is slower on {' and '.join(slower)}" if slower else words
 
 
 def _largest(rows: pd.DataFrame) -> pd.Series | None:

@@ -2,6 +2,9 @@
 (() => {
   document.documentElement.classList.add("js");
 
+  // A table that shows more rows scrolls inside its own box.
+  const TALL_ROWS = 40;
+
   const compare = (numeric, a, b) =>
     numeric ? a - b : a.localeCompare(b, undefined, { numeric: true, sensitivity: "base" });
 
@@ -52,6 +55,7 @@
     const rows = [...body.rows];
     const headers = [...block.querySelectorAll("thead th")];
     const output = block.querySelector("output");
+    const box = block.querySelector(".scroll");
 
     const sortBy = (column) => {
       // First the best on top, then the worst, then the table's own order.
@@ -71,18 +75,25 @@
     });
 
     const texts = data.rows.map((row, index) => `${row.join(" ")} ${rows[index].textContent}`.toLowerCase());
-    block.querySelector(".filter input").addEventListener("input", (event) => {
-      const words = event.target.value.toLowerCase().split(/\s+/).filter(Boolean);
+    const search = block.querySelector(".filter input");
+    const unsupported = block.querySelector(".unsupported-rows input");
+    const filter = () => {
+      const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
       let shown = 0;
       rows.forEach((row, index) => {
-        row.hidden = !words.every((word) => texts[index].includes(word));
+        const kept = !unsupported || unsupported.checked || !row.classList.contains("unsupported");
+        row.hidden = !kept || !words.every((word) => texts[index].includes(word));
         shown += !row.hidden;
       });
       const total = `${rows.length} row${rows.length === 1 ? "" : "s"}`;
-      output.textContent = words.length ? `${shown} of ${total}` : total;
-    });
+      box.classList.toggle("tall", shown > TALL_ROWS);
+      output.textContent = shown < rows.length ? `${shown} of ${total}` : total;
+    };
+    search.addEventListener("input", filter);
+    unsupported?.addEventListener("change", filter);
+    filter();
 
-    block.querySelector(".all input")?.addEventListener("change", (event) => {
+    block.querySelector(".all-columns input")?.addEventListener("change", (event) => {
       block.classList.toggle("wide", event.target.checked);
     });
     block.querySelector(".downloads").addEventListener("click", (event) => {

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 WIDTH, HEIGHT = 440, 310
-LEFT, RIGHT, TOP, BOTTOM = 52, 16, 14, 44
+LEFT, RIGHT, TOP, BOTTOM = 46, 24, 14, 44
 SHAPES = (
     "M0-5.6A5.6 5.6 0 1 1 0 5.6A5.6 5.6 0 1 1 0-5.6Z",
     "M-5-5H5V5H-5Z",
@@ -25,7 +25,7 @@ REFERENCE_SHAPE = (
 COLOURS = 7
 """Seven colours and eight shapes: both repeat, their pair does so only after 56 variants."""
 
-_LABEL_HEIGHT, _CHARACTER_WIDTH = 12.0, 6.0
+_LABEL_HEIGHT, _CHARACTER_WIDTH = 12.0, 6.8
 
 
 @dataclass(frozen=True)
@@ -254,7 +254,8 @@ def _step(marks: Sequence[Mark]) -> str:
 
 def _with_labels(marks: Sequence[Mark], front: Sequence[Mark], level: float | None) -> list[Mark]:
     """Put labels beside marks where they hit nothing; the chosen and the front go first."""
-    taken = [(mark.x - 7, mark.y - 7, mark.x + 7, mark.y + 7) for mark in marks]
+    radii = [(mark, 11 if mark.point.chosen else 7) for mark in marks]
+    taken = [(mark.x - r, mark.y - r, mark.x + r, mark.y + r) for mark, r in radii]
     taken += [
         (min(one.x, two.x), min(one.y, two.y) - 1, max(one.x, two.x), max(one.y, two.y) + 1)
         for mark, after in pairwise(front)

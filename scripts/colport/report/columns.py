@@ -75,7 +75,7 @@ COLUMNS = {
     "mean_cosine": Column("Mean cosine", fmt.fixed(5), numeric=True, better="higher"),
     "min_cosine": Column("Min. cosine", fmt.fixed(5), numeric=True, better="higher"),
     "top10_overlap": Column("Top-10 overlap", fmt.fixed(3), numeric=True, better="higher"),
-    "tolerance": Column("Tolerance", fmt.significant, numeric=True, better="lower"),
+    "tolerance": Column("Tolerance", fmt.brief, numeric=True, better="lower"),
     "passed": Column("Passed"),
     "queries": Column("Queries", fmt.count, numeric=True, better="higher"),
     "documents": Column("Documents", fmt.count, numeric=True, better="higher"),
@@ -113,12 +113,12 @@ COLUMNS = {
     **{
         name: Column(label, fmt.ratio, numeric=True, better="higher")
         for name, label in {
-            "speedup_vs_pytorch": "Speed-up",
-            "speedup_rounds": "Speed-up, rounds",
-            "speedup_low": "Speed-up, lowest",
-            "speedup_high": "Speed-up, highest",
-            "query_speedup": "Query speed-up",
-            "document_speedup": "Document speed-up",
+            "speedup_vs_pytorch": "Times PyTorch",
+            "speedup_rounds": "Times PyTorch, median round",
+            "speedup_low": "Times PyTorch, lowest round",
+            "speedup_high": "Times PyTorch, highest round",
+            "query_speedup": "Query, times PyTorch",
+            "document_speedup": "Document, times PyTorch",
         }.items()
     },
     "parity_passed": Column("Parity"),
@@ -134,15 +134,15 @@ SHOWN_FIRST = {
     "summary": {
         *("model", "variant", "provider", "size_mb", "ndcg_at_5", "ndcg_at_5_delta"),
         *("query_p50_ms", "document_p50_ms", "query_speedup", "document_speedup"),
-        *("parity_passed", "recommended", "verdict"),
+        *("parity_passed", "recommended"),
     },
     "retrieval": {
-        *("model", "variant", "provider", "dataset", "queries", "documents", "ndcg_at_5"),
-        *("ndcg_at_5_low", "ndcg_at_5_high", "ndcg_at_5_delta", "p_value", "recall_at_5"),
-        *("mrr_at_10", "status"),
+        *("model", "variant", "provider", "dataset", "queries", "ndcg_at_5"),
+        *("ndcg_at_5_low", "ndcg_at_5_high", "ndcg_at_5_delta", "p_value"),
+        "status",
     },
     "parity": {
-        *("model", "variant", "provider", "kind", "inputs", "max_abs_diff", "mean_cosine"),
+        *("model", "variant", "provider", "kind", "max_abs_diff", "mean_cosine"),
         *("min_cosine", "top10_overlap", "tolerance", "passed", "status"),
     },
     "latency": {

@@ -6,7 +6,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,16 @@ from colport.tables import COLUMNS, typed
 
 _HERE = Path(__file__).parent
 _MAX_CHARTED_MODELS = 12
+_CHARTS = (
+    (
+        "latency",
+        "document_p50_ms",
+        "NDCG@5 against document latency",
+        "Median time of one document batch, ms",
+    ),
+    ("size", "size_mb", "NDCG@5 against folder size", "Folder size, MB"),
+)
+"""Key, column of the cost, caption and axis label."""
 
 
 @dataclass(frozen=True)
@@ -134,16 +144,10 @@ def _charts(summary: pd.DataFrame, legend: list[LegendEntry]) -> list[ModelChart
             break
         reference = rows.loc[rows["variant"] == REFERENCE_VARIANT, "ndcg_at_5"].mean()
         charts = []
-        for key, column, caption, label in (
-            (
-                "latency",
-                "document_p50_ms",
-                "NDCG@5 against document latency",
-                "Median time of one document batch, ms",
-            ),
-            ("size", "size_mb", "NDCG@5 against folder size", "Folder size, MB"),
-        ):
+        for key, column, caption, label in _CHARTS:
             points = [_point(row, column, marks, rows) for row in rows.to_dict("records")]
+            if key == "size":
+                points = _merged(points)
             chart = scatter(
                 f"{key}-{number}", str(model), caption, label, points, reference, ACCEPTED_LOSS
             )
@@ -180,6 +184,20 @@ def _point(
         sound=sound,
         chosen=chosen,
     )
+
+
+def _merged(points: list[Point]) -> list[Point]:
+    """One point for the providers of a variant that lie at the same place: its name alone."""
+    kept: dict[tuple[object, ...], Point] = {}
+    for point in points:
+        place = (point.shape, point.colour, point.x, f"{point.y:.3f}", point.sound)
+        same = kept.get(place)
+        if same is None:
+            kept[place] = point
+        else:
+            chosen = point if point.chosen else same
+            kept[place] = replace(chosen, label=chosen.label.partition(", ")[0])
+    return list(kept.values())
 
 
 def _counts(summary: pd.DataFrame) -> list[str]:

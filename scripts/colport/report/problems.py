@@ -25,7 +25,9 @@ class Problem:
     def facts(self) -> list[tuple[str, str]]:
         """Label and names, for each kind of place that is known."""
         labels = {"stage": "Stages", "model": "Models", "variant": "Variants"}
-        labels |= {"provider": "Providers", "dataset": "Datasets", "kind": "Kinds"}
+        labels |= {"provider": "Providers"}
+        if len(self.places["stage"]) == 1:
+            labels |= {"dataset": "Datasets", "kind": "Kinds"}
         facts = []
         for key, label in labels.items():
             names = [fmt.provider(name) if key == "provider" else name for name in self.places[key]]
@@ -62,7 +64,7 @@ def failed_parity(parity: pd.DataFrame) -> list[dict[str, str]]:
             "kind": row["kind"],
             "difference": fmt.scientific(row["max_abs_diff"]),
             "cosine": fmt.fixed(5)(row["min_cosine"]),
-            "tolerance": fmt.significant(row["tolerance"]),
+            "tolerance": fmt.brief(row["tolerance"]),
             "reason": fmt.redact(row["reason"]),
         }
         for row in rows.to_dict("records")

@@ -21,8 +21,7 @@ from colport.report.columns import (
 )
 from colport.tables import text_table
 
-TALL_ROWS = 40
-"""A table with more rows scrolls inside its own box."""
+_LONG_NAME = 24
 
 
 @dataclass(frozen=True)
@@ -63,8 +62,8 @@ class TableView:
         rows: In the table's order.
         data: ``columns``, ``numeric``, ``better`` and ``rows`` (the CSV file's texts) as JSON that
             cannot end a script element.
-        tall: It scrolls inside its own box.
         further: There are columns that are not visible at first.
+        unsupported: Number of rows marked so; they are not visible at first unless all are.
     """
 
     name: str
@@ -73,8 +72,8 @@ class TableView:
     headers: list[Header]
     rows: list[Row]
     data: str
-    tall: bool
     further: bool
+    unsupported: int
 
 
 def table_view(name: str, table: pd.DataFrame) -> TableView:
@@ -108,8 +107,8 @@ def table_view(name: str, table: pd.DataFrame) -> TableView:
                 "rows": [[fmt.redact(cell) for cell in row] for row in texts.to_numpy().tolist()],
             }
         ),
-        tall=len(rows) > TALL_ROWS,
         further=any(extra),
+        unsupported=sum(row.classes == "unsupported" for row in rows),
     )
 
 
@@ -138,6 +137,8 @@ def _row(values: Mapping[str, Any], columns: list[Column], classes: list[str]) -
     cells = []
     for (label, value), item, css in zip(values.items(), columns, classes, strict=True):
         text, note, mark = _content(label, value, values, item)
+        if label in ROW_HEADERS and len(text) > _LONG_NAME:
+            mark = f"{mark} name".strip()
         cells.append(Cell(text, note, f"{css} {mark}".strip(), label in ROW_HEADERS))
     return Row(cells, _row_class(values))
 

@@ -18,6 +18,9 @@ INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uin
 STRINGS = ("string", "large_string", "string_view")
 IDS = (*STRINGS, *INTEGERS)
 
+_NO_ROWS = "corresponds to no data"
+"""What ``datasets`` says of a split without rows."""
+
 
 @dataclass(frozen=True, eq=False)
 class Table:
@@ -174,9 +177,9 @@ def load_table(dataset: str, folder: Path, config: str | None, split: str) -> Ta
     try:
         data = datasets.load_dataset(str(folder.resolve()), config, split=split)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        if _NO_ROWS in str(error):
+            raise DatasetError(f"{label}: has no rows; at least one is needed.") from error
         raise DatasetError(f"{label}: cannot be read ({_sentence(error)}).") from error
-    if not len(data):
-        raise DatasetError(f"{label}: has no rows; at least one is needed.")
     return Table(label, data)
 
 

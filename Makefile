@@ -1,0 +1,40 @@
+# `make report`: everything from a bare clone to results/report.html. `make test`: all checks.
+.PHONY: report test setup lock clean
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+CORES ?= all
+
+report: $(VENV)/report.stamp
+	$(BIN)/snakemake --cores $(CORES)
+
+test: $(VENV)/test.stamp
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tests/check.py
+
+setup: $(VENV)/report.stamp
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ColPort needs Python 3.11 or newer, found " + sys.version.split()[0] + "; set PYTHON=")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/report.stamp: envs/cpu.txt pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r envs/cpu.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@
+
+$(VENV)/test.stamp: envs/dev.txt $(VENV)/report.stamp
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r envs/dev.txt
+	touch $@
+
+# Pin every requirement set again, with hashes; needs uv.
+lock:
+	for set in cpu gpu dev; do \
+	  uv pip compile envs/$$set.in --universal --python-version 3.11 --generate-hashes \
+	    --no-header --no-annotate --quiet --output-file envs/$$set.txt; \
+	  sed -i 's/^torch==\([0-9]\)/torch===\1/' envs/$$set.txt; \
+	done
+	$(PYTHON) envs/make_conda.py
+
+clean:
+	rm -rf $(VENV) .snakemake logs build

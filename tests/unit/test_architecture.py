@@ -1,0 +1,103 @@
+"""Imports point downward only, and the encoder runs where torch cannot be imported."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[2] / "scripts/colport"
+
+LAYERS = [  # bottom first; modules of one layer do not import each other
+    {"errors"},
+    {"artifacts", "environment", "config", "weights"},
+    {"checkpoints"},
+    {"families"},
+    {"manifest", "providers", "external_data"},
+    {"export"},
+    {"quantize"},
+    {"convert", "retrieval"},
+    {"encoder"},
+    {"embed", "parity", "latency"},
+    {"contenders"},
+    {"recommendation"},
+    {"tables"},
+    {"report", "gate"},
+    {"job", "sources"},
+    {"workflow", "cli"},
+]
+RANK = {module: rank for rank, layer in enumerate(LAYERS) for module in layer}
+
+
+def room(file: Path) -> str:
+    return file.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported_rooms(file: Path) -> set[str]:
+    rooms = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module == "colport":
+            rooms |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("colport."):
+            rooms.add(node.module.split(".")[1])
+        elif isinstance(node, ast.Import):
+            rooms |= {a.name.split(".")[1] for a in node.names if a.name.startswith("colport.")}
+    return rooms
+
+
+FILES = [file for file in PACKAGE.rglob("*.py") if file != PACKAGE / "__init__.py"]
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_imports_point_downward(file):
+    own = room(file)
+    assert own in RANK, f"{own} has no layer yet"
+    for other in imported_rooms(file) - {own}:
+        assert RANK[other] < RANK[own], f"{own} imports {other}, which is not below it"
+
+
+def test_only_families_know_a_family():
+    names = ("colpali", "colqwen2", "colbert")
+    for file in FILES:
+        if room(file) not in {"families", "cli"}:
+            assert not any(name in file.read_text().lower() for name in names), file
+
+
+def test_no_file_is_long():
+    long = [file.name for file in FILES if len(file.read_text().splitlines()) > 400]
+    assert long == []
+
+
+def test_adapters_are_thin():
+    for script in PACKAGE.parent.glob("*.py"):
+        body = ast.parse(script.read_text())
+        main = next(node for node in body.body if isinstance(node, ast.FunctionDef))
+        assert main.end_lineno - main.lineno < 36, script.name
+
+
+BLOCKED = """
+import sys
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {blocked!r}:
+            raise ImportError(f"{{name}} is blocked")
+sys.meta_path.insert(0, Block())
+from colport import Encoder
+encoder = Encoder({folder!r})
+queries = encoder.encode_queries(["a short query", ""])
+documents = encoder.encode_documents(["one passage", "another, longer passage"])
+print(encoder.score(queries, documents).shape)
+"""
+
+
+def test_encoder_runs_without_torch(exported):
+    blocked = {"torch", "transformers", "sentence_transformers", "onnx", "datasets", "pandas"}
+    code = BLOCKED.format(blocked=blocked, folder=str(exported["colbert"]))
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": str(PACKAGE.parent), "PATH": ""},
+    )
+    assert done.stdout.strip() == "(2, 2)", done.stderr

@@ -1,0 +1,133 @@
+"""Every config mistake is one sentence: the field, what was found, what is allowed."""
+
+import copy
+from pathlib import Path
+
+import pytest
+from colport import config as configuration
+from colport.errors import ConfigError
+from colport.workflow import SCHEMA, Plan, check_documents
+
+ROOT = Path(__file__).parents[2]
+DEFAULT = configuration.load(ROOT / "config/config.yaml")
+
+
+def validated(**changes):
+    """The default config with dotted keys replaced; ``...`` deletes one."""
+    config = copy.deepcopy(DEFAULT)
+    for path, value in changes.items():
+        *parents, last = path.split("__")
+        entry = config
+        for key in parents:
+            entry = entry[key.replace("_-", "-")]
+        if value is ...:
+            del entry[last]
+        else:
+            entry[last] = value
+    return configuration.validated(config, ROOT / SCHEMA)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rnu": {}}, "rnu: unknown key; allowed are datasets, encode"),
+        ({"latency__round": 3}, "latency.round: unknown key; allowed are batch_sizes"),
+        ({"latency__rounds": "five"}, r"latency.rounds: found 'five' \(str\), expected integer"),
+        (
+            {"variants__fp32__tolerance": {"max_abs_diff": "1e-3"}},
+            r"variants.fp32.tolerance.max_abs_diff: .* \(YAML reads 1e-3 as text; write 1.0e-3\)",
+        ),
+        ({"run__models": ["colpalli"]}, r"run.models\[0\]: 'colpalli' is not defined; defined are"),
+        ({"run__variants": ["fp8"]}, r"run.variants\[0\]: 'fp8' is not defined"),
+        ({"run__providers": ["gpu"]}, r"run.providers\[0\]: 'gpu' is not defined"),
+        ({"run__models": []}, "run.models"),
+        ({"providers__gpu": {}}, "gpu"),
+        ({"variants__fp32": {"precision": "fp8"}}, "precision: found 'fp8'; allowed are fp32, fp16"),
+        ({"variants__int8": {"precision": "int8"}}, "variants.int8.base: is missing"),
+        (
+            {"variants__int8": {"precision": "int8", "base": "fp16"}},
+            "variants.int8.base: 'fp16' is fp16; int8 needs fp32",
+        ),
+        (
+            {"variants__int8__quantization": {"operators": ["Conv"]}},
+            r"operators\[0\]: found 'Conv'; allowed are MatMul, Gather",
+        ),
+        (
+            {"variants__fp32__external_data": {"layout": "shard"}},
+            "variants.fp32.external_data.max_shard_bytes: is needed for layout shard",
+        ),
+        ({"models__colpali-demo__checkpoint": {}}, "needs exactly one of hub, path, package"),
+        (
+            {"models__colpali-demo__checkpoint": {"hub": "vidore/colpali-v1.3-hf"}},
+            "models.colpali-demo.checkpoint.revision: is missing; a hub id needs its commit",
+        ),
+        (
+            {
+                "models__colpali-demo__checkpoint": {
+                    "hub": "vidore/colpali-v1.3-hf",
+                    "revision": "main",
+                }
+            },
+            "revision: found 'main', which does not match",
+        ),
+        ({"models__colpali-demo__family": "colbart"}, "family: found 'colbart'; allowed are colbert"),
+        ({"models__colpali-demo__datasets": ["docvqa"]}, r"datasets\[0\]: 'docvqa' is not defined"),
+        ({"datasets__demo-pages-qa__schema": "v9"}, "schema: found 'v9'; allowed are qa, beir"),
+        ({"datasets__demo-pages-qa__path": ...}, "demo-pages-qa: needs exactly one of hub, path"),
+        ({"models": ...}, "models: is missing"),
+        ({"models__../escape": {}}, "escape"),
+    ],
+)
+def test_a_mistake_is_named(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        validated(**changes)
+
+
+def test_pages_for_a_text_model_are_refused():
+    config = validated(**{"models__minilm-colbert__datasets": ["demo-pages-qa"]})
+    with pytest.raises(ConfigError, match="'demo-pages-qa' holds pages, family colbert reads"):
+        check_documents(config)
+
+
+def test_defaults_are_filled_in_and_not_shared():
+    config = validated(latency=..., parity=...)
+    assert config["latency"]["rounds"] == 5
+    assert config["parity"] == {"inputs": 48, "batch_sizes": [1, 8]}
+    config["parity"]["batch_sizes"].append(3)
+    assert validated(parity=...)["parity"]["batch_sizes"] == [1, 8]
+
+
+def test_files_that_are_no_config(tmp_path):
+    with pytest.raises(ConfigError, match="cannot be read"):
+        configuration.load(tmp_path / "absent.yaml")
+    (tmp_path / "broken.yaml").write_text("run: [unclosed")
+    with pytest.raises(ConfigError, match="is not valid YAML"):
+        configuration.load(tmp_path / "broken.yaml")
+    (tmp_path / "list.yaml").write_text("- one")
+    with pytest.raises(ConfigError, match="holds a list, expected a mapping"):
+        configuration.load(tmp_path / "list.yaml")
+
+
+def test_every_key_is_documented():
+    text = (ROOT / "config/README.md").read_text()
+
+    def keys(schema):
+        for name, entry in schema.get("properties", {}).items():
+            yield name
+            yield from keys(entry)
+        for name in ("additionalProperties", "items"):
+            if isinstance(schema.get(name), dict):
+                yield from keys(schema[name])
+
+    missing = {key for key in keys(configuration.load(ROOT / SCHEMA)) if f"`{key}`" not in text}
+    assert missing == set()
+
+
+def test_the_plan_adds_the_base_of_a_quantized_variant():
+    config = copy.deepcopy(DEFAULT)
+    config["run"]["variants"] = ["int8"]
+    plan = Plan.read(config, ROOT)
+    assert plan.variants == ["int8", "fp32"]
+    assert plan.quantized == ["int8"]
+    assert plan.exported == ["fp32"]
+    assert plan.pattern(["a.b", "c+"]) == r"a\.b|c\+"

@@ -1,0 +1,311 @@
+"""Exported folders against their own libraries: embeddings, layouts, precision, refusals."""
+
+import json
+import shutil
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from colport import Encoder, external_data, families, manifest
+from colport.convert import convert
+from colport.errors import ArtifactError, CheckpointError, ExportError, UnsupportedError
+from colport.export.folder import export
+from colport.external_data import Layout
+from colport.quantize import QuantizeSettings, quantize
+from PIL import Image
+
+QUERIES = [
+    "a red pie chart",
+    "",
+    "Which page shows a blue table, a green line chart and a photo of something orange?",
+    "ünïcode – 图表",
+]
+PASSAGES = ["One passage; with, punctuation!", "x", "A longer passage about retrieval. " * 40]
+
+
+def pages() -> list[Image.Image]:
+    """Pages of several shapes and modes: portrait, landscape, tiny, extreme, grey."""
+    rng = np.random.default_rng(7)
+    sizes = [(168, 168), (120, 310), (400, 90), (20, 30), (35, 900)]
+    drawn = []
+    for width, height in sizes:
+        coarse = rng.integers(0, 255, (height // 10 + 1, width // 10 + 1, 3), dtype=np.uint8)
+        drawn.append(Image.fromarray(coarse).resize((width, height), Image.Resampling.NEAREST))
+    return [*drawn, drawn[0].convert("L")]
+
+
+@pytest.fixture(scope="module", params=["colbert", "colpali", "colqwen2"])
+def pair(request, exported, checkpoint_folders):
+    family = families.get(request.param)
+    return Encoder(exported[request.param]), family.reference(checkpoint_folders[request.param])
+
+
+def documents_for(encoder) -> list:
+    return PASSAGES if encoder.document_type == "passages" else pages()
+
+
+def assert_equal_embeddings(found, expected):
+    assert [rows.shape for rows in found] == [rows.shape for rows in expected]
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-4)
+        assert (one * other).sum(axis=1).min() > 0.99999
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 8])
+def test_queries_equal_the_reference(pair, batch_size):
+    encoder, reference = pair
+    expected = reference.encode_queries(QUERIES, batch_size=2)
+    assert_equal_embeddings(encoder.encode_queries(QUERIES, batch_size), expected)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 8])
+def test_documents_equal_the_reference(pair, batch_size):
+    encoder, reference = pair
+    documents = documents_for(encoder)
+    expected = reference.encode_documents(documents, batch_size=1)
+    assert_equal_embeddings(encoder.encode_documents(documents, batch_size), expected)
+
+
+def test_embeddings_have_unit_length(pair):
+    encoder, _ = pair
+    for rows in encoder.encode_queries(QUERIES):
+        assert rows.dtype == np.float32
+        np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1.0, atol=1e-5)
+
+
+def test_a_document_of_the_wrong_type_is_refused(pair):
+    encoder, _ = pair
+    wrong = "text" if encoder.document_type == "pages" else Image.new("RGB", (8, 8))
+    with pytest.raises(TypeError, match=encoder.document_type):
+        encoder.encode_documents([wrong])
+
+
+def test_graphs_have_dynamic_axes_and_share_weights(exported):
+    folder = exported["colpali"]
+    found = manifest.read(folder)
+    assert set(found.graphs) == {"text", "image"}
+    assert found.graphs["image"].inputs["pixel_values"]["shape"] == ["batch", 3, 168, 168]
+    for graph in found.graphs.values():
+        assert graph.inputs["input_ids"]["shape"] == ["batch", "tokens"]
+        assert graph.outputs["embeddings"]["shape"][:2] == ["batch", "tokens"]
+    weights = (folder / "weights.onnx_data").stat().st_size
+    largest = max(graph.parameters for graph in found.graphs.values())
+    assert weights < 1.02 * 4 * largest + 65536
+
+
+def tensors(folder) -> dict[str, dict[str, np.ndarray]]:
+    """Every initializer of every graph, read with onnx itself."""
+    found = {}
+    for file in sorted(folder.glob("*.onnx")):
+        model = onnx.load(file)
+        found[file.name] = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
+    return found
+
+
+@pytest.mark.parametrize("family", ["colbert", "colpali"])
+def test_layouts_are_lossless(exported, family, tmp_path):
+    limit = 50_000_000 if family == "colbert" else 1_000_000
+    steps = [Layout("merge"), Layout("shard", limit), Layout("split")]
+    original = tensors(exported[family])
+    source = exported[family]
+    for step in steps:
+        target = tmp_path / step.mode
+        convert(source, target, step)
+        found = tensors(target)
+        assert found.keys() == original.keys()
+        for graph, values in original.items():
+            assert found[graph].keys() == values.keys()
+            for name, value in values.items():
+                np.testing.assert_array_equal(found[graph][name], value, err_msg=name)
+        source = target
+    assert [p.name for p in (tmp_path / "merge").glob("*data")] == []
+    shards = sorted((tmp_path / "shard").glob("*data"))
+    assert len(shards) > 1
+    assert max(shard.stat().st_size for shard in shards) <= limit
+    assert shards[0].name == f"weights-00001-of-{len(shards):05d}.onnx_data"
+    same = Encoder(tmp_path / "shard").encode_queries(QUERIES)
+    for one, other in zip(same, Encoder(exported[family]).encode_queries(QUERIES), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_merge_refuses_more_than_protobuf_holds(exported, tmp_path, monkeypatch):
+    monkeypatch.setattr(external_data, "PROTOBUF_LIMIT", 17_000_000)
+    with pytest.raises(ExportError, match=r"merge.*2 GiB; use 'split' or 'shard'"):
+        convert(exported["colpali"], tmp_path / "merged", Layout("merge"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_shard_smaller_than_a_tensor_is_refused(exported, tmp_path):
+    with pytest.raises(ExportError, match="max_shard_bytes: 2000 is below tensor"):
+        convert(exported["colpali"], tmp_path / "shards", Layout("shard", 2000))
+    assert not (tmp_path / "shards").exists()
+
+
+def test_fp16_is_half_the_size_and_close(checkpoint_folders, exported, tmp_path):
+    export(checkpoint_folders["colqwen2"], tmp_path / "fp16", precision="fp16")
+    half = (tmp_path / "fp16/weights.onnx_data").stat().st_size
+    full = (exported["colqwen2"] / "weights.onnx_data").stat().st_size
+    assert half < 0.55 * full
+    model = onnx.load(tmp_path / "fp16/image.onnx")
+    assert {t.data_type for t in model.graph.initializer if len(t.dims) == 2} == {
+        onnx.TensorProto.FLOAT16
+    }
+    for one, other in zip(
+        Encoder(tmp_path / "fp16").encode_documents(pages()),
+        Encoder(exported["colqwen2"]).encode_documents(pages()),
+        strict=True,
+    ):
+        assert (one * other).sum(axis=1).min() > 0.999
+
+
+@pytest.mark.parametrize(
+    ("family", "least"), [("colbert", 0.94), ("colpali", 0.97), ("colqwen2", 0.9)]
+)
+def test_int8_is_close_and_small(exported, family, least, tmp_path):
+    quantize(exported[family], tmp_path / "int8")
+    before, after = (manifest.folder_bytes(f) for f in (exported[family], tmp_path / "int8"))
+    assert after < 0.6 * before
+    full, small = Encoder(exported[family]), Encoder(tmp_path / "int8")
+    documents = documents_for(full)
+    for one, other in zip(
+        small.encode_documents(documents), full.encode_documents(documents), strict=True
+    ):
+        assert (one * other).sum(axis=1).min() > least
+
+
+def test_int8_weights_are_per_channel(exported, tmp_path):
+    quantize(exported["colpali"], tmp_path / "int8", QuantizeSettings(("MatMul",)))
+    original, found = tensors(exported["colpali"])["text.onnx"], tensors(tmp_path / "int8")
+    name = "embedding_proj_layer.weight^T"
+    values, scales = found["text.onnx"][f"{name}@int8"], found["text.onnx"][f"{name}@scale"]
+    assert values.dtype == np.int8
+    assert scales.shape == (original[name].shape[1],)
+    np.testing.assert_allclose(scales, np.abs(original[name]).max(axis=0) / 127, rtol=1e-6)
+    assert np.abs(values * scales - original[name]).max() <= scales.max() / 2 + 1e-7
+
+
+def test_excluded_weights_stay_float(exported, tmp_path):
+    settings = QuantizeSettings(exclude=("embedding_proj_layer",))
+    quantize(exported["colpali"], tmp_path / "int8", settings)
+    names = tensors(tmp_path / "int8")["text.onnx"]
+    assert "embedding_proj_layer.weight^T" in names
+    assert manifest.read(tmp_path / "int8").quantization["settings"]["exclude"] == [
+        "embedding_proj_layer"
+    ]
+
+
+def test_quantizing_twice_or_nothing_is_unsupported(exported, tmp_path):
+    quantize(exported["colpali"], tmp_path / "int8")
+    with pytest.raises(UnsupportedError, match="base of precision fp32, not int8"):
+        quantize(tmp_path / "int8", tmp_path / "again")
+    nothing = QuantizeSettings(("MatMul",), exclude=("weight",))
+    with pytest.raises(UnsupportedError, match="the text graph has no MatMul on a weight"):
+        quantize(exported["colpali"], tmp_path / "nothing", nothing)
+
+
+def copy_checkpoint(source, target):
+    shutil.copytree(source, target)
+    return target
+
+
+def rewrite(folder, change):
+    """Apply ``change`` to a checkpoint's tensors."""
+    from safetensors.torch import load_file, save_file
+
+    file = folder / "model.safetensors"
+    values = load_file(file)
+    change(values)
+    save_file({k: v.contiguous() for k, v in values.items()}, file, {"format": "pt"})
+
+
+def test_damaged_checkpoints_are_refused(checkpoint_folders, tmp_path):
+    source = checkpoint_folders["colpali"]
+    projection = "embedding_proj_layer.weight"
+
+    def broken(name, change, message, error=CheckpointError):
+        folder = copy_checkpoint(source, tmp_path / name)
+        change(folder)
+        with pytest.raises(error, match=message):
+            export(folder, tmp_path / "out", family="colpali")
+        assert not (tmp_path / "out").exists()
+
+    broken(
+        "missing",
+        lambda f: rewrite(f, lambda t: t.pop(projection)),
+        "1 missing weights, first 'embedding_proj_layer.weight'",
+    )
+    broken(
+        "unexpected",
+        lambda f: rewrite(f, lambda t: t.update(extra=t[projection].clone())),
+        "1 unexpected weights, first 'extra'",
+    )
+    broken(
+        "shape",
+        lambda f: rewrite(f, lambda t: t.update({projection: t[projection][:, :-1]})),
+        "needs",
+    )
+    broken(
+        "nan",
+        lambda f: rewrite(f, lambda t: t[projection].fill_(float("nan"))),
+        "holds NaN or infinite values",
+    )
+
+    def truncate(folder):
+        file = folder / "model.safetensors"
+        file.write_bytes(file.read_bytes()[:-1000])
+
+    broken("truncated", truncate, "is truncated")
+
+    def other_family(folder):
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**config, "model_type": "colqwen2"}))
+
+    broken("family", other_family, "is declared as family 'colpali'|no family reads")
+
+    def pickled(folder):
+        (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+
+    broken("pickled", pickled, "pickled weights are not read")
+    broken("absent", lambda f: (f / "config.json").unlink(), r"config.json: cannot be read")
+
+
+def test_damaged_folders_are_refused(exported, tmp_path):
+    def damaged(name):
+        shutil.copytree(exported["colpali"], tmp_path / name)
+        return tmp_path / name
+
+    folder = damaged("truncated")
+    weights = folder / "weights.onnx_data"
+    weights.write_bytes(weights.read_bytes()[:-10])
+    with pytest.raises(ArtifactError, match=r"weights.onnx_data: has \d+ bytes, colport.json says"):
+        Encoder(folder)
+    folder = damaged("gone")
+    (folder / "text.onnx").unlink()
+    with pytest.raises(ArtifactError, match="text.onnx: is missing"):
+        Encoder(folder)
+    with pytest.raises(ArtifactError, match="is not an exported folder"):
+        Encoder(tmp_path)
+
+
+def test_external_data_may_not_leave_its_folder(exported, tmp_path):
+    shutil.copytree(exported["colpali"], tmp_path / "inside")
+    (tmp_path / "secret").write_bytes(bytes(10**7))
+    model = onnx.load(tmp_path / "inside/text.onnx", load_external_data=False)
+    for tensor in model.graph.initializer:
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                entry.value = "../secret"
+    (tmp_path / "inside/text.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(ArtifactError, match="lies outside its folder"):
+        external_data.read(tmp_path / "inside/text.onnx")
+
+
+def test_an_unknown_provider_and_an_absent_one(exported):
+    from colport.errors import ConfigError
+
+    with pytest.raises(ConfigError, match="'gpu' is unknown; allowed are cpu, cuda"):
+        Encoder(exported["colpali"], "gpu")
+    if "TensorrtExecutionProvider" not in onnxruntime.get_available_providers():
+        with pytest.raises(UnsupportedError, match="TensorrtExecutionProvider is not in this"):
+            Encoder(exported["colpali"], "tensorrt")

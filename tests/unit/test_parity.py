@@ -1,0 +1,82 @@
+"""Parity figures by hand, and what counts as failed."""
+
+import numpy as np
+import pytest
+from colport.parity import Tolerance, compare, measure, unsupported
+
+LABELS = {"model": "m", "variant": "v", "provider": "cpu"}
+QUERIES = [np.array([[1.0, 0.0]], np.float32)]
+DOCUMENTS = [np.eye(2, dtype=np.float32), np.array([[0.6, 0.8]], np.float32)]
+
+
+class Fixed:
+    """An encoder whose answers depend on the batch size."""
+
+    def __init__(self, answers):
+        self.answers = answers
+
+    def encode_queries(self, queries, batch_size):
+        return QUERIES
+
+    def encode_documents(self, documents, batch_size):
+        return self.answers[batch_size]
+
+
+def test_differences_by_hand():
+    turned = [np.array([[0.8, 0.6], [0.0, 1.0]], np.float32), DOCUMENTS[1]]
+    found = compare(DOCUMENTS, turned)
+    assert (found.inputs, found.tokens) == (2, 3)
+    assert found.max_abs_diff == pytest.approx(0.6)
+    np.testing.assert_allclose(found.cosines, [0.8, 1.0, 1.0], atol=1e-7)
+
+
+def test_other_shapes_and_values_that_are_not_finite_are_reasons():
+    assert "shape (1, 2), reference (2, 2)" in compare(DOCUMENTS, [DOCUMENTS[1]] * 2).reason
+    broken = [DOCUMENTS[0] * np.nan, DOCUMENTS[1]]
+    assert compare(DOCUMENTS, broken).reason == "values not finite"
+
+
+def test_a_zero_vector_agrees_with_zero_only():
+    zero = [np.zeros((1, 2), np.float32)]
+    assert compare(zero, zero).cosines.tolist() == [1.0]
+    assert compare([DOCUMENTS[1]], zero).cosines.tolist() == [0.0]
+
+
+def run(answers, tolerance):
+    return measure(
+        Fixed(answers),
+        ["q"],
+        ["a", "b"],
+        {"query": QUERIES, "document": DOCUMENTS},
+        list(answers),
+        tolerance,
+        LABELS,
+    )
+
+
+def test_the_worst_batch_size_counts():
+    turned = [np.array([[0.8, 0.6], [0.0, 1.0]], np.float32), DOCUMENTS[1]]
+    record = run({1: DOCUMENTS, 2: turned}, Tolerance(max_abs_diff=1e-4, min_cosine=0.9))
+    query, document = record["rows"]
+    assert (query["passed"], query["status"], query["max_abs_diff"]) == (True, "ok", 0.0)
+    assert document["passed"] is False
+    assert document["status"] == "failed"
+    assert document["reason"] == "max_abs_diff 0.6 > 0.0001; min_cosine 0.800000 < 0.9"
+    assert document["mean_cosine"] == pytest.approx((0.8 + 1 + 1) / 3)
+    assert document["tolerance"] == "max_abs_diff<=0.0001 min_cosine>=0.9"
+
+
+def test_nan_fails_and_names_the_batch_size():
+    record = run({1: DOCUMENTS, 4: [DOCUMENTS[0] * np.nan, DOCUMENTS[1]]}, Tolerance())
+    document = record["rows"][1]
+    assert document["passed"] is False
+    assert document["reason"] == "batch size 4: values not finite"
+    assert document["max_abs_diff"] is None
+    assert document["top10_overlap"] == 0.0
+
+
+def test_unsupported_is_neither_passed_nor_failed():
+    rows = unsupported(LABELS, "no such provider")["rows"]
+    assert [row["kind"] for row in rows] == ["query", "document"]
+    assert {row["status"] for row in rows} == {"unsupported"}
+    assert {row["passed"] for row in rows} == {None}

@@ -1,0 +1,325 @@
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from colport import tables
+from colport.report import render
+from colport.report.charts import Point, pareto, scatter, shape_and_colour
+
+RUN = {
+    "title": "Demo",
+    "created": "2026-03-04T05:06:00+00:00",
+    "colport_version": "0.1.0",
+    "environment": {"cpu": "A CPU", "cores": 2, "gpu": None, "packages": {"onnx": "1.23.2"}},
+    "settings": {"models": ["m"], "hub": {"token": "s3cret-value"}},
+    "allow_failed_parity": False,
+}
+
+
+def row(name: str, **values: Any) -> dict[str, Any]:
+    return {**dict.fromkeys(tables.COLUMNS[name]), "status": "ok", "reason": "", **values}
+
+
+def make(rows: dict[str, list[dict[str, Any]]]) -> dict[str, pd.DataFrame]:
+    measured = {
+        name: tables.flatten(name, [{"rows": rows.get(name, [])}])
+        for name in ("export", "parity", "retrieval", "latency")
+    }
+    return {**measured, "summary": tables.summary_table(**measured)}
+
+
+def variant(
+    model: str = "m", name: str = "int8", provider: str = "CPUExecutionProvider", **figures: Any
+) -> dict[str, list[dict[str, Any]]]:
+    """Rows of one variant; figures: ms, mb, ndcg, delta, p, passed, speedup."""
+    f = {"ms": 25.0, "mb": 30.0, "ndcg": 0.8, "delta": -0.004, "p": 0.4, "passed": True}
+    f |= {"speedup": 4.0, **figures}
+    place = {"model": model, "variant": name, "provider": provider}
+    quality = {"ndcg_at_5": f["ndcg"], "ndcg_at_5_delta": f["delta"], "p_value": f["p"]}
+    speed = {"p50_ms": f["ms"], "speedup_vs_pytorch": f["speedup"], "batch_size": 1}
+    parity = {"passed": f["passed"], "max_abs_diff": 0.031, "tolerance": 0.01}
+    rows = {
+        "export": [row("export", model=model, variant=name, folder_bytes=int(f["mb"] * 1e6))],
+        "parity": [row("parity", **place, kind=kind, **parity) for kind in ("query", "document")],
+        "retrieval": [row("retrieval", **place, dataset="pages", queries=100, **quality)],
+        "latency": [row("latency", **place, kind=kind, **speed) for kind in ("query", "document")],
+    }
+    if name == "pytorch":
+        rows["export"], rows["parity"] = [], []
+    return rows
+
+
+def joined(*parts: dict[str, list[dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
+    return {
+        name: [item for part in parts for item in part[name]]
+        for name in ("export", "parity", "retrieval", "latency")
+    }
+
+
+REFERENCE = variant(name="pytorch", provider="torch-cpu", ms=100.0, delta=None, p=None, speedup=1.0)
+
+
+class Page(HTMLParser):
+    """Text of a page, element by element, and whether its elements nest."""
+
+    VOID = frozenset({"meta", "input", "br", "link"})
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.stack: list[str] = []
+        self.counts: dict[str, int] = {}
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.texts: list[str] = []
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.counts[tag] = self.counts.get(tag, 0) + 1
+        values = dict(attrs)
+        self.ids += [values["id"]] if values.get("id") else []
+        self.links += [values[key] or "" for key in ("src", "href") if key in values]
+        assert not any(key.startswith("on") or key == "style" for key in values)
+        if tag not in self.VOID:
+            self.stack.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.counts[tag] = self.counts.get(tag, 0) + 1
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.stack.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if not self.stack or self.stack[-1] not in ("script", "style"):
+            self.texts.append(data)
+
+    @property
+    def text(self) -> str:
+        return re.sub(r"\s+", " ", " ".join(self.texts))
+
+
+def page(rows: dict[str, list[dict[str, Any]]], **run: Any) -> Page:
+    found = Page(render(make(rows), {**RUN, **run}))
+    assert found.stack == []
+    assert len(found.ids) == len(set(found.ids))
+    return found
+
+
+def test_recommendation_in_words_and_figures():
+    text = page(joined(REFERENCE, variant(), variant(name="fp32", ms=60.0, mb=120.0))).text
+    assert "Ship int8 on CPU ." in text
+    assert "4.00 times as fast as PyTorch on documents and 4.00 times on queries" in text
+    assert "75% smaller than fp32" in text
+    assert "NDCG@5 is 0.4 points lower, which is within noise" in text
+    assert "\N{MINUS SIGN}0.004, within noise (p = 0.40)" in text
+    assert "PyTorch: 100 ms" in text
+    assert "qualifies; a document takes 2.4 times as long" in text
+
+
+def test_a_significant_loss_is_called_a_loss():
+    text = page(joined(REFERENCE, variant(delta=-0.008, p=0.001))).text
+    assert "it loses 0.8 points of NDCG@5" in text
+    assert "\N{MINUS SIGN}0.008 loss" in text
+    assert "within noise (p" not in text
+
+
+def test_the_worst_dataset_is_named():
+    further = variant(delta=-0.03, p=0.01)
+    further["retrieval"][0]["dataset"] = "charts"
+    rows = joined(REFERENCE, variant(delta=0.03, p=0.5))
+    rows["retrieval"] += further["retrieval"]
+    rows["retrieval"].append({**REFERENCE["retrieval"][0], "dataset": "charts"})
+    text = page(rows).text
+    assert "Its largest significant loss is 3.0 points, on charts (p = 0.010)." in text
+
+
+def test_a_slower_recommendation_says_so():
+    assert "slower on documents and queries" in page(joined(REFERENCE, variant(speedup=0.8))).text
+
+
+def test_none_qualifies_and_why():
+    text = page(joined(REFERENCE, variant(passed=False)), allow_failed_parity=True).text
+    assert "No variant qualifies." in text
+    assert "int8 on CPU : parity failed" in text
+    assert "✕ failed" in text
+    assert "m, int8 on CPU, document" in text
+    assert "largest difference 3.1\N{MULTIPLICATION SIGN}10⁻²" in text
+    assert "allow_failed_parity" in text
+    assert "Ship int8" not in text
+
+
+def test_only_pytorch():
+    assert "Only the PyTorch reference was measured." in page(REFERENCE).text
+
+
+def test_no_tables_at_all():
+    html = render({}, {})
+    assert "nothing to recommend" in html
+    assert html.count("No rows.") == 5
+    assert "nothing to draw" in html
+
+
+def test_everything_failed():
+    rows = joined(variant(), variant(name="fp32"))
+    for name, items in rows.items():
+        for item in items:
+            item.update({key: None for key in item if key not in ("model", "variant", "provider")})
+            item.update(status="failed", reason=f"{name} ran out of memory", kind="query")
+    found = page(rows)
+    assert "No variant qualifies." in found.text
+    assert "latency ran out of memory stage: latency; model: m; variants: int8, fp32" in found.text
+    assert found.counts.get("figure") is None
+
+
+def test_an_unsupported_provider_is_told_once():
+    reason = "CUDAExecutionProvider is not on this machine."
+    rows = variant(provider="CUDAExecutionProvider")
+    for name in ("parity", "retrieval", "latency"):
+        for item in rows[name]:
+            item.update(status="unsupported", reason=reason, ndcg_at_5=None, p50_ms=None)
+    text = page(joined(REFERENCE, variant(), rows)).text
+    problems = text[text.index("Unsupported here") :]
+    assert problems.count(reason) == 1
+    assert "stages: parity, retrieval, latency; model: m; variant: int8; provider: CUDA" in problems
+    assert "(5 rows)" in problems
+
+
+def test_missing_figures_are_en_dashes():
+    nothing = dict.fromkeys(("ms", "ndcg", "delta", "p", "speedup"), float("nan"))
+    found = page(joined(variant(**nothing, passed=None)))
+    assert "\N{EN DASH}" in found.text
+    assert not re.search(r"\b(nan|NaN|None|<NA>|inf)\b", found.text)
+
+
+def test_names_are_escaped_everywhere():
+    evil = '<script>alert("x")</script>&\u2028</title>'
+    rows = joined(
+        variant(model=evil, name=evil, provider=evil),
+        variant(model="コル·ポート", name="İnt8"),
+    )
+    rows["parity"][0].update(status="failed", reason=evil)
+    html = render(make(rows), {**RUN, "title": evil, "settings": {evil: evil}})
+    assert "<script>alert" not in html
+    assert "</title>&" not in html
+    assert "コル·ポート" in html
+    found = Page(html)
+    assert found.stack == []
+    assert found.counts["script"] == 6
+
+
+def test_nothing_is_loaded_and_only_known_code_runs():
+    html = render(make(joined(REFERENCE, variant())), RUN)
+    assert all(link.startswith("#") for link in Page(html).links)
+    assert not re.search(r"https?://|@import|url\(", html)
+    assert re.search(r"default-src &#39;none&#39;|default-src 'none'", html)
+    assert "unsafe-inline" not in html
+
+
+def test_secrets_are_blanked():
+    rows = variant()
+    rows["parity"][0].update(status="failed", reason="401 for hf_abcdefghijklmnopqrstuvwxyz")
+    html = render(make(rows), {**RUN, "environment": {"url": "https://user:pass@hub/x"}})
+    for secret in ("s3cret-value", "hf_abcdef", "user:pass"):
+        assert secret not in html
+    assert "•••" in html
+
+
+def test_table_data_equals_the_csv_files(tmp_path):
+    written = make(joined(REFERENCE, variant()))
+    tables.write_tables(written, tmp_path)
+    html = render(written, RUN)
+    found = re.findall(r'<script type="application/json">(.*?)</script>', html)
+    assert len(found) == 5
+    for text in found:
+        data = json.loads(text)
+        frame = pd.read_csv(tmp_path / f"{data['name']}.csv", dtype=object, keep_default_na=False)
+        assert data["columns"] == list(frame.columns)
+        assert data["rows"] == frame.to_numpy().tolist()
+
+
+def test_accessible_structure():
+    html = render(make(joined(REFERENCE, variant())), RUN)
+    assert '<a class="skip" href="#recommendation">' in html
+    assert '<th scope="col"' in html
+    assert '<th scope="row"' in html
+    assert html.count('role="img" aria-labelledby="latency-0-title latency-0-desc"') == 1
+    assert '<html lang="en">' in html
+    assert "4 March 2026, 05:06 UTC" in html
+
+
+def test_two_thousand_rows_stay_below_five_megabytes():
+    parts = [variant(model=f"model-{i}", name=f"v{j}") for i in range(100) for j in range(10)]
+    for number, part in enumerate(parts):
+        part["latency"][0].update(
+            dict.fromkeys(("p90_ms", "p95_ms", "p99_ms", "mean_ms"), 1.0 / (number + 7))
+        )
+    complete = make(joined(*parts))
+    assert len(complete["latency"]) == 2000
+    html = render(complete, RUN)
+    assert len(html.encode()) < 5_000_000
+    assert "88 more are in the tables" in html
+
+
+def test_a_table_of_another_shape_is_shown_with_its_further_columns():
+    summary = make(joined(REFERENCE, variant()))["summary"].drop(columns=["verdict", "p_value"])
+    html = render({"summary": summary.assign(my_column=1.5)}, RUN)
+    assert "My column" in html
+    assert "Ship <strong>int8</strong>" in html
+
+
+def point(x: float, y: float, sound: bool = True) -> Point:
+    return Point(x, y, "a", "a", "M0 0", "c1", sound)
+
+
+def test_pareto_front():
+    points = [point(3, 0.9), point(1, 0.7), point(2, 0.6), point(1, 0.65), point(4, 0.9)]
+    assert pareto(points) == [1, 0]
+    assert pareto([point(1, 0.9, sound=False), point(2, 0.8)]) == [1]
+    assert pareto([]) == []
+
+
+@pytest.mark.parametrize(
+    "points",
+    [
+        [point(1e-4, 0.0)],
+        [point(5.0, 1.0), point(5.0, 1.0)],
+        [point(0.01, 0.2), point(1e7, 0.9)],
+        [point(10.0, 0.5), point(11.0, 0.5001)],
+    ],
+)
+def test_a_chart_stays_inside_its_frame(points: list[Point]):
+    chart = scatter("k", "m", "c", "x", points, reference=0.95, accepted_loss=0.01)
+    assert chart is not None
+    assert len(chart.x_ticks) >= 2 or len(points) == 1
+    for mark in chart.marks:
+        assert chart.left <= mark.x <= chart.right
+        assert chart.top <= mark.y <= chart.bottom
+    for tick in chart.x_ticks:
+        assert chart.left - 0.01 <= tick.at <= chart.right + 0.01
+    assert len({tick.text for tick in chart.x_ticks}) == len(chart.x_ticks)
+    assert len({tick.text for tick in chart.y_ticks}) == len(chart.y_ticks) >= 2
+
+
+def test_providers_share_a_point_in_the_size_chart():
+    rows = joined(REFERENCE, variant(), variant(provider="CUDAExecutionProvider", ms=5.0))
+    html = render(make(rows), RUN)
+    latency, size = re.findall(r'<svg [^>]*role="img".*?</svg>', html, re.DOTALL)
+    assert latency.count('class="mark') == 3
+    assert size.count('class="mark') == 1
+    assert "int8, CUDA" in latency
+    assert ">int8</text>" in size
+
+
+def test_no_chart_without_points():
+    points = [point(float("nan"), 0.5), point(0.0, 0.5)]
+    assert scatter("k", "m", "c", "x", points, None, 0.01) is None
+
+
+def test_variants_differ_in_shape_and_colour():
+    assert len({shape_and_colour(number) for number in (None, *range(56))}) == 57

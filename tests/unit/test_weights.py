@@ -1,0 +1,110 @@
+"""Safetensors headers and tensors, whole and damaged."""
+
+import json
+import struct
+
+import ml_dtypes
+import numpy as np
+import pytest
+import torch
+from colport.errors import CheckpointError
+from colport.weights import TensorIndex, read_header
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+
+
+def test_tensors_are_read_in_their_stored_dtype(tmp_path):
+    values = {
+        "half": torch.tensor([[1.5, -2.0], [0.25, 3.0]], dtype=torch.bfloat16),
+        "full": torch.arange(6, dtype=torch.float32).reshape(2, 3),
+        "scalar": torch.tensor(7, dtype=torch.int64),
+    }
+    save_file(values, tmp_path / "model.safetensors")
+    index = TensorIndex(tmp_path)
+    assert sorted(index) == ["full", "half", "scalar"]
+    assert index["half"].dtype == ml_dtypes.bfloat16
+    np.testing.assert_array_equal(index["half"].read().astype(float), [[1.5, -2.0], [0.25, 3.0]])
+    np.testing.assert_array_equal(index["full"].read(), [[0, 1, 2], [3, 4, 5]])
+    assert index["scalar"].read().shape == ()
+
+
+def sharded(folder, weight_map):
+    save_file({"a": torch.ones(2)}, folder / "one.safetensors")
+    save_file({"b": torch.zeros(3)}, folder / "two.safetensors")
+    index = {"metadata": {}, "weight_map": weight_map}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def test_shards_are_one_index(tmp_path):
+    sharded(tmp_path, {"a": "one.safetensors", "b": "two.safetensors"})
+    index = TensorIndex(tmp_path)
+    assert {key: entry.file.name for key, entry in index.items()} == {
+        "a": "one.safetensors",
+        "b": "two.safetensors",
+    }
+
+
+@pytest.mark.parametrize(
+    ("weight_map", "message"),
+    [
+        ({"a": "one.safetensors", "c": "two.safetensors"}, "'c' is not in its shard"),
+        ({"a": "../one.safetensors"}, "lies outside the checkpoint folder"),
+        ({"a": "three.safetensors"}, "three.safetensors: cannot be read"),
+    ],
+)
+def test_an_index_that_disagrees_is_refused(tmp_path, weight_map, message):
+    sharded(tmp_path, weight_map)
+    with pytest.raises(CheckpointError, match=message):
+        TensorIndex(tmp_path)
+
+
+def test_every_truncation_is_noticed(tmp_path):
+    file = tmp_path / "model.safetensors"
+    save_file({"a": torch.arange(8, dtype=torch.float32)}, file)
+    whole = file.read_bytes()
+    for length in range(len(whole)):
+        file.write_bytes(whole[:length])
+        with pytest.raises(CheckpointError, match="model.safetensors"):
+            TensorIndex(tmp_path)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=200))
+def test_no_header_crashes_the_reader(tmp_path_factory, content):
+    file = tmp_path_factory.mktemp("fuzz") / "model.safetensors"
+    file.write_bytes(struct.pack("<Q", len(content)) + content)
+    with pytest.raises(CheckpointError):
+        if not read_header(file):
+            raise CheckpointError("an empty header is valid")
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.dictionaries(
+        st.text(max_size=5),
+        st.one_of(
+            st.none(),
+            st.integers(),
+            st.fixed_dictionaries(
+                {
+                    "dtype": st.sampled_from(["F32", "BF16", "X9"]),
+                    "shape": st.lists(st.integers(-2, 10**12), max_size=3),
+                    "data_offsets": st.lists(st.integers(-5, 10**12), max_size=3),
+                }
+            ),
+        ),
+        min_size=1,
+        max_size=3,
+    )
+)
+def test_no_claimed_layout_crashes_the_reader(tmp_path_factory, header):
+    text = json.dumps(header).encode()
+    file = tmp_path_factory.mktemp("fuzz") / "model.safetensors"
+    file.write_bytes(struct.pack("<Q", len(text)) + text + bytes(64))
+    try:
+        entries = read_header(file)
+    except CheckpointError:
+        return
+    for entry in entries.values():
+        assert entry.read().shape == entry.shape
