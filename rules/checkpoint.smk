@@ -2,6 +2,10 @@
 
 
 rule checkpoint:
+    input:
+        lambda wildcards: PLAN.local_files(
+            PLAN.config["models"][wildcards.model]["checkpoint"]
+        ),
     output:
         "results/checkpoints/{model}.json",
     log:
@@ -18,6 +22,8 @@ rule checkpoint:
 
 
 rule dataset:
+    input:
+        lambda wildcards: PLAN.local_files(PLAN.config["datasets"][wildcards.dataset]),
     output:
         "results/datasets/{dataset}.json",
     log:

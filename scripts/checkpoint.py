@@ -10,10 +10,13 @@ from colport.job import job
 def main(snakemake):
     """Write where the checkpoint lies and what it is."""
     model = snakemake.params.model
-    with job(snakemake.log[0], snakemake.wildcards.model):
-        record = checkpoints.record(
-            model["checkpoint"], model["family"], snakemake.params.workspace
-        )
+    declaration = model["checkpoint"]
+    with job(snakemake.log[0], snakemake.wildcards.model) as log:
+        record = checkpoints.record(declaration, model["family"], snakemake.params.workspace)
+        log.info("checkpoint %s", record["source"])
+        revision = declaration.get("revision")
+        if revision and not record["source"].endswith(f"@{revision}"):
+            log.warning("revision %r is not pinned; pin the commit above", revision)
         write_json(Path(snakemake.output[0]), record)
 
 

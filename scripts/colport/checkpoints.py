@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ def resolve(declaration: Mapping[str, Any], workspace: Path | str) -> Path:
     """Folder that holds the declared checkpoint.
 
     Args:
-        declaration: Exactly one of ``hub`` (with ``revision``, 40 hexadecimal digits), ``path``
+        declaration: Exactly one of ``hub`` (with ``revision``, a commit, tag or branch), ``path``
             (a folder) and ``package`` (an importable package; ``folder`` inside it); optional
             ``sha256`` (file to digest) and ``overlay`` (a folder).
         workspace: Where the folder of an overlaid checkpoint is assembled from links.
@@ -33,11 +32,7 @@ def resolve(declaration: Mapping[str, Any], workspace: Path | str) -> Path:
     Raises:
         CheckpointError: The folder, package, revision or a file is not there, or a digest differs.
     """
-    folder = _base_folder(declaration)
-    if overlay := declaration.get("overlay"):
-        folder = _lay_over(folder, Path(overlay), Path(workspace))
-    _check_digests(folder, declaration.get("sha256", {}))
-    return folder
+    return _finished(_base_folder(declaration), declaration, Path(workspace))
 
 
 def record(declaration: Mapping[str, Any], family: str, workspace: Path | str) -> dict[str, Any]:
@@ -49,22 +44,23 @@ def record(declaration: Mapping[str, Any], family: str, workspace: Path | str) -
     Raises:
         CheckpointError: See :func:`resolve`; or a safetensors header does not fit its file.
     """
-    folder = resolve(declaration, workspace)
+    base = _base_folder(declaration)
+    folder = _finished(base, declaration, Path(workspace))
     files = sorted(folder.rglob("*.safetensors"))
     for file in files:
         read_header(file)
     return {
         "folder": str(folder),
         "family": family,
-        "source": describe(declaration),
+        "source": describe(declaration, base),
         "weights": {str(file.relative_to(folder)): sha256_file(file) for file in files},
     }
 
 
-def describe(declaration: Mapping[str, Any]) -> str:
-    """One line that names the source of a checkpoint."""
+def describe(declaration: Mapping[str, Any], base: Path) -> str:
+    """One line that names the source of a checkpoint; for the Hub with the commit it came from."""
     if "hub" in declaration:
-        return f"{declaration['hub']}@{declaration['revision']}"
+        return f"{declaration['hub']}@{base.name}"
     if "package" in declaration:
         return f"package {declaration['package']}, folder {declaration.get('folder', '.')}"
     return str(declaration["path"])
@@ -86,6 +82,14 @@ def read_config(folder: Path | str, name: str = "config.json") -> dict[str, Any]
     if not isinstance(config, dict):
         raise CheckpointError(f"{file}: holds {type(config).__name__}, expected a JSON object.")
     return config
+
+
+def _finished(base: Path, declaration: Mapping[str, Any], workspace: Path) -> Path:
+    """The base folder with its overlay, its digests checked."""
+    overlay = declaration.get("overlay")
+    folder = _lay_over(base, Path(overlay), workspace) if overlay else base
+    _check_digests(folder, declaration.get("sha256", {}))
+    return folder
 
 
 def _base_folder(declaration: Mapping[str, Any]) -> Path:
@@ -115,20 +119,16 @@ def _from_hub(repository: str, revision: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    if not re.fullmatch(r"[0-9a-f]{40}", revision):
-        raise CheckpointError(
-            f"checkpoint {repository}: revision {revision!r} is not a commit of 40 hex digits."
-        )
     try:
         return Path(snapshot_download(repository, revision=revision, allow_patterns=HUB_FILES))
     except LocalEntryNotFoundError as error:
         raise CheckpointError(
-            f"checkpoint {repository}@{revision[:8]}: the Hub cannot be reached and the "
+            f"checkpoint {repository}@{revision}: the Hub cannot be reached and the "
             "offline cache does not hold this revision."
         ) from error
     except (HfHubHTTPError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"checkpoint {repository}@{revision[:8]}: {reason}") from error
+        raise CheckpointError(f"checkpoint {repository}@{revision}: {reason}") from error
 
 
 def _lay_over(base: Path, overlay: Path, workspace: Path) -> Path:

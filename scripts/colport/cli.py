@@ -34,9 +34,7 @@ def main() -> None:
 def export(
     checkpoint: Annotated[str, typer.Argument(help="A local folder, or a Hub id.")],
     output: Output,
-    revision: Annotated[
-        str | None, typer.Option(help="Commit of a Hub id, 40 hexadecimal digits.")
-    ] = None,
+    revision: Annotated[str | None, typer.Option(help="Commit of a Hub id.")] = None,
     precision: Annotated[str, typer.Option(help="fp32 or fp16.")] = "fp32",
     family: Annotated[
         str | None, typer.Option(help="Family name; read from the checkpoint by default.")
@@ -63,7 +61,7 @@ def export(
         family=family,
         precision=precision,
         layout=Layout(layout, max_shard_bytes),
-        source={"source": checkpoints.describe(declaration)},
+        source={"source": checkpoint if revision is None else f"{checkpoint}@{revision}"},
         report=_say,
     )
     _say(f"{output}: {manifest.family}, {', '.join(manifest.graphs)}")

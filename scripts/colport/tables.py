@@ -55,7 +55,7 @@ STATUSES = ("ok", "failed", "unsupported")
 
 _TEXT = {
     *("model", "family", "variant", "provider", "graph", "kind", "dataset", "image_size"),
-    *("status", "reason", "verdict"),
+    *("tolerance", "status", "reason", "verdict"),
 }
 _INTEGER = {
     *("opset", "parameters", "nodes", "size_bytes", "folder_bytes", "weight_files", "inputs"),

@@ -89,6 +89,16 @@ class Plan:
         """Every model with each of its datasets."""
         return [(model, dataset) for model in self.models for dataset in self.of(model)]
 
+    def local_files(self, declaration: Mapping[str, Any]) -> list[str]:
+        """Files of a checkpoint's or dataset's local folders, so that a change reruns."""
+        folders = [declaration[key] for key in ("path", "overlay") if key in declaration]
+        return [
+            str(file)
+            for folder in folders
+            for file in sorted(Path(folder).rglob("*"))
+            if file.is_file()
+        ]
+
     def code(self, script: str) -> str:
         """Content hash of the library code that a script of ``scripts/`` can run."""
         return sources.code_hash(self.base / "scripts" / script)

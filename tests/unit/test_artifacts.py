@@ -3,6 +3,7 @@
 import json
 
 import pytest
+
 from colport.artifacts import (
     atomic_folder,
     atomic_path,
@@ -46,12 +47,16 @@ def test_a_failed_write_leaves_the_old_content(tmp_path):
     file.write_text("old")
     folder.mkdir()
     (folder / "old").touch()
-    with pytest.raises(RuntimeError), atomic_path(file) as temporary:
-        temporary.write_text("new")
-        raise RuntimeError
-    with pytest.raises(RuntimeError), atomic_folder(folder) as temporary:
-        (temporary / "new").touch()
-        raise RuntimeError
+
+    def interrupted(writer, path, change):
+        with writer(path) as temporary:
+            change(temporary)
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        interrupted(atomic_path, file, lambda temporary: temporary.write_text("new"))
+    with pytest.raises(RuntimeError):
+        interrupted(atomic_folder, folder, lambda temporary: (temporary / "new").touch())
     assert file.read_text() == "old"
     assert [path.name for path in folder.iterdir()] == ["old"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]

@@ -7,19 +7,20 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from PIL import Image
+
 from colport import Encoder, external_data, families, manifest
 from colport.convert import convert
 from colport.errors import ArtifactError, CheckpointError, ExportError, UnsupportedError
 from colport.export.folder import export
 from colport.external_data import Layout
 from colport.quantize import QuantizeSettings, quantize
-from PIL import Image
 
 QUERIES = [
     "a red pie chart",
     "",
     "Which page shows a blue table, a green line chart and a photo of something orange?",
-    "ünïcode – 图表",
+    "ünïcode: 图表",
 ]
 PASSAGES = ["One passage; with, punctuation!", "x", "A longer passage about retrieval. " * 40]
 
@@ -282,7 +283,7 @@ def test_damaged_folders_are_refused(exported, tmp_path):
         Encoder(folder)
     folder = damaged("gone")
     (folder / "text.onnx").unlink()
-    with pytest.raises(ArtifactError, match="text.onnx: is missing"):
+    with pytest.raises(ArtifactError, match=r"text\.onnx: is missing"):
         Encoder(folder)
     with pytest.raises(ArtifactError, match="is not an exported folder"):
         Encoder(tmp_path)

@@ -2,6 +2,7 @@
 
 import pandas as pd
 import pytest
+
 from colport.errors import ParityError, RunError
 from colport.gate import check, failures
 
@@ -21,7 +22,8 @@ def test_nothing_failed():
 
 
 def test_a_failed_parity():
-    failed = tables(parity={"variant": "int8", "status": "failed", "reason": "min_cosine 0.5 < 0.9"})
+    row = {"variant": "int8", "status": "failed", "reason": "min_cosine 0.5 < 0.9"}
+    failed = tables(parity=row)
     with pytest.raises(ParityError, match=r"parity failed: m int8 cpu \(min_cosine 0.5 < 0.9\)"):
         check(failed, allow_failed_parity=False)
     assert check(failed, allow_failed_parity=True) == ["m int8 cpu (min_cosine 0.5 < 0.9)"]

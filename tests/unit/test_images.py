@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
-from colport.errors import DatasetError
-from colport.families.colqwen2 import fitted_size
-from colport.families.images import normalise, resize_bicubic, rgb_array
 from PIL import Image
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 from transformers.models.siglip.image_processing_siglip import SiglipImageProcessor
+
+from colport.errors import DatasetError
+from colport.families.colqwen2 import fitted_size
+from colport.families.images import normalise, resize_bicubic, rgb_array
 
 
 def noisy(width, height, seed=0):

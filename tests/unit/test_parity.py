@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from colport.parity import Tolerance, compare, measure, unsupported
 
 LABELS = {"model": "m", "variant": "v", "provider": "cpu"}

@@ -7,11 +7,12 @@ import ml_dtypes
 import numpy as np
 import pytest
 import torch
-from colport.errors import CheckpointError
-from colport.weights import TensorIndex, read_header
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
+
+from colport.errors import CheckpointError
+from colport.weights import TensorIndex, read_header
 
 
 def test_tensors_are_read_in_their_stored_dtype(tmp_path):
@@ -65,7 +66,7 @@ def test_every_truncation_is_noticed(tmp_path):
     whole = file.read_bytes()
     for length in range(len(whole)):
         file.write_bytes(whole[:length])
-        with pytest.raises(CheckpointError, match="model.safetensors"):
+        with pytest.raises(CheckpointError, match=r"model\.safetensors"):
             TensorIndex(tmp_path)
 
 
@@ -74,9 +75,11 @@ def test_every_truncation_is_noticed(tmp_path):
 def test_no_header_crashes_the_reader(tmp_path_factory, content):
     file = tmp_path_factory.mktemp("fuzz") / "model.safetensors"
     file.write_bytes(struct.pack("<Q", len(content)) + content)
-    with pytest.raises(CheckpointError):
-        if not read_header(file):
-            raise CheckpointError("an empty header is valid")
+    if b"".join(content.split()) == b"{}":
+        assert read_header(file) == {}
+        return
+    with pytest.raises(CheckpointError, match=r"is not a safetensors file|damaged"):
+        read_header(file)
 
 
 @settings(max_examples=200, deadline=None)

@@ -75,7 +75,7 @@ COLUMNS = {
     "mean_cosine": Column("Mean cosine", fmt.fixed(5), numeric=True, better="higher"),
     "min_cosine": Column("Min. cosine", fmt.fixed(5), numeric=True, better="higher"),
     "top10_overlap": Column("Top-10 overlap", fmt.fixed(3), numeric=True, better="higher"),
-    "tolerance": Column("Tolerance", fmt.brief, numeric=True, better="lower"),
+    "tolerance": Column("Tolerance"),
     "passed": Column("Passed"),
     "queries": Column("Queries", fmt.count, numeric=True, better="higher"),
     "documents": Column("Documents", fmt.count, numeric=True, better="higher"),

@@ -63,11 +63,6 @@ def significant(value: Any, digits: int = 3) -> str:
     return f"{number:,.{max(0, digits - 1 - exponent)}f}".replace("-", _MINUS)
 
 
-def brief(value: Any) -> str:
-    """Up to three significant digits, no zeros at the end: ``0.001``."""
-    return MISSING if is_missing(value) else f"{float(value):.3g}".replace("-", _MINUS)
-
-
 def scientific(value: Any) -> str:
     """Two significant digits and a power of ten: ``3.1`` times ``10⁻⁶``."""
     if is_missing(value):

@@ -64,7 +64,7 @@ def failed_parity(parity: pd.DataFrame) -> list[dict[str, str]]:
             "kind": row["kind"],
             "difference": fmt.scientific(row["max_abs_diff"]),
             "cosine": fmt.fixed(5)(row["min_cosine"]),
-            "tolerance": fmt.brief(row["tolerance"]),
+            "tolerance": fmt.text(row["tolerance"]),
             "reason": fmt.redact(row["reason"]),
         }
         for row in rows.to_dict("records")
