@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -13,7 +14,7 @@ from colport.families.base import Skeleton
 from colport.weights import TensorEntry
 
 TRANSPOSED = "^T"
-"""Suffix of an initializer that holds a parameter transposed."""
+"""Suffix of an initializer that holds a parameter flattened to two axes and transposed."""
 
 
 def detach(model: ir.Model) -> None:
@@ -22,25 +23,77 @@ def detach(model: ir.Model) -> None:
         value.const_value = None
 
 
-def transpose_weights(model: ir.Model) -> None:
-    """Replace ``Transpose(parameter)`` by a parameter that is stored transposed."""
+def store_transposed(model: ir.Model) -> None:
+    """Store weights as the products read them: nothing is left to transpose at load.
+
+    ``Transpose(weight)`` becomes a transposed weight, ``Gemm`` with ``transB`` a plain one, and a
+    convolution over whole patches the matrix product that it is.
+    """
     for node in list(model.graph):
-        if node.op_type != "Transpose" or not node.inputs or len(node.outputs) != 1:
-            continue
-        weight = node.inputs[0]
-        perm = node.attributes["perm"].as_ints() if "perm" in node.attributes else None
-        if weight is None or not weight.is_initializer() or list(perm or [1, 0]) != [1, 0]:
-            continue
-        name = f"{weight.name}{TRANSPOSED}"
-        stored = model.graph.initializers.get(name)
-        if stored is None:
-            shape = ir.Shape([weight.shape[1], weight.shape[0]])
-            stored = ir.Value(name=name, shape=shape, type=ir.TensorType(weight.dtype))
-            model.graph.initializers[name] = stored
-        ir.convenience.replace_all_uses_with(node.outputs[0], stored)
-        model.graph.remove(node, safe=True)
-        if not weight.uses():
-            model.graph.initializers.pop(weight.name)
+        if node.op_type == "Transpose":
+            _transpose(model.graph, node)
+        elif node.op_type == "Gemm":
+            _gemm(model.graph, node)
+        elif node.op_type == "Conv":
+            _patch_convolution(model.graph, node)
+
+
+def _transpose(graph: ir.Graph, node: ir.Node) -> None:
+    weight = node.inputs[0]
+    perm = node.attributes["perm"].as_ints() if "perm" in node.attributes else [1, 0]
+    if weight is None or not weight.is_initializer() or list(perm) != [1, 0]:
+        return
+    ir.convenience.replace_all_uses_with(node.outputs[0], _transposed(graph, weight))
+    graph.remove(node, safe=True)
+    _forget(graph, weight)
+
+
+def _gemm(graph: ir.Graph, node: ir.Node) -> None:
+    weight = node.inputs[1]
+    if weight.is_initializer() and node.attributes.get_int("transB", 0):
+        node.replace_input_with(1, _transposed(graph, weight))
+        node.attributes.pop("transB")
+        _forget(graph, weight)
+
+
+def _patch_convolution(graph: ir.Graph, node: ir.Node) -> None:
+    """``Conv`` over ``[patches, values]`` that was reshaped to just one kernel's extent."""
+    reshape, weight = node.inputs[0].producer(), node.inputs[1]
+    if reshape is None or reshape.op_type != "Reshape":
+        return
+    flat = reshape.inputs[0]
+    values = math.prod(weight.shape[1:])
+    one_step = list(node.attributes["strides"].as_ints()) == list(weight.shape[2:])
+    whole = flat.shape is not None and len(flat.shape) == 2 and flat.shape[1] == values
+    if not (whole and one_step and list(reshape.outputs[0].shape[1:]) == list(weight.shape[1:])):
+        return
+    nodes = [ir.node("MatMul", [flat, _transposed(graph, weight)])]
+    if len(node.inputs) > 2 and node.inputs[2] is not None:
+        nodes.append(ir.node("Add", [nodes[0].outputs[0], node.inputs[2]]))
+    shape = ir.Value(name=f"{node.outputs[0].name}.shape")
+    extent = np.array([-1, weight.shape[0], *[1] * (len(weight.shape) - 2)], np.int64)
+    shape.const_value = ir.tensor(extent, name=shape.name)
+    graph.initializers.add(shape)
+    result = ir.node("Reshape", [nodes[-1].outputs[0], shape])
+    result.outputs[0].shape, result.outputs[0].type = node.outputs[0].shape, node.outputs[0].type
+    graph.insert_before(node, [*nodes, result])
+    ir.convenience.replace_all_uses_with(node.outputs[0], result.outputs[0])
+    graph.remove(node, safe=True)
+    _forget(graph, weight)
+
+
+def _transposed(graph: ir.Graph, weight: ir.Value) -> ir.Value:
+    """The initializer that holds a weight flattened to two axes and transposed."""
+    name = f"{weight.name}{TRANSPOSED}"
+    if name not in graph.initializers:
+        shape = ir.Shape([math.prod(weight.shape[1:]), weight.shape[0]])
+        graph.initializers.add(ir.Value(name=name, shape=shape, type=ir.TensorType(weight.dtype)))
+    return graph.initializers[name]
+
+
+def _forget(graph: ir.Graph, weight: ir.Value) -> None:
+    if not weight.uses():
+        graph.initializers.pop(weight.name)
 
 
 def attach(model: ir.Model, skeleton: Skeleton) -> None:
@@ -81,7 +134,7 @@ def _load(
 ) -> ir.Tensor:
     values = read()
     if transposed:
-        values = values.T
+        values = values.reshape(len(values), -1).T
     with np.errstate(over="ignore"):
         cast = values.astype(dtype.numpy(), copy=False)
     if cast.dtype == np.float16 and not np.isfinite(cast).all():

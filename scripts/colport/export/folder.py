@@ -13,7 +13,7 @@ import onnx_ir as ir
 from colport import external_data, families
 from colport.artifacts import atomic_folder
 from colport.errors import ConfigError, ExportError
-from colport.export.bind import attach, detach, transpose_weights
+from colport.export.bind import attach, detach, store_transposed
 from colport.export.optimise import optimise
 from colport.export.trace import trace
 from colport.external_data import Layout
@@ -87,7 +87,7 @@ def export(
 def _graph(skeleton: Skeleton, definition: Any, opset: int) -> ir.Model:
     model = trace(skeleton, definition, opset)
     detach(model)
-    transpose_weights(model)
+    store_transposed(model)
     optimise(model)
     attach(model, skeleton)
     return model
