@@ -68,8 +68,10 @@ def _patch_convolution(graph: ir.Graph, node: ir.Node) -> None:
     if not (whole and one_step and list(reshape.outputs[0].shape[1:]) == list(weight.shape[1:])):
         return
     nodes = [ir.node("MatMul", [flat, _transposed(graph, weight)])]
-    if len(node.inputs) > 2 and node.inputs[2] is not None:
-        nodes.append(ir.node("Add", [nodes[0].outputs[0], node.inputs[2]]))
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    # torch computes zeros where a convolution has no bias: only a stored one counts.
+    if bias is not None and bias.is_initializer():
+        nodes.append(ir.node("Add", [nodes[0].outputs[0], bias]))
     shape = ir.Value(name=f"{node.outputs[0].name}.shape")
     extent = np.array([-1, weight.shape[0], *[1] * (len(weight.shape) - 2)], np.int64)
     shape.const_value = ir.tensor(extent, name=shape.name)
