@@ -432,3 +432,24 @@ def test_moved_folder_gives_the_same_dataset(tmp_path):
     shutil.copytree(tmp_path / "a", tmp_path / "b")
     second = load_retrieval_dataset("tiny", declaration | {"path": str(tmp_path / "b")})
     assert (first.query_ids, first.qrels) == (second.query_ids, second.qrels)
+
+
+def test_a_dataset_that_is_made_anew_is_read_anew(tmp_path):
+    def write(text):
+        passages = [{"corpus-id": "d1", "text": text}]
+        queries = [{"query-id": "q1", "query": "anything"}]
+        qrels = [{"query-id": "q1", "corpus-id": "d1", "score": 1}]
+        for config, rows in (("corpus", passages), ("queries", queries), ("qrels", qrels)):
+            (tmp_path / config).mkdir(exist_ok=True)
+            datasets.Dataset.from_list(rows).to_parquet(tmp_path / config / "test-0.parquet")
+
+    lines = [
+        f"- config_name: {config}\n  data_files:\n  - split: test\n    path: {config}/*.parquet"
+        for config in ("corpus", "queries", "qrels")
+    ]
+    (tmp_path / "README.md").write_text("---\nconfigs:\n" + "\n".join(lines) + "\n---\n")
+    declaration = {"path": str(tmp_path), "schema": "beir", "documents": "passages"}
+    write("old")
+    assert list(load_retrieval_dataset("made", declaration).documents) == ["old"]
+    write("new")
+    assert list(load_retrieval_dataset("made", declaration).documents) == ["new"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -175,12 +176,28 @@ def load_table(dataset: str, folder: Path, config: str | None, split: str) -> Ta
 
     label = ", ".join(filter(None, [dataset, config and f"config {config}", f"split {split}"]))
     try:
-        data = datasets.load_dataset(str(folder.resolve()), config, split=split)
+        data = datasets.load_dataset(
+            str(folder.resolve()), config, split=split, cache_dir=_cache_folder(folder)
+        )
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         if _NO_ROWS in str(error):
             raise DatasetError(f"{label}: has no rows; at least one is needed.") from error
         raise DatasetError(f"{label}: cannot be read ({_sentence(error)}).") from error
     return Table(label, data)
+
+
+def _cache_folder(folder: Path) -> str:
+    """Where ``datasets`` keeps its copy: a folder of its own for each state of the files.
+
+    Its own cache does not notice that a file under the same name has changed.
+    """
+    import datasets
+
+    state = hashlib.sha256()
+    for file in sorted(path for path in folder.resolve().rglob("*") if path.is_file()):
+        facts = file.stat()
+        state.update(f"{file}:{facts.st_size}:{facts.st_mtime_ns};".encode())
+    return str(Path(datasets.config.HF_DATASETS_CACHE, "colport", state.hexdigest()[:16]))
 
 
 def _sentence(error: BaseException) -> str:

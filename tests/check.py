@@ -1,0 +1,33 @@
+"""All checks of ``make test``, one after the other: style, workflow lint, tests."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+
+CHECKS = (
+    ("ruff check", ["ruff", "check", "."]),
+    ("ruff format", ["ruff", "format", "--check", "."]),
+    ("snakefmt", ["snakefmt", "--check", "Snakefile", "rules"]),
+    ("snakemake lint", ["snakemake", "--lint"]),
+    ("tests", [sys.executable, "-m", "pytest", *sys.argv[1:]]),
+)
+
+
+def main() -> int:
+    """Run every check; the first failure ends the run with its exit code."""
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    for name, command in CHECKS:
+        print(f"== {name}", flush=True)
+        start = time.monotonic()
+        done = subprocess.run(command, env=environment, check=False)
+        print(f"== {name}: exit {done.returncode}, {time.monotonic() - start:.0f} s", flush=True)
+        if done.returncode:
+            return done.returncode
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

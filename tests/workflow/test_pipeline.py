@@ -1,0 +1,123 @@
+"""The reduced default from nothing to the report; what a rerun does and does not repeat."""
+
+import copy
+import re
+
+import pandas as pd
+import pytest
+
+from .conftest import REDUCED
+
+MODELS = {"minilm-colbert", "colpali-demo", "colqwen2-demo"}
+CONTRACT = {
+    "export": "model family variant graph opset parameters nodes size_bytes weight_files seconds "
+    "peak_rss_mb status reason",
+    "parity": "model variant provider kind inputs tokens max_abs_diff mean_cosine min_cosine "
+    "top10_overlap tolerance passed status reason",
+    "retrieval": "model variant provider dataset queries documents ndcg_at_1 ndcg_at_5 ndcg_at_10 "
+    "recall_at_1 recall_at_5 recall_at_10 mrr_at_10 map ndcg_at_5_low ndcg_at_5_high "
+    "ndcg_at_5_delta p_value status reason",
+    "latency": "model variant provider kind batch_size tokens image_size p50_ms p90_ms p95_ms "
+    "p99_ms mean_ms samples per_second load_ms peak_rss_mb speedup_vs_pytorch status reason",
+    "summary": "model variant provider size_mb ndcg_at_5 ndcg_at_5_delta query_p50_ms "
+    "document_p50_ms query_speedup document_speedup parity_passed recommended",
+}
+
+
+@pytest.fixture(scope="module")
+def tables(finished):
+    workspace, run = finished
+    assert run.code == 0, run.output[-4000:]
+    folder = workspace.folder / "results/tables"
+    return {name: pd.read_csv(folder / f"{name}.csv") for name in CONTRACT}
+
+
+def test_tables_keep_the_contract(tables):
+    for name, columns in CONTRACT.items():
+        expected = columns.split()
+        assert tables[name].columns.tolist()[: len(expected)] == expected
+        assert set(tables[name]["model"]) == MODELS
+
+
+def test_every_variant_passes_parity_on_the_cpu(tables):
+    parity = tables["parity"]
+    cpu = parity[parity["provider"] == "cpu"]
+    assert len(cpu) == 3 * 2 * 2
+    assert set(cpu["status"]) == {"ok"}
+    fp32 = cpu[cpu["variant"] == "fp32"]
+    assert fp32["max_abs_diff"].max() <= 1e-4
+    assert fp32["min_cosine"].min() >= 0.99999
+    assert cpu[cpu["variant"] == "int8"]["max_abs_diff"].min() > 1e-4  # int8 is not fp32
+
+
+def test_a_provider_that_is_absent_is_unsupported_everywhere(tables):
+    for name in ("parity", "retrieval", "latency"):
+        rows = tables[name][tables[name]["provider"] == "tensorrt"]
+        assert set(rows["status"]) == {"unsupported"}
+        assert rows["reason"].str.contains("TensorrtExecutionProvider is not in this").all()
+
+
+def test_the_reference_is_good_and_fp32_equals_it(tables):
+    retrieval = tables["retrieval"]
+    reference = retrieval[retrieval["variant"] == "pytorch"]
+    assert set(reference["provider"]) == {"torch-cpu"}
+    pages = reference[reference["dataset"].str.startswith("demo-pages")]
+    assert len(pages) == 4
+    assert pages["ndcg_at_5"].min() >= 0.80
+    assert pages[["queries", "documents"]].min().min() >= 100
+    fp32 = retrieval[(retrieval["variant"] == "fp32") & (retrieval["provider"] == "cpu")]
+    assert fp32["ndcg_at_5_delta"].abs().max() < 1e-6
+    assert (reference["ndcg_at_5_low"] <= reference["ndcg_at_5"]).all()
+    assert (reference["ndcg_at_5"] <= reference["ndcg_at_5_high"]).all()
+
+
+def test_latency_has_its_baseline_in_the_same_run(tables):
+    latency = tables["latency"]
+    timed = latency[latency["status"] == "ok"]
+    for _, rows in timed.groupby(["model", "kind", "batch_size"]):
+        assert set(rows["variant"]) == {"pytorch", "fp32", "int8"}
+        base = rows[rows["variant"] == "pytorch"]["p50_ms"].item()
+        expected = base / rows["p50_ms"]
+        assert (expected / rows["speedup_vs_pytorch"]).sub(1).abs().max() < 1e-3
+    assert timed["samples"].min() >= 3
+    assert (timed["p50_ms"] <= timed["p99_ms"]).all()
+
+
+def test_weights_are_written_once_and_int8_is_smaller(tables):
+    export = tables["export"]
+    assert (export["status"] == "ok").all()
+    sizes = export.groupby(["model", "variant"])["folder_bytes"].first().unstack()
+    assert (sizes["int8"] < 0.62 * sizes["fp32"]).all()
+    assert set(export[export["model"] == "colpali-demo"]["graph"]) == {"text", "image"}
+
+
+def test_the_report_is_one_self_contained_page(finished):
+    workspace, _ = finished
+    page = (workspace.folder / "results/report.html").read_text()
+    assert len(page) < 5_000_000
+    for model in MODELS:
+        assert model in page
+    assert not re.search(r"(?:src|href)=[\"']?(?:https?:)?//", page)
+    assert not re.search(r"url\([\"']?(?:https?:)?//", page)
+
+
+def test_a_second_run_does_nothing(finished):
+    workspace, _ = finished
+    again = workspace.snakemake(config=REDUCED)
+    assert again.code == 0
+    assert "Nothing to be done" in again.output
+    assert again.jobs == []
+
+
+def test_a_changed_variant_reruns_only_what_depends_on_it(finished):
+    workspace, _ = finished
+    changed = copy.deepcopy(REDUCED)
+    changed["run"]["models"] = ["colpali-demo"]
+    changed["variants"] = {"int8": {"quantization": {"exclude": ["embedding_proj_layer"]}}}
+    target = "results/retrieval/colpali-demo/int8/cpu/demo-pages-qa.json"
+    run = workspace.snakemake(target, config=changed)
+    assert run.code == 0, run.output[-4000:]
+    assert sorted(run.jobs) == ["embed", "quantize", "score"]
+    dry = workspace.snakemake("--dry-run", config=changed)
+    assert {"export", "reference", "score_reference", "checkpoint", "dataset"}.isdisjoint(dry.jobs)
+    assert {"parity", "latency", "aggregate", "report"} <= set(dry.jobs)

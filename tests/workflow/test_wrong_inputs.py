@@ -1,0 +1,124 @@
+"""A user's mistake: one message that names it, an exit code, no traceback, nothing lost."""
+
+import shutil
+
+import pytest
+
+from .conftest import ROOT
+
+ONE_MODEL = {"models": ["colpali-demo"], "variants": ["fp32"], "providers": ["cpu"]}
+
+
+def refused(run, message):
+    assert run.code != 0
+    assert message in run.output, run.output[-3000:]
+    assert "Traceback" not in run.output
+
+
+@pytest.mark.parametrize("config", ["config.yaml", "vidore.yaml"])
+def test_every_shipped_config_plans(workspace, config):
+    run = workspace.snakemake("--dry-run", "--configfile", f"config/{config}")
+    assert run.code == 0, run.output[-3000:]
+    assert {"export", "quantize", "parity", "latency", "report"} <= set(run.jobs)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"rnu": {}}, "error in the config: rnu: unknown key"),
+        ({"run": {"models": ["gone"]}}, "run.models[0]: 'gone' is not defined"),
+        ({"run": {"variants": ["fp8"]}}, "run.variants[0]: 'fp8' is not defined"),
+        ({"run": {"providers": ["gpu"]}}, "run.providers[0]: 'gpu' is not defined"),
+        ({"latency": {"rounds": "five"}}, "latency.rounds: found 'five' (str), expected integer"),
+        (
+            {"models": {"colpali-demo": {"datasets": ["demo-passages"]}}},
+            "'demo-passages' holds passages, family colpali reads pages",
+        ),
+    ],
+)
+def test_a_config_mistake_ends_before_the_first_job(workspace, config, message):
+    run = workspace.snakemake(config=config)
+    refused(run, message)
+    assert run.jobs == []
+
+
+def with_checkpoint(**checkpoint):
+    return {
+        "run": {**ONE_MODEL, "models": ["broken"]},
+        "models": {
+            "broken": {
+                "family": checkpoint.pop("family", "colpali"),
+                "checkpoint": checkpoint,
+                "datasets": ["demo-pages-qa"],
+            }
+        },
+    }
+
+
+def test_a_checkpoint_that_is_missing(workspace):
+    run = workspace.snakemake(config=with_checkpoint(path="no/such/folder"))
+    refused(run, "checkpoint path 'no/such/folder': there is no such folder.")
+
+
+def test_a_hub_checkpoint_without_a_hub(workspace, monkeypatch):
+    monkeypatch.setenv("HF_HUB_CACHE", str(workspace.folder / "empty"))
+    config = with_checkpoint(hub="someone/model", revision="0" * 40)
+    run = workspace.snakemake("results/checkpoints/broken.json", config=config)
+    refused(run, "the Hub cannot be reached and the offline cache does not hold this revision")
+
+
+def test_a_truncated_checkpoint(workspace):
+    folder = workspace.folder / "truncated"
+    shutil.copytree(ROOT / "resources/checkpoints/colpali-demo", folder)
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    run = workspace.snakemake(config=with_checkpoint(path=str(folder)))
+    refused(run, "model.safetensors: is truncated")
+    assert not (workspace.folder / "results/models").exists()
+
+
+def test_a_checkpoint_of_another_family(workspace):
+    path = str(ROOT / "resources/checkpoints/colqwen2-demo")
+    run = workspace.snakemake("results/models/broken/fp32", config=with_checkpoint(path=path))
+    refused(run, "is declared as family 'colpali' but is 'colqwen2'")
+
+
+def test_a_dataset_that_is_missing(workspace):
+    config = {"run": ONE_MODEL, "datasets": {"demo-pages-qa": {"path": "no/such/dataset"}}}
+    run = workspace.snakemake("results/datasets/demo-pages-qa.json", config=config)
+    refused(run, "no/such/dataset")
+
+
+QUICK = {
+    "parity": {"inputs": 4, "batch_sizes": [2]},
+    "latency": {"batch_sizes": [1], "rounds": 1, "min_samples": 1, "min_seconds": 0},
+}
+
+
+def test_a_failed_parity_fails_the_run_after_the_report(workspace):
+    config = {
+        **QUICK,
+        "run": {**ONE_MODEL, "variants": ["int8"]},
+        "models": {"colpali-demo": {"datasets": ["demo-pages-qa"]}},
+        "variants": {"int8": {"tolerance": {"min_cosine": 1.0}}},
+    }
+    run = workspace.snakemake(config=config)
+    refused(run, "parity failed: colpali-demo int8 cpu")
+    assert "set run.allow_failed_parity: true to accept" in run.output
+    assert (workspace.folder / "results/report.html").is_file()
+    config["run"]["allow_failed_parity"] = True
+    allowed = workspace.snakemake(config=config)
+    assert allowed.code == 0, allowed.output[-3000:]
+    assert sorted(set(allowed.jobs)) == ["all", "gate", "report"]
+
+
+def test_a_quantizer_without_anything_to_do_is_unsupported(workspace):
+    config = {
+        **QUICK,
+        "run": {**ONE_MODEL, "variants": ["int8"]},
+        "variants": {"int8": {"quantization": {"exclude": ["weight"]}}},
+    }
+    target = "results/parity/colpali-demo/int8/cpu.json"
+    run = workspace.snakemake(target, config=config)
+    assert run.code == 0, run.output[-3000:]
+    assert "graph has no MatMul or Gather on a weight" in (workspace.folder / target).read_text()
