@@ -12,7 +12,7 @@ _PIN = re.compile(r"^[A-Za-z0-9._\-\[\]]+={2,3}[^ \\]+( ; [^\\]+)?")
 def conda_file(requirements: str) -> str:
     """A conda environment whose packages are the pins of a requirements file."""
     pins = [match[0].strip() for line in requirements.splitlines() if (match := _PIN.match(line))]
-    entries = "\n".join(f"      - \"{pin.replace(chr(34), chr(39))}\"" for pin in pins)
+    entries = "\n".join(f'      - "{pin.replace(chr(34), chr(39))}"' for pin in pins)
     return (
         "# Made by make_conda.py from the pinned requirement set of the same name.\n"
         "channels:\n  - conda-forge\n"

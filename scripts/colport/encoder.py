@@ -116,6 +116,8 @@ def _session(
     chosen = providers.require(provider)
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = 3
+    # Idle session threads would spin against the preprocessing of the next batch.
+    settings.add_session_config_entry("session.force_spinning_stop", "1")
     if threads:
         settings.intra_op_num_threads = threads
     try:

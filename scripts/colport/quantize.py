@@ -10,6 +10,7 @@ that CPUs with VNNI multiply directly. An embedding table becomes ``int8`` with 
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -41,7 +42,7 @@ class QuantizeSettings:
 
     Attributes:
         operators: Subset of :data:`OPERATORS`.
-        exclude: Substrings of weight names that stay in the base precision.
+        exclude: Regular expressions; weights whose name one matches stay in the base precision.
     """
 
     operators: tuple[str, ...] = OPERATORS
@@ -54,6 +55,18 @@ class QuantizeSettings:
                 f"quantization.operators: {unknown or 'an empty list'} is not allowed; "
                 f"allowed are {', '.join(OPERATORS)}."
             )
+
+        for pattern in self.exclude:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ConfigError(
+                    f"quantization.exclude: {pattern!r} is not a regular expression ({error})."
+                ) from error
+
+    def excludes(self, name: str) -> bool:
+        """Whether a weight stays in the base precision."""
+        return any(re.search(pattern, name) for pattern in self.exclude)
 
     @classmethod
     def from_config(cls, settings: Mapping[str, Any]) -> QuantizeSettings:
@@ -129,7 +142,7 @@ def quantize_graph(model: ir.Model, settings: QuantizeSettings) -> int:
         if node.op_type not in settings.operators:
             continue
         weight = node.inputs[1] if node.op_type == "MatMul" else node.inputs[0]
-        if not _is_table(weight) or any(part in weight.name for part in settings.exclude):
+        if not _is_table(weight) or settings.excludes(weight.name):
             continue
         if node.op_type == "MatMul":
             _quantize_matmul(graph, node, weight, activations)

@@ -8,6 +8,7 @@ torch's arithmetic, so that pixels are equal, not close.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -15,6 +16,9 @@ from PIL import Image
 
 _BICUBIC_A = -0.5  # Keys' cubic convolution parameter, as in Pillow and torch's antialiased filter
 _MAX_PRECISION = 22
+_LOW_BITS = 8
+_EXACT_TAPS = 500  # 500 products of 8-bit weights and 8-bit pixels stay below fp32's 2**24
+_BLOCK = 32  # rows filtered by one product: few calls, and little of the source read in vain
 
 
 def rgb_array(page: Image.Image) -> np.ndarray:
@@ -52,46 +56,92 @@ def normalise(pixels: np.ndarray, scale: float, mean: list[float], std: list[flo
     Returns:
         ``float32 [channels, height, width]``.
     """
+    table = _normalised_values(scale, tuple(mean), tuple(std))
+    return np.stack([values[pixels[:, :, channel]] for channel, values in enumerate(table)])
+
+
+@lru_cache(maxsize=8)
+def _normalised_values(scale: float, mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:
+    """What each of the 256 pixel values becomes, ``float32 [channels, 256]``."""
     mean_scaled = np.asarray(mean, np.float32) * np.float32(1.0 / scale)
     std_scaled = np.asarray(std, np.float32) * np.float32(1.0 / scale)
-    values = (pixels.astype(np.float32) - mean_scaled) / std_scaled
-    return np.ascontiguousarray(values.transpose(2, 0, 1))
+    return (np.arange(256, dtype=np.float32) - mean_scaled[:, None]) / std_scaled[:, None]
 
 
 def _resize_rows(pixels: np.ndarray, size: int) -> np.ndarray:
     """Resize the first axis of ``uint8 [n, ...]`` to ``size``."""
-    weights, precision = _integer_weights(pixels.shape[0], size)
-    flat = pixels.reshape(pixels.shape[0], -1).astype(np.float64)
-    # Products and sums stay far below 2**53, so float64 matrix multiplication is exact here.
-    sums = weights @ flat + float(1 << (precision - 1))
-    values = np.clip(np.floor(sums / float(1 << precision)), 0, 255).astype(np.uint8)
-    return values.reshape(size, *pixels.shape[1:])
+    blocks, precision = _filter_blocks(pixels.shape[0], size)
+    flat = pixels.reshape(pixels.shape[0], -1).astype(blocks[0].parts.dtype)
+    result = np.empty((size, flat.shape[1]), np.uint8)
+    for block in blocks:
+        high, low = np.split((block.parts @ flat[block.source]).astype(np.int32), 2)
+        sums = (high << _LOW_BITS) + low + (1 << (precision - 1))
+        result[block.target] = np.clip(sums >> precision, 0, 255)
+    return result.reshape(size, *pixels.shape[1:])
+
+
+@dataclass(frozen=True)
+class _FilterBlock:
+    """Filter weights of some neighbouring rows, over the source rows that they read.
+
+    Attributes:
+        target: Rows of the result.
+        source: Rows of the source.
+        parts: Weights as two integers each, high parts above low parts:
+            ``[2 * target rows, source rows]`` in a float type that holds every sum exactly.
+    """
+
+    target: slice
+    source: slice
+    parts: np.ndarray
 
 
 @lru_cache(maxsize=64)
-def _integer_weights(source: int, target: int) -> tuple[np.ndarray, int]:
-    """Filter weights as integers in ``float64 [target, source]``, and their binary precision.
+def _filter_blocks(source: int, target: int) -> tuple[tuple[_FilterBlock, ...], int]:
+    """Filter weights in blocks, and their binary precision.
 
     Follows ``_compute_index_ranges_int16_weights`` of torch's CPU upsampling: weights in double,
     normalised to sum 1, then scaled by the largest power of two that keeps them within 16 bits.
+    Each weight is split into eight high and eight low bits, so that fp32 products stay exact.
     """
+    rows, firsts = _weights(source, target)
+    largest = max(float(row.max()) for row in rows)
+    precision = 0
+    while precision < _MAX_PRECISION and int(0.5 + largest * (1 << (precision + 1))) < (1 << 15):
+        precision += 1
+    exact = np.float32 if max(map(len, rows)) <= _EXACT_TAPS else np.float64
+    blocks = []
+    for start in range(0, target, _BLOCK):
+        stop = min(start + _BLOCK, target)
+        first = min(firsts[start:stop])
+        last = max(firsts[row] + len(rows[row]) for row in range(start, stop))
+        weights = np.zeros((stop - start, last - first), np.int64)
+        for row in range(start, stop):
+            scaled = rows[row] * (1 << precision)
+            begin = firsts[row] - first
+            rounded = np.trunc(scaled + np.copysign(0.5, scaled))
+            weights[row - start, begin : begin + len(rounded)] = rounded
+        low = ((weights + (1 << (_LOW_BITS - 1))) & ((1 << _LOW_BITS) - 1)) - (1 << (_LOW_BITS - 1))
+        parts = np.concatenate([(weights - low) >> _LOW_BITS, low]).astype(exact)
+        blocks.append(_FilterBlock(slice(start, stop), slice(first, last), parts))
+    return tuple(blocks), precision
+
+
+def _weights(source: int, target: int) -> tuple[list[np.ndarray], list[int]]:
+    """Normalised filter weights of each target row, and the first source row that it reads."""
     scale = source / target
     support = 2.0 * scale if scale >= 1.0 else 2.0
     inverse = 1.0 / scale if scale >= 1.0 else 1.0
     longest = math.ceil(support) * 2 + 1
-    weights = np.zeros((target, source))
+    rows, firsts = [], []
     for row in range(target):
         centre = scale * (row + 0.5)
         first = max(int(centre - support + 0.5), 0)
         count = min(max(min(int(centre + support + 0.5), source) - first, 0), longest)
         taps = _cubic((np.arange(count) + first - centre + 0.5) * inverse)
-        weights[row, first : first + count] = taps / taps.sum()
-    largest = float(weights.max())
-    precision = 0
-    while precision < _MAX_PRECISION and int(0.5 + largest * (1 << (precision + 1))) < (1 << 15):
-        precision += 1
-    scaled = weights * (1 << precision)
-    return np.trunc(scaled + np.copysign(0.5, scaled)), precision
+        rows.append(taps / taps.sum())
+        firsts.append(first)
+    return rows, firsts
 
 
 def _cubic(x: np.ndarray) -> np.ndarray:
