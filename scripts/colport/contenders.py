@@ -83,7 +83,17 @@ def compare(
         *(_variant(model, v, provider, folders[v], options, chosen.threads) for v in runnable),
     ]
     record = latency.measure(everyone, inputs(dataset, chosen, Path(scratch)), chosen, report)
+    _mark_noise(record)
     return {**record, "rows": [*record["rows"], *rows]}
+
+
+def _mark_noise(record: Mapping[str, Any]) -> None:
+    """Say on each measured row that others used the machine meanwhile."""
+    if record["noise"]["noisy"]:
+        note = f"noisy machine: {'; '.join(record['noise']['reasons'])}"
+        for row in record["rows"]:
+            if row["status"] == "ok":
+                row["reason"] = note
 
 
 def inputs(dataset: Any, settings: LatencySettings, scratch: Path) -> Inputs:
