@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from colport import checkpoints
+from colport import checkpoints, families
 from colport.artifacts import write_json
 from colport.job import job
 
@@ -17,6 +17,7 @@ def main(snakemake):
         revision = declaration.get("revision")
         if revision and not record["source"].endswith(f"@{revision}"):
             log.warning("revision %r is not pinned; pin the commit above", revision)
+        families.require(model["family"], Path(record["folder"]))
         write_json(Path(snakemake.output[0]), record)
 
 

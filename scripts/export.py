@@ -2,31 +2,35 @@
 
 from pathlib import Path
 
-from colport.artifacts import read_json, write_json
+from colport.artifacts import read_json, write_json, write_unsupported
+from colport.errors import UnsupportedError
 from colport.export import folder, record
 from colport.external_data import Layout
 from colport.job import job
 
 
 def main(snakemake):
-    """Write the exported folder and its record."""
-    model, name = snakemake.wildcards.model, snakemake.wildcards.variant
-    variant = snakemake.params.variant
-    with job(snakemake.log[0], f"{model} {name}") as log:
+    """Write the exported folder and its record, or the known limit that prevents it."""
+    variant, output = snakemake.params.variant, Path(snakemake.output.folder)
+    checkpoint = read_json(snakemake.input[0])
+    labels = {**dict(snakemake.wildcards.items()), "family": checkpoint["family"]}
+    with job(snakemake.log[0], f"{labels['model']} {labels['variant']}") as log:
         watch = record.Stopwatch()
-        checkpoint = read_json(snakemake.input[0])
-        output = Path(snakemake.output.folder)
-        manifest = folder.export(
-            Path(checkpoint["folder"]),
-            output,
-            family=checkpoint["family"],
-            precision=variant["precision"],
-            layout=Layout.from_config(variant.get("external_data", {})),
-            source={key: checkpoint[key] for key in ("source", "weights")},
-            report=log.info,
-        )
-        labels = {"model": model, "family": manifest.family, "variant": name}
-        write_json(snakemake.output.record, record.record(manifest, output, labels, watch.cost()))
+        try:
+            manifest = folder.export(
+                Path(checkpoint["folder"]),
+                output,
+                family=checkpoint["family"],
+                precision=variant["precision"],
+                layout=Layout.from_config(variant.get("external_data", {})),
+                source={key: checkpoint[key] for key in ("source", "weights")},
+                report=log.info,
+            )
+            result = record.record(manifest, output, labels, watch.cost())
+        except UnsupportedError as limit:
+            write_unsupported(output, str(limit))
+            result = record.unsupported(labels, str(limit))
+        write_json(snakemake.output.record, result)
 
 
 main(snakemake)

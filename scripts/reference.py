@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import torch
+
 from colport import families
 from colport.artifacts import read_json
 from colport.embed import embed
@@ -13,14 +15,15 @@ def main(snakemake):
     """Write the reference embeddings of one dataset."""
     model, dataset = snakemake.wildcards.model, snakemake.wildcards.dataset
     with job(snakemake.log[0], f"{model} pytorch {dataset}") as log:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
         checkpoint = read_json(snakemake.input.checkpoint)
         family = families.get(checkpoint["family"])
         embed(
-            family.reference(Path(checkpoint["folder"])),
+            family.reference(Path(checkpoint["folder"]), device),
             load_retrieval_dataset(dataset, snakemake.params.dataset),
             Path(snakemake.output[0]),
             batch_size=snakemake.params.batch_size,
-            labels={"model": model, "variant": "pytorch", "dataset": dataset},
+            labels={"model": model, "variant": "pytorch", "provider": f"torch-{device}"},
             report=log.info,
         )
 

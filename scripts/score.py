@@ -9,22 +9,20 @@ from colport.retrieval.score import RunScores, retrieval_record, score_run, unsu
 
 def main(snakemake):
     """Write the retrieval record of one model, variant, provider and dataset."""
-    wildcards = snakemake.wildcards
-    variant = wildcards.get("variant", "pytorch")
-    provider = wildcards.get("provider", "torch-cpu")
-    labels = (wildcards.model, variant, provider, wildcards.dataset)
-    with job(snakemake.log[0], " ".join(labels)):
+    labels = {"variant": "pytorch", "provider": "torch", **dict(snakemake.wildcards.items())}
+    with job(snakemake.log[0], " ".join(labels.values())):
         try:
-            run = score_run(
-                read_queries(snakemake.input.embeddings),
-                read_documents(snakemake.input.embeddings),
-                read_json(snakemake.input.dataset)["qrels"],
-            )
+            queries = read_queries(snakemake.input.embeddings)
+            documents = read_documents(snakemake.input.embeddings)
+            labels["provider"] = queries.metadata["provider"]
+            run = score_run(queries, documents, read_json(snakemake.input.dataset)["qrels"])
             reference = snakemake.input.get("reference")
             baseline = RunScores.from_record(read_json(reference)) if reference else None
-            record = retrieval_record(*labels, run, baseline, snakemake.params.settings)
+            record = retrieval_record(
+                **labels, run=run, reference_run=baseline, settings=snakemake.params.settings
+            )
         except UnsupportedError as limit:
-            record = unsupported_record(*labels, str(limit))
+            record = unsupported_record(**labels, reason=str(limit))
         write_json(snakemake.output[0], record)
 
 

@@ -164,7 +164,7 @@ def parity(
     kind = {"path": str(dataset), "schema": schema, "documents": encoder.document_type}
     data = load_retrieval_dataset(dataset.name, kind)
     queries, documents = data.queries[:inputs], data.documents[:inputs]
-    original = families.get(encoder.manifest.family).reference(checkpoint)
+    original = families.get(encoder.manifest.family).reference(checkpoint, "cpu")
     record = measuring.measure(
         encoder,
         queries,

@@ -25,14 +25,14 @@ def exported(
     return Encoder(folder, provider, threads, options)
 
 
-def reference(checkpoint: str, family: str, threads: int) -> Embedder:
-    """The checkpoint in its original library, with ``threads`` torch threads."""
+def reference(checkpoint: str, family: str, device: str, threads: int) -> Embedder:
+    """The checkpoint in its original library on a torch device, with ``threads`` threads."""
     import torch
 
     from colport import families
 
     torch.set_num_threads(threads)
-    return families.get(family).reference(Path(checkpoint))
+    return families.get(family).reference(Path(checkpoint), device)
 
 
 def compare(
@@ -79,7 +79,7 @@ def compare(
     if not runnable:
         return {"rows": rows, "environment": environment.describe()}
     everyone = [
-        _pytorch(model, checkpoint, chosen.threads),
+        _pytorch(model, checkpoint, providers.get(provider).torch_device, chosen.threads),
         *(_variant(model, v, provider, folders[v], options, chosen.threads) for v in runnable),
     ]
     record = latency.measure(everyone, inputs(dataset, chosen, Path(scratch)), chosen, report)
@@ -109,13 +109,14 @@ def inputs(dataset: Any, settings: LatencySettings, scratch: Path) -> Inputs:
     return Inputs(tuple(dataset.queries[:count]), tuple(documents), pages)
 
 
-def _pytorch(model: str, checkpoint: Mapping[str, Any], threads: int) -> Contender:
+def _pytorch(model: str, checkpoint: Mapping[str, Any], device: str, threads: int) -> Contender:
     arguments = {
         "checkpoint": checkpoint["folder"],
         "family": checkpoint["family"],
+        "device": device,
         "threads": threads,
     }
-    return Contender(model, "pytorch", "torch-cpu", f"{_HERE}:reference", arguments)
+    return Contender(model, "pytorch", f"torch-{device}", f"{_HERE}:reference", arguments)
 
 
 def _variant(

@@ -16,6 +16,7 @@ import numpy as np
 import onnx_ir as ir
 
 from colport.errors import ArtifactError, ConfigError, ExportError
+from colport.streaming import StreamedTensor, row_ranges, stored_rows
 
 Mode = Literal["split", "merge", "shard"]
 MODES: tuple[Mode, ...] = ("split", "merge", "shard")
@@ -210,11 +211,23 @@ def _append(
 
 
 def _chunks(tensor: ir.TensorProtocol) -> Iterator[bytes | memoryview]:
-    values = tensor.numpy()
     if tensor.dtype.bitwidth < 8:
         yield tensor.tobytes()
+        return
+    for block in _blocks(tensor):
+        yield memoryview(np.ascontiguousarray(block).reshape(-1).view(np.uint8))
+
+
+def _blocks(tensor: ir.TensorProtocol) -> Iterator[np.ndarray]:
+    """The tensor's values in storage order, never more than a block at a time."""
+    if isinstance(tensor, StreamedTensor):
+        yield from tensor.blocks()
+    elif isinstance(tensor, ir.ExternalTensor) and len(tensor.shape):
+        rows = int(tensor.shape[0])
+        for start, stop in row_ranges(rows, tensor.nbytes // max(rows, 1)):
+            yield stored_rows(tensor, start, stop)
     else:
-        yield memoryview(np.ascontiguousarray(values).reshape(-1).view(np.uint8))
+        yield tensor.numpy()
 
 
 def _aligned(offset: int, nbytes: int) -> int:

@@ -20,22 +20,26 @@ class Provider:
         name: Name in config and tables.
         execution_provider: ONNX Runtime's name.
         requirement: Package that brings it.
+        torch_device: Where PyTorch runs to be compared with it.
         options: Default provider options.
     """
 
     name: str
     execution_provider: str
     requirement: str
+    torch_device: str
     options: Mapping[str, Any]
 
 
 PROVIDERS: Mapping[str, Provider] = {
     provider.name: provider
     for provider in (
-        Provider("cpu", "CPUExecutionProvider", "onnxruntime", {}),
-        Provider("cuda", "CUDAExecutionProvider", "onnxruntime-gpu", {}),
-        Provider("tensorrt", "TensorrtExecutionProvider", "onnxruntime-gpu and TensorRT", {}),
-        Provider("openvino", "OpenVINOExecutionProvider", "onnxruntime-openvino", {}),
+        Provider("cpu", "CPUExecutionProvider", "onnxruntime", "cpu", {}),
+        Provider("cuda", "CUDAExecutionProvider", "onnxruntime-gpu", "cuda", {}),
+        Provider(
+            "tensorrt", "TensorrtExecutionProvider", "onnxruntime-gpu and TensorRT", "cuda", {}
+        ),
+        Provider("openvino", "OpenVINOExecutionProvider", "onnxruntime-openvino", "cpu", {}),
     )
 }
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,7 @@ from colport.errors import ConfigError, UnsupportedError
 from colport.export.folder import check, describe_graph
 from colport.external_data import Layout
 from colport.manifest import Manifest
+from colport.streaming import StreamedTensor, row_ranges, stored_rows
 
 OPERATORS = ("MatMul", "Gather")
 """Operators that can be quantized: matrix products and embedding tables."""
@@ -224,25 +225,22 @@ def _replace(graph: ir.Graph, node: ir.Node, nodes: Iterable[ir.Node]) -> None:
 def _stored(graph: ir.Graph, weight: ir.Value, axis: int) -> tuple[ir.Value, ir.Value]:
     """The weight's int8 values and fp32 scales, reduced over ``axis``, as initializers."""
     name, tensor = weight.name, weight.const_value
-    shape = list(tensor.shape)
+    shape = tuple(int(size) for size in tensor.shape)
     # MatMulInteger wants scales of rank 1 to broadcast over the last axis; Gather keeps rows.
-    scale_shape = [shape[1]] if axis == 0 else [shape[0], 1]
-    quantized = ir.LazyTensor(
-        partial(_int8, tensor, axis, f"{name}{_QUANTIZED}"),
-        dtype=ir.DataType.INT8,
-        shape=ir.Shape(shape),
-        name=f"{name}{_QUANTIZED}",
+    scale_shape = (shape[1],) if axis == 0 else (shape[0], 1)
+    quantized = StreamedTensor(
+        partial(_int8_blocks, tensor, axis), ir.DataType.INT8, shape, f"{name}{_QUANTIZED}"
     )
-    scale = ir.LazyTensor(
-        partial(_scale_tensor, tensor, axis, scale_shape, f"{name}{_SCALE}"),
-        dtype=ir.DataType.FLOAT,
-        shape=ir.Shape(scale_shape),
-        name=f"{name}{_SCALE}",
+    scale = StreamedTensor(
+        partial(_scale_blocks, tensor, axis, scale_shape),
+        ir.DataType.FLOAT,
+        scale_shape,
+        f"{name}{_SCALE}",
     )
     return _initializer(graph, quantized), _initializer(graph, scale)
 
 
-def _initializer(graph: ir.Graph, tensor: ir.LazyTensor) -> ir.Value:
+def _initializer(graph: ir.Graph, tensor: StreamedTensor) -> ir.Value:
     known = graph.initializers.get(tensor.name)
     if known is not None:
         return known
@@ -267,12 +265,23 @@ def channel_scales(values: np.ndarray, axis: int) -> np.ndarray:
     return np.where(largest > 0, largest / _LARGEST, 1.0).astype(np.float32)
 
 
-def _int8(tensor: ir.TensorProtocol, axis: int, name: str) -> ir.Tensor:
-    values = np.asarray(tensor.numpy())
-    scaled = np.rint(values / channel_scales(values, axis))
-    return ir.Tensor(np.clip(scaled, -_LARGEST, _LARGEST).astype(np.int8), name=name)
+def _float_blocks(tensor: ir.TensorProtocol, axis: int) -> Iterator[np.ndarray]:
+    """The stored values: block by block where scales are per row, else whole."""
+    rows, columns = (int(size) for size in tensor.shape)
+    ranges = row_ranges(rows, 4 * columns) if axis == 1 else [(0, rows)]
+    for start, stop in ranges:
+        yield stored_rows(tensor, start, stop)
 
 
-def _scale_tensor(tensor: ir.TensorProtocol, axis: int, shape: list[int], name: str) -> ir.Tensor:
-    scales = channel_scales(np.asarray(tensor.numpy()), axis).reshape(shape)
-    return ir.Tensor(scales, name=name)
+def _int8_blocks(tensor: ir.TensorProtocol, axis: int) -> Iterator[np.ndarray]:
+    for values in _float_blocks(tensor, axis):
+        scaled = values / channel_scales(values, axis)
+        np.rint(scaled, out=scaled)
+        yield np.clip(scaled, -_LARGEST, _LARGEST, out=scaled).astype(np.int8)
+
+
+def _scale_blocks(
+    tensor: ir.TensorProtocol, axis: int, shape: tuple[int, ...]
+) -> Iterator[np.ndarray]:
+    for values in _float_blocks(tensor, axis):
+        yield channel_scales(values, axis).reshape(-1, *shape[1:])

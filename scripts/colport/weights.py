@@ -8,6 +8,7 @@ tensor, and mapped pages do not count against the process.
 from __future__ import annotations
 
 import json
+import math
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -54,19 +55,26 @@ class TensorEntry:
         Raises:
             CheckpointError: The file ended early or cannot be read.
         """
+        return self._read(self.offset, self.shape)
+
+    def read_rows(self, start: int, stop: int) -> np.ndarray:
+        """Read rows of the first axis; see :meth:`read`."""
+        row_bytes = self.nbytes // max(self.shape[0], 1)
+        return self._read(self.offset + start * row_bytes, (stop - start, *self.shape[1:]))
+
+    def _read(self, offset: int, shape: tuple[int, ...]) -> np.ndarray:
+        count = math.prod(shape)
         try:
             with self.file.open("rb") as stream:
-                stream.seek(self.offset)
-                values = np.fromfile(
-                    stream, dtype=self.dtype, count=self.nbytes // self.dtype.itemsize
-                )
+                stream.seek(offset)
+                values = np.fromfile(stream, dtype=self.dtype, count=count)
         except OSError as error:
             raise CheckpointError(f"{self.file}: cannot be read ({error.strerror}).") from error
-        if values.nbytes != self.nbytes:
+        if len(values) != count:
             raise CheckpointError(
-                f"{self.file}: tensor {self.key!r} has {values.nbytes} bytes, not {self.nbytes}."
+                f"{self.file}: tensor {self.key!r} ended after {len(values)} of {count} values."
             )
-        return values.reshape(self.shape)
+        return values.reshape(shape)
 
 
 class TensorIndex(Mapping[str, TensorEntry]):

@@ -45,7 +45,9 @@ def pages() -> list[Image.Image]:
 @pytest.fixture(scope="module", params=["colbert", "colpali", "colqwen2"])
 def pair(request, exported, checkpoint_folders):
     family = families.get(request.param)
-    return Encoder(exported[request.param]), family.reference(checkpoint_folders[request.param])
+    return Encoder(exported[request.param]), family.reference(
+        checkpoint_folders[request.param], "cpu"
+    )
 
 
 def documents_for(encoder) -> list:

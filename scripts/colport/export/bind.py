@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Iterable, Iterator
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
 
 from colport.errors import CheckpointError, ExportError
 from colport.families.base import Skeleton
+from colport.streaming import Blocks, StreamedTensor, row_ranges
 from colport.weights import TensorEntry
+
+if TYPE_CHECKING:
+    import torch
 
 TRANSPOSED = "^T"
 """Suffix of an initializer that holds a parameter flattened to two axes and transposed."""
@@ -110,19 +115,23 @@ def attach(model: ir.Model, skeleton: Skeleton) -> None:
         if value.const_value is not None:
             _rename(model, value, f"{model.graph.name}.{name}")
             continue
-        parameter = name.removesuffix(TRANSPOSED)
-        if parameter in skeleton.constants:
-            read: Callable[[], np.ndarray] = skeleton.constants[parameter].detach().cpu().numpy
-        elif parameter in skeleton.sources:
-            read = partial(_finite, skeleton.sources[parameter])
-        else:
-            raise ExportError(f"{model.graph.name} graph: {name!r} has no value.")
-        value.const_value = ir.LazyTensor(
-            partial(_load, read, value.dtype, name, name != parameter),
-            dtype=value.dtype,
-            shape=value.shape,
-            name=name,
-        )
+        value.const_value = _tensor(value, skeleton, model.graph.name)
+
+
+def _tensor(value: ir.Value, skeleton: Skeleton, graph: str) -> StreamedTensor:
+    """The parameter that an initializer is named after, produced when it is written."""
+    parameter = value.name.removesuffix(TRANSPOSED)
+    transposed = parameter != value.name
+    if parameter in skeleton.constants:
+        constant = skeleton.constants[parameter]
+        read: Blocks = partial(_constant_blocks, constant)
+    elif parameter in skeleton.sources:
+        read = partial(_checkpoint_blocks, skeleton.sources[parameter], transposed)
+    else:
+        raise ExportError(f"{graph} graph: {value.name!r} has no value.")
+    blocks = partial(_stored_blocks, read, value.dtype.numpy(), parameter, transposed)
+    shape = tuple(int(size) for size in value.shape)
+    return StreamedTensor(blocks, value.dtype, shape, value.name)
 
 
 def _rename(model: ir.Model, value: ir.Value, name: str) -> None:
@@ -131,21 +140,31 @@ def _rename(model: ir.Model, value: ir.Value, name: str) -> None:
     model.graph.initializers.add(value)
 
 
-def _load(
-    read: Callable[[], np.ndarray], dtype: ir.DataType, name: str, transposed: bool
-) -> ir.Tensor:
-    values = read()
-    if transposed:
-        values = values.reshape(len(values), -1).T
-    with np.errstate(over="ignore"):
-        cast = values.astype(dtype.numpy(), copy=False)
-    if cast.dtype == np.float16 and not np.isfinite(cast).all():
-        raise CheckpointError(f"weight {name!r} has values beyond fp16's range of 65504.")
-    return ir.Tensor(np.ascontiguousarray(cast), dtype=dtype, name=name)
+def _constant_blocks(constant: torch.Tensor) -> Iterator[np.ndarray]:
+    yield constant.detach().cpu().numpy()
 
 
-def _finite(entry: TensorEntry) -> np.ndarray:
-    values = entry.read()
-    if values.dtype.kind not in "iub" and not np.isfinite(values).all():
-        raise CheckpointError(f"{entry.file}: tensor {entry.key!r} holds NaN or infinite values.")
-    return values
+def _checkpoint_blocks(entry: TensorEntry, whole: bool) -> Iterator[np.ndarray]:
+    """The tensor as it is stored, block by block, or at once where it must be transposed."""
+    if whole or not entry.shape:
+        ranges: Iterable[tuple[int, int]] = [(0, entry.shape[0])] if entry.shape else []
+    else:
+        ranges = row_ranges(entry.shape[0], entry.nbytes // max(entry.shape[0], 1))
+    parts = (entry.read_rows(*rows) for rows in ranges) if entry.shape else [entry.read()]
+    for values in parts:
+        if values.dtype.kind not in "iub" and not np.isfinite(values).all():
+            raise CheckpointError(
+                f"{entry.file}: tensor {entry.key!r} holds NaN or infinite values."
+            )
+        yield values
+
+
+def _stored_blocks(
+    read: Blocks, dtype: np.dtype, parameter: str, transposed: bool
+) -> Iterator[np.ndarray]:
+    for values in read():
+        with np.errstate(over="ignore"):
+            cast = values.astype(dtype, copy=False)
+        if cast.dtype == np.float16 and not np.isfinite(cast).all():
+            raise CheckpointError(f"weight {parameter!r} has values beyond fp16's range of 65504.")
+        yield np.ascontiguousarray(cast.reshape(len(cast), -1).T if transposed else cast)

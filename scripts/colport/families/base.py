@@ -160,5 +160,5 @@ class Family(ABC):
         """Preprocessing of an exported folder, from its ``processing`` settings."""
 
     @abstractmethod
-    def reference(self, folder: Path) -> Embedder:
-        """The checkpoint in its original library, in fp32."""
+    def reference(self, folder: Path, device: str) -> Embedder:
+        """The checkpoint in its original library, in fp32, on a torch device."""

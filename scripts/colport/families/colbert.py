@@ -55,7 +55,7 @@ class ColBERT(Family):
         from colport.families.skeletons import build_on_meta, map_tensors
         from colport.weights import TensorIndex
 
-        encoder = _load(folder, on_meta=True)
+        encoder = _load(folder, "meta")
         backbone = encoder[0].auto_model
         model, constants = build_on_meta(type(backbone), backbone.config, precision)
         sources = map_tensors(
@@ -77,7 +77,7 @@ class ColBERT(Family):
 
     def processing(self, folder: Path) -> Processing:
         """See :meth:`Family.processing`."""
-        encoder = _load(folder, on_meta=True)
+        encoder = _load(folder, "meta")
         transformer, tokenizer = encoder[0], encoder.tokenizer
         limit = transformer.max_seq_length
         limit = limit if limit and limit < _NO_LIMIT else None
@@ -105,9 +105,9 @@ class ColBERT(Family):
         """See :meth:`Family.runtime`."""
         return _Runtime(settings, folder)
 
-    def reference(self, folder: Path) -> Embedder:
+    def reference(self, folder: Path, device: str) -> Embedder:
         """``MultiVectorEncoder`` with its own ``encode_query`` and ``encode_document``, in fp32."""
-        return _Reference(_load(folder, on_meta=False))
+        return _Reference(_load(folder, device))
 
 
 class _Reference:
@@ -182,27 +182,23 @@ def _expand(tokens: TokenBatch, expansion: Mapping[str, Any]) -> tuple[TokenBatc
     return TokenBatch(ids, mask), tokens.mask.astype(bool) | added
 
 
-def _load(folder: Path, *, on_meta: bool) -> Any:
-    """The checkpoint in sentence-transformers, without weights if ``on_meta``."""
+def _load(folder: Path, device: str) -> Any:
+    """The checkpoint in sentence-transformers on a torch device; on ``meta`` without weights."""
     import torch
     from sentence_transformers import MultiVectorEncoder
 
-    device = {"device_map": "meta"} if on_meta else {}
-    arguments = {"dtype": torch.float32, "use_safetensors": True, **device}
+    on_meta = device == "meta"
+    arguments = {"dtype": torch.float32, "use_safetensors": True}
+    if on_meta:
+        arguments["device_map"] = "meta"
     try:
         return MultiVectorEncoder(
-            str(folder), device=None if on_meta else _device(), model_kwargs=arguments
+            str(folder), device=None if on_meta else device, model_kwargs=arguments
         )
     except (OSError, ValueError, KeyError) as error:
         raise CheckpointError(
             f"{folder}: sentence-transformers cannot read it ({str(error).splitlines()[0]})."
         ) from error
-
-
-def _device() -> str:
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _expansion(transformer: Any, tokenizer: Any) -> dict[str, Any] | None:

@@ -103,13 +103,13 @@ class ColPali(Family):
         """See :meth:`Family.runtime`."""
         return _Runtime(settings, folder)
 
-    def reference(self, folder: Path) -> Embedder:
+    def reference(self, folder: Path, device: str) -> Embedder:
         """``ColPaliForRetrieval`` with its own processor, in fp32."""
         from transformers import ColPaliForRetrieval, ColPaliProcessor
 
         from colport.families.reference import ProcessorReference
 
-        return ProcessorReference.load(ColPaliForRetrieval, ColPaliProcessor, folder)
+        return ProcessorReference.load(ColPaliForRetrieval, ColPaliProcessor, folder, device)
 
 
 class _Runtime(Runtime):

@@ -117,13 +117,13 @@ class ColQwen2(Family):
         """See :meth:`Family.runtime`."""
         return _Runtime(settings, folder)
 
-    def reference(self, folder: Path) -> Embedder:
+    def reference(self, folder: Path, device: str) -> Embedder:
         """``ColQwen2ForRetrieval`` with its own processor, in fp32."""
         from transformers import ColQwen2ForRetrieval, ColQwen2Processor
 
         from colport.families.reference import ProcessorReference
 
-        return ProcessorReference.load(ColQwen2ForRetrieval, ColQwen2Processor, folder)
+        return ProcessorReference.load(ColQwen2ForRetrieval, ColQwen2Processor, folder, device)
 
 
 class _Runtime(Runtime):

@@ -24,11 +24,12 @@ class ProcessorReference:
         self._processor = processor
 
     @classmethod
-    def load(cls, model_class: Any, processor_class: Any, folder: Path) -> ProcessorReference:
-        """Load a checkpoint in fp32; on the GPU where torch sees one."""
+    def load(
+        cls, model_class: Any, processor_class: Any, folder: Path, device: str
+    ) -> ProcessorReference:
+        """Load a checkpoint in fp32 on a torch device."""
         import torch
 
-        device = "cuda" if torch.cuda.is_available() else "cpu"
         model = model_class.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
         return cls(model.eval().to(device), processor_class.from_pretrained(folder))
 
