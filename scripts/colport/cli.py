@@ -17,6 +17,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+bench = typer.Typer(help="Benchmarks; their tables are in benchmarks/.", no_args_is_help=True)
+app.add_typer(bench, name="bench")
+
 Folder = Annotated[Path, typer.Argument(help="An exported folder.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")]
 
@@ -184,6 +187,36 @@ def parity(
         )
     if failed := [row["reason"] for row in record["rows"] if not row["passed"]]:
         raise ParityError("; ".join(failed))
+
+
+@bench.command("export")
+def bench_export(
+    checkpoints_folder: Annotated[
+        Path, typer.Option("--demo", help="Folder with the demo checkpoints.")
+    ] = Path("resources/checkpoints"),
+    sizes: Annotated[
+        str, typer.Option(help="Comma-separated: colpali-10M, -100M, -1B, -3B, colqwen2-2B.")
+    ] = "colpali-10M,colpali-100M,colpali-1B,colpali-3B,colqwen2-2B",
+    precisions: Annotated[str, typer.Option(help="Comma-separated.")] = "fp16,fp32,int8",
+    scratch: Annotated[
+        Path, typer.Option(help="Where checkpoints and exports are written, then removed.")
+    ] = Path("build/bench"),
+    output: Annotated[Path | None, typer.Option(help="Markdown table to write.")] = None,
+) -> None:
+    """Measure memory and time of exports of random checkpoints with published configurations.
+
+    Example: colport bench export --sizes colpali-3B --precisions fp16 --output export.md
+    """
+    from colport.artifacts import write_text
+    from colport.bench import export as benchmark
+
+    record = benchmark.run(
+        sizes.split(","), precisions.split(","), checkpoints_folder, scratch, _say
+    )
+    table = benchmark.markdown(record)
+    if output:
+        write_text(output, table)
+    _say(table)
 
 
 def _convert(folder: Path, output: Path, layout: str, max_shard_bytes: int | None = None) -> None:

@@ -1,0 +1,1 @@
+"""Benchmarks: comparisons whose figures belong into a table, not into a test."""
