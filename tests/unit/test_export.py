@@ -284,6 +284,13 @@ def test_damaged_checkpoints_are_refused(checkpoint_folders, tmp_path):
     broken("absent", lambda f: (f / "config.json").unlink(), r"config.json: cannot be read")
 
 
+def test_the_reference_makes_no_weights_up(checkpoint_folders, tmp_path):
+    folder = copy_checkpoint(checkpoint_folders["colqwen2"], tmp_path / "missing")
+    rewrite(folder, lambda tensors: tensors.pop("embedding_proj_layer.weight"))
+    with pytest.raises(CheckpointError, match="1 missing weights, first 'embedding_proj_layer"):
+        families.get("colqwen2").reference(folder, "cpu")
+
+
 def test_damaged_folders_are_refused(exported, tmp_path):
     def damaged(name):
         shutil.copytree(exported["colpali"], tmp_path / name)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from colport.errors import CheckpointError
 from colport.families.base import Document
 
 
@@ -27,10 +28,20 @@ class ProcessorReference:
     def load(
         cls, model_class: Any, processor_class: Any, folder: Path, device: str
     ) -> ProcessorReference:
-        """Load a checkpoint in fp32 on a torch device."""
+        """Load a checkpoint in fp32 on a torch device.
+
+        Raises:
+            CheckpointError: Weights are missing; transformers would make them up.
+        """
         import torch
 
-        model = model_class.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
+        model, loading = model_class.from_pretrained(
+            folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True
+        )
+        if missing := sorted(loading["missing_keys"]):
+            raise CheckpointError(
+                f"{folder}: {len(missing)} missing weights, first {missing[0]!r}."
+            )
         return cls(model.eval().to(device), processor_class.from_pretrained(folder))
 
     def encode_queries(self, queries: Sequence[str], batch_size: int = 8) -> list[np.ndarray]:
