@@ -26,7 +26,8 @@ from colport.families.base import (
     Skeleton,
 )
 from colport.families.images import normalise, resize_bicubic, rgb_array
-from colport.families.tokens import Tokens, save_backend
+from colport.families.pages import PageRuntime
+from colport.families.tokens import save_backend
 
 if TYPE_CHECKING:
     import torch
@@ -112,21 +113,10 @@ class ColPali(Family):
         return ProcessorReference.load(ColPaliForRetrieval, ColPaliProcessor, folder, device)
 
 
-class _Runtime(Runtime):
+class _Runtime(PageRuntime):
     def __init__(self, settings: Mapping[str, Any], folder: Path) -> None:
-        self._settings = settings
-        self._tokens = Tokens(
-            folder / "tokenizer.json", settings["pad_id"], settings["padding_side"]
-        )
+        super().__init__(settings, folder)
         self._document_ids = self._tokens.encode([settings["document_prompt"]])[0]
-
-    def query_batch(self, queries: Sequence[str]) -> Batch:
-        """See :meth:`Runtime.query_batch`."""
-        template = self._settings["query_template"]
-        texts = [template.replace("{text}", query) for query in queries]
-        batch = self._tokens.pad(self._tokens.encode(texts))
-        feeds = {"input_ids": batch.ids, "attention_mask": batch.mask}
-        return Batch("text", feeds, batch.mask.astype(bool))
 
     def document_batch(self, documents: Sequence[Document]) -> Batch:
         """See :meth:`Runtime.document_batch`."""
