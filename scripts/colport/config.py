@@ -50,11 +50,6 @@ def validated(config: Mapping[str, Any], schema_file: Path | str) -> dict[str, A
     return filled
 
 
-def quantized_variants(config: Mapping[str, Any]) -> list[str]:
-    """Names of the variants that are made from another one."""
-    return [name for name, v in config["variants"].items() if v["precision"] == "int8"]
-
-
 def _relevance(error: jsonschema.ValidationError) -> tuple[bool, int]:
     return error.validator not in {"additionalProperties", "propertyNames"}, -len(error.path)
 

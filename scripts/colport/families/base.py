@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
@@ -37,13 +37,6 @@ class Embedder(Protocol):
     ) -> list[np.ndarray]:
         """Token embeddings of each document, ``float32 [tokens, dim]``."""
         ...
-
-
-@dataclass(frozen=True)
-class Axis:
-    """A dynamic axis of a graph input: its name in the graph."""
-
-    name: str
 
 
 @dataclass(frozen=True)
@@ -125,12 +118,10 @@ class Processing:
     Attributes:
         settings: The ``processing`` section of ``colport.json``, read by the family's runtime.
         tokenizer: A ``tokenizers.Tokenizer`` without truncation and padding.
-        files: Further checkpoint files worth keeping beside the graphs.
     """
 
     settings: Mapping[str, Any]
     tokenizer: Any
-    files: tuple[Path, ...] = field(default=())
 
 
 class Family(ABC):
