@@ -22,6 +22,7 @@ def main(snakemake):
                 output,
                 family=checkpoint["family"],
                 precision=variant["precision"],
+                opset=variant.get("opset", folder.OPSET),
                 layout=Layout.from_config(variant.get("external_data", {})),
                 source={key: checkpoint[key] for key in ("source", "weights")},
                 report=log.info,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_ir as ir
@@ -13,13 +13,20 @@ import onnx_ir as ir
 from colport.errors import CheckpointError, ExportError
 from colport.families.base import Skeleton
 from colport.streaming import Blocks, StreamedTensor, row_ranges
-from colport.weights import TensorEntry
+from colport.weights import StoredTensor
 
 if TYPE_CHECKING:
     import torch
 
 TRANSPOSED = "^T"
 """Suffix of an initializer that holds a parameter flattened to two axes and transposed."""
+
+_COMPUTED = "colport.computed"  # a value's steps from the parameter that it is named after
+_STEPS: Mapping[str, Callable[..., np.ndarray]] = {
+    "Cast": lambda values: values,  # steps are taken in fp32, the result is cast when it is written
+    "Add": np.add,
+    "Mul": np.multiply,
+}
 
 
 def detach(model: ir.Model) -> None:
@@ -103,6 +110,43 @@ def _forget(graph: ir.Graph, weight: ir.Value) -> None:
         graph.initializers.pop(weight.name)
 
 
+def compute_vectors(model: ir.Model) -> None:
+    """Store what a graph computes from a weight vector alone, as the ``1 + weight`` of a norm.
+
+    Nothing is read yet: the initializer knows the steps to take when it is written.
+    """
+    graph = model.graph
+    for node in list(graph):
+        weight = next((value for value in node.inputs if _is_vector(value)), None)
+        others = [value for value in node.inputs if value is not weight]
+        if weight is None or node.op_type not in _STEPS or not all(map(_is_scalar, others)):
+            continue
+        constants = [float(value.const_value.numpy().item()) for value in others]
+        old, name = node.outputs[0], "^".join([weight.name, node.op_type, *map(repr, constants)])
+        if name not in graph.initializers:
+            kind = ir.TensorType(old.dtype)
+            graph.initializers.add(ir.Value(name=name, shape=weight.shape, type=kind))
+            steps = weight.meta.get(_COMPUTED, ())
+            graph.initializers[name].meta[_COMPUTED] = (*steps, (node.op_type, *constants))
+        ir.convenience.replace_all_uses_with(old, graph.initializers[name])
+        graph.remove(node, safe=True)
+        _forget(graph, weight)
+
+
+def _is_vector(value: ir.Value | None) -> bool:
+    """Whether the value is a weight with one axis, not read yet."""
+    return (
+        value is not None
+        and value.is_initializer()
+        and value.const_value is None
+        and len(value.shape) == 1
+    )
+
+
+def _is_scalar(value: ir.Value | None) -> bool:
+    return value is not None and value.const_value is not None and value.const_value.size == 1
+
+
 def attach(model: ir.Model, skeleton: Skeleton) -> None:
     """Give every initializer its value: a constant, or a tensor of the checkpoint.
 
@@ -120,8 +164,8 @@ def attach(model: ir.Model, skeleton: Skeleton) -> None:
 
 def _tensor(value: ir.Value, skeleton: Skeleton, graph: str) -> StreamedTensor:
     """The parameter that an initializer is named after, produced when it is written."""
-    parameter = value.name.removesuffix(TRANSPOSED)
-    transposed = parameter != value.name
+    parameter, _, suffix = value.name.partition("^")
+    transposed = f"^{suffix}" == TRANSPOSED
     if parameter in skeleton.constants:
         constant = skeleton.constants[parameter]
         read: Blocks = partial(_constant_blocks, constant)
@@ -129,6 +173,8 @@ def _tensor(value: ir.Value, skeleton: Skeleton, graph: str) -> StreamedTensor:
         read = partial(_checkpoint_blocks, skeleton.sources[parameter], transposed)
     else:
         raise ExportError(f"{graph} graph: {value.name!r} has no value.")
+    if steps := value.meta.get(_COMPUTED):
+        read = partial(_computed_blocks, read, steps)
     blocks = partial(_stored_blocks, read, value.dtype.numpy(), parameter, transposed)
     shape = tuple(int(size) for size in value.shape)
     return StreamedTensor(blocks, value.dtype, shape, value.name)
@@ -144,7 +190,7 @@ def _constant_blocks(constant: torch.Tensor) -> Iterator[np.ndarray]:
     yield constant.detach().cpu().numpy()
 
 
-def _checkpoint_blocks(entry: TensorEntry, whole: bool) -> Iterator[np.ndarray]:
+def _checkpoint_blocks(entry: StoredTensor, whole: bool) -> Iterator[np.ndarray]:
     """The tensor as it is stored, block by block, or at once where it must be transposed."""
     if whole or not entry.shape:
         ranges: Iterable[tuple[int, int]] = [(0, entry.shape[0])] if entry.shape else []
@@ -157,6 +203,14 @@ def _checkpoint_blocks(entry: TensorEntry, whole: bool) -> Iterator[np.ndarray]:
                 f"{entry.file}: tensor {entry.key!r} holds NaN or infinite values."
             )
         yield values
+
+
+def _computed_blocks(read: Blocks, steps: tuple[tuple[Any, ...], ...]) -> Iterator[np.ndarray]:
+    for values in read():
+        computed = values.astype(np.float32)
+        for operator, *constants in steps:
+            computed = _STEPS[operator](computed, *constants)
+        yield computed
 
 
 def _stored_blocks(

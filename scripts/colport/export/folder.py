@@ -12,16 +12,19 @@ import onnx_ir as ir
 
 from colport import external_data, families
 from colport.artifacts import atomic_folder
+from colport.checkpoints import license_of
 from colport.errors import ConfigError, ExportError
-from colport.export.bind import attach, detach, store_transposed
+from colport.export.bind import attach, compute_vectors, detach, store_transposed
+from colport.export.layers import repeat_layers
+from colport.export.operators import keep_residuals_apart, write_operators
 from colport.export.optimise import optimise
 from colport.export.trace import trace
-from colport.external_data import Layout
+from colport.external_data import Layout, Progress
 from colport.families.base import Skeleton
 from colport.families.skeletons import PRECISIONS
 from colport.manifest import GraphInfo, Manifest
 
-OPSET = 21
+OPSET = 23
 Report = Callable[[str], None]
 
 
@@ -35,6 +38,7 @@ def export(
     opset: int = OPSET,
     source: Mapping[str, Any] | None = None,
     report: Report = lambda message: None,
+    progress: Progress | None = None,
 ) -> Manifest:
     """Export a checkpoint to a folder that :class:`colport.Encoder` runs.
 
@@ -45,12 +49,14 @@ def export(
         precision: ``fp32`` or ``fp16``.
         layout: Where the weights go, beside the graphs by default.
         opset: ONNX operator set.
-        source: Where the checkpoint came from, kept in the manifest.
+        source: ``source`` and ``weights`` of the checkpoint's record, kept in the manifest.
         report: Called with a line for each step.
+        progress: Called after each block of weights, with the bytes written and those of all.
 
     Raises:
         CheckpointError: The checkpoint is damaged, of another family, or does not fit its config.
         ExportError: A graph cannot be traced or written.
+        ArtifactError: The disk is full.
     """
     if precision not in PRECISIONS:
         raise ConfigError(
@@ -66,29 +72,33 @@ def export(
     processing = chosen.processing(checkpoint)
     layout = layout or Layout()
     with atomic_folder(output) as folder:
-        processing.tokenizer.save(str(folder / "tokenizer.json"))
-        files = external_data.write(models, folder, layout)
+        tokenizer = processing.tokenizer.to_str(pretty=True)
+        (folder / "tokenizer.json").write_text(tokenizer, encoding="utf-8")
+        files = external_data.write(models, folder, layout, progress)
         report(f"wrote {', '.join(files) or 'weights into the graphs'}")
         manifest = Manifest(
             family=chosen.name,
             precision=precision,
             opset=opset,
             dim=skeleton.dim,
-            source=dict(source or {"folder": checkpoint.name}),
+            source={**_published(source or {"source": str(checkpoint)}), **license_of(checkpoint)},
             processing=processing.settings,
             graphs={name: describe_graph(name, model) for name, model in models.items()},
             external_data={"layout": layout.mode, "files": files},
         )
         check(folder, manifest)
-        manifest.write(folder)
-    return manifest
+        return manifest.write(folder)
 
 
 def _graph(skeleton: Skeleton, definition: Any, opset: int) -> ir.Model:
-    model = trace(skeleton, definition, opset)
+    model, stacks = trace(skeleton, definition, opset)
     detach(model)
     store_transposed(model)
     optimise(model)
+    compute_vectors(model)
+    write_operators(model, opset)
+    repeat_layers(model, stacks)
+    keep_residuals_apart(model.graph)
     attach(model, skeleton)
     return model
 
@@ -117,6 +127,13 @@ def check(folder: Path, manifest: Manifest) -> None:
         except onnx.checker.ValidationError as error:
             first = str(error).splitlines()[0]
             raise ExportError(f"{graph.file}: onnx.checker says: {first}") from error
+
+
+def _published(source: Mapping[str, Any]) -> dict[str, Any]:
+    """Where a checkpoint came from, folders of this machine by name alone: others will read it."""
+    parts = str(source.get("source", "")).split(" on ")  # an adapter on its base
+    named = " on ".join(Path(part).name if Path(part).is_absolute() else part for part in parts)
+    return {**source, "source": named}
 
 
 def _interface(value: ir.Value) -> dict[str, Any]:

@@ -24,9 +24,14 @@ def optimise(model: ir.Model) -> None:
         _fold(model)
         common.OutputFixPass()(model)
         common.NameFixPass()(model)
-    for name in [n for n, value in model.graph.initializers.items() if not value.uses()]:
-        model.graph.initializers.pop(name)
+    remove_unused_initializers(model.graph)
     _forget_trace(model)
+
+
+def remove_unused_initializers(graph: ir.Graph) -> None:
+    """Drop initializers that no node reads."""
+    for name in [name for name, value in graph.initializers.items() if not value.uses()]:
+        graph.initializers.pop(name)
 
 
 def _fold(model: ir.Model) -> None:

@@ -9,8 +9,10 @@ import onnx_ir as ir
 import torch
 
 from colport.errors import ExportError
+from colport.export.layers import Stack, single_layers
 from colport.export.logs import quiet
-from colport.families.base import GraphDefinition, GraphInput, Skeleton
+from colport.export.markers import TRANSLATIONS
+from colport.families.base import GraphDefinition, Skeleton
 
 OUTPUT = "embeddings"
 """Output of every graph: ``float32 [batch, tokens, dim]``, L2-normalised."""
@@ -19,12 +21,12 @@ _DTYPES = {"int64": torch.int64, "float32": torch.float32}
 _PREFIX = "model."
 
 
-class _Graph(torch.nn.Module):
-    """One graph of a skeleton as a module, so that ``torch.export`` can trace it."""
+class GraphModule(torch.nn.Module):
+    """One graph of a model as a module, so that torch can trace it."""
 
-    def __init__(self, skeleton: Skeleton, definition: GraphDefinition) -> None:
+    def __init__(self, model: torch.nn.Module, definition: GraphDefinition) -> None:
         super().__init__()
-        self.model = skeleton.model
+        self.model = model
         self._forward = definition.forward
 
     def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
@@ -32,25 +34,35 @@ class _Graph(torch.nn.Module):
         return self._forward(self.model, *inputs)
 
 
-def trace(skeleton: Skeleton, definition: GraphDefinition, opset: int) -> ir.Model:
-    """Trace one graph without running it on data.
+def trace(
+    skeleton: Skeleton, definition: GraphDefinition, opset: int
+) -> tuple[ir.Model, list[Stack]]:
+    """Trace one graph without running it on data, with one layer of each stack.
 
     Initializers carry the skeleton's parameter names; their values are absent.
+
+    Returns:
+        The graph, and the stacks that :func:`colport.export.layers.repeat_layers` completes.
 
     Raises:
         ExportError: torch cannot export the model; the first line of its reason is given.
     """
-    example = tuple(_example(item) for item in definition.inputs)
+    example = example_inputs(definition, "meta")
     dynamic = tuple(
         dict.fromkeys(item.axes, torch.export.Dim.DYNAMIC) for item in definition.inputs
     )
     try:
-        with quiet():
+        with quiet(), single_layers(skeleton.model) as stacks:
             exported = torch.export.export(
-                _Graph(skeleton, definition), example, dynamic_shapes={"inputs": dynamic}
+                GraphModule(skeleton.model, definition), example, dynamic_shapes={"inputs": dynamic}
             )
             program = torch.onnx.export(
-                exported, dynamo=True, optimize=False, opset_version=opset, verbose=False
+                exported,
+                dynamo=True,
+                optimize=False,
+                opset_version=opset,
+                verbose=False,
+                custom_translation_table=TRANSLATIONS,
             )
     except (RuntimeError, torch._dynamo.exc.TorchDynamoException) as error:
         raise ExportError(f"{definition.name} graph: {str(error).splitlines()[0]}") from error
@@ -61,11 +73,15 @@ def trace(skeleton: Skeleton, definition: GraphDefinition, opset: int) -> ir.Mod
     _name_interface(model, definition)
     _name_initializers(model)
     model.graph.name = definition.name
-    return model
+    return model, stacks
 
 
-def _example(item: GraphInput) -> torch.Tensor:
-    return torch.zeros(item.example, dtype=_DTYPES[item.dtype], device="meta")
+def example_inputs(definition: GraphDefinition, device: str) -> tuple[torch.Tensor, ...]:
+    """Zeros of the shapes to trace a graph with."""
+    return tuple(
+        torch.zeros(item.example, dtype=_DTYPES[item.dtype], device=device)
+        for item in definition.inputs
+    )
 
 
 def _name_interface(model: ir.Model, definition: GraphDefinition) -> None:

@@ -32,7 +32,14 @@ def place_images(
     import torch
 
     order = (is_image.flatten().to(torch.int64).cumsum(0) - 1).clamp_min(0).view(is_image.shape)
-    return torch.where(is_image.unsqueeze(-1), features[order], embeddings)
+    return torch.where(is_image.unsqueeze(-1), rows(features, order), embeddings)
+
+
+def rows(table: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
+    """Rows of ``[rows, width]`` by index, ``[*indices, width]``: one copy of whole rows in ONNX."""
+    import torch
+
+    return torch.nn.functional.embedding(indices, table)
 
 
 def attention_bias(mask: torch.Tensor, dtype: torch.dtype, *, causal: bool) -> torch.Tensor:

@@ -1,0 +1,151 @@
+"""Attention: ONNX's own operator, or the matrix products that it stands for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from colport.export.markers import ATTENTION, DOMAIN
+from colport.export.operators.editing import constant, permutation, producer, replace
+
+_SWAP = [0, 2, 1, 3]
+
+
+def as_operators(graph: ir.Graph) -> None:
+    """Write every attention as ``Attention``, over ``[batch, tokens, width]`` where it can be."""
+    for node in _attentions(graph):
+        query, key, value, *bias = node.inputs
+        attributes = {"scale": node.attributes.get_float("scale"), "softmax_precision": 1}
+        inputs = [_before_move(part) for part in (query, key, value)]
+        join = _joining(node.outputs[0])
+        flat = None not in inputs and join is not None
+        if flat:
+            attributes |= {"q_num_heads": _heads(query), "kv_num_heads": _heads(key)}
+        else:
+            inputs = [query, key, value]
+        inputs += [_with_rows(graph, node, values) for values in bias]
+        nodes = [ir.node("Attention", inputs, attributes)]
+        if flat and len(join.outputs[0].shape) != 3:
+            nodes.append(ir.node("Reshape", [nodes[0].outputs[0], join.inputs[1]]))
+        replace(graph, join.outputs[0] if flat else node.outputs[0], nodes)
+
+
+def as_products(graph: ir.Graph) -> None:
+    """Write every attention as matrix products around a softmax.
+
+    Queries that share a key head are laid one below the other: keys are not repeated.
+    """
+    for node in _attentions(graph):
+        query, key, value = node.inputs[:3]
+        shared = _heads(query) != _heads(key)
+        chain = _Chain(graph, node)
+        if shared:
+            below = [0, _heads(key), -1, int(query.shape[3])]
+            query = chain.add("Reshape", [query, constant(graph, below)])
+        turned = chain.add("Transpose", [key], {"perm": [0, 1, 3, 2]})
+        scores = chain.add("MatMul", [query, turned])
+        scores = chain.add("Mul", [scores, chain.scale])
+        if shared:
+            apart = chain.add("Shape", [key], {"start": 2, "end": 3})
+            extent = [constant(graph, [0]), constant(graph, [_heads(node.inputs[0])])]
+            extent = chain.add("Concat", [*extent, constant(graph, [-1]), apart], {"axis": 0})
+            scores = chain.add("Reshape", [scores, extent])
+        if len(node.inputs) > 3:
+            scores = chain.add("Add", [scores, node.inputs[3]])
+        weights = chain.softmax(scores)
+        if shared:
+            extent = [constant(graph, [0]), constant(graph, [_heads(key)]), constant(graph, [-1])]
+            extent = chain.add("Concat", [*extent, apart], {"axis": 0})
+            weights = chain.add("Reshape", [weights, extent])
+        chain.add("MatMul", [weights, value])
+        if shared:
+            heads = [0, _heads(node.inputs[0]), -1, int(value.shape[3])]
+            chain.add("Reshape", [chain.last, constant(graph, heads)])
+        replace(graph, node.outputs[0], chain.nodes)
+
+
+class _Chain:
+    """Nodes that will take an attention node's place."""
+
+    def __init__(self, graph: ir.Graph, node: ir.Node) -> None:
+        self.nodes: list[ir.Node] = []
+        self.type = node.outputs[0].type
+        name = f"scale.{node.attributes.get_float('scale'):.9g}"
+        if name not in graph.initializers:
+            values = np.array(node.attributes.get_float("scale"), self.type.dtype.numpy())
+            tensor = ir.tensor(values, name=name)
+            graph.initializers.add(
+                ir.Value(name=name, shape=tensor.shape, type=self.type, const_value=tensor)
+            )
+        self.scale = graph.initializers[name]
+
+    @property
+    def last(self) -> ir.Value:
+        return self.nodes[-1].outputs[0]
+
+    def add(
+        self, operator: str, inputs: list[ir.Value], attributes: dict[str, Any] | None = None
+    ) -> ir.Value:
+        self.nodes.append(ir.node(operator, inputs, attributes))
+        return self.last
+
+    def softmax(self, scores: ir.Value) -> ir.Value:
+        """In fp32, as the models compute it."""
+        if self.type.dtype == ir.DataType.FLOAT:
+            return self.add("Softmax", [scores], {"axis": -1})
+        wide = self.add("Cast", [scores], {"to": ir.DataType.FLOAT})
+        weights = self.add("Softmax", [wide], {"axis": -1})
+        return self.add("Cast", [weights], {"to": self.type.dtype})
+
+
+def _attentions(graph: ir.Graph) -> Iterator[ir.Node]:
+    for node in list(graph):
+        if (node.domain, node.op_type) == (DOMAIN, ATTENTION):
+            yield node
+
+
+def _heads(value: ir.Value) -> int:
+    return int(value.shape[1])
+
+
+def _before_move(value: ir.Value) -> ir.Value | None:
+    """``[batch, tokens, width]`` whose heads were split off and moved forward."""
+    move = producer(value, "Transpose")
+    split = move and producer(move.inputs[0], "Reshape")
+    if not split or permutation(move) != _SWAP:
+        return None
+    return split.inputs[0] if len(split.inputs[0].shape or ()) == 3 else None
+
+
+def _joining(value: ir.Value) -> ir.Node | None:
+    """The ``Reshape`` that joins the heads to ``[…, width]``, once they are moved back."""
+    for operator in ("Transpose", "Reshape"):
+        uses = value.uses()
+        if len(uses) != 1 or uses[0].node.op_type != operator:
+            return None
+        node = uses[0].node
+        if operator == "Transpose" and permutation(node) != _SWAP:
+            return None
+        value, split = node.outputs[0], value
+    width = int(split.shape[2]) * int(split.shape[3])
+    return node if value.shape is not None and value.shape[-1] == width else None
+
+
+def _with_rows(graph: ir.Graph, place: ir.Node, bias: ir.Value) -> ir.Value:
+    """The bias with a row for each query: ONNX Runtime does not broadcast that axis."""
+    if bias.shape[2] != 1:
+        return bias
+    for reader, _ in bias.uses():
+        if reader.op_type == "Expand":
+            return reader.outputs[0]
+    one = constant(graph, [1])
+    tokens = ir.node("Shape", [bias], {"start": 3, "end": 4})
+    extent = ir.node("Concat", [one, one, tokens.outputs[0], one], {"axis": 0})
+    rows = ir.node("Expand", [bias, extent.outputs[0]])
+    rows.outputs[0].shape = ir.Shape([*bias.shape[:2], bias.shape[3], bias.shape[3]])
+    rows.outputs[0].type = bias.type
+    graph.insert_before(place, [tokens, extent, rows])
+    return rows.outputs[0]

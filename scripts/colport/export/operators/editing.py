@@ -1,0 +1,62 @@
+"""Small steps of a graph rewrite: find what made a value, put nodes in a node's place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+
+def producer(value: ir.Value | None, *operators: str) -> ir.Node | None:
+    """The node that makes a value, if it is one of these operators."""
+    node = None if value is None else value.producer()
+    return node if node is not None and node.op_type in operators and not node.domain else None
+
+
+def scalar(value: ir.Value | None) -> float | None:
+    """The value of a constant with one element."""
+    tensor = None if value is None else value.const_value
+    return float(tensor.numpy().item()) if tensor is not None and tensor.size == 1 else None
+
+
+def permutation(node: ir.Node) -> list[int]:
+    """``perm`` of a ``Transpose``."""
+    return list(node.attributes["perm"].as_ints())
+
+
+def constant(graph: ir.Graph, values: Sequence[int]) -> ir.Value:
+    """An ``int64`` initializer of these values, shared by all who ask for them."""
+    name = f"int64.{'.'.join(map(str, values))}"
+    if name not in graph.initializers:
+        tensor = ir.tensor(np.array(values, np.int64), name=name)
+        kind = ir.TensorType(tensor.dtype)
+        graph.initializers.add(
+            ir.Value(name=name, shape=tensor.shape, type=kind, const_value=tensor)
+        )
+    return graph.initializers[name]
+
+
+def replace(graph: ir.Graph, old: ir.Value, nodes: Sequence[ir.Node]) -> None:
+    """Put ``nodes`` before the one that makes ``old``; the last one's output takes its place."""
+    place, new = old.producer(), nodes[-1].outputs[0]
+    new.shape, new.type = old.shape, old.type
+    graph.insert_before(place, nodes)
+    ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
+    remove_unread(graph, place)
+
+
+def remove_unread(graph: ir.Graph, node: ir.Node) -> None:
+    """Remove a node that nothing reads, and what it alone read."""
+    waiting = [node]
+    while waiting:
+        node = waiting.pop()
+        if node.graph is not graph or any(_is_read(value) for value in node.outputs):
+            continue
+        before = [value.producer() for value in node.inputs if value is not None]
+        graph.remove(node, safe=True)
+        waiting.extend(node for node in before if node is not None)
+
+
+def _is_read(value: ir.Value) -> bool:
+    return bool(value.uses()) or value.is_graph_output()

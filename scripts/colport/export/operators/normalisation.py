@@ -1,0 +1,63 @@
+"""Normalisation: RMS norms as one operator, and residual sums that stay apart from layer norms."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from colport.export.operators.editing import producer, replace, scalar
+
+
+def write_rms_normalisation(graph: ir.Graph) -> None:
+    """Write ``x / sqrt(mean(x²) + epsilon) * weight`` as ``RMSNormalization``."""
+    for node in list(graph):
+        if node.op_type == "Reciprocal":
+            _rms_normalisation(graph, node)
+
+
+def _rms_normalisation(graph: ir.Graph, reciprocal: ir.Node) -> None:
+    root = producer(reciprocal.inputs[0], "Sqrt")
+    shifted = root and producer(root.inputs[0], "Add")
+    mean = shifted and producer(shifted.inputs[0], "ReduceMean")
+    square = mean and producer(mean.inputs[0], "Pow")
+    if not square or scalar(square.inputs[1]) != 2 or scalar(mean.inputs[1]) != -1:
+        return
+    hidden, epsilon = square.inputs[0], scalar(shifted.inputs[1])
+    scaled = _only_reader(reciprocal.outputs[0], "Mul")
+    if epsilon is None or scaled is None or hidden not in scaled.inputs:
+        return
+    normalised = scaled.outputs[0]
+    if narrowed := _only_reader(normalised, "Cast"):  # computed in fp32 inside an fp16 graph
+        widened = producer(hidden, "Cast")
+        if widened is None or widened.inputs[0].dtype != narrowed.outputs[0].dtype:
+            return
+        hidden, normalised = widened.inputs[0], narrowed.outputs[0]
+    weighted = _only_reader(normalised, "Mul")
+    if weighted is None:
+        return
+    (weight,) = [value for value in weighted.inputs if value is not normalised]
+    if weight.shape is None or len(weight.shape) != 1:
+        return
+    new = ir.node("RMSNormalization", [hidden, weight], {"epsilon": epsilon, "axis": -1})
+    replace(graph, weighted.outputs[0], [new])
+
+
+def keep_residuals_apart(graph: ir.Graph) -> None:
+    """Write the residual sum before a layer norm as ``Sum``, where nothing else reads it.
+
+    ONNX Runtime fuses ``Add`` and ``LayerNormalization`` into an operator whose CPU kernel is not
+    vectorised and takes 5 times as long as the two (``benchmarks/graphs.md``); ``Sum`` it leaves.
+    """
+    for node in list(graph):
+        residual = node.op_type == "LayerNormalization" and producer(node.inputs[0], "Add")
+        if not residual or len(residual.outputs[0].uses()) > 1:
+            continue
+        if any(value.is_initializer() for value in residual.inputs):
+            continue
+        replace(graph, residual.outputs[0], [ir.node("Sum", residual.inputs)])
+
+
+def _only_reader(value: ir.Value, operator: str) -> ir.Node | None:
+    uses = value.uses()
+    if len(uses) != 1 or uses[0].node.op_type != operator:
+        return None
+    return uses[0].node

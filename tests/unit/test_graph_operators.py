@@ -1,0 +1,275 @@
+"""Layers are traced once and repeated; graphs are written in their operator set's operators."""
+
+from collections import Counter
+from contextlib import contextmanager
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime
+import pytest
+import torch
+from PIL import Image
+
+from colport import Encoder
+from colport.errors import ExportError
+from colport.export import trace as tracing
+from colport.export.folder import export
+from colport.export.layers import Stack, repeat_layers, single_layers
+from colport.export.operators import write_operators
+from colport.export.operators.normalisation import keep_residuals_apart, write_rms_normalisation
+from colport.export.operators.rotary import write_rotary_embedding
+
+FAMILIES = ("colbert", "colpali", "colqwen2")
+TEXTS = ["a red pie chart", "", "which page shows the longest of all bars, and where?"]
+
+
+def embeddings(folder):
+    encoder = Encoder(folder)
+    rng = np.random.default_rng(0)
+    sizes = ((300, 200), (90, 260), (200, 200))
+    pages = [Image.fromarray(rng.integers(0, 256, (*size, 3), np.uint8)) for size in sizes]
+    documents = pages if encoder.document_type == "pages" else TEXTS
+    return encoder.encode_queries(TEXTS) + encoder.encode_documents(documents)
+
+
+def operators(folder, graph):
+    return Counter(node.op_type for node in ir.load(folder / f"{graph}.onnx").graph)
+
+
+def largest_difference(one, other):
+    return max(float(np.abs(a - b).max()) for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_repeated_layers_are_those_of_a_whole_trace(
+    family, checkpoint_folders, exported, tmp_path, monkeypatch
+):
+    @contextmanager
+    def whole(model):
+        yield []
+
+    monkeypatch.setattr(tracing, "single_layers", whole)
+    export(checkpoint_folders[family], tmp_path / "whole")
+    for graph in ("text", "image"):
+        if (exported[family] / f"{graph}.onnx").is_file():
+            assert operators(tmp_path / "whole", graph) == operators(exported[family], graph)
+    difference = largest_difference(embeddings(tmp_path / "whole"), embeddings(exported[family]))
+    assert difference == 0
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_both_operator_sets_give_the_same_embeddings(
+    family, checkpoint_folders, exported, tmp_path
+):
+    export(checkpoint_folders[family], tmp_path / "plain", opset=21)
+    plain = embeddings(tmp_path / "plain")
+    assert largest_difference(plain, embeddings(exported[family])) < 1e-6
+    model = ir.load(tmp_path / "plain/text.onnx")
+    assert dict(model.opset_imports) == {"": 21}
+    assert not {"Attention", "RMSNormalization", "RotaryEmbedding"} & set(
+        operators(tmp_path / "plain", "text")
+    )
+    found = operators(exported[family], "text")
+    assert found["Attention"] >= 2
+    assert found["Softmax"] == 0
+    if family != "colbert":
+        assert found["RotaryEmbedding"] == 2 * found["Attention"]
+        assert found["RMSNormalization"] == 2 * found["Attention"] + 1
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_no_weight_is_cast_moved_or_shifted_at_load(
+    family, precision, checkpoint_folders, exported, tmp_path
+):
+    folder = exported[family]
+    if precision == "fp16":
+        folder = tmp_path / "fp16"
+        export(checkpoint_folders[family], folder, precision=precision)
+    for file in folder.glob("*.onnx"):
+        for node in ir.load(file).graph:
+            given = [value for value in node.inputs if value is not None]
+            # A table of positions may be read in whole: that is one copy of its rows.
+            assert node.op_type == "Gather" or not all(v.is_initializer() for v in given), node
+
+
+def test_layers_that_differ_in_more_than_weights_stay_whole():
+    class Model(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.equal = torch.nn.ModuleList(torch.nn.LayerNorm(4) for _ in range(3))
+            self.unequal = torch.nn.ModuleList(torch.nn.LayerNorm(4, eps=e) for e in (1e-5, 1e-6))
+            self.single = torch.nn.ModuleList([torch.nn.LayerNorm(4)])
+
+    model = Model()
+    with single_layers(model) as stacks:
+        assert stacks == [Stack("equal", 3)]
+        assert [len(model.equal), len(model.unequal), len(model.single)] == [1, 2, 1]
+    assert len(model.equal) == 3
+    assert not model.equal[0]._forward_hooks
+
+
+def test_a_layer_that_is_read_from_outside_cannot_be_repeated():
+    hidden = ir.Value(name="x", shape=ir.Shape([2]), type=ir.TensorType(ir.DataType.FLOAT))
+    first = ir.node("LayerBoundary", [hidden], {"side": "input", "stack": "s"}, domain="colport")
+    inner = ir.node("Relu", first.outputs)
+    last = ir.node(
+        "LayerBoundary", inner.outputs, {"side": "output", "stack": "s"}, domain="colport"
+    )
+    spy = ir.node("Add", [inner.outputs[0], last.outputs[0]])
+    inner.outputs[0].name = "leaked"
+    graph = ir.Graph([hidden], spy.outputs, nodes=[first, inner, last, spy], opset_imports={"": 23})
+    with pytest.raises(ExportError, match="s: 'leaked' \\(Relu\\) of a layer is read outside"):
+        repeat_layers(ir.Model(graph, ir_version=10), [Stack("s", 2)])
+
+
+def value(name, shape, dtype=ir.DataType.FLOAT):
+    return ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(dtype))
+
+
+def constant(name, array):
+    tensor = ir.tensor(array, name=name)
+    return ir.Value(
+        name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor
+    )
+
+
+class Builder:
+    """Nodes one after the other, with the shapes that a trace knows."""
+
+    def __init__(self, *inputs):
+        self.inputs, self.nodes, self.constants = inputs, [], []
+
+    def constant(self, array):
+        self.constants.append(constant(f"c{len(self.constants)}", array))
+        return self.constants[-1]
+
+    def add(self, operator, inputs, shape, **attributes):
+        node = ir.node(operator, inputs, attributes)
+        node.outputs[0].shape = ir.Shape(shape)
+        node.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
+        node.outputs[0].name = f"v{len(self.nodes)}"
+        self.nodes.append(node)
+        return node.outputs[0]
+
+    def model(self):
+        graph = ir.Graph(
+            self.inputs,
+            [self.nodes[-1].outputs[0]],
+            nodes=self.nodes,
+            initializers=self.constants,
+            opset_imports={"": 23},
+            name="g",
+        )
+        return ir.Model(graph, ir_version=10)
+
+
+def run(model, **feeds):
+    data = ir.to_proto(model).SerializeToString()
+    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    return session.run(None, feeds)[0]
+
+
+def rotation(equal_halves):
+    """transformers' rotation of 2 heads of size 4 over 3 tokens."""
+    x, table = value("x", ["batch", 3, 8]), value("table", [1, 3, 2])
+    build = Builder(x, table)
+    other = table if equal_halves else build.add("Neg", [table], [1, 3, 2])
+    angles = build.add("Concat", [table, other], [1, 3, 4], axis=-1)
+    axis = build.constant(np.array([1], np.int64))
+    waves = []
+    for name in ("Cos", "Sin"):
+        wave = build.add(name, [angles], [1, 3, 4])
+        waves.append(build.add("Unsqueeze", [wave, axis], [1, 1, 3, 4]))
+    shape = build.constant(np.array([0, 0, 2, 4], np.int64))
+    heads = build.add("Reshape", [x, shape], ["batch", 3, 2, 4])
+    heads = build.add("Transpose", [heads], ["batch", 2, 3, 4], perm=[0, 2, 1, 3])
+    bounds = [build.constant(np.array([n], np.int64)) for n in (0, 2, 4, 3)]
+    halves = [
+        build.add("Slice", [heads, bounds[n], bounds[n + 1], bounds[3]], ["batch", 2, 3, 2])
+        for n in (0, 1)
+    ]
+    turned = build.add("Neg", [halves[1]], ["batch", 2, 3, 2])
+    turned = build.add("Concat", [turned, halves[0]], ["batch", 2, 3, 4], axis=-1)
+    straight = build.add("Mul", [heads, waves[0]], ["batch", 2, 3, 4])
+    turned = build.add("Mul", [turned, waves[1]], ["batch", 2, 3, 4])
+    build.add("Add", [straight, turned], ["batch", 2, 3, 4])
+    return build.model()
+
+
+@pytest.mark.parametrize("equal_halves", [True, False])
+def test_a_rotation_becomes_an_operator_only_where_both_halves_turn_alike(equal_halves):
+    rng = np.random.default_rng(0)
+    feeds = {
+        "x": rng.standard_normal((5, 3, 8), np.float32),
+        "table": rng.standard_normal((1, 3, 2), np.float32),
+    }
+    expected = run(rotation(equal_halves), **feeds)
+    model = rotation(equal_halves)
+    write_rotary_embedding(model.graph)
+    found = Counter(node.op_type for node in model.graph)
+    assert found["RotaryEmbedding"] == (1 if equal_halves else 0)
+    assert np.abs(run(model, **feeds) - expected).max() < 1e-6
+
+
+@pytest.mark.parametrize("exponent", [2, 3])
+def test_only_a_mean_of_squares_becomes_an_rms_normalisation(exponent):
+    build = Builder(value("x", [2, 5, 8]))
+    x = build.inputs[0]
+    number = [build.constant(np.array(n, np.float32)) for n in (exponent, 1e-5)]
+    last = build.constant(np.array([-1], np.int64))
+    weight = build.constant(np.arange(1, 9, dtype=np.float32))
+    square = build.add("Pow", [x, number[0]], [2, 5, 8])
+    mean = build.add("ReduceMean", [square, last], [2, 5, 1], keepdims=1)
+    shifted = build.add("Add", [mean, number[1]], [2, 5, 1])
+    root = build.add("Reciprocal", [build.add("Sqrt", [shifted], [2, 5, 1])], [2, 5, 1])
+    build.add("Mul", [weight, build.add("Mul", [x, root], [2, 5, 8])], [2, 5, 8])
+    model = build.model()
+    feeds = {"x": np.abs(np.random.default_rng(0).standard_normal((2, 5, 8), np.float32)) + 0.1}
+    expected = run(model, **feeds)
+    write_rms_normalisation(model.graph)
+    assert any(node.op_type == "RMSNormalization" for node in model.graph) == (exponent == 2)
+    assert np.abs(run(model, **feeds) - expected).max() < 1e-5
+
+
+def test_a_residual_sum_is_kept_apart_unless_it_is_read_twice():
+    def model(read_twice):
+        build = Builder(value("x", [2, 5, 8]), value("y", [2, 5, 8]))
+        weight = build.constant(np.ones(8, np.float32))
+        total = build.add("Add", list(build.inputs), [2, 5, 8])
+        normal = build.add("LayerNormalization", [total, weight], [2, 5, 8], axis=-1)
+        if read_twice:
+            build.add("Add", [total, normal], [2, 5, 8])
+        return build.model()
+
+    for read_twice, operator in ((False, "Sum"), (True, "Add")):
+        changed = model(read_twice)
+        keep_residuals_apart(changed.graph)
+        assert changed.graph.node(0).op_type == operator
+
+
+def test_attention_with_shared_key_heads_is_the_same_in_both_forms():
+    def model(opset):
+        shapes = {"q": (2, 6, 7, 4), "k": (2, 2, 7, 4), "v": (2, 2, 7, 4), "b": (2, 1, 1, 7)}
+        inputs = [value(name, shape) for name, shape in shapes.items()]
+        node = ir.node("Attention", inputs, {"scale": 0.5}, domain="colport")
+        node.outputs[0].shape, node.outputs[0].type = inputs[0].shape, inputs[0].type
+        node.outputs[0].name = "out"
+        graph = ir.Graph(inputs, node.outputs, nodes=[node], opset_imports={"": opset}, name="g")
+        result = ir.Model(graph, ir_version=10)
+        write_operators(result, opset)
+        return result, {
+            n: np.random.default_rng(1).random(s, np.float32) for n, s in shapes.items()
+        }
+
+    results = []
+    for opset in (21, 23):
+        built, feeds = model(opset)
+        feeds["b"] = np.where(feeds["b"] > 0.5, 0, -1e9).astype(np.float32)
+        results.append(run(built, **feeds))
+    query, key, item = (torch.from_numpy(feeds[name]) for name in "qkv")
+    expected = torch.nn.functional.scaled_dot_product_attention(
+        query, key, item, torch.from_numpy(feeds["b"]), scale=0.5, enable_gqa=True
+    )
+    for result in results:
+        assert np.abs(result - expected.numpy()).max() < 1e-6
