@@ -14,9 +14,10 @@ def main(snakemake):
     with job(snakemake.log[0], snakemake.wildcards.model) as log:
         record = checkpoints.record(declaration, model["family"], snakemake.params.workspace)
         log.info("checkpoint %s", record["source"])
-        revision = declaration.get("revision")
-        if revision and not record["source"].endswith(f"@{revision}"):
-            log.warning("revision %r is not pinned; pin the commit above", revision)
+        for place in (declaration, declaration.get("base", {})):
+            revision = place.get("revision")
+            if revision and f"@{revision} " not in f"{record['source']} ":
+                log.warning("revision %r is not pinned; pin the commit above", revision)
         families.require(model["family"], Path(record["folder"]))
         write_json(Path(snakemake.output[0]), record)
 

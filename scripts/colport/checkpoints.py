@@ -1,23 +1,52 @@
 """Checkpoints: a Hub id, a local folder or a folder inside a package, resolved to one folder.
 
-An optional ``overlay`` folder adds or replaces files (a projection, a prompt configuration)
-without touching the checkpoint itself; ``sha256`` pins single files.
+An adapter is completed with its base, and an optional ``overlay`` folder adds or replaces files (a
+projection, a prompt configuration) without touching the checkpoint itself; ``sha256`` pins single
+files.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from yaml import YAMLError
 
 from colport.artifacts import atomic_folder, sha256_file
 from colport.errors import CheckpointError
 from colport.weights import read_header
 
-HUB_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.metadata")
-"""Files fetched from a Hub repository: configuration, tokenizer and safetensors weights."""
+HUB_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.metadata", "README.md")
+"""Files fetched from a Hub repository: configuration, tokenizer, safetensors weights, card."""
+
+_LICENSE_KEYS = ("license", "license_name", "license_link")
+
+ADAPTER_CONFIG = "adapter_config.json"
+"""Marks a folder with an adapter, as peft writes it."""
+
+_HUB_ID = re.compile(r"^[\w-][\w.-]*/[\w-][\w.-]*$")
+_MODEL_FILE = re.compile(r"^config\.json$|^model.*\.safetensors(\.index\.json)?$")
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """A folder whose files are part of a checkpoint.
+
+    Attributes:
+        folder: Where they lie.
+        source: One line that names it, empty for an overlay.
+        takes: Which files are taken, by name.
+    """
+
+    folder: Path
+    source: str
+    takes: Callable[[str], bool] = lambda name: True
 
 
 def resolve(declaration: Mapping[str, Any], workspace: Path | str) -> Path:
@@ -26,44 +55,51 @@ def resolve(declaration: Mapping[str, Any], workspace: Path | str) -> Path:
     Args:
         declaration: Exactly one of ``hub`` (with ``revision``, a commit, tag or branch), ``path``
             (a folder) and ``package`` (an importable package; ``folder`` inside it); optional
-            ``sha256`` (file to digest) and ``overlay`` (a folder).
-        workspace: Where the folder of an overlaid checkpoint is assembled from links.
+            ``base`` (``hub`` and ``revision``, or ``path``: what an adapter was trained on, by
+            default what ``adapter_config.json`` names), ``sha256`` (file to digest) and
+            ``overlay`` (a folder).
+        workspace: Where the folder of an adapter or an overlaid checkpoint is assembled from links.
 
     Raises:
-        CheckpointError: The folder, package, revision or a file is not there, or a digest differs.
+        CheckpointError: The folder, package, revision, base or a file is not there, or a digest
+            differs.
     """
-    return _finished(_base_folder(declaration), declaration, Path(workspace))
+    return _assembled(_layers(declaration), declaration, Path(workspace))
 
 
 def record(declaration: Mapping[str, Any], family: str, workspace: Path | str) -> dict[str, Any]:
     """Resolve a checkpoint and say what it is: ``folder``, ``family``, ``source``, ``weights``.
 
-    ``weights`` holds the SHA-256 of every safetensors file, so that another checkpoint under the
-    same name reruns what depends on it.
+    ``source`` names the commit that a Hub id stands for, and an adapter's base. ``weights`` holds
+    the SHA-256 of every safetensors file, an adapter's base's included, so that another checkpoint
+    under the same name reruns what depends on it.
 
     Raises:
         CheckpointError: See :func:`resolve`; or a safetensors header does not fit its file.
     """
-    base = _base_folder(declaration)
-    folder = _finished(base, declaration, Path(workspace))
+    layers = _layers(declaration)
+    folder = _assembled(layers, declaration, Path(workspace))
     files = sorted(folder.rglob("*.safetensors"))
     for file in files:
         read_header(file)
     return {
         "folder": str(folder),
         "family": family,
-        "source": describe(declaration, base),
+        "source": " on ".join(layer.source for layer in reversed(layers) if layer.source),
         "weights": {str(file.relative_to(folder)): sha256_file(file) for file in files},
     }
 
 
-def describe(declaration: Mapping[str, Any], base: Path) -> str:
-    """One line that names the source of a checkpoint; for the Hub with the commit it came from."""
-    if "hub" in declaration:
-        return f"{declaration['hub']}@{base.name}"
-    if "package" in declaration:
-        return f"package {declaration['package']}, folder {declaration.get('folder', '.')}"
-    return str(declaration["path"])
+def license_of(folder: Path | str) -> dict[str, Any]:
+    """``license`` with the licence that a checkpoint's model card states, else nothing."""
+    from huggingface_hub.repocard import metadata_load
+
+    try:
+        metadata = metadata_load(str(Path(folder) / "README.md")) or {}
+    except (OSError, ValueError, YAMLError):  # no card, or one that is not the Hub's
+        return {}
+    stated = {key: metadata[key] for key in _LICENSE_KEYS if metadata.get(key)}
+    return {"license": stated} if stated else {}
 
 
 def read_config(folder: Path | str, name: str = "config.json") -> dict[str, Any]:
@@ -84,23 +120,73 @@ def read_config(folder: Path | str, name: str = "config.json") -> dict[str, Any]
     return config
 
 
-def _finished(base: Path, declaration: Mapping[str, Any], workspace: Path) -> Path:
-    """The base folder with its overlay, its digests checked."""
-    overlay = declaration.get("overlay")
-    folder = _lay_over(base, Path(overlay), workspace) if overlay else base
-    _check_digests(folder, declaration.get("sha256", {}))
-    return folder
+def _layers(declaration: Mapping[str, Any]) -> list[_Layer]:
+    """The folders of a checkpoint, the lowest first."""
+    checkpoint = _located(declaration)
+    layers = [*_base(checkpoint, declaration.get("base")), checkpoint]
+    if overlay := declaration.get("overlay"):
+        if not Path(overlay).is_dir():
+            raise CheckpointError(f"checkpoint overlay {overlay!r}: there is no such folder.")
+        layers.append(_Layer(Path(overlay), ""))
+    return layers
 
 
-def _base_folder(declaration: Mapping[str, Any]) -> Path:
+def _located(declaration: Mapping[str, Any]) -> _Layer:
     if "hub" in declaration:
-        return _from_hub(declaration["hub"], declaration["revision"])
+        folder = _from_hub(declaration["hub"], declaration["revision"])
+        return _Layer(folder, f"{declaration['hub']}@{folder.name}")
     if "package" in declaration:
-        return _from_package(declaration["package"], declaration.get("folder", "."))
+        package, inside = declaration["package"], declaration.get("folder", ".")
+        return _Layer(_from_package(package, inside), f"package {package}, folder {inside}")
     folder = Path(declaration["path"]).expanduser()
     if not folder.is_dir():
         raise CheckpointError(f"checkpoint path {str(folder)!r}: there is no such folder.")
-    return folder.resolve()
+    return _Layer(folder.resolve(), str(declaration["path"]))
+
+
+def _base(checkpoint: _Layer, declared: Mapping[str, Any] | None) -> list[_Layer]:
+    """What an adapter needs to be a checkpoint; nothing for any other folder."""
+    if not _is_bare_adapter(checkpoint.folder):
+        if declared:
+            raise CheckpointError(
+                f"checkpoint {checkpoint.source}: base goes with adapters only; this one has "
+                f"weights of its own or no {ADAPTER_CONFIG}."
+            )
+        return []
+    base = _located(declared or _named_base(checkpoint.folder))
+    if _is_bare_adapter(base.folder):
+        raise CheckpointError(f"checkpoint base {base.source}: is an adapter itself.")
+    # A tokenizer and a processor come from one place, else their files would mix.
+    complete = any((checkpoint.folder / name).is_file() for name in _TOKENIZER_FILES)
+    takes = _MODEL_FILE.match if complete else base.takes
+    return [_Layer(base.folder, base.source, lambda name: bool(takes(name)))]
+
+
+def _is_bare_adapter(folder: Path) -> bool:
+    weights = ("model.safetensors", "model.safetensors.index.json")
+    return (folder / ADAPTER_CONFIG).is_file() and not any((folder / n).exists() for n in weights)
+
+
+def _named_base(adapter: Path) -> dict[str, Any]:
+    """Where ``adapter_config.json`` says that the base is: a local folder before a Hub id."""
+    config = read_config(adapter, ADAPTER_CONFIG)
+    name = str(config.get("base_model_name_or_path") or "")
+    for folder in (adapter / name, Path(name).expanduser()):
+        if name and folder.is_dir():
+            return {"path": str(folder)}
+    if not _HUB_ID.match(name):
+        raise CheckpointError(
+            f"{adapter / ADAPTER_CONFIG}: base_model_name_or_path is {name!r}, which is no folder "
+            "here and no Hub id; say where the base is."
+        )
+    return {"hub": name, "revision": config.get("revision") or "main"}
+
+
+def _assembled(layers: Sequence[_Layer], declaration: Mapping[str, Any], workspace: Path) -> Path:
+    """One folder of all layers, its digests checked."""
+    folder = layers[0].folder if len(layers) == 1 else _lay_over(layers, workspace)
+    _check_digests(folder, declaration.get("sha256", {}))
+    return folder
 
 
 def _from_package(package: str, folder: str) -> Path:
@@ -131,13 +217,13 @@ def _from_hub(repository: str, revision: str) -> Path:
         raise CheckpointError(f"checkpoint {repository}@{revision}: {reason}") from error
 
 
-def _lay_over(base: Path, overlay: Path, workspace: Path) -> Path:
-    if not overlay.is_dir():
-        raise CheckpointError(f"checkpoint overlay {str(overlay)!r}: there is no such folder.")
+def _lay_over(layers: Sequence[_Layer], workspace: Path) -> Path:
     with atomic_folder(workspace) as folder:
-        for layer in (base, overlay):
-            for file in sorted(path for path in layer.rglob("*") if path.is_file()):
-                link = folder / file.relative_to(layer)
+        for layer in layers:
+            for file in sorted(path for path in layer.folder.rglob("*") if path.is_file()):
+                if not layer.takes(file.name):
+                    continue
+                link = folder / file.relative_to(layer.folder)
                 link.parent.mkdir(parents=True, exist_ok=True)
                 link.unlink(missing_ok=True)
                 link.symlink_to(file.resolve())

@@ -114,6 +114,9 @@ def _cross_check(config: Mapping[str, Any]) -> None:
             _known(f"run.{kind}[{index}]", name, config[kind])
     for name, model in config["models"].items():
         _check_source(f"models.{name}.checkpoint", model["checkpoint"], ("hub", "path", "package"))
+        if "base" in model["checkpoint"]:
+            base = model["checkpoint"]["base"]
+            _check_source(f"models.{name}.checkpoint.base", base, ("hub", "path"))
         if "folder" in model["checkpoint"] and "package" not in model["checkpoint"]:
             raise ConfigError(f"models.{name}.checkpoint.folder: goes with package only.")
         for index, dataset in enumerate(model["datasets"]):

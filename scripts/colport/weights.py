@@ -13,7 +13,7 @@ import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import ml_dtypes
 import numpy as np
@@ -36,6 +36,32 @@ DTYPES: Mapping[str, np.dtype] = {
 
 _MAX_HEADER = 100 * 2**20  # the limit of the safetensors reference implementation
 _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "model.bin")
+
+
+class StoredTensor(Protocol):
+    """A tensor that is read when it is needed, whole or in blocks of rows.
+
+    Attributes:
+        file: Where it comes from, for messages.
+        key: Its name there.
+        dtype: Element type of what is read.
+        shape: Its shape.
+        nbytes: Size of what is read, in bytes.
+    """
+
+    file: Path
+    key: str
+    dtype: np.dtype
+    shape: tuple[int, ...]
+    nbytes: int
+
+    def read(self) -> np.ndarray:
+        """Read the tensor into memory."""
+        ...
+
+    def read_rows(self, start: int, stop: int) -> np.ndarray:
+        """Read rows of the first axis."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -123,11 +149,12 @@ def _read_folder(folder: Path) -> dict[str, TensorEntry]:
 def _read_shards(folder: Path, index: Path) -> dict[str, TensorEntry]:
     try:
         weight_map: dict[str, str] = json.loads(index.read_text())["weight_map"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        shards = {name: Path(name) for name in sorted(set(weight_map.values()))}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{index}: is not a safetensors index ({error}).") from error
     entries: dict[str, TensorEntry] = {}
-    for name in sorted(set(weight_map.values())):
-        if Path(name).name != name:
+    for name, path in shards.items():
+        if path.name != name:
             raise CheckpointError(f"{index}: shard {name!r} lies outside the checkpoint folder.")
         entries.update(read_header(folder / name))
     absent = sorted(set(weight_map) - set(entries))

@@ -91,7 +91,8 @@ class Plan:
 
     def local_files(self, declaration: Mapping[str, Any]) -> list[str]:
         """Files of a checkpoint's or dataset's local folders, so that a change reruns."""
-        folders = [declaration[key] for key in ("path", "overlay") if key in declaration]
+        places = [declaration, declaration.get("base", {})]
+        folders = [place[key] for place in places for key in ("path", "overlay") if key in place]
         return [
             str(file)
             for folder in folders

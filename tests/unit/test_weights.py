@@ -28,6 +28,22 @@ def test_tensors_are_read_in_their_stored_dtype(tmp_path):
     np.testing.assert_array_equal(index["half"].read().astype(float), [[1.5, -2.0], [0.25, 3.0]])
     np.testing.assert_array_equal(index["full"].read(), [[0, 1, 2], [3, 4, 5]])
     assert index["scalar"].read().shape == ()
+    np.testing.assert_array_equal(index["full"].read_rows(1, 2), [[3, 4, 5]])
+    assert index["full"].read_rows(1, 1).shape == (0, 3)
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt"])
+def test_pickled_weights_are_refused(name, tmp_path):
+    (tmp_path / name).write_bytes(b"\x80\x04N.")
+    with pytest.raises(CheckpointError, match=f"{name}: pickled weights are not read; convert"):
+        TensorIndex(tmp_path)
+
+
+def test_an_index_without_a_weight_map_is_refused(tmp_path):
+    for content in ("{}", "[]", '{"weight_map": {"a": 3}}', '{"weight_map": []}', "no JSON"):
+        (tmp_path / "model.safetensors.index.json").write_text(content)
+        with pytest.raises(CheckpointError, match=r"index\.json: is not a safetensors index"):
+            TensorIndex(tmp_path)
 
 
 def sharded(folder, weight_map):

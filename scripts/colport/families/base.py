@@ -18,7 +18,7 @@ from PIL import Image
 if TYPE_CHECKING:
     import torch
 
-    from colport.weights import TensorEntry
+    from colport.weights import StoredTensor
 
 DocumentType = Literal["pages", "passages"]
 Document = Image.Image | str
@@ -79,7 +79,7 @@ class Skeleton:
 
     model: torch.nn.Module
     constants: Mapping[str, torch.Tensor]
-    sources: Mapping[str, TensorEntry]
+    sources: Mapping[str, StoredTensor]
     graphs: tuple[GraphDefinition, ...]
     dim: int
 

@@ -1,7 +1,7 @@
 """ColBERT: a text encoder with a projection (Khattab and Zaharia 2020, arXiv:2004.12832).
 
-Every layout that sentence-transformers' ``MultiVectorEncoder`` reads: its own, PyLate's and
-Stanford's. Its modules are traced as they stand, or the export refuses.
+Checkpoints of PyLate, of Stanford's ColBERT and of sentence-transformers. Their modules are traced
+as they stand, or the export refuses.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from colport.checkpoints import read_config
-from colport.errors import CheckpointError, UnsupportedError
-from colport.families import functional
+from colport.families import colbert_checkpoint, colbert_tokens, functional
 from colport.families.base import (
     Batch,
     Document,
@@ -31,14 +30,13 @@ from colport.families.tokens import TokenBatch, Tokens, save_backend
 if TYPE_CHECKING:
     import torch
 
-    from colport.weights import TensorEntry
-
+_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 _TOKENS = {0: "batch", 1: "tokens"}
-_NO_LIMIT = 10**6  # transformers marks "no limit" with a huge model_max_length
+Expansion = Mapping[str, Any]
 
 
 class ColBERT(Family):
-    """Text checkpoints that ``MultiVectorEncoder`` loads with a projection of their own."""
+    """Text checkpoints with a projection of their own."""
 
     name = "colbert"
     document_type = "passages"
@@ -48,132 +46,129 @@ class ColBERT(Family):
         config = read_config(folder)
         if config.get("model_type") in {"colpali", "colqwen2"} or "vlm_config" in config:
             return False
-        return any((folder / name).exists() for name in ("modules.json", "artifact.metadata"))
+        return colbert_checkpoint.is_checkpoint(folder)
 
     def skeleton(self, folder: Path, precision: str) -> Skeleton:
         """See :meth:`Family.skeleton`."""
+        import torch
+
+        from colport.families.colbert_attention import give_zeros
         from colport.families.skeletons import build_on_meta, map_tensors
         from colport.weights import TensorIndex
 
-        encoder = _load(folder, "meta")
-        backbone = encoder[0].auto_model
-        model, constants = build_on_meta(type(backbone), backbone.config, precision)
+        checkpoint = colbert_checkpoint.read(folder)
+        layers, head_sources = colbert_checkpoint.head(checkpoint, precision)
+        encoder = colbert_checkpoint.load(checkpoint, "meta")
+        settings = colbert_tokens.processing(checkpoint, encoder)
+        loaded = encoder[0].auto_model
+        backbone, constants = build_on_meta(type(loaded), loaded.config, precision)
+        if settings["expansion"] and not settings["expansion"]["attend"]:
+            give_zeros(backbone)
         sources = map_tensors(
-            model,
-            TensorIndex(folder),
+            backbone,
+            TensorIndex(checkpoint.backbone),
             optional=(r"(^|\.)pooler\.",),
-            ignored=(r"^linear\.weight$", r"^(cls|lm_head|decoder|head)\."),
+            ignored=checkpoint.other_weights,
             prefix="backbone.",
             source=str(folder),
         )
-        chain, head_sources = _chain(model, encoder, folder, precision)
-        sources |= head_sources
-        constants = {f"backbone.{name}": value for name, value in constants.items()}
-        takes_types = "token_type_ids" in encoder.tokenizer.model_input_names
-        names = ["input_ids", "attention_mask", *(["token_type_ids"] if takes_types else [])]
+        sources |= {f"head.{name}": entry for name, entry in head_sources.items()}
+        model = torch.nn.ModuleDict({"backbone": backbone, "head": layers}).eval()
+        names = _INPUTS if settings["token_type_ids"] else _INPUTS[:2]
         inputs = tuple(GraphInput(name, "int64", (2, 20), _TOKENS) for name in names)
-        graphs = (GraphDefinition("text", inputs, _embed),)
-        return Skeleton(chain, constants, sources, graphs, encoder.get_embedding_dimension())
+        return Skeleton(
+            model,
+            {f"backbone.{name}": value for name, value in constants.items()},
+            sources,
+            (GraphDefinition("text", inputs, _embed),),
+            encoder.get_embedding_dimension(),
+        )
 
     def processing(self, folder: Path) -> Processing:
         """See :meth:`Family.processing`."""
-        encoder = _load(folder, "meta")
-        transformer, tokenizer = encoder[0], encoder.tokenizer
-        limit = transformer.max_seq_length
-        limit = limit if limit and limit < _NO_LIMIT else None
-        mask = _scoring_mask(encoder)
-        skip = mask._skiplist_ids
-        settings = {
-            "prompts": {
-                "query": encoder.prompts.get("query") or "",
-                "document": encoder.prompts.get("document") or "",
-            },
-            "max_length": {
-                "query": transformer.query_length or limit,
-                "document": transformer.document_length or limit,
-            },
-            "expansion": _expansion(transformer, tokenizer),
-            "skiplist": [] if skip is None else [int(token) for token in skip],
-            "skiplist_kinds": list(mask.skiplist_tasks),
-            "token_type_ids": "token_type_ids" in tokenizer.model_input_names,
-            "pad_id": tokenizer.pad_token_id,
-            "padding_side": tokenizer.padding_side,
-        }
-        return Processing(settings, save_backend(tokenizer))
+        checkpoint = colbert_checkpoint.read(folder)
+        encoder = colbert_checkpoint.load(checkpoint, "meta")
+        settings = colbert_tokens.processing(checkpoint, encoder)
+        return Processing(settings, save_backend(colbert_tokens.tokenizer_of(checkpoint, encoder)))
 
     def runtime(self, settings: Mapping[str, Any], folder: Path) -> Runtime:
         """See :meth:`Family.runtime`."""
         return _Runtime(settings, folder)
 
     def reference(self, folder: Path, device: str) -> Embedder:
-        """``MultiVectorEncoder`` with its own ``encode_query`` and ``encode_document``, in fp32."""
-        return _Reference(_load(folder, device))
+        """``MultiVectorEncoder`` in fp32, behind the tokenization of the checkpoint's library."""
+        from colport.families.colbert_reference import MarkedReference, Reference
 
-
-class _Reference:
-    def __init__(self, encoder: Any) -> None:
-        self._encoder = encoder
-
-    def encode_queries(self, queries: Sequence[str], batch_size: int = 8) -> list[np.ndarray]:
-        """Token embeddings of each query, ``float32 [tokens, dim]``."""
-        return self._encoder.encode_query(
-            list(queries), batch_size=batch_size, convert_to_numpy=True, show_progress_bar=False
-        )
-
-    def encode_documents(
-        self, documents: Sequence[Document], batch_size: int = 8
-    ) -> list[np.ndarray]:
-        """Token embeddings of each passage, ``float32 [tokens, dim]``."""
-        return self._encoder.encode_document(
-            list(documents), batch_size=batch_size, convert_to_numpy=True, show_progress_bar=False
-        )
+        checkpoint = colbert_checkpoint.read(folder)
+        self.skeleton(folder, "fp32")  # refuses weights that transformers would make up
+        encoder = colbert_checkpoint.load(checkpoint, device)
+        if checkpoint.library == "sentence-transformers":
+            return Reference(encoder)
+        settings = colbert_tokens.processing(checkpoint, encoder)
+        return MarkedReference(encoder, colbert_tokens.tokenizer_of(checkpoint, encoder), settings)
 
 
 class _Runtime(Runtime):
     def __init__(self, settings: Mapping[str, Any], folder: Path) -> None:
         self._settings = settings
         self._tokens = Tokens(
-            folder / "tokenizer.json", settings["pad_id"], settings["padding_side"]
+            folder / "tokenizer.json",
+            settings["pad_id"],
+            settings["padding_side"],
+            settings["truncation_side"],
         )
 
     def query_batch(self, queries: Sequence[str]) -> Batch:
         """See :meth:`Runtime.query_batch`."""
-        expansion = self._settings["expansion"]
-        if expansion is None:
-            return self._text_batch(queries, "query", self._settings["max_length"]["query"])
-        limit = self._settings["max_length"]["query"]
-        if expansion["strategy"] == "fixed":
-            limit = expansion["length"]
-        elif limit is not None:
-            limit = max(limit, expansion["length"])
-        return self._text_batch(queries, "query", limit, expansion)
+        return self._batch(queries, "query", self._settings["expansion"])
 
     def document_batch(self, documents: Sequence[Document]) -> Batch:
         """See :meth:`Runtime.document_batch`."""
-        return self._text_batch(documents, "document", self._settings["max_length"]["document"])
+        return self._batch(documents, "document", None)
 
-    def _text_batch(
-        self,
-        texts: Sequence[Any],
-        kind: str,
-        limit: int | None,
-        expansion: Mapping[str, Any] | None = None,
-    ) -> Batch:
-        prompt = self._settings["prompts"][kind]
-        rows = self._tokens.encode([prompt + text for text in texts], limit)
-        tokens = self._tokens.pad(rows, expansion["length"] if expansion else None)
-        keep = tokens.mask.astype(bool)
+    def _batch(self, texts: Sequence[Any], kind: str, expansion: Expansion | None) -> Batch:
+        marker = self._settings["markers"][kind]
+        room = 0 if marker is None else 1
+        limit = _limit(self._settings["max_length"][kind], expansion)
+        rows = self._tokens.encode(
+            [self._clean(text, kind) for text in texts], None if limit is None else limit - room
+        )
+        batch = self._tokens.pad(rows, expansion["length"] - room if expansion else None)
+        if marker is not None:
+            batch = TokenBatch(_behind_first(batch.ids, marker), _behind_first(batch.mask, 1))
+        keep = batch.mask.astype(bool)
         if expansion:
-            tokens, keep = _expand(tokens, expansion)
+            batch, keep = _expand(batch, expansion)
         if kind in self._settings["skiplist_kinds"]:
-            keep = keep & ~np.isin(tokens.ids, self._settings["skiplist"])
-        feeds = {"input_ids": tokens.ids, "attention_mask": tokens.mask}
+            keep = keep & ~np.isin(batch.ids, self._settings["skiplist"])
+        feeds = {"input_ids": batch.ids, "attention_mask": batch.mask}
         if self._settings["token_type_ids"]:
-            feeds["token_type_ids"] = np.zeros_like(tokens.ids)
+            feeds["token_type_ids"] = np.zeros_like(batch.ids)
         return Batch("text", feeds, keep)
 
+    def _clean(self, text: str, kind: str) -> str:
+        text = self._settings["prompts"][kind] + text
+        if self._settings["strip"]:
+            text = text.strip()
+        return text.lower() if self._settings["lowercase"] else text
 
-def _expand(tokens: TokenBatch, expansion: Mapping[str, Any]) -> tuple[TokenBatch, np.ndarray]:
+
+def _limit(limit: int | None, expansion: Expansion | None) -> int | None:
+    """Tokens that a text may have: an expansion of fixed length is that, any other a minimum."""
+    if expansion is None:
+        return limit
+    if expansion["strategy"] == "fixed":
+        return expansion["length"]
+    return None if limit is None else max(limit, expansion["length"])
+
+
+def _behind_first(rows: np.ndarray, value: int) -> np.ndarray:
+    """``[batch, tokens]`` with one more column: where PyLate and Stanford put their markers."""
+    column = np.full((len(rows), 1), value, rows.dtype)
+    return np.concatenate([rows[:, :1], column, rows[:, 1:]], axis=1)
+
+
+def _expand(tokens: TokenBatch, expansion: Expansion) -> tuple[TokenBatch, np.ndarray]:
     """Fill the padding up to the expansion length with the expansion token; it is scored."""
     width = np.arange(tokens.ids.shape[1]) < expansion["length"]
     added = (tokens.mask == 0) & width
@@ -182,125 +177,10 @@ def _expand(tokens: TokenBatch, expansion: Mapping[str, Any]) -> tuple[TokenBatc
     return TokenBatch(ids, mask), tokens.mask.astype(bool) | added
 
 
-def _load(folder: Path, device: str) -> Any:
-    """The checkpoint in sentence-transformers on a torch device; on ``meta`` without weights."""
-    import torch
-    from sentence_transformers import MultiVectorEncoder
-
-    on_meta = device == "meta"
-    arguments = {"dtype": torch.float32, "use_safetensors": True}
-    if on_meta:
-        arguments["device_map"] = "meta"
-    try:
-        return MultiVectorEncoder(
-            str(folder), device=None if on_meta else device, model_kwargs=arguments
-        )
-    except (OSError, ValueError, KeyError) as error:
-        raise CheckpointError(
-            f"{folder}: sentence-transformers cannot read it ({str(error).splitlines()[0]})."
-        ) from error
-
-
-def _expansion(transformer: Any, tokenizer: Any) -> dict[str, Any] | None:
-    """The query expansion with its token resolved: named, else the mask, else end of sequence."""
-    expansion = transformer.query_expansion
-    if expansion is None:
-        return None
-    token = expansion["token"] or tokenizer.mask_token or tokenizer.eos_token
-    return {
-        "strategy": expansion["strategy"],
-        "length": expansion["length"],
-        "attend": expansion["attend"],
-        "token_id": tokenizer.convert_tokens_to_ids(token),
-    }
-
-
-def _scoring_mask(encoder: Any) -> Any:
-    from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
-
-    masks = [module for module in encoder if isinstance(module, MultiVectorMask)]
-    if len(masks) != 1:
-        raise UnsupportedError(f"checkpoint has {len(masks)} MultiVectorMask modules, expected 1.")
-    if masks[0].keep_only_token_ids:
-        raise UnsupportedError("MultiVectorMask.keep_only_token_ids is not exported.")
-    return masks[0]
-
-
-def _chain(
-    backbone: Any, encoder: Any, folder: Path, precision: str
-) -> tuple[torch.nn.Module, dict[str, TensorEntry]]:
-    """Backbone and projection layers as one module on meta, and where the layers' weights lie.
-
-    Raises:
-        UnsupportedError: A module that would not be in the graph.
-        CheckpointError: A layer's weights are missing, unexpected or of another shape.
-    """
-    import torch
-    from sentence_transformers.base.modules import Dense, Normalize
-    from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
-
-    from colport.families.skeletons import torch_dtype
-
-    layers, sources = [], {}
-    for position, module in enumerate(list(encoder)[1:], start=1):
-        if isinstance(module, MultiVectorMask | Normalize):
-            continue  # the runtime masks, and every graph ends in a normalisation
-        if not isinstance(module, Dense) or module.module_input_name != "token_embeddings":
-            raise UnsupportedError(
-                f"modules.json: module {position} is {type(module).__name__}; "
-                "allowed are Dense on token embeddings, Normalize and MultiVectorMask."
-            )
-        sources |= _layer_sources(module, folder, position, f"head.{len(layers)}.")
-        layers.append(module.to(device="meta", dtype=torch_dtype(precision)))
-    if not any(isinstance(module, Normalize) for module in encoder):
-        raise UnsupportedError("modules.json: has no Normalize; embeddings are not unit length.")
-    chain = torch.nn.Module()
-    chain.backbone = backbone
-    chain.head = torch.nn.ModuleList(layers)
-    return chain.eval(), sources
-
-
-def _layer_sources(module: Any, folder: Path, position: int, prefix: str) -> dict[str, TensorEntry]:
-    """A projection's tensors: in its own folder, or beside the backbone's (Stanford)."""
-    from colport.families.skeletons import check_shape
-    from colport.weights import TensorIndex
-
-    if (folder / "modules.json").is_file():
-        own = folder / read_modules(folder)[position]["path"]
-        tensors = TensorIndex(own)
-    else:
-        tensors = {k: v for k, v in TensorIndex(folder).items() if k.startswith("linear.")}
-    parameters = module.state_dict()
-    if set(parameters) != set(tensors):
-        raise CheckpointError(
-            f"{folder}: projection {position} has weights {sorted(tensors)}, "
-            f"needs {sorted(parameters)}."
-        )
-    for name, entry in tensors.items():
-        check_shape(prefix + name, entry, tuple(parameters[name].shape))
-    return {prefix + name: entry for name, entry in tensors.items()}
-
-
-def read_modules(folder: Path) -> list[dict[str, Any]]:
-    """The modules of a sentence-transformers checkpoint, in order.
-
-    Raises:
-        CheckpointError: ``modules.json`` is not a list of modules.
-    """
-    import json
-
-    try:
-        modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
-        return sorted(modules, key=lambda module: module["idx"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{folder / 'modules.json'}: cannot be read ({error}).") from error
-
-
 def _embed(model: Any, *inputs: torch.Tensor) -> torch.Tensor:
-    names = ("input_ids", "attention_mask", "token_type_ids")
-    feeds = dict(zip(names, inputs, strict=False))
-    features = {"token_embeddings": model.backbone(**feeds).last_hidden_state}
-    for layer in model.head:
+    feeds = dict(zip(_INPUTS, inputs, strict=False))
+    features = {"token_embeddings": model["backbone"](**feeds).last_hidden_state}
+    for layer in model["head"]:
         features = layer(features)
     # Expansion tokens are scored although unattended: the runtime chooses, nothing is zeroed.
     every = feeds["input_ids"].new_ones(feeds["input_ids"].shape)

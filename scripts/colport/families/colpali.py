@@ -12,105 +12,88 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from colport.checkpoints import read_config
+from colport.errors import UnsupportedError
 from colport.families import functional
-from colport.families.base import (
-    Batch,
-    Document,
-    Embedder,
-    Family,
-    GraphDefinition,
-    GraphInput,
-    Processing,
-    Runtime,
-    Skeleton,
-)
+from colport.families.base import Batch, Document, GraphInput, Runtime
 from colport.families.images import normalise, resize_bicubic, rgb_array
-from colport.families.pages import PageRuntime
-from colport.families.tokens import save_backend
+from colport.families.layouts import Layout, engine_layout, transformers_layout
+from colport.families.pages import PageFamily, PageRuntime, query_template
 
 if TYPE_CHECKING:
     import torch
 
-_TOKENS = {0: "batch", 1: "tokens"}
 
-
-class ColPali(Family):
-    """``ColPaliForRetrieval`` checkpoints of transformers."""
+class ColPali(PageFamily):
+    """``ColPaliForRetrieval`` of transformers, ``ColPali`` of colpali-engine."""
 
     name = "colpali"
-    document_type = "pages"
+    layouts = (
+        transformers_layout("ColPali", "paligemma"),
+        engine_layout("ColPali", "paligemma", "model.model"),
+    )
 
-    def accepts(self, folder: Path) -> bool:
-        """Whether ``config.json`` says ``model_type: colpali``."""
-        return read_config(folder).get("model_type") == "colpali"
+    def prepare(self, backbone: Any) -> None:
+        """See :meth:`PageFamily.prepare`."""
+        text = backbone.config.text_config
+        if "sliding_attention" in (getattr(text, "layer_types", None) or ()):
+            raise UnsupportedError("text_config: sliding-window layers are not exported yet.")
+        if not text.use_bidirectional_attention:
+            raise UnsupportedError("text_config: causal layers are not exported yet.")
 
-    def skeleton(self, folder: Path, precision: str) -> Skeleton:
-        """See :meth:`Family.skeleton`."""
-        from transformers import ColPaliConfig, ColPaliForRetrieval
-
-        from colport.families.skeletons import build_on_meta, map_tensors
-        from colport.weights import TensorIndex
-
-        config = ColPaliConfig.from_pretrained(folder)
-        model, constants = build_on_meta(ColPaliForRetrieval, config, precision)
-        sources = map_tensors(
-            model, TensorIndex(folder), ignored=(r"(^|\.)lm_head\.weight$",), source=str(folder)
-        )
-        vision = config.vlm_config.vision_config
-        prompt = (vision.image_size // vision.patch_size) ** 2 + 6
-        text_inputs = (
-            GraphInput("input_ids", "int64", (2, 20), _TOKENS),
-            GraphInput("attention_mask", "int64", (2, 20), _TOKENS),
-        )
+    def page_inputs(self, layout: Layout, config: Any) -> tuple[GraphInput, ...]:
+        """See :meth:`PageFamily.page_inputs`."""
+        vision = config.vision_config
         pixels = (2, vision.num_channels, vision.image_size, vision.image_size)
-        image_inputs = (
-            GraphInput("input_ids", "int64", (2, prompt), _TOKENS),
-            GraphInput("attention_mask", "int64", (2, prompt), _TOKENS),
-            GraphInput("pixel_values", "float32", pixels, {0: "batch"}),
-        )
-        graphs = (
-            GraphDefinition("text", text_inputs, _embed_text),
-            GraphDefinition("image", image_inputs, _embed_image),
-        )
-        return Skeleton(model, constants, sources, graphs, config.embedding_dim)
+        return (GraphInput("pixel_values", "float32", pixels, {0: "batch"}),)
 
-    def processing(self, folder: Path) -> Processing:
-        """See :meth:`Family.processing`."""
-        from transformers import ColPaliProcessor
+    def embed_words(self, backbone: Any, input_ids: torch.Tensor) -> torch.Tensor:
+        """Word embeddings; an image token beyond the vocabulary reads row 0, as in PaliGemma."""
+        import torch
 
-        processor = ColPaliProcessor.from_pretrained(folder)
-        tokenizer, images = processor.tokenizer, processor.image_processor
-        suffix = processor.query_augmentation_token * 10
-        image_tokens = processor.image_token * processor.image_seq_length
-        settings = {
-            "query_template": f"{tokenizer.bos_token}{processor.query_prefix}{{text}}{suffix}\n",
-            "document_prompt": (
-                f"{image_tokens}{tokenizer.bos_token}{processor.visual_prompt_prefix}\n"
-            ),
-            "pad_id": tokenizer.pad_token_id,
-            "padding_side": tokenizer.padding_side,
-            "image": {
-                "height": images.size["height"],
-                "width": images.size["width"],
-                "scale": images.rescale_factor,
-                "mean": list(images.image_mean),
-                "std": list(images.image_std),
-            },
+        image_token = backbone.config.image_token_id
+        if image_token >= backbone.vocab_size:
+            input_ids = torch.where(input_ids == image_token, 0, input_ids)
+        return backbone.get_input_embeddings()(input_ids)
+
+    def embed_pages(self, backbone: Any, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """See :meth:`PageFamily.embed_pages`."""
+        pixels = inputs["pixel_values"].to(backbone.dtype)
+        return backbone.get_image_features(pixels).pooler_output.flatten(0, 1)
+
+    def hidden_states(
+        self,
+        backbone: Any,
+        words: torch.Tensor,
+        attention_mask: torch.Tensor,
+        inputs: Mapping[str, torch.Tensor],
+    ) -> torch.Tensor:
+        """See :meth:`PageFamily.hidden_states`."""
+        import torch
+
+        return backbone.language_model(
+            inputs_embeds=words,
+            attention_mask=functional.attention_bias(attention_mask, words.dtype, causal=False),
+            position_ids=torch.arange(words.shape[1], device=words.device).unsqueeze(0) + 1,
+            use_cache=False,
+        ).last_hidden_state
+
+    def prompts(self, layout: Layout, processor: Any) -> dict[str, Any]:
+        """See :meth:`PageFamily.prompts`."""
+        bos, token = processor.tokenizer.bos_token, processor.image_token
+        # colpali-engine's prefix brings an image token, and a second beginning-of-sequence token.
+        prefix = processor.visual_prompt_prefix.removeprefix(token)
+        return {
+            "query_template": query_template(layout, processor, start=bos),
+            "document_prompt": f"{token * processor.image_seq_length}{bos}{prefix}\n",
         }
-        return Processing(settings, save_backend(tokenizer))
+
+    def image_settings(self, processor: Any) -> dict[str, Any]:
+        """See :meth:`PageFamily.image_settings`."""
+        return {"height": processor.size["height"], "width": processor.size["width"]}
 
     def runtime(self, settings: Mapping[str, Any], folder: Path) -> Runtime:
         """See :meth:`Family.runtime`."""
         return _Runtime(settings, folder)
-
-    def reference(self, folder: Path, device: str) -> Embedder:
-        """``ColPaliForRetrieval`` with its own processor, in fp32."""
-        from transformers import ColPaliForRetrieval, ColPaliProcessor
-
-        from colport.families.reference import ProcessorReference
-
-        return ProcessorReference.load(ColPaliForRetrieval, ColPaliProcessor, folder, device)
 
 
 class _Runtime(PageRuntime):
@@ -132,47 +115,6 @@ class _Runtime(PageRuntime):
         image = self._settings["image"]
         pixels = resize_bicubic(rgb_array(page), image["height"], image["width"])
         return normalise(pixels, image["scale"], image["mean"], image["std"])
-
-
-def _embed_text(model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-    return _embed(model, _word_embeddings(model, input_ids), attention_mask)
-
-
-def _embed_image(
-    model: Any,
-    input_ids: torch.Tensor,
-    attention_mask: torch.Tensor,
-    pixel_values: torch.Tensor,
-) -> torch.Tensor:
-    vlm = model.vlm
-    features = vlm.get_image_features(pixel_values.to(model.dtype)).pooler_output.flatten(0, 1)
-    is_image = input_ids == vlm.config.image_token_id
-    words = _word_embeddings(model, input_ids)
-    return _embed(model, functional.place_images(words, features, is_image), attention_mask)
-
-
-def _word_embeddings(model: Any, input_ids: torch.Tensor) -> torch.Tensor:
-    """Word embeddings; an image token beyond the vocabulary reads row 0, as in PaliGemma."""
-    import torch
-
-    vlm = model.vlm
-    if vlm.config.image_token_id >= vlm.vocab_size:
-        input_ids = torch.where(input_ids == vlm.config.image_token_id, 0, input_ids)
-    return vlm.get_input_embeddings()(input_ids)
-
-
-def _embed(model: Any, words: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-    import torch
-
-    positions = torch.arange(words.shape[1], device=words.device).unsqueeze(0) + 1
-    output = model.vlm.language_model(
-        inputs_embeds=words,
-        attention_mask=functional.attention_bias(attention_mask, words.dtype, causal=False),
-        position_ids=positions,
-        use_cache=False,
-    )
-    embeddings = model.embedding_proj_layer(output.last_hidden_state)
-    return functional.normalised(embeddings, attention_mask)
 
 
 FAMILY = ColPali()

@@ -1,7 +1,7 @@
-"""ColQwen2: Qwen2-VL with a projection (``ColQwen2ForRetrieval`` of transformers).
+"""ColQwen2: Qwen2-VL with a projection (Faysse et al. 2024, arXiv:2407.01449).
 
-Pages keep their aspect ratio. The vision tower sees all patches of a batch in one row; the page
-boundaries and patch positions come in as graph inputs, so that one graph serves every grid.
+Pages keep their aspect ratio. The vision tower sees all patches of a batch in one row; where each
+patch lies comes in as graph inputs, so that one graph serves every grid.
 """
 
 from __future__ import annotations
@@ -13,226 +13,139 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from colport.checkpoints import read_config
-from colport.errors import DatasetError, UnsupportedError
-from colport.families import functional
-from colport.families.base import (
-    Batch,
-    Document,
-    Embedder,
-    Family,
-    GraphDefinition,
-    GraphInput,
-    Processing,
-    Runtime,
-    Skeleton,
-)
-from colport.families.images import normalise, resize_bicubic, rgb_array
-from colport.families.pages import PageRuntime
-from colport.families.tokens import save_backend
+from colport.errors import UnsupportedError
+from colport.families import functional, grids
+from colport.families.base import Batch, Document, GraphInput, Runtime
+from colport.families.layouts import Layout, engine_layout, transformers_layout
+from colport.families.pages import PageFamily, PageRuntime, query_template
 
 if TYPE_CHECKING:
     import torch
 
-_TOKENS = {0: "batch", 1: "tokens"}
-_MAX_ASPECT_RATIO = 200  # as Qwen2-VL's own processor
-# The name must contain "flash": transformers then passes page boundaries instead of splitting.
-_PACKED_ATTENTION = "colport_packed_flash"
+# The name must contain "flash": transformers then leaves the patches of all pages in one row.
+_PAGE_ATTENTION = "colport_page_flash"
+
+_ENGINE = engine_layout("ColQwen2", "qwen2_vl", "")
 
 
-class ColQwen2(Family):
-    """``ColQwen2ForRetrieval`` checkpoints of transformers."""
+class ColQwen2(PageFamily):
+    """``ColQwen2ForRetrieval`` of transformers, ``ColQwen2`` of colpali-engine."""
 
     name = "colqwen2"
-    document_type = "pages"
+    layouts = (transformers_layout("ColQwen2", "qwen2_vl"), _ENGINE)
 
-    def accepts(self, folder: Path) -> bool:
-        """Whether ``config.json`` says ``model_type: colqwen2`` over a Qwen2-VL."""
-        config = read_config(folder)
-        backbone = (config.get("vlm_config") or {}).get("model_type", "qwen2_vl")
-        return config.get("model_type") == "colqwen2" and backbone == "qwen2_vl"
+    def prepare(self, backbone: Any) -> None:
+        """See :meth:`PageFamily.prepare`."""
+        from transformers import AttentionInterface
 
-    def skeleton(self, folder: Path, precision: str) -> Skeleton:
-        """See :meth:`Family.skeleton`."""
-        from transformers import ColQwen2Config, ColQwen2ForRetrieval
+        if "sliding_attention" in backbone.config.text_config.layer_types:
+            raise UnsupportedError("text_config: sliding-window layers are not exported yet.")
+        AttentionInterface.register(_PAGE_ATTENTION, _page_attention)
+        backbone.visual.config._attn_implementation = _PAGE_ATTENTION
 
-        from colport.families.skeletons import build_on_meta, map_tensors
-        from colport.weights import TensorIndex
-
-        config = ColQwen2Config.from_pretrained(folder)
-        if "sliding_attention" in config.vlm_config.text_config.layer_types:
-            raise UnsupportedError(f"{folder}: sliding-window text layers are not exported yet.")
-        model, constants = build_on_meta(ColQwen2ForRetrieval, config, precision)
-        _register_packed_attention()
-        model.vlm.visual.config._attn_implementation = _PACKED_ATTENTION
-        sources = map_tensors(
-            model, TensorIndex(folder), ignored=(r"(^|\.)lm_head\.weight$",), source=str(folder)
+    def page_inputs(self, layout: Layout, config: Any) -> tuple[GraphInput, ...]:
+        """See :meth:`PageFamily.page_inputs`."""
+        vision = config.vision_config
+        patches = 24 * vision.spatial_merge_size**2
+        values = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
+        inputs = (
+            GraphInput("pixel_values", "float32", (patches, values), {0: "patches"}),
+            GraphInput("patch_positions", "int64", (patches, 2), {0: "patches"}),
+            GraphInput("page_slots", "int64", (2, patches - 8), {0: "batch", 1: "slots"}),
+            GraphInput("patch_slots", "int64", (patches,), {0: "patches"}),
         )
-        vision = config.vlm_config.vision_config
-        merge = vision.spatial_merge_size
-        patch = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
-        text_inputs = (
-            GraphInput("input_ids", "int64", (2, 20), _TOKENS),
-            GraphInput("attention_mask", "int64", (2, 20), _TOKENS),
-        )
-        image_inputs = (
-            GraphInput("input_ids", "int64", (2, 33), _TOKENS),
-            GraphInput("attention_mask", "int64", (2, 33), _TOKENS),
-            GraphInput("pixel_values", "float32", (24 * merge**2, patch), {0: "patches"}),
-            GraphInput("patch_positions", "int64", (24 * merge**2, 2), {0: "patches"}),
-            GraphInput("page_boundaries", "int64", (5,), {0: "boundaries"}),
-        )
-        graphs = (
-            GraphDefinition("text", text_inputs, _embed_text),
-            GraphDefinition("image", image_inputs, _embed_image),
-        )
-        return Skeleton(model, constants, sources, graphs, config.embedding_dim)
+        if layout is not _ENGINE:
+            return inputs
+        axes = {1: "batch", 2: "tokens"}
+        return (*inputs, GraphInput("position_ids", "int64", (3, 2, 33), axes))
 
-    def processing(self, folder: Path) -> Processing:
-        """See :meth:`Family.processing`."""
-        from transformers import ColQwen2Processor
+    def embed_words(self, backbone: Any, input_ids: torch.Tensor) -> torch.Tensor:
+        """See :meth:`PageFamily.embed_words`."""
+        return backbone.get_input_embeddings()(input_ids)
 
-        processor = ColQwen2Processor.from_pretrained(folder)
-        tokenizer, images = processor.tokenizer, processor.image_processor
-        suffix = processor.query_augmentation_token * 10
-        settings = {
-            "query_template": f"{processor.query_prefix}{{text}}{suffix}\n",
+    def embed_pages(self, backbone: Any, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """See :meth:`PageFamily.embed_pages`."""
+        slots = inputs["page_slots"]
+        return backbone.visual(
+            inputs["pixel_values"].to(backbone.dtype),
+            grid_thw=None,
+            position_ids=inputs["patch_positions"],
+            cu_seqlens=slots,  # unused, as is the next; given so that they are not computed
+            max_seqlen=1,
+            page_slots=slots.clamp_min(0),
+            page_bias=functional.attention_bias(slots >= 0, backbone.dtype, causal=False),
+            patch_slots=inputs["patch_slots"],
+        ).pooler_output
+
+    def hidden_states(
+        self,
+        backbone: Any,
+        words: torch.Tensor,
+        attention_mask: torch.Tensor,
+        inputs: Mapping[str, torch.Tensor],
+    ) -> torch.Tensor:
+        """See :meth:`PageFamily.hidden_states`."""
+        bias = functional.attention_bias(attention_mask, words.dtype, causal=True)
+        return backbone.language_model(
+            inputs_embeds=words,
+            attention_mask={"full_attention": bias},
+            position_ids=inputs.get("position_ids"),  # without them, positions count up
+            use_cache=False,
+        ).last_hidden_state
+
+    def prompts(self, layout: Layout, processor: Any) -> dict[str, Any]:
+        """See :meth:`PageFamily.prompts`."""
+        return {
+            "query_template": query_template(layout, processor),
             "document_prompt": processor.visual_prompt_prefix,
             "image_token": processor.image_token,
-            "pad_id": tokenizer.pad_token_id,
-            "padding_side": tokenizer.padding_side,
-            "image": {
-                "patch_size": images.patch_size,
-                "merge_size": images.merge_size,
-                "temporal_patch_size": images.temporal_patch_size,
-                "min_pixels": images.size["shortest_edge"],
-                "max_pixels": images.size["longest_edge"],
-                "scale": images.rescale_factor,
-                "mean": list(images.image_mean),
-                "std": list(images.image_std),
-            },
+            "image_token_id": processor.image_token_id,
+            # transformers passes no grid on to the language model, colpali-engine does.
+            "positions": "grid" if layout is _ENGINE else "sequence",
         }
-        return Processing(settings, save_backend(tokenizer))
+
+    def image_settings(self, processor: Any) -> dict[str, Any]:
+        """See :meth:`PageFamily.image_settings`."""
+        return {
+            "patch_size": processor.patch_size,
+            "merge_size": processor.merge_size,
+            "temporal_patch_size": processor.temporal_patch_size,
+            "min_pixels": processor.size["shortest_edge"],
+            "max_pixels": processor.size["longest_edge"],
+        }
 
     def runtime(self, settings: Mapping[str, Any], folder: Path) -> Runtime:
         """See :meth:`Family.runtime`."""
         return _Runtime(settings, folder)
 
-    def reference(self, folder: Path, device: str) -> Embedder:
-        """``ColQwen2ForRetrieval`` with its own processor, in fp32."""
-        from transformers import ColQwen2ForRetrieval, ColQwen2Processor
-
-        from colport.families.reference import ProcessorReference
-
-        return ProcessorReference.load(ColQwen2ForRetrieval, ColQwen2Processor, folder, device)
-
 
 class _Runtime(PageRuntime):
     def document_batch(self, documents: Sequence[Document]) -> Batch:
         """See :meth:`Runtime.document_batch`."""
-        image = self._settings["image"]
-        patches, grids = zip(*(_patches(page, image) for page in documents), strict=True)
-        batch = self._tokens.pad(self._tokens.encode([self._prompt(grid) for grid in grids]))
-        lengths = [height * width for height, width in grids]
+        image, merge = self._settings["image"], self._settings["image"]["merge_size"]
+        patches, sizes = zip(*(grids.page_patches(page, image) for page in documents), strict=True)
+        merged = [(rows // merge, columns // merge) for rows, columns in sizes]
+        batch = self._tokens.pad(self._tokens.encode([self._prompt(grid) for grid in merged]))
+        slots = grids.page_slots(sizes)
         feeds = {
             "input_ids": batch.ids,
             "attention_mask": batch.mask,
             "pixel_values": np.concatenate(patches),
-            "patch_positions": np.concatenate(
-                [_positions(grid, image["merge_size"]) for grid in grids]
-            ),
-            "page_boundaries": np.cumsum([0, *lengths], dtype=np.int64),
+            "patch_positions": np.concatenate([grids.patch_positions(s, merge) for s in sizes]),
+            "page_slots": slots,
+            "patch_slots": np.flatnonzero(slots >= 0),
         }
+        if self._settings["positions"] == "grid":
+            is_image = batch.ids == self._settings["image_token_id"]
+            feeds["position_ids"] = grids.token_positions(is_image, batch.mask, merged)
         return Batch("image", feeds, batch.mask.astype(bool))
 
-    def _prompt(self, grid: tuple[int, int]) -> str:
+    def _prompt(self, grid: grids.Grid) -> str:
         token = self._settings["image_token"]
-        count = grid[0] * grid[1] // self._settings["image"]["merge_size"] ** 2
-        return self._settings["document_prompt"].replace(token, token * count, 1)
+        return self._settings["document_prompt"].replace(token, token * math.prod(grid), 1)
 
 
-def fitted_size(height: int, width: int, image: Mapping[str, Any]) -> tuple[int, int]:
-    """Height and width that a page is resized to, by Qwen2-VL's rule.
-
-    Both are multiples of patch size times merge size, their product lies within ``min_pixels``
-    and ``max_pixels``, and the aspect ratio is kept as far as that allows.
-
-    Raises:
-        DatasetError: The page is more than 200 times longer than wide, or the reverse.
-    """
-    if max(height, width) > _MAX_ASPECT_RATIO * min(height, width):
-        raise DatasetError(
-            f"page of {width}x{height} pixels: sides may differ at most {_MAX_ASPECT_RATIO} times."
-        )
-    unit = image["patch_size"] * image["merge_size"]
-    fitted = [round(side / unit) * unit for side in (height, width)]
-    area = fitted[0] * fitted[1]
-    if area > image["max_pixels"]:
-        shrink = math.sqrt(height * width / image["max_pixels"])
-        fitted = [max(unit, math.floor(side / shrink / unit) * unit) for side in (height, width)]
-    elif area < image["min_pixels"]:
-        grow = math.sqrt(image["min_pixels"] / (height * width))
-        fitted = [math.ceil(side * grow / unit) * unit for side in (height, width)]
-    return fitted[0], fitted[1]
-
-
-def _patches(page: Any, image: Mapping[str, Any]) -> tuple[np.ndarray, tuple[int, int]]:
-    """Patches ``float32 [patches, values]`` in merge-block order, and the grid (rows, columns)."""
-    pixels = rgb_array(page)
-    height, width = fitted_size(*pixels.shape[:2], image)
-    pixels = resize_bicubic(pixels, height, width)
-    values = normalise(pixels, image["scale"], image["mean"], image["std"])
-    size, merge, frames = image["patch_size"], image["merge_size"], image["temporal_patch_size"]
-    rows, columns = height // size, width // size
-    blocks = values.reshape(-1, rows // merge, merge, size, columns // merge, merge, size)
-    ordered = blocks.transpose(1, 4, 2, 5, 0, 3, 6)[:, :, :, :, :, None]
-    repeated = np.repeat(ordered, frames, axis=5)  # a page is a clip of equal frames
-    return repeated.reshape(rows * columns, -1), (rows, columns)
-
-
-def _positions(grid: tuple[int, int], merge: int) -> np.ndarray:
-    """Row and column of each patch, ``int64 [patches, 2]``, in merge-block order."""
-    rows, columns = np.indices(grid, dtype=np.int64)
-    shape = (grid[0] // merge, merge, grid[1] // merge, merge)
-    order = [axis.reshape(shape).transpose(0, 2, 1, 3).ravel() for axis in (rows, columns)]
-    return np.stack(order, axis=-1)
-
-
-def _embed_text(model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-    return _embed(model, model.vlm.get_input_embeddings()(input_ids), attention_mask)
-
-
-def _embed_image(
-    model: Any,
-    input_ids: torch.Tensor,
-    attention_mask: torch.Tensor,
-    pixel_values: torch.Tensor,
-    patch_positions: torch.Tensor,
-    page_boundaries: torch.Tensor,
-) -> torch.Tensor:
-    features = model.vlm.visual(
-        pixel_values.to(model.dtype),
-        grid_thw=None,
-        position_ids=patch_positions,
-        cu_seqlens=page_boundaries,
-        max_seqlen=1,  # unused by the packed attention; given so that it is not computed
-    ).pooler_output
-    is_image = input_ids == model.config.vlm_config.image_token_id
-    words = model.vlm.get_input_embeddings()(input_ids)
-    return _embed(model, functional.place_images(words, features, is_image), attention_mask)
-
-
-def _embed(model: Any, words: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-    # ColQwen2ForRetrieval passes no grid to the language model: positions simply count up.
-    bias = functional.attention_bias(attention_mask, words.dtype, causal=True)
-    output = model.vlm.language_model(
-        inputs_embeds=words, attention_mask={"full_attention": bias}, use_cache=False
-    )
-    embeddings = model.embedding_proj_layer(output.last_hidden_state)
-    return functional.normalised(embeddings, attention_mask)
-
-
-def _packed_attention(
+def _page_attention(
     module: Any,
     query: torch.Tensor,
     key: torch.Tensor,
@@ -240,26 +153,27 @@ def _packed_attention(
     attention_mask: torch.Tensor | None,
     *,
     scaling: float,
-    cu_seq_lens_q: torch.Tensor,
+    page_slots: torch.Tensor,
+    page_bias: torch.Tensor,
+    patch_slots: torch.Tensor,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attention over all pages in one row, ``[1, heads, patches, size]``, within each page."""
-    import torch
+    """Attention within each page, from and to one row of patches ``[1, heads, patches, size]``.
 
-    position = torch.arange(query.shape[2], device=query.device)
-    page = (position[:, None] >= cu_seq_lens_q[None, 1:]).sum(-1)
-    same_page = page[:, None] == page[None, :]
-    zero = torch.zeros((), dtype=query.dtype, device=query.device)
-    bias = torch.where(same_page, zero, torch.finfo(query.dtype).min)
-    scores = torch.matmul(query, key.transpose(2, 3)) * scaling + bias
-    weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
-    return torch.matmul(weights, value).transpose(1, 2), None
+    Pages become rows of a batch, padded to the longest: the work grows with the square of a page's
+    patches, not of the batch's.
+    """
+    from colport.families.attention import attention
 
+    heads = query.shape[1]
 
-def _register_packed_attention() -> None:
-    from transformers import AttentionInterface
+    def by_page(states: torch.Tensor) -> torch.Tensor:
+        rows = states.squeeze(0).transpose(0, 1).flatten(1)
+        return functional.rows(rows, page_slots).unflatten(-1, (heads, -1)).transpose(1, 2)
 
-    AttentionInterface.register(_PACKED_ATTENTION, _packed_attention)
+    output = attention(by_page(query), by_page(key), by_page(value), page_bias, scaling)
+    flat = output.transpose(1, 2).flatten(2).flatten(0, 1)
+    return functional.rows(flat, patch_slots).unsqueeze(0), None
 
 
 FAMILY = ColQwen2()

@@ -1,13 +1,179 @@
-"""What the page models' runtimes share: the tokenizer, and queries from a template."""
+"""What the page models share: layouts, graphs around a vision-language model, and queries."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from colport.families.base import Batch, Runtime
-from colport.families.tokens import Tokens
+from colport.errors import CheckpointError, UnsupportedError
+from colport.families import functional
+from colport.families.base import (
+    Batch,
+    Embedder,
+    Family,
+    GraphDefinition,
+    GraphInput,
+    Processing,
+    Runtime,
+    Skeleton,
+)
+from colport.families.layouts import Layout
+from colport.families.tokens import Tokens, save_backend
+
+if TYPE_CHECKING:
+    import torch
+
+_AUGMENTATION_TOKENS = 10  # behind every query, in transformers and in colpali-engine
+_IMAGE_STEPS = {"do_resize": True, "resample": 3, "do_rescale": True, "do_normalize": True}
+"""What the runtime does to a page; 3 is Pillow's bicubic filter."""
+
+
+class PageFamily(Family):
+    """A vision-language model with a projection, in the layouts of several libraries.
+
+    ``backbone`` is the model without its projection: a vision tower and a language model.
+    """
+
+    document_type = "pages"
+    layouts: ClassVar[tuple[Layout, ...]]
+
+    @abstractmethod
+    def prepare(self, backbone: Any) -> None:
+        """Make a backbone on the meta device ready to trace.
+
+        Raises:
+            UnsupportedError: Its configuration has what no graph is written for.
+        """
+
+    @abstractmethod
+    def page_inputs(self, layout: Layout, config: Any) -> tuple[GraphInput, ...]:
+        """Inputs of the image graph besides token ids and mask, for a backbone's configuration."""
+
+    @abstractmethod
+    def embed_words(self, backbone: Any, input_ids: torch.Tensor) -> torch.Tensor:
+        """Word embeddings ``[batch, tokens, width]``; those of image tokens are not read."""
+
+    @abstractmethod
+    def embed_pages(self, backbone: Any, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Image features ``[image tokens of the whole batch, width]`` from ``page_inputs``."""
+
+    @abstractmethod
+    def hidden_states(
+        self,
+        backbone: Any,
+        words: torch.Tensor,
+        attention_mask: torch.Tensor,
+        inputs: Mapping[str, torch.Tensor],
+    ) -> torch.Tensor:
+        """Output of the language model; ``inputs`` are the ``page_inputs``, empty for texts."""
+
+    @abstractmethod
+    def prompts(self, layout: Layout, processor: Any) -> dict[str, Any]:
+        """``query_template``, ``document_prompt`` and what else the runtime needs for them."""
+
+    @abstractmethod
+    def image_settings(self, processor: Any) -> dict[str, Any]:
+        """How an image processor sizes a page."""
+
+    def accepts(self, folder: Path) -> bool:
+        """Whether ``config.json`` is of one of the layouts."""
+        return any(layout.accepts(folder) for layout in self.layouts)
+
+    def skeleton(self, folder: Path, precision: str) -> Skeleton:
+        """See :meth:`Family.skeleton`."""
+        layout = self._layout(folder)
+        model, constants = layout.build(folder, precision)
+        sources = layout.sources(model, folder)
+        backbone = model.get_submodule(layout.backbone)
+        self.prepare(backbone)
+        inputs = self.page_inputs(layout, backbone.config)
+        names = [item.name for item in inputs]
+
+        def embed_text(model: Any, input_ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+            backbone = model.get_submodule(layout.backbone)
+            return self._embed(layout, model, self.embed_words(backbone, input_ids), mask, {})
+
+        def embed_image(
+            model: Any, input_ids: torch.Tensor, mask: torch.Tensor, *page_inputs: torch.Tensor
+        ) -> torch.Tensor:
+            backbone = model.get_submodule(layout.backbone)
+            pages = dict(zip(names, page_inputs, strict=True))
+            words = functional.place_images(
+                self.embed_words(backbone, input_ids),
+                self.embed_pages(backbone, pages),
+                input_ids == backbone.config.image_token_id,
+            )
+            return self._embed(layout, model, words, mask, pages)
+
+        graphs = (
+            GraphDefinition("text", _token_inputs(20), embed_text),
+            GraphDefinition("image", (*_token_inputs(33), *inputs), embed_image),
+        )
+        dim = model.get_submodule(layout.projection).out_features
+        return Skeleton(model, constants, sources, graphs, dim)
+
+    def processing(self, folder: Path) -> Processing:
+        """See :meth:`Family.processing`."""
+        layout = self._layout(folder)
+        processor = layout.load_processor(folder)
+        tokenizer, images = processor.tokenizer, processor.image_processor
+        for key, expected in _IMAGE_STEPS.items():
+            if (found := getattr(images, key)) != expected:
+                raise UnsupportedError(
+                    f"{folder}: the image processor has {key} {found}; pages are exported with "
+                    f"{expected} only."
+                )
+        settings = {
+            "library": layout.library,
+            **self.prompts(layout, processor),
+            "pad_id": tokenizer.pad_token_id,
+            "padding_side": tokenizer.padding_side,
+            "image": {
+                **self.image_settings(images),
+                "scale": images.rescale_factor,
+                "mean": list(images.image_mean),
+                "std": list(images.image_std),
+            },
+        }
+        return Processing(settings, save_backend(tokenizer))
+
+    def reference(self, folder: Path, device: str) -> Embedder:
+        """The model and processor of the checkpoint's own library, in fp32."""
+        return self._layout(folder).reference(folder, device)
+
+    def _layout(self, folder: Path) -> Layout:
+        for layout in self.layouts:
+            if layout.accepts(folder):
+                return layout
+        raise CheckpointError(f"{folder}: is not a {self.name} checkpoint.")
+
+    def _embed(
+        self,
+        layout: Layout,
+        model: Any,
+        words: torch.Tensor,
+        mask: torch.Tensor,
+        inputs: Mapping[str, torch.Tensor],
+    ) -> torch.Tensor:
+        backbone = model.get_submodule(layout.backbone)
+        hidden = self.hidden_states(backbone, words, mask, inputs)
+        return functional.normalised(model.get_submodule(layout.projection)(hidden), mask)
+
+
+def query_template(layout: Layout, processor: Any, start: str = "") -> str:
+    """A query's text with ``{text}`` for the query, as the layout's processor writes it."""
+    augmentation = processor.query_augmentation_token * _AUGMENTATION_TOKENS
+    return f"{start}{processor.query_prefix}{{text}}{augmentation}{layout.query_end}"
+
+
+def _token_inputs(tokens: int) -> tuple[GraphInput, GraphInput]:
+    axes = {0: "batch", 1: "tokens"}
+    return (
+        GraphInput("input_ids", "int64", (2, tokens), axes),
+        GraphInput("attention_mask", "int64", (2, tokens), axes),
+    )
 
 
 class PageRuntime(Runtime):

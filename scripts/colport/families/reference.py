@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,10 @@ from colport.families.base import Document
 
 
 class ProcessorReference:
-    """A transformers ``*ForRetrieval`` model with its processor, fp32 on CPU or GPU.
+    """A page model of transformers or colpali-engine with its processor, fp32 on CPU or GPU.
 
     Args:
-        model: Takes the processor's output, gives ``embeddings`` ``[batch, tokens, dim]``.
+        model: Takes the processor's output, gives embeddings ``[batch, tokens, dim]``.
         processor: Has ``process_queries`` and ``process_images``.
     """
 
@@ -26,9 +26,9 @@ class ProcessorReference:
 
     @classmethod
     def load(
-        cls, model_class: Any, processor_class: Any, folder: Path, device: str
+        cls, model_class: Any, processor: Any, folder: Path, device: str
     ) -> ProcessorReference:
-        """Load a checkpoint in fp32 on a torch device.
+        """Load a checkpoint, with its adapter if it has one, in fp32 on a torch device.
 
         Raises:
             CheckpointError: Weights are missing; transformers would make them up.
@@ -42,32 +42,47 @@ class ProcessorReference:
             raise CheckpointError(
                 f"{folder}: {len(missing)} missing weights, first {missing[0]!r}."
             )
-        return cls(model.eval().to(device), processor_class.from_pretrained(folder))
+        for name in [name for name, _ in model.named_modules() if name.endswith("lm_head")]:
+            # colpali-engine computes logits and drops them, from weights it need not have loaded.
+            model.set_submodule(name, torch.nn.Identity())
+        return cls(model.eval().to(device), processor)
 
     def encode_queries(self, queries: Sequence[str], batch_size: int = 8) -> list[np.ndarray]:
         """Token embeddings of each query, ``float32 [tokens, dim]``."""
-        return self._encode(queries, batch_size, lambda texts: {"text": texts})
+        return self._encode(queries, batch_size, self._processor.process_queries)
 
     def encode_documents(
         self, documents: Sequence[Document], batch_size: int = 8
     ) -> list[np.ndarray]:
         """Token embeddings of each page, ``float32 [tokens, dim]``."""
-        return self._encode(
-            documents, batch_size, lambda pages: {"images": [page.convert("RGB") for page in pages]}
-        )
+        return self._encode(documents, batch_size, self.process_pages)
 
-    def _encode(
-        self, inputs: Sequence[Any], batch_size: int, arguments: Callable[[list[Any]], dict]
-    ) -> list[np.ndarray]:
+    def process_pages(self, pages: Sequence[Any]) -> Mapping[str, Any]:
+        """The model's inputs for a batch of pages."""
+        return self._processor.process_images([page.convert("RGB") for page in pages])
+
+    def embed(self, features: Any) -> np.ndarray:
+        """The model's output ``float32 [batch, tokens, dim]`` for processed inputs."""
         import torch
 
+        features = features.to(self._model.device)
+        features.pop("labels", None)
+        if self._model.config.model_type == "paligemma":
+            # colpali-engine leaves them out for queries. transformers 5 then makes a batch with
+            # padding causal, yet not a single query; ColPali was trained to attend both ways.
+            features.setdefault("token_type_ids", torch.zeros_like(features["input_ids"]))
+        with torch.inference_mode():
+            output = self._model(**features)
+        return getattr(output, "embeddings", output).float().cpu().numpy()
+
+    def _encode(
+        self, inputs: Sequence[Any], batch_size: int, process: Callable[[list[Any]], Any]
+    ) -> list[np.ndarray]:
         embeddings: list[np.ndarray] = []
         for start in range(0, len(inputs), batch_size):
             batch = [inputs[i] for i in range(start, min(start + batch_size, len(inputs)))]
-            features = self._processor(**arguments(batch)).to(self._model.device)
-            features.pop("labels", None)
-            with torch.inference_mode():
-                output = self._model(**features).embeddings.float().cpu().numpy()
+            features = process(batch)
             keep = features["attention_mask"].bool().cpu().numpy()
+            output = self.embed(features)
             embeddings.extend(row[mask] for row, mask in zip(output, keep, strict=True))
         return embeddings

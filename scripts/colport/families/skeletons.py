@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-    from colport.weights import TensorEntry
+    from colport.weights import StoredTensor
 
 PRECISIONS = ("fp32", "fp16")
 """Precisions that a graph can be traced in."""
@@ -38,9 +38,12 @@ def build_on_meta(
     """
     from accelerate import init_empty_weights
 
+    from colport.families import attention
+
+    attention.register()
     with init_empty_weights():
         model = model_class._from_config(
-            config, attn_implementation="eager", dtype=torch_dtype(precision)
+            config, attn_implementation=attention.IMPLEMENTATION, dtype=torch_dtype(precision)
         )
     model.eval()
     stored = set(model.state_dict())
@@ -52,18 +55,20 @@ def build_on_meta(
 
 def map_tensors(
     model: PreTrainedModel,
-    tensors: Mapping[str, TensorEntry],
+    tensors: Mapping[str, StoredTensor],
     *,
+    key_mapping: Mapping[str, str] | None = None,
     optional: Iterable[str] = (),
     ignored: Iterable[str] = (),
     prefix: str = "",
     source: str = "",
-) -> dict[str, TensorEntry]:
+) -> dict[str, StoredTensor]:
     """Each parameter's tensor in the checkpoint, under transformers' own renaming rules.
 
     Args:
         model: The model on the meta device.
         tensors: The checkpoint's tensors.
+        key_mapping: Renamings of the model's library, applied first.
         optional: Patterns of parameters that no graph reads, which a checkpoint may lack.
         ignored: Patterns of checkpoint keys that belong to other heads.
         prefix: Put before every parameter name of the result.
@@ -72,20 +77,19 @@ def map_tensors(
     Raises:
         CheckpointError: A parameter has no tensor, a tensor has no parameter, or shapes differ.
     """
-    renamed = _rename(model, tensors)
-    parameters = model.state_dict()
     ignore = [re.compile(pattern) for pattern in ignored]
-    unexpected = [
+    keys = [key for key in tensors if not any(pattern.search(key) for pattern in ignore)]
+    renamed = rename_keys(model, keys, key_mapping)
+    parameters = model.state_dict()
+    unexpected = sorted(
         key
         for name, key in renamed.items()
-        if name not in parameters
-        and not _COMPUTED.search(name)
-        and not any(pattern.search(key) for pattern in ignore)
-    ]
+        if name not in parameters and not _COMPUTED.search(name)
+    )
     if unexpected:
         raise CheckpointError(
-            f"{source}: {len(unexpected)} unexpected weights, first {sorted(unexpected)[0]!r}; "
-            f"{type(model).__name__} has no such parameter."
+            f"{tensors[unexpected[0]].file}: {len(unexpected)} unexpected weights, first "
+            f"{unexpected[0]!r}; {type(model).__name__} has no such parameter."
         )
     places = {name: tensors[key] for name, key in renamed.items() if name in parameters}
     _add_tied(model, places)
@@ -104,7 +108,7 @@ def map_tensors(
     return {prefix + name: entry for name, entry in places.items()}
 
 
-def check_shape(name: str, entry: TensorEntry, expected: tuple[int, ...]) -> None:
+def check_shape(name: str, entry: StoredTensor, expected: tuple[int, ...]) -> None:
     """Refuse a tensor whose shape is not the parameter's.
 
     Raises:
@@ -117,27 +121,35 @@ def check_shape(name: str, entry: TensorEntry, expected: tuple[int, ...]) -> Non
         )
 
 
-def _rename(model: PreTrainedModel, tensors: Mapping[str, TensorEntry]) -> dict[str, str]:
-    """Parameter name to checkpoint key, by the rules that ``from_pretrained`` applies."""
+def rename_keys(
+    model: PreTrainedModel, keys: Iterable[str], key_mapping: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """Parameter name to checkpoint key, by the rules that ``from_pretrained`` applies.
+
+    Raises:
+        CheckpointError: Two keys are one parameter, or a key needs more than another name.
+    """
     from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 
-    rules = get_model_conversion_mapping(model) or []
+    rules = get_model_conversion_mapping(model, dict(key_mapping or {})) or []
     renamings = [rule for rule in rules if isinstance(rule, WeightRenaming)]
     converters = [rule for rule in rules if isinstance(rule, WeightConverter)]
     parameters = model.state_dict()
-    renamed = {}
-    for key in tensors:
+    renamed: dict[str, str] = {}
+    for key in keys:
         name, pattern = rename_source_key(
             key, renamings, converters, model.base_model_prefix, parameters
         )
         if pattern is not None:
             raise CheckpointError(f"weight {key!r} needs a conversion that ColPort does not know.")
+        if name in renamed:
+            raise CheckpointError(f"weights {renamed[name]!r} and {key!r} are both {name!r}.")
         renamed[name] = key
     return renamed
 
 
-def _add_tied(model: PreTrainedModel, places: dict[str, TensorEntry]) -> None:
+def _add_tied(model: PreTrainedModel, places: dict[str, StoredTensor]) -> None:
     tied = getattr(model, "all_tied_weights_keys", None) or {}
     for target, origin in tied.items():
         if target not in places and origin in places:

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from tokenizers import Tokenizer
 
-PaddingSide = Literal["left", "right"]
+Side = Literal["left", "right"]
 
 
 @dataclass(frozen=True)
@@ -28,26 +28,30 @@ class Tokens:
         file: A ``tokenizer.json``.
         pad_id: Id that fills the shorter rows of a batch.
         padding_side: Which side of a row is filled.
+        truncation_side: Which side of a text is cut.
     """
 
-    def __init__(self, file: Path, pad_id: int, padding_side: PaddingSide) -> None:
+    def __init__(
+        self, file: Path, pad_id: int, padding_side: Side, truncation_side: Side = "right"
+    ) -> None:
         self._tokenizer = Tokenizer.from_file(str(file))
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         self.pad_id = pad_id
         self.padding_side = padding_side
+        self.truncation_side = truncation_side
 
     def encode(self, texts: Sequence[str], max_length: int | None = None) -> list[list[int]]:
-        """Ids of each text, special tokens included, truncated on the right to ``max_length``."""
+        """Ids of each text, special tokens included, truncated to ``max_length``."""
         if max_length is None:
             self._tokenizer.no_truncation()
         else:
-            self._tokenizer.enable_truncation(max_length)
+            self._tokenizer.enable_truncation(max_length, direction=self.truncation_side)
         return [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
 
     def pad(self, rows: Sequence[Sequence[int]], length: int | None = None) -> TokenBatch:
-        """Rows of equal length: the longest row's, or ``length`` if that is more."""
-        width = max([length or 0, *map(len, rows)])
+        """Rows of equal length: the longest row's, or ``length`` if that is more, or one."""
+        width = max([length or 1, *map(len, rows)])
         ids = np.full((len(rows), width), self.pad_id, np.int64)
         mask = np.zeros((len(rows), width), np.int64)
         for index, row in enumerate(rows):

@@ -1,0 +1,151 @@
+"""The libraries that page models come from: their classes, and where those keep what we need."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from colport.checkpoints import read_config
+from colport.families.base import Embedder
+
+if TYPE_CHECKING:
+    import torch
+
+    from colport.weights import StoredTensor
+
+_UNREAD = r"(^|\.)lm_head\."  # predicts words; no embedding depends on it
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How one library stores a page model, and how it prompts it.
+
+    Attributes:
+        library: Name of the library.
+        module: Its module that has the classes.
+        model: Name of its model class.
+        processor: Name of its processor class.
+        accepts_config: Whether a ``config.json`` is of this layout.
+        backbone: Place of the vision-language model in the model, and empty for the model itself.
+        projection: Place of the layer that makes embeddings.
+        query_end: What its processor puts behind a query's augmentation tokens.
+    """
+
+    library: str
+    module: str
+    model: str
+    processor: str
+    accepts_config: Callable[[Mapping[str, Any]], bool]
+    backbone: str
+    projection: str
+    query_end: str
+
+    def accepts(self, folder: Path) -> bool:
+        """Whether ``config.json`` names this layout's model."""
+        return self.accepts_config(read_config(folder))
+
+    def build(self, folder: Path, precision: str) -> tuple[Any, dict[str, torch.Tensor]]:
+        """The model on the meta device and its computed buffers."""
+        from colport.families.skeletons import build_on_meta
+
+        model_class = self._class(self.model)
+        config = model_class.config_class.from_pretrained(folder)
+        return build_on_meta(model_class, config, precision)
+
+    def sources(self, model: Any, folder: Path) -> dict[str, StoredTensor]:
+        """Each parameter's tensor in the checkpoint, with its adapter if it has one.
+
+        Raises:
+            CheckpointError: Weights are missing, unexpected or of another shape.
+        """
+        from colport.families.adapters import merge
+        from colport.families.skeletons import map_tensors
+        from colport.weights import TensorIndex
+
+        sources = map_tensors(
+            model,
+            TensorIndex(folder),
+            key_mapping=self._key_mapping(),
+            optional=(_UNREAD,),
+            ignored=(_UNREAD,),
+            source=str(folder),
+        )
+        read = {name: entry for name, entry in sources.items() if not re.search(_UNREAD, name)}
+        return merge(folder, model, read, self._key_mapping())
+
+    def load_processor(self, folder: Path) -> Any:
+        """The library's own processor of a checkpoint."""
+        return self._class(self.processor).from_pretrained(folder)
+
+    def reference(self, folder: Path, device: str) -> Embedder:
+        """The library's own model and processor, in fp32.
+
+        Raises:
+            CheckpointError: Weights are missing or unexpected; the library would make them up.
+        """
+        from colport.families.reference import ProcessorReference
+
+        self.sources(self.build(folder, "fp32")[0], folder)
+        return ProcessorReference.load(
+            self._class(self.model), self.load_processor(folder), folder, device
+        )
+
+    def _class(self, name: str) -> Any:
+        return getattr(import_module(self.module), name)
+
+    def _key_mapping(self) -> Mapping[str, str]:
+        """Older names of weights that the library still reads."""
+        return getattr(self._class(self.model), "_checkpoint_conversion_mapping", {})
+
+
+def transformers_layout(stem: str, backbone: str) -> Layout:
+    """``{stem}ForRetrieval`` of transformers, the ``-hf`` checkpoints of the Hub.
+
+    Args:
+        stem: The model's name.
+        backbone: Model type of its vision-language model.
+    """
+
+    def accepts(config: Mapping[str, Any]) -> bool:
+        found = (config.get("vlm_config") or {}).get("model_type", backbone)
+        return config.get("model_type") == stem.lower() and found == backbone
+
+    return Layout(
+        library="transformers",
+        module="transformers",
+        model=f"{stem}ForRetrieval",
+        processor=f"{stem}Processor",
+        accepts_config=accepts,
+        backbone="vlm",
+        projection="embedding_proj_layer",
+        query_end="\n",
+    )
+
+
+def engine_layout(stem: str, backbone: str, place: str) -> Layout:
+    """``{stem}`` of colpali-engine, in which the models of the ColPali paper were trained.
+
+    Args:
+        stem: The model's name, which ``config.json`` lists as its architecture.
+        backbone: Model type of its vision-language model.
+        place: Where that is in the model.
+    """
+
+    def accepts(config: Mapping[str, Any]) -> bool:
+        architectures = config.get("architectures") or []
+        return config.get("model_type") == backbone and stem in architectures
+
+    return Layout(
+        library="colpali-engine",
+        module="colpali_engine.models",
+        model=stem,
+        processor=f"{stem}Processor",
+        accepts_config=accepts,
+        backbone=place,
+        projection="custom_text_proj",
+        query_end="",
+    )

@@ -1,0 +1,383 @@
+"""Page models in every layout, and pages and queries of every shape, against their own library."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from colport import Encoder, families
+from colport.artifacts import read_json, write_json
+from colport.errors import CheckpointError, DatasetError, UnsupportedError
+from colport.export.folder import export
+from tests import page_models
+
+ENGINE, TRANSFORMERS = "colpali-engine", "transformers"
+LAYOUTS = [(f, lib) for f in ("colpali", "colqwen2") for lib in (TRANSFORMERS, ENGINE)]
+TOLERANCE = 1e-5
+PUBLISHED = {"shortest_edge": 3136, "longest_edge": 602112}  # vidore/colqwen2-v1.0: 768 tokens
+
+
+@pytest.fixture(scope="module")
+def exported_models(exported, checkpoint_folders, tmp_path_factory):
+    """Checkpoint and exported folder of each layout: the demos, and colpali-engine's own."""
+    root = tmp_path_factory.mktemp("layouts")
+    found = {(f, TRANSFORMERS): (checkpoint_folders[f], exported[f]) for f in families_of_pages()}
+    for family in families_of_pages():
+        checkpoint = page_models.save(family, ENGINE, root / family, max_shard_size="200KB")
+        export(checkpoint, root / f"{family}-onnx")
+        found[family, ENGINE] = checkpoint, root / f"{family}-onnx"
+    return found
+
+
+def families_of_pages():
+    return sorted({family for family, _ in LAYOUTS})
+
+
+@pytest.fixture(scope="module", params=LAYOUTS, ids="-".join)
+def pair(request, exported_models):
+    return encoder_and_reference(request.param[0], *exported_models[request.param])
+
+
+@pytest.fixture(scope="module", params=[TRANSFORMERS, ENGINE])
+def colqwen2(request, exported_models):
+    return encoder_and_reference("colqwen2", *exported_models["colqwen2", request.param])
+
+
+def encoder_and_reference(family, checkpoint, folder):
+    return Encoder(folder), families.get(family).reference(checkpoint, "cpu")
+
+
+def reprocessed(family, checkpoint, folder, tmp_path, change):
+    """The pair with other processor files: ``change`` edits a copy of the checkpoint."""
+    changed = shutil.copytree(checkpoint, tmp_path / "checkpoint")
+    change(changed)
+    copy = shutil.copytree(folder, tmp_path / "exported")
+    manifest = read_json(copy / "colport.json")
+    manifest["processing"] = families.get(family).processing(changed).settings
+    write_json(copy / "colport.json", manifest)
+    return encoder_and_reference(family, changed, copy)
+
+
+def edited(name, **values):
+    def change(folder):
+        file = folder / name
+        content = json.loads(file.read_text())
+        (content["image_processor"] if "size" in values else content).update(values)
+        file.write_text(json.dumps(content))
+
+    return change
+
+
+def check_queries(encoder, reference, queries, batch_size=8):
+    found = encoder.encode_queries(queries, batch_size)
+    expected = reference.encode_queries(queries, batch_size=2)
+    assert page_models.largest_difference(found, expected) < TOLERANCE
+    return found
+
+
+def check_pages(encoder, reference, pages, batch_size=8):
+    found = encoder.encode_documents(pages, batch_size)
+    expected = reference.encode_documents(pages, batch_size=2)
+    assert page_models.largest_difference(found, expected) < TOLERANCE
+    return found
+
+
+QUERIES = [
+    "a red pie chart",
+    "",
+    " spaces\tand\nlines ",
+    "Which page shows a blue table, a green line chart and a photo of something orange?",
+    "ünïcode: 图表 🙂",
+    "{text} <bos> <|im_end|>",
+]
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 6])
+def test_queries_equal_the_library(pair, batch_size):
+    check_queries(*pair, QUERIES, batch_size)
+
+
+def test_queries_beyond_the_position_limit_equal_the_library(pair):
+    # Both demos say max_position_embeddings: 1024; rotary positions have no end, nothing is cut.
+    found = check_queries(*pair, ["a chart " * 600, "short"])
+    assert found[0].shape[0] > 1100
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("family", families_of_pages())
+def test_padding_on_either_side(family, side, exported_models, tmp_path):
+    change = edited("tokenizer_config.json", padding_side=side)
+    files = exported_models[family, TRANSFORMERS]
+    encoder, reference = reprocessed(family, *files, tmp_path, change)
+    batch = encoder._runtime.query_batch(QUERIES)
+    assert batch.feeds["attention_mask"][1, 0 if side == "left" else -1] == 0
+    check_queries(encoder, reference, QUERIES)
+    check_pages(encoder, reference, [page_models.page(60, 90), page_models.page(200, 90)])
+
+
+def test_a_colpali_query_alone_is_the_reference(exported_models):
+    """colpali-engine itself, on one query: with padding it would attend causally."""
+    checkpoint, folder = exported_models["colpali", ENGINE]
+    model = page_models.model_class("colpali", ENGINE).from_pretrained(checkpoint).eval()
+    from colpali_engine.models import ColPaliProcessor
+
+    features = ColPaliProcessor.from_pretrained(checkpoint).process_queries(QUERIES[3:4])
+    with torch.inference_mode():
+        expected = model(**features)[0].numpy()
+    encoder, reference = encoder_and_reference("colpali", checkpoint, folder)
+    for one in (encoder.encode_queries(QUERIES)[3], reference.encode_queries(QUERIES)[3]):
+        assert np.abs(one - expected).max() < TOLERANCE
+
+
+SIZES = [
+    (60, 85),
+    (85, 60),
+    (1, 1),
+    (28, 28),
+    (200, 1),
+    (1, 200),
+    (1400, 7),
+    (29, 5000),
+    (640, 480),
+]
+
+
+def test_every_page_shape_equals_the_library(pair):
+    pages = [page_models.page(*size) for size in SIZES]
+    together = check_pages(*pair, pages, batch_size=len(pages))
+    alone = pair[0].encode_documents(pages, batch_size=1)
+    assert page_models.largest_difference(together, alone) < TOLERANCE
+
+
+def test_any_number_of_pages(pair):
+    encoder, reference = pair
+    pages = [page_models.page(200, 100 + 40 * n, seed=n) for n in range(5)]
+    expected = reference.encode_documents(pages, batch_size=5)
+    for count in (1, 2, 3, 4, 5):
+        found = encoder.encode_documents(pages[:count], batch_size=count)
+        assert page_models.largest_difference(found, expected[:count]) < TOLERANCE
+
+
+def test_pages_of_every_mode(pair):
+    page = page_models.page(90, 120)
+    check_pages(*pair, [page.convert(mode) for mode in ("L", "1", "P", "RGBA", "CMYK")])
+
+
+def test_a_page_beyond_200_to_1_is_refused(colqwen2):
+    with pytest.raises(DatasetError, match="page of 1x201 pixels: sides may differ at most 200"):
+        colqwen2[0].encode_documents([Image.new("RGB", (1, 201))])
+    with pytest.raises(ValueError, match="aspect ratio"):
+        colqwen2[1].encode_documents([Image.new("RGB", (1, 201))])
+
+
+@pytest.mark.parametrize("library", [TRANSFORMERS, ENGINE])
+@pytest.mark.parametrize("limit", ["own", "published"])
+def test_the_most_patches_equal_the_library(library, limit, exported_models, tmp_path):
+    files = exported_models["colqwen2", library]
+    if limit == "published":
+        change = edited("processor_config.json", size=PUBLISHED)
+        encoder, reference = reprocessed("colqwen2", *files, tmp_path, change)
+        most, size = 768, (672, 896)
+    else:
+        encoder, reference = encoder_and_reference("colqwen2", *files)
+        most, size = 72, (224, 252)
+    full = page_models.page(*size)
+    pages = [full, page_models.page(56, 700), page_models.page(2480, 3508)]
+    found = check_pages(encoder, reference, pages, batch_size=3)
+    image = encoder._runtime.document_batch([full]).feeds["input_ids"] == image_token(encoder)
+    assert image.sum() == most
+    assert found[0].shape[0] >= max(rows.shape[0] for rows in found)
+
+
+def image_token(encoder):
+    return encoder.manifest.processing["image_token_id"]
+
+
+@pytest.mark.parametrize("family", families_of_pages())
+def test_other_image_steps_are_unsupported(family, exported_models, tmp_path):
+    folder = shutil.copytree(exported_models[family, ENGINE][0], tmp_path / "checkpoint")
+    file = folder / "processor_config.json"
+    content = json.loads(file.read_text())
+    content["image_processor"]["resample"] = 2
+    file.write_text(json.dumps(content))
+    with pytest.raises(UnsupportedError, match="has resample 2; pages are exported with 3 only"):
+        families.get(family).processing(folder)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"model_type": "colqwen2", "vlm_config": {"model_type": "qwen2_5_vl"}},
+        {"model_type": "paligemma", "architectures": ["BiPali"]},
+        {"model_type": "paligemma", "architectures": ["PaliGemmaForConditionalGeneration"]},
+        {"model_type": "qwen2_5_vl", "architectures": ["ColQwen2_5"]},
+        {"model_type": "qwen2_vl"},
+    ],
+)
+def test_other_models_are_of_no_family(config, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match="no family reads this checkpoint; supported are"):
+        families.detect(tmp_path)
+
+
+def test_the_manifest_says_how_positions_count(exported_models):
+    for library, positions in ((TRANSFORMERS, "sequence"), (ENGINE, "grid")):
+        manifest = Encoder(exported_models["colqwen2", library][1]).manifest
+        assert manifest.processing["library"] == library
+        assert manifest.processing["positions"] == positions
+        assert ("position_ids" in manifest.graphs["image"].inputs) == (positions == "grid")
+
+
+# Weights.
+
+
+def stored(family, checkpoint):
+    sources = families.get(family).skeleton(checkpoint, "fp32").sources
+    return {name: entry.read().astype(np.float32) for name, entry in sources.items()}
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
+@pytest.mark.parametrize("shards", [{}, {"max_shard_size": "100KB"}], ids=["whole", "sharded"])
+@pytest.mark.parametrize(("family", "library"), LAYOUTS)
+def test_every_dtype_and_sharding_is_read(family, library, shards, dtype, tmp_path):
+    page_models.save(family, library, tmp_path / "checkpoint", dtype=dtype, **shards)
+    count = len(list((tmp_path / "checkpoint").glob("*.safetensors")))
+    assert (count > 3) == bool(shards)
+    expected = page_models.random_model(family, library).to(dtype).float().state_dict()
+    found = stored(family, tmp_path / "checkpoint")
+    assert found.keys() == {name for name in expected if "lm_head" not in name}
+    for name, value in found.items():
+        np.testing.assert_array_equal(value, expected[name].numpy(), err_msg=name)
+
+
+def renamed(checkpoint, change):
+    """Apply ``change`` to the tensors of an unsharded checkpoint."""
+    file = checkpoint / "model.safetensors"
+    values = {k: v.contiguous().clone() for k, v in change(load_file(file)).items()}
+    save_file(values, file, {"format": "pt"})
+
+
+OLDER = {  # names that the published checkpoints have and today's classes no longer write
+    ("colpali", ENGINE): ("vision_tower.", "vision_tower.vision_model."),
+    ("colqwen2", ENGINE): ("language_model.", "model."),
+}
+
+
+@pytest.mark.parametrize(("family", "library"), OLDER)
+def test_names_of_older_releases_are_read(family, library, tmp_path):
+    page_models.save(family, library, tmp_path / "checkpoint")
+    expected = stored(family, tmp_path / "checkpoint")
+    new, old = OLDER[family, library]
+    renamed(tmp_path / "checkpoint", lambda t: {k.replace(new, old): v for k, v in t.items()})
+    assert any(old in key for key in load_file(tmp_path / "checkpoint/model.safetensors"))
+    found = stored(family, tmp_path / "checkpoint")
+    assert found.keys() == expected.keys()
+    for name, value in found.items():
+        np.testing.assert_array_equal(value, expected[name], err_msg=name)
+
+
+HEADS = {
+    ("colpali", TRANSFORMERS): "vlm.lm_head.weight",
+    ("colpali", ENGINE): "model.lm_head.weight",
+    ("colqwen2", TRANSFORMERS): "vlm.lm_head.weight",
+    ("colqwen2", ENGINE): "lm_head.weight",
+}
+
+
+@pytest.mark.parametrize(("family", "library"), LAYOUTS)
+def test_a_tied_head_may_be_stored_but_not_alone(family, library, tmp_path):
+    """No embedding reads the head; the libraries would make up word embeddings it stands for."""
+    folder = page_models.save(family, library, tmp_path / "checkpoint")
+    expected = stored(family, folder)
+    head = HEADS[family, library]
+
+    def words(tensors):
+        return next(key for key in tensors if key.endswith("embed_tokens.weight"))
+
+    renamed(folder, lambda t: t | {head: t[words(t)]})
+    assert stored(family, folder).keys() == expected.keys()
+    families.get(family).reference(folder, "cpu")
+    renamed(folder, lambda t: {key: value for key, value in t.items() if key != words(t)})
+    for load in (stored, lambda f, c: families.get(f).reference(c, "cpu")):
+        with pytest.raises(CheckpointError, match=r"1 missing weights, .*embed_tokens.weight"):
+            load(family, folder)
+
+
+# What a wrong checkpoint gets.
+
+
+def shard_of(folder, key):
+    index = json.loads((folder / "model.safetensors.index.json").read_text())
+    return folder / index["weight_map"][key]
+
+
+def in_shard(key, change):
+    def damage(folder):
+        file = shard_of(folder, key)
+        values = change(load_file(file))
+        save_file({k: v.contiguous() for k, v in values.items()}, file, {"format": "pt"})
+
+    return damage
+
+
+PROJECTION = "custom_text_proj.weight"
+DAMAGES = {
+    "missing": (
+        lambda folder: without(folder, PROJECTION),
+        "1 missing weights, first 'custom_text_proj.weight'",
+    ),
+    "absent": (
+        in_shard(PROJECTION, lambda t: {k: v for k, v in t.items() if k != PROJECTION}),
+        r"index\.json: tensor 'custom_text_proj.weight' is not in its shard model-0000",
+    ),
+    "extra": (
+        in_shard(PROJECTION, lambda t: t | {"extra.weight": torch.ones(3)}),
+        r"model-.*\.safetensors: 1 unexpected weights, first 'extra.weight'; Col\w+ has no such",
+    ),
+    "shape": (
+        in_shard(PROJECTION, lambda t: t | {PROJECTION: t[PROJECTION][:-1]}),
+        r"model-.*\.safetensors: tensor 'custom_text_proj.weight' has shape \[127, 64\]",
+    ),
+    "truncated": (
+        lambda f: shard_of(f, PROJECTION).write_bytes(shard_of(f, PROJECTION).read_bytes()[:-9]),
+        r"model-.*\.safetensors: is truncated",
+    ),
+    "no shard": (
+        lambda folder: shard_of(folder, PROJECTION).unlink(),
+        r"model-.*\.safetensors: cannot be read",
+    ),
+    "pickled": (
+        lambda folder: pickled(folder),
+        r"pytorch_model.bin: pickled weights are not read",
+    ),
+}
+
+
+def without(folder, key):
+    in_shard(key, lambda t: {k: v for k, v in t.items() if k != key})(folder)
+    file = folder / "model.safetensors.index.json"
+    index = json.loads(file.read_text())
+    del index["weight_map"][key]
+    file.write_text(json.dumps(index))
+
+
+def pickled(folder):
+    for file in folder.glob("*.safetensors*"):
+        file.unlink()
+    (folder / "pytorch_model.bin").write_bytes(b"\x80\x04N.")
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_checkpoint_leaves_nothing(damage, exported_models, tmp_path):
+    change, message = DAMAGES[damage]
+    folder = shutil.copytree(exported_models["colqwen2", ENGINE][0], tmp_path / "checkpoint")
+    change(folder)
+    with pytest.raises(CheckpointError, match=message):
+        export(folder, tmp_path / "out")
+    with pytest.raises(CheckpointError, match=message):
+        families.get("colqwen2").reference(folder, "cpu")
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
