@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
 import os
+import re
+import secrets
 import shutil
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,38 +24,165 @@ UNSUPPORTED = "unsupported.json"
 """Marks a folder whose content a known limit prevents; holds the reason."""
 
 _CHUNK = 1 << 20
+_NEW, _OLD = ".part", ".old"
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @contextmanager
 def atomic_path(path: Path | str) -> Iterator[Path]:
-    """Yield a temporary file path beside ``path``; it takes its name only if the block succeeds."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    os.close(handle)
-    temporary = Path(name)
-    try:
+    """Yield a temporary file beside ``path``; it takes its name only if the block succeeds.
+
+    Raises:
+        ArtifactError: The disk is full, or the place cannot be written to.
+    """
+    path = Path(path).resolve()  # behind a link, so that the link stays
+    with _temporary(path, _make_file) as temporary:
         yield temporary
-        temporary.chmod(0o644)
         temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @contextmanager
 def atomic_folder(path: Path | str) -> Iterator[Path]:
-    """Yield a temporary folder beside ``path``; it replaces ``path`` only if the block succeeds."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part"))
+    """Yield a temporary folder beside ``path``; it replaces ``path`` only if the block succeeds.
+
+    An interruption leaves either the old folder or the new one complete: under ``path``, or, if
+    the process is killed between two renames, beside it, from where the next writer restores it.
+
+    Raises:
+        ArtifactError: The disk is full, or the place cannot be written to.
+    """
+    path = Path(path).resolve()
+    if path.exists() and not path.is_dir():
+        raise ArtifactError(f"{path}: is a file, expected a folder or nothing.")
+    with _temporary(path, Path.mkdir) as temporary:
+        yield temporary
+        _swap(temporary, path)
+
+
+@contextmanager
+def scratch_folder(beside: Path | str) -> Iterator[Path]:
+    """Yield a temporary folder on the disk of ``beside``; it is removed in any case.
+
+    Raises:
+        ArtifactError: The disk is full, or the place cannot be written to.
+    """
+    with _temporary(Path(beside).resolve(), Path.mkdir) as temporary:
+        yield temporary
+
+
+def require_space(folder: Path | str, nbytes: int) -> None:
+    """Refuse a write that cannot fit before any of it is written.
+
+    Args:
+        folder: An existing folder on the disk to write to.
+        nbytes: Bytes to be written.
+
+    Raises:
+        ArtifactError: The disk has less room.
+    """
+    if nbytes > (free := shutil.disk_usage(folder).free):
+        raise ArtifactError(
+            f"{Path(folder).parent}: no space left on device; {nbytes:,} bytes are needed, "
+            f"{free:,} are free."
+        )
+
+
+@contextmanager
+def _temporary(path: Path, make: Callable[[Path], None]) -> Iterator[Path]:
+    """A file or folder beside ``path`` that is gone, or has another name, afterwards."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _clear_abandoned(path)
+        temporary, lock = _make_locked(path, make)
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot be written ({error.strerror}).") from error
     try:
         yield temporary
-        temporary.chmod(0o755)
-        if path.is_dir():
-            shutil.rmtree(path)
-        temporary.replace(path)
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        written, free = _bytes_below(temporary), shutil.disk_usage(path.parent).free
+        raise ArtifactError(
+            f"{path}: {os.strerror(error.errno).lower()} after {written:,} bytes, {free:,} are "
+            "free; nothing is left of the attempt."
+        ) from error
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        _remove(temporary)
+        os.close(lock)
+
+
+def _make_locked(path: Path, make: Callable[[Path], None]) -> tuple[Path, int]:
+    """A new temporary name and a lock that says, while this process lives, that it is in use."""
+    while True:
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_NEW}")
+        make(temporary)
+        lock = os.open(temporary, os.O_RDONLY)
+        with suppress(OSError):  # a file system without locks: nothing there is called abandoned
+            _lock(lock, blocking=True)
+        if temporary.exists():
+            return temporary, lock
+        os.close(lock)  # another process cleared it before it was locked
+
+
+def _swap(new: Path, path: Path) -> None:
+    """Put ``new`` in the place of ``path``, whose content moves aside first."""
+    old = new.with_suffix(_OLD)
+    try:
+        if path.is_dir():
+            path.rename(old)
+        new.rename(path)
+    except BaseException:
+        if old.exists() and not path.exists():
+            old.rename(path)
+        raise
+    finally:
+        if path.exists():
+            _remove(old)
+
+
+def _clear_abandoned(path: Path) -> None:
+    """Remove what killed writers of ``path`` left; restore the content that they had moved."""
+    pattern = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{8}}({_NEW}|{_OLD})")
+    left = [item for item in path.parent.iterdir() if pattern.fullmatch(item.name)]
+    for item in sorted(left, reverse=True):  # a writer's new content comes before the old
+        if item.suffix == _NEW:
+            _remove_unless_locked(item)
+        elif not item.with_suffix(_NEW).exists():
+            if path.exists():
+                _remove(item)
+            else:
+                item.rename(path)
+
+
+def _remove_unless_locked(path: Path) -> None:
+    with suppress(OSError):  # in use, or on a file system that cannot tell
+        lock = os.open(path, os.O_RDONLY)
+        try:
+            _lock(lock, blocking=False)
+            _remove(path)
+        finally:
+            os.close(lock)
+
+
+def _lock(handle: int, *, blocking: bool) -> None:
+    import fcntl  # here, so that an encoder can read its folder where there is none
+
+    fcntl.flock(handle, fcntl.LOCK_EX | (0 if blocking else fcntl.LOCK_NB))
+
+
+def _make_file(path: Path) -> None:
+    path.touch(exist_ok=False)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _bytes_below(path: Path) -> int:
+    return sum(file.stat().st_size for file in (path, *path.rglob("*")) if file.is_file())
 
 
 def write_text(path: Path | str, text: str) -> None:

@@ -8,29 +8,31 @@ from pathlib import Path
 from colport import external_data, manifest
 from colport.artifacts import atomic_folder
 from colport.export.folder import check
-from colport.external_data import Layout
+from colport.external_data import Layout, Progress
 from colport.manifest import Manifest
 from colport.quantize import copy_companions
 
 
-def convert(source: Path, output: Path, layout: Layout) -> Manifest:
+def convert(
+    source: Path, output: Path, layout: Layout, progress: Progress | None = None
+) -> Manifest:
     """Write ``source`` again with another layout.
 
     Args:
         source: An exported folder.
         output: Folder to write; may be ``source`` itself, which is replaced at the end.
         layout: Where the weights go.
+        progress: Called after each block of weights, with the bytes written and those of all.
 
     Raises:
-        ArtifactError: ``source`` is not a whole exported folder.
+        ArtifactError: ``source`` is not a whole exported folder, or the disk is full.
         ExportError: The layout cannot hold the weights.
     """
     known = manifest.read(source)
     models = {name: external_data.read(source / graph.file) for name, graph in known.graphs.items()}
     with atomic_folder(output) as folder:
         copy_companions(source, folder, known)
-        files = external_data.write(models, folder, layout)
+        files = external_data.write(models, folder, layout, progress)
         result = replace(known, external_data={"layout": layout.mode, "files": files})
         check(folder, result)
-        result.write(folder)
-    return result
+        return result.write(folder)

@@ -24,7 +24,7 @@ class ExportError(ColPortError):
 
 
 class ArtifactError(ColPortError):
-    """A file that an earlier stage wrote is missing, unreadable or of another schema version."""
+    """A file of a stage cannot be written, is missing, unreadable or of another schema version."""
 
 
 class DatasetError(ColPortError):
@@ -41,3 +41,7 @@ class ParityError(ColPortError):
 
 class RunError(ColPortError):
     """A stage measured what it could and recorded that something failed."""
+
+
+class HubError(ColPortError):
+    """The Hugging Face Hub refused an upload, or cannot be reached."""

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 import onnx_ir as ir
 
+from colport.artifacts import require_space
 from colport.errors import ArtifactError, ConfigError, ExportError
 from colport.streaming import StreamedTensor, row_ranges, stored_rows
 
@@ -31,7 +32,8 @@ _PAGE = 4096  # large tensors start on a page, so that they can be mapped
 _CACHE_LINE = 64
 _GRAPH_OVERHEAD = 2**24  # room for the nodes of a merged graph, in bytes
 
-Progress = Callable[[int], None]
+Progress = Callable[[int, int], None]
+"""Called with the bytes of weights written so far, and those of all."""
 
 
 @dataclass(frozen=True)
@@ -67,16 +69,17 @@ def write(
         models: Graph name to model; initializers of one name must be one tensor.
         folder: An existing folder.
         layout: Where weights go.
-        progress: Called with the bytes of each tensor written.
+        progress: Called after each block of weights.
 
     Returns:
         Names of the weight files, empty for ``merge``.
 
     Raises:
         ExportError: A merged graph or a tensor is over the limit, or two tensors share a name.
+        ArtifactError: The weights do not fit on the disk.
     """
     if layout.mode == "merge":
-        _merge(models, progress)
+        _merge(models, folder, progress)
         names: list[str] = []
     else:
         names = _write_beside(models, folder, layout, progress)
@@ -97,22 +100,36 @@ def read(file: Path) -> ir.Model:
         raise ArtifactError(f"{file}: cannot be read ({error.strerror}).") from error
     except Exception as error:  # protobuf raises its own classes for damaged files
         raise ArtifactError(f"{file}: is not an ONNX file ({error}).") from error
-    for value in model.graph.initializers.values():
-        if isinstance(value.const_value, ir.ExternalTensor):
-            _check_external(file, value.const_value)
+    for tensor in _stored_tensors(model):
+        if isinstance(tensor, ir.ExternalTensor):
+            _check_external(file, tensor)
     return model
 
 
+def _stored_tensors(model: ir.Model) -> Iterator[ir.TensorProtocol | None]:
+    """Every tensor of a file: a hostile one may hide it in a subgraph or an attribute."""
+    for graph in model.graphs():
+        yield from (value.const_value for value in graph.initializers.values())
+        for attribute in (item for node in graph for item in node.attributes.values()):
+            if attribute.type == ir.AttributeType.TENSOR:
+                yield attribute.value
+            elif attribute.type == ir.AttributeType.TENSORS:
+                yield from attribute.value
+
+
 def _check_external(file: Path, tensor: ir.ExternalTensor) -> None:
-    folder = file.parent.resolve()
     location = (file.parent / tensor.location).resolve()
-    if not location.is_relative_to(folder):
-        raise ArtifactError(f"{file}: tensor {tensor.name!r} lies outside its folder.")
+    if not location.is_relative_to(file.parent.resolve()):
+        raise ArtifactError(
+            f"{file}: tensor {tensor.name!r} is in {str(tensor.location)!r}, which lies outside "
+            "its folder."
+        )
+    start = tensor.offset or 0
     size = location.stat().st_size if location.is_file() else -1
-    if size < (tensor.offset or 0) + tensor.nbytes:
+    if size < start + tensor.nbytes:
         raise ArtifactError(
             f"{location}: is {'missing' if size < 0 else 'truncated'}; "
-            f"tensor {tensor.name!r} ends at byte {(tensor.offset or 0) + tensor.nbytes}."
+            f"tensor {tensor.name!r} is at bytes {start} to {start + tensor.nbytes}."
         )
 
 
@@ -134,19 +151,35 @@ def tensors_by_name(models: Mapping[str, ir.Model]) -> dict[str, ir.TensorProtoc
     return tensors
 
 
-def _merge(models: Mapping[str, ir.Model], progress: Progress | None) -> None:
-    for name, model in models.items():
-        total = sum(value.const_value.nbytes for value in model.graph.initializers.values())
-        if total + _GRAPH_OVERHEAD > PROTOBUF_LIMIT:
+class _Written:
+    """Counts what is written, for ``progress``."""
+
+    def __init__(self, total: int, folder: Path, progress: Progress | None) -> None:
+        require_space(folder, total)
+        self._total, self._done, self._progress = total, 0, progress
+
+    def add(self, nbytes: int) -> None:
+        self._done += nbytes
+        if self._progress:
+            self._progress(self._done, self._total)
+
+
+def _merge(models: Mapping[str, ir.Model], folder: Path, progress: Progress | None) -> None:
+    sizes = {
+        name: sum(value.const_value.nbytes for value in model.graph.initializers.values())
+        for name, model in models.items()
+    }
+    for name, size in sizes.items():
+        if size + _GRAPH_OVERHEAD > PROTOBUF_LIMIT:
             raise ExportError(
-                f"{name}.onnx: layout 'merge' needs {total / 2**30:.2f} GiB in one file, above "
+                f"{name}.onnx: layout 'merge' needs {size / 2**30:.2f} GiB in one file, above "
                 "protobuf's 2 GiB; use 'split' or 'shard'."
             )
+    written = _Written(sum(sizes.values()), folder, progress)
     for model in models.values():
         for name, value in model.graph.initializers.items():
             value.const_value = _in_memory(value.const_value, name)
-            if progress:
-                progress(value.const_value.nbytes)
+            written.add(value.const_value.nbytes)
 
 
 def _write_beside(
@@ -156,13 +189,12 @@ def _write_beside(
     large = {name: t for name, t in tensors.items() if t.nbytes >= INLINE_BYTES}
     shards = _assign(large, layout)
     files = _file_names(len(shards), layout)
+    written = _Written(sum(tensor.nbytes for tensor in large.values()), folder, progress)
     places: dict[str, ir.ExternalTensor] = {}
     for file, names in zip(files, shards, strict=True):
         with (folder / file).open("wb") as stream:
             for name in names:
-                places[name] = _append(stream, file, folder, name, large[name])
-                if progress:
-                    progress(large[name].nbytes)
+                places[name] = _append(stream, file, folder, name, large[name], written)
     for model in models.values():
         for name, value in model.graph.initializers.items():
             value.const_value = places.get(name) or _in_memory(value.const_value, name)
@@ -197,14 +229,19 @@ def _file_names(count: int, layout: Layout) -> list[str]:
 
 
 def _append(
-    stream: BinaryIO, file: str, folder: Path, name: str, tensor: ir.TensorProtocol
+    stream: BinaryIO,
+    file: str,
+    folder: Path,
+    name: str,
+    tensor: ir.TensorProtocol,
+    written: _Written,
 ) -> ir.ExternalTensor:
     offset = _aligned(stream.tell(), tensor.nbytes)
     stream.write(b"\0" * (offset - stream.tell()))
     for chunk in _chunks(tensor):
-        stream.write(chunk)
-    if (written := stream.tell() - offset) != tensor.nbytes:
-        raise ExportError(f"tensor {name!r} wrote {written} bytes, expected {tensor.nbytes}.")
+        written.add(stream.write(chunk))
+    if (size := stream.tell() - offset) != tensor.nbytes:
+        raise ExportError(f"tensor {name!r} wrote {size} bytes, expected {tensor.nbytes}.")
     return ir.ExternalTensor(
         file, offset, tensor.nbytes, tensor.dtype, shape=tensor.shape, name=name, base_dir=folder
     )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from colport.artifacts import check_supported, read_json, sha256_file, write_json
+import colport
+from colport.artifacts import UNSUPPORTED, check_supported, read_json, sha256_file, write_json
 from colport.errors import ArtifactError
 
 FILE = "colport.json"
@@ -46,6 +48,7 @@ class Manifest:
         graphs: Graph name to its description.
         external_data: Layout of the weights and their files.
         quantization: Settings and the number of quantized operators, empty for float variants.
+        made_with: Versions of the packages that wrote the folder.
         files: File name to SHA-256 and size, for every other file of the folder.
     """
 
@@ -58,10 +61,11 @@ class Manifest:
     graphs: Mapping[str, GraphInfo]
     external_data: Mapping[str, Any]
     quantization: Mapping[str, Any] = field(default_factory=dict)
+    made_with: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, Any] = field(default_factory=dict)
 
-    def write(self, folder: Path) -> None:
-        """Digest the folder's files and write ``colport.json``."""
+    def write(self, folder: Path) -> Manifest:
+        """Digest the folder's files and write ``colport.json``; returns what it says."""
         listed = {
             str(file.relative_to(folder)): {
                 "sha256": sha256_file(file),
@@ -70,11 +74,22 @@ class Manifest:
             for file in sorted(folder.rglob("*"))
             if file.is_file() and file.name != FILE
         }
-        write_json(folder / FILE, {**asdict(self), "files": listed})
+        from colport import environment  # here: it asks for what not every encoder's machine has
+
+        made_with = {"colport": colport.__version__, **environment.describe()["packages"]}
+        written = replace(self, made_with=made_with, files=listed)
+        write_json(folder / FILE, asdict(written))
+        return written
+
+    @property
+    def digest(self) -> str:
+        """Hex SHA-256 of the files' names and digests: what was exported, whatever its place."""
+        lines = sorted(f"{facts['sha256']}  {name}" for name, facts in self.files.items())
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def read(folder: Path | str) -> Manifest:
-    """The manifest of an exported folder.
+    """The manifest of an exported folder, its files checked by presence and size.
 
     Raises:
         ArtifactError: ``colport.json`` is missing or damaged, or a listed file is missing, lies
@@ -84,16 +99,56 @@ def read(folder: Path | str) -> Manifest:
     folder = Path(folder)
     check_supported(folder)
     if not (folder / FILE).is_file():
-        raise ArtifactError(f"{folder}: is not an exported folder; it has no {FILE}.")
+        raise ArtifactError(f"{folder}: is not an exported folder; {_what_it_is(folder)}.")
     record = read_json(folder / FILE)
     try:
         graphs = {name: GraphInfo(**graph) for name, graph in record.pop("graphs").items()}
         record.pop("schema_version")
         manifest = Manifest(graphs=graphs, **record)
+        _check_files(folder, manifest)
     except (KeyError, TypeError, AttributeError) as error:
         raise ArtifactError(f"{folder / FILE}: is not a ColPort manifest ({error}).") from error
-    _check_files(folder, manifest)
     return manifest
+
+
+def verify(folder: Path | str, progress: Callable[[int, int], None] | None = None) -> Manifest:
+    """The manifest of an exported folder, every file's bytes checked against it.
+
+    Args:
+        folder: An exported folder.
+        progress: Called after each file with the bytes read so far, and those of all.
+
+    Raises:
+        ArtifactError: See :func:`read`; or a file has another SHA-256.
+        UnsupportedError: A known limit prevented the export.
+    """
+    manifest = read(folder)
+    total = sum(facts["size_bytes"] for facts in manifest.files.values())
+    done = 0
+    for name, facts in manifest.files.items():
+        if (found := sha256_file(Path(folder) / name)) != facts["sha256"]:
+            raise ArtifactError(
+                f"{Path(folder) / name}: sha256 is {found}, {FILE} says {facts['sha256']}; the "
+                "file was changed after the export."
+            )
+        done += facts["size_bytes"]
+        if progress:
+            progress(done, total)
+    return manifest
+
+
+def check_replaceable(folder: Path | str) -> None:
+    """Refuse to write over what was not exported, before any work.
+
+    Raises:
+        ArtifactError: The folder holds something else.
+    """
+    folder = Path(folder)
+    known = (folder / FILE).is_file() or (folder / UNSUPPORTED).is_file()
+    if folder.exists() and not known and (folder.is_file() or any(folder.iterdir())):
+        raise ArtifactError(
+            f"{folder}: exists and is not an exported folder; choose another output, or remove it."
+        )
 
 
 def folder_bytes(folder: Path | str) -> int:
@@ -102,10 +157,9 @@ def folder_bytes(folder: Path | str) -> int:
 
 
 def _check_files(folder: Path, manifest: Manifest) -> None:
-    root = folder.resolve()
     for name, facts in manifest.files.items():
         file = folder / name
-        if not file.resolve().is_relative_to(root):
+        if not _is_inside(folder, name):
             raise ArtifactError(f"{folder / FILE}: lists {name!r}, which leaves the folder.")
         if not file.is_file():
             raise ArtifactError(f"{file}: is missing; {FILE} lists it.")
@@ -113,3 +167,29 @@ def _check_files(folder: Path, manifest: Manifest) -> None:
             raise ArtifactError(
                 f"{file}: has {file.stat().st_size} bytes, {FILE} says {facts['size_bytes']}."
             )
+    used = [graph.file for graph in manifest.graphs.values()] + manifest.external_data["files"]
+    if unlisted := [name for name in used if name not in manifest.files]:
+        raise ArtifactError(f"{folder / FILE}: uses {unlisted[0]!r}, which its files do not list.")
+
+
+def _is_inside(folder: Path, name: str) -> bool:
+    """Whether a file of the folder lies in it, or is a link that the Hub's cache made."""
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts:
+        return False
+    roots = [folder.resolve()]
+    if folder.resolve().parent.name == "snapshots":
+        roots.append(folder.resolve().parents[1] / "blobs")
+    target = (folder / name).resolve()
+    return any(target.is_relative_to(root) for root in roots)
+
+
+def _what_it_is(folder: Path) -> str:
+    """A guess at what a user took for an exported folder."""
+    if not folder.is_dir():
+        return "it is a file" if folder.exists() else "there is no such folder"
+    if inner := sorted(item.parent.name for item in folder.glob(f"*/{FILE}")):
+        return f"it has no {FILE}, but holds exported folders: {', '.join(inner)}"
+    if any(folder.glob("*.safetensors")):
+        return f"it is a checkpoint, export it first: colport export {folder} --output DIR"
+    return f"it has no {FILE}"

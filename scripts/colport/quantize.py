@@ -25,7 +25,7 @@ from colport import external_data, manifest
 from colport.artifacts import atomic_folder
 from colport.errors import ConfigError, UnsupportedError
 from colport.export.folder import check, describe_graph
-from colport.external_data import Layout
+from colport.external_data import Layout, Progress
 from colport.manifest import Manifest
 from colport.streaming import StreamedTensor, row_ranges, stored_rows
 
@@ -81,6 +81,7 @@ def quantize(
     settings: QuantizeSettings | None = None,
     layout: Layout | None = None,
     report: Callable[[str], None] = lambda message: None,
+    progress: Progress | None = None,
 ) -> Manifest:
     """Write the int8 variant of an exported fp32 folder.
 
@@ -90,6 +91,7 @@ def quantize(
         settings: What is quantized.
         layout: Where the weights go.
         report: Called with a line for each step.
+        progress: Called after each block of weights, with the bytes written and those of all.
 
     Raises:
         UnsupportedError: The base is not fp32, or nothing in it can be quantized.
@@ -110,7 +112,7 @@ def quantize(
         )
     with atomic_folder(output) as folder:
         copy_companions(base, folder, source)
-        files = external_data.write(models, folder, layout)
+        files = external_data.write(models, folder, layout, progress)
         result = replace(
             source,
             precision="int8",
@@ -119,8 +121,7 @@ def quantize(
             quantization={"settings": asdict(settings), "operators": counts},
         )
         check(folder, result)
-        result.write(folder)
-    return result
+        return result.write(folder)
 
 
 def copy_companions(base: Path, folder: Path, source: Manifest) -> None:

@@ -19,12 +19,12 @@ LAYERS = [  # bottom first; modules of one layer do not import each other
     {"quantize"},
     {"convert", "retrieval"},
     {"encoder"},
-    {"embed", "parity", "latency"},
+    {"embed", "parity", "latency", "variants"},
     {"contenders"},
     {"recommendation"},
     {"tables"},
     {"report", "gate"},
-    {"job", "sources", "bench"},
+    {"job", "sources", "bench", "model_card", "hub"},
     {"workflow", "cli"},
 ]
 RANK = {module: rank for rank, layer in enumerate(LAYERS) for module in layer}

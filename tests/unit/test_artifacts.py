@@ -1,14 +1,23 @@
 """Files between stages are whole or absent, and code hashes follow imports."""
 
+import errno
+import itertools
 import json
+import os
+import shutil
+import signal
+from pathlib import Path
 
 import pytest
 
+from colport import artifacts
 from colport.artifacts import (
     atomic_folder,
     atomic_path,
     check_supported,
     read_json,
+    require_space,
+    scratch_folder,
     write_json,
     write_unsupported,
 )
@@ -60,6 +69,137 @@ def test_a_failed_write_leaves_the_old_content(tmp_path):
     assert file.read_text() == "old"
     assert [path.name for path in folder.iterdir()] == ["old"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+
+
+def write_folder(path: Path, content: str) -> None:
+    """A folder of two files that belong together."""
+    with atomic_folder(path) as temporary:
+        (temporary / "one").write_text(content)
+        (temporary / "two").write_text(content)
+
+
+def read_folder(path: Path) -> str:
+    one, two = ((path / name).read_text() for name in ("one", "two"))
+    assert one == two
+    return one
+
+
+def die_at(step: int) -> None:
+    """Kill this process just before its ``step``-th change of the disk."""
+    left = [step]
+
+    def counted(function):
+        def wrapper(*arguments, **options):
+            left[0] -= 1
+            if left[0] < 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(*arguments, **options)
+
+        return wrapper
+
+    for owner, name in ((Path, "mkdir"), (Path, "rename"), (shutil, "rmtree"), (os, "open")):
+        setattr(owner, name, counted(getattr(owner, name)))
+
+
+def test_a_writer_killed_anywhere_leaves_a_whole_folder(tmp_path):
+    path, places = tmp_path / "folder", set()
+    for step in itertools.count():
+        write_folder(path, "old")
+        if (child := os.fork()) == 0:
+            die_at(step)
+            write_folder(path, "new")
+            os._exit(0)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        places.add((path.exists(), len(list(tmp_path.iterdir()))))
+        if path.exists():
+            assert read_folder(path) in {"old", "new"}
+        else:  # between two renames
+            assert sorted(read_folder(left) for left in tmp_path.iterdir()) == ["new", "old"]
+        with pytest.raises(RuntimeError), atomic_folder(path):
+            raise RuntimeError
+        assert read_folder(path) in {"old", "new"}
+        assert list(tmp_path.iterdir()) == [path]
+        if code == 0:
+            break
+    assert places == {(True, 1), (True, 2), (False, 2)}
+
+
+def test_a_failed_swap_puts_the_old_folder_back(tmp_path, monkeypatch):
+    write_folder(tmp_path / "folder", "old")
+    rename = Path.rename
+
+    def refuse(source, target):
+        if source.suffix == ".part":
+            raise KeyboardInterrupt
+        return rename(source, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(KeyboardInterrupt):
+        write_folder(tmp_path / "folder", "new")
+    assert read_folder(tmp_path / "folder") == "old"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_only_abandoned_files_of_the_same_name_are_cleared(tmp_path):
+    others = [
+        ".folder.backup.part",
+        ".folder2.0123abcd.part",
+        "folder.0123abcd.part",
+        ".folder.old",
+    ]
+    for name in others:
+        (tmp_path / name).mkdir()
+    (tmp_path / ".folder.0123abcd.part").mkdir()
+    with scratch_folder(tmp_path / "folder") as in_use:
+        (in_use / "file").touch()
+        write_folder(tmp_path / "folder", "new")
+        assert (in_use / "file").exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"folder", *others}
+
+
+def test_modes_follow_the_umask_and_links_stay(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "disk/folder")
+    before = os.umask(0o027)
+    try:
+        write_folder(tmp_path / "link", "new")
+        write_json(tmp_path / "disk/record.json", {})
+    finally:
+        os.umask(before)
+    assert (tmp_path / "link").is_symlink()
+    assert read_folder(tmp_path / "disk/folder") == "new"
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "disk").iterdir()}
+    assert modes == {"folder": 0o750, "record.json": 0o640}
+
+
+@pytest.mark.parametrize("writer", [atomic_path, atomic_folder, scratch_folder])
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_a_full_disk_is_an_artifact_error(tmp_path, writer, code):
+    message = f"out: {os.strerror(code).lower()} after 0 bytes"
+    with pytest.raises(ArtifactError, match=message), writer(tmp_path / "out"):
+        raise OSError(code, os.strerror(code))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_errors_of_the_system_are_not_renamed(tmp_path):
+    with pytest.raises(FileNotFoundError), atomic_folder(tmp_path / "out"):
+        (tmp_path / "absent").read_text()
+
+
+def test_a_place_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ArtifactError, match="file: is a file, expected a folder"):
+        write_folder(tmp_path / "file", "new")
+    with pytest.raises(ArtifactError, match="cannot be written"):
+        write_json(tmp_path / "file/record.json", {})
+
+
+def test_a_write_that_cannot_fit_is_refused_before(tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    require_space(tmp_path, usage.free // 2)
+    monkeypatch.setattr(artifacts.shutil, "disk_usage", lambda _: usage._replace(free=1000))
+    with pytest.raises(ArtifactError, match="1,001 bytes are needed, 1,000 are free"):
+        require_space(tmp_path, 1001)
 
 
 def test_a_known_limit_is_passed_on(tmp_path):

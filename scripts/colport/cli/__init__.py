@@ -1,0 +1,79 @@
+"""The ``colport`` command: every stage by hand, on one model, with the pipeline's own functions."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+import colport
+from colport.cli.bench import bench_export, bench_graphs
+from colport.cli.convert import export, merge, quantize, shard, split
+from colport.cli.inspection import inspect
+from colport.cli.parity import parity
+from colport.cli.push import push
+from colport.errors import ColPortError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for command in (export, quantize, split, merge, shard, inspect, parity, push):
+    app.command()(command)
+
+bench = typer.Typer(help="Benchmarks; their tables are in benchmarks/.", no_args_is_help=True)
+bench.command("export")(bench_export)
+bench.command("graphs")(bench_graphs)
+app.add_typer(bench, name="bench")
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(colport.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    """Take late-interaction retrieval models from a checkpoint to ONNX Runtime."""
+
+
+def main() -> None:
+    """Run the command.
+
+    Exit codes: 0, 1 for what a user can mend (one sentence on standard error), 2 for a wrong
+    call, 130 and 143 after an interruption, which leaves nothing half-written.
+    """
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        app()
+    except ColPortError as error:
+        _fail(str(error))
+    except ModuleNotFoundError as error:
+        if (error.name or "colport").startswith("colport"):
+            raise
+        _fail(f"{error.name} is not installed; this command needs pip install 'colport[pipeline]'.")
+    except OSError as error:
+        if error.filename is None:
+            raise
+        _fail(f"{error.filename}: {error.strerror}.")
+
+
+def _fail(sentence: str) -> NoReturn:
+    print(f"error: {sentence}", file=sys.stderr)
+    sys.exit(1)
+
+
+def _stop(*_: Any) -> NoReturn:
+    """End as after Ctrl-C, so that temporary folders are removed."""
+    sys.exit(128 + signal.SIGTERM)

@@ -1,0 +1,80 @@
+"""What a person sees: results on standard output, steps and a bar on standard error."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+
+def say(message: str) -> None:
+    """A result, on standard output."""
+    typer.echo(message)
+
+
+class Watch:
+    """Steps of a command as they happen, and how far the current one is.
+
+    Args:
+        bar: A started progress bar, or ``None`` where nobody watches one.
+        quiet: Say nothing.
+    """
+
+    def __init__(self, bar: Progress | None, quiet: bool) -> None:
+        self._bar, self._quiet = bar, quiet
+
+    def step(self, message: str) -> None:
+        """Say what was done."""
+        if self._bar:
+            self._bar.console.print(message, markup=False, highlight=False, soft_wrap=True)
+        elif not self._quiet:
+            typer.echo(message, err=True)
+
+    def progress(self, done: int, total: int) -> None:
+        """Bytes done so far, and those of all."""
+        if self._bar:
+            self._bar.update(self._bar.task_ids[0], completed=done, total=total)
+
+
+class _WhenKnown:
+    """Shows nothing until there is a total."""
+
+    def render(self, task: Task) -> Text:
+        return super().render(task) if task.total else Text()  # type: ignore[misc]
+
+
+class _Amount(_WhenKnown, DownloadColumn):
+    pass
+
+
+class _TimeLeft(_WhenKnown, TimeRemainingColumn):
+    pass
+
+
+@contextmanager
+def watch(doing: str, quiet: bool) -> Iterator[Watch]:
+    """Watch a command's work; the bar is drawn on terminals only.
+
+    Args:
+        doing: What stands before the bar.
+        quiet: Say nothing.
+    """
+    console = Console(stderr=True)
+    if quiet or not console.is_terminal:
+        yield Watch(None, quiet)
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), _Amount(), _TimeLeft())
+    with Progress(*columns, console=console, transient=True) as bar:
+        bar.add_task(doing, total=None)
+        yield Watch(bar, quiet)

@@ -1,0 +1,145 @@
+"""From a checkpoint to a folder, and from a folder to another one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from colport.cli import options
+from colport.cli.console import say, watch
+from colport.cli.options import Base, Checkpoint, Folder, LayoutName, Output, Quiet, ShardSize
+
+
+def export(
+    checkpoint: Checkpoint,
+    output: Output,
+    variant: Annotated[str, typer.Option(help="Ready-made variant: fp32, fp16, int8.")] = "fp32",
+    family: Annotated[
+        str | None,
+        typer.Option(help="Family; by default read from the checkpoint.", show_default=False),
+    ] = None,
+    base: Base = None,
+    layout: LayoutName = None,
+    max_shard_bytes: ShardSize = None,
+    quiet: Quiet = False,
+) -> None:
+    """Export a checkpoint to ONNX.
+
+    \b
+    Example: colport export resources/checkpoints/colpali-demo -o exported/colpali --variant int8
+    """
+    from colport import manifest, variants
+    from colport.artifacts import scratch_folder
+
+    variants.get(variant)
+    manifest.check_replaceable(output)
+    chosen = options.layout(layout, max_shard_bytes)
+    with scratch_folder(output) as scratch:
+        record = options.resolved(checkpoint, base, scratch / "checkpoint", quiet)
+        with watch(f"exporting {variant}", quiet) as watched:
+            watched.step(f"checkpoint {record['source']}")
+            written = variants.export(
+                Path(record["folder"]),
+                output,
+                variant,
+                family=family,
+                layout=chosen,
+                source={key: record[key] for key in ("source", "weights")},
+                report=watched.step,
+                progress=watched.progress,
+            )
+    say(f"{output}: {written.family}, {variant}, {_megabytes(output)}")
+
+
+def quantize(
+    folder: Folder,
+    output: Output,
+    variant: Annotated[
+        str, typer.Option(help="Ready-made variant whose settings are taken.")
+    ] = "int8",
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Regular expression of weights to leave in fp32, in place of the variant's; "
+            "may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    layout: LayoutName = None,
+    max_shard_bytes: ShardSize = None,
+    quiet: Quiet = False,
+) -> None:
+    """Quantize an exported fp32 folder.
+
+    \b
+    Example: colport quantize exported/colpali -o exported/colpali-int8 --exclude embed_tokens
+    """
+    from colport import manifest, variants
+    from colport.quantize import QuantizeSettings
+    from colport.quantize import quantize as write
+
+    manifest.check_replaceable(output)
+    settings = dict(variants.get(variant).get("quantization", {}))
+    if exclude is not None:
+        settings["exclude"] = exclude
+    with watch("quantizing", quiet) as watched:
+        write(
+            folder,
+            output,
+            QuantizeSettings.from_config(settings),
+            options.layout(layout, max_shard_bytes),
+            report=watched.step,
+            progress=watched.progress,
+        )
+    say(f"{output}: {_megabytes(output)}")
+
+
+def split(folder: Folder, output: Output, quiet: Quiet = False) -> None:
+    """Put all weights into one file beside the graphs.
+
+    \b
+    Example: colport split exported/merged -o exported/split
+    """
+    _lay_out(folder, output, "split", None, quiet)
+
+
+def merge(folder: Folder, output: Output, quiet: Quiet = False) -> None:
+    """Put all weights into the graphs, one file each, up to protobuf's 2 GiB.
+
+    \b
+    Example: colport merge exported/colpali -o exported/merged
+    """
+    _lay_out(folder, output, "merge", None, quiet)
+
+
+def shard(
+    folder: Folder, output: Output, max_shard_bytes: ShardSize = 2 * 10**9, quiet: Quiet = False
+) -> None:
+    """Put the weights into files of at most a given size, 2 GB by default.
+
+    \b
+    Example: colport shard exported/colpali -o exported/sharded --max-shard-bytes 500MB
+    """
+    _lay_out(folder, output, "shard", max_shard_bytes, quiet)
+
+
+def _lay_out(
+    folder: Path, output: Path, name: str, max_shard_bytes: int | None, quiet: bool
+) -> None:
+    from colport import manifest
+    from colport.convert import convert
+
+    manifest.check_replaceable(output)
+    with watch(name, quiet) as watched:
+        chosen = options.layout(name, max_shard_bytes)
+        written = convert(folder, output, chosen, progress=watched.progress)
+    files = written.external_data["files"]
+    say(f"{output}: {_megabytes(output)}, {len(files)} weight files")
+
+
+def _megabytes(folder: Path) -> str:
+    from colport.manifest import folder_bytes
+
+    return f"{folder_bytes(folder) / 1e6:,.1f} MB"

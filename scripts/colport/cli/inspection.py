@@ -1,0 +1,74 @@
+"""What an exported folder is, and whether it is whole."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from colport.cli.console import say, watch
+from colport.cli.options import Folder, Quiet
+
+if TYPE_CHECKING:
+    from colport.manifest import Manifest
+
+
+def inspect(
+    folder: Folder,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Read every file and compare its SHA-256.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Say what an exported folder is, and whether its files are whole.
+
+    Files are checked by size, with --verify by their bytes; graphs, by where their weights lie.
+
+    \b
+    Example: colport inspect exported/colpali --verify
+    """
+    from colport import manifest
+
+    if verify:
+        with watch("hashing", quiet) as watched:
+            found = manifest.verify(folder, watched.progress)
+    else:
+        found = manifest.read(folder)
+    graphs_read = find_spec("onnx_ir") is not None  # a machine that only encodes has no onnx
+    if graphs_read:
+        _check_graphs(folder, found)
+    checks = {"files": "sha256" if verify else "size", "graphs": graphs_read}
+    if as_json:
+        say(json.dumps({**asdict(found), "checked": checks}, indent=2))
+        return
+    for line in _lines(found):
+        say(line)
+    say(f"checked: files by {checks['files']}" + (", graphs" if graphs_read else ""))
+
+
+def _check_graphs(folder: Path, found: Manifest) -> None:
+    from colport import external_data
+
+    for graph in found.graphs.values():
+        external_data.read(folder / graph.file)
+
+
+def _lines(found: Manifest) -> Iterator[str]:
+    source = found.source.get("source", "not recorded")
+    yield f"family     {found.family}, {found.dim} dimensions a token"
+    yield f"precision  {found.precision}, opset {found.opset}"
+    yield f"source     {source}"
+    for name, graph in found.graphs.items():
+        yield f"{name:<10} {graph.nodes:,} nodes, {graph.parameters:,} parameters"
+        for arrow, values in (("<-", graph.inputs), ("->", graph.outputs)):
+            for key, value in values.items():
+                shape = ", ".join(map(str, value["shape"]))
+                yield f"{'':<10} {arrow} {key} {value['dtype']} [{shape}]"
+    for name, facts in found.files.items():
+        yield f"{facts['size_bytes']:>14,} bytes  {name}"
