@@ -84,6 +84,10 @@ class Encoder:
         """
         return self._encode(documents, batch_size, self._document_batch)
 
+    def document_feeds(self, documents: Sequence[Document]) -> Mapping[str, np.ndarray]:
+        """The graph inputs of one batch of documents, as :meth:`encode_documents` makes them."""
+        return self._document_batch(documents).feeds
+
     def score(self, queries: Sequence[np.ndarray], documents: Sequence[np.ndarray]) -> np.ndarray:
         """MaxSim of every query with every document, ``float32 [queries, documents]``."""
         return maxsim(queries, documents)

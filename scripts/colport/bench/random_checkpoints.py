@@ -19,6 +19,7 @@ import numpy as np
 from colport.errors import ConfigError
 
 SHARD_BYTES = 2 * 10**9
+_MAX_PIXELS = 768 * 28 * 28  # of vidore/colqwen2-v1.0's processor: 768 tokens a page
 _PATTERN = 2**23  # values of the random pattern that fills the tensors
 
 _COLPALI = {
@@ -29,7 +30,10 @@ _COLPALI = {
 }
 """(vision: width, feed-forward, layers, heads, page), (text: the same, head size, vocabulary)."""
 
-_COLQWEN2 = {"2B": ((1280, 32, 16), (1536, 8960, 28, 12, 2, 151936, [16, 24, 24]))}
+_COLQWEN2 = {
+    "2B": ((1280, 32, 16), (1536, 8960, 28, 12, 2, 151936, [16, 24, 24])),
+    "100M": ((512, 8, 8), (768, 3072, 8, 6, 2, 16000, [16, 24, 24])),
+}
 """(vision: width, layers, heads), (text: …, key-value heads, vocabulary, rotary sections)."""
 
 
@@ -57,8 +61,7 @@ def write(name: str, files_from: Path, output: Path) -> int:
     for file in (files_from / f"{family}-demo").iterdir():
         if file.suffix == ".json" and file.name != "config.json":
             shutil.copyfile(file, output / file.name)
-    if family == "colpali":
-        _resize_processor(output / "processor_config.json", config)
+    _resize_processor(output / "processor_config.json", config)
     config.save_pretrained(output)
     return _write_weights(model_class, config, output)
 
@@ -128,11 +131,14 @@ def _colqwen2(size: str) -> tuple[Any, Any]:
 
 
 def _resize_processor(file: Path, config: Any) -> None:
+    """Full-size pages instead of the demo's small ones."""
     processor = json.loads(file.read_text())
-    vision = config.vlm_config.vision_config
-    images = processor["image_processor"]
-    images["size"] = {"height": vision.image_size, "width": vision.image_size}
-    images["image_seq_length"] = (vision.image_size // vision.patch_size) ** 2
+    vision, images = config.vlm_config.vision_config, processor["image_processor"]
+    if config.model_type == "colpali":
+        images["size"] = {"height": vision.image_size, "width": vision.image_size}
+        images["image_seq_length"] = (vision.image_size // vision.patch_size) ** 2
+    else:
+        images["size"]["longest_edge"] = _MAX_PIXELS
     file.write_text(json.dumps(processor))
 
 
