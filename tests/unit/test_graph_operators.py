@@ -16,8 +16,9 @@ from colport.export import trace as tracing
 from colport.export.folder import export
 from colport.export.layers import Stack, repeat_layers, single_layers
 from colport.export.operators import write_operators
-from colport.export.operators.normalisation import keep_residuals_apart, write_rms_normalisation
+from colport.export.operators.normalisation import write_rms_normalisation
 from colport.export.operators.rotary import write_rotary_embedding
+from colport.export.operators.sums import keep_sums_apart
 
 FAMILIES = ("colbert", "colpali", "colqwen2")
 TEXTS = ["a red pie chart", "", "which page shows the longest of all bars, and where?"]
@@ -232,20 +233,31 @@ def test_only_a_mean_of_squares_becomes_an_rms_normalisation(exponent):
     assert np.abs(run(model, **feeds) - expected).max() < 1e-5
 
 
-def test_a_residual_sum_is_kept_apart_unless_it_is_read_twice():
-    def model(read_twice):
-        build = Builder(value("x", [2, 5, 8]), value("y", [2, 5, 8]))
-        weight = build.constant(np.ones(8, np.float32))
-        total = build.add("Add", list(build.inputs), [2, 5, 8])
-        normal = build.add("LayerNormalization", [total, weight], [2, 5, 8], axis=-1)
-        if read_twice:
-            build.add("Add", [total, normal], [2, 5, 8])
-        return build.model()
-
-    for read_twice, operator in ((False, "Sum"), (True, "Add")):
-        changed = model(read_twice)
-        keep_residuals_apart(changed.graph)
-        assert changed.graph.node(0).op_type == operator
+@pytest.mark.parametrize(
+    ("reader", "attributes", "read_twice", "operator"),
+    [
+        ("LayerNormalization", {"axis": -1}, False, "Sum"),
+        ("LayerNormalization", {"axis": -1}, True, "Add"),
+        ("Gelu", {}, False, "Sum"),
+        ("Gelu", {"approximate": "tanh"}, False, "Add"),
+        ("Sigmoid", {}, False, "Add"),
+    ],
+)
+def test_sums_are_kept_apart_from_what_they_would_slow_down(
+    reader, attributes, read_twice, operator
+):
+    build = Builder(value("x", [2, 5, 8]), value("y", [2, 5, 8]))
+    weights = [build.constant(np.ones(8, np.float32))] if reader == "LayerNormalization" else []
+    total = build.add("Add", list(build.inputs), [2, 5, 8])
+    result = build.add(reader, [total, *weights], [2, 5, 8], **attributes)
+    if read_twice:
+        build.add("Add", [total, result], [2, 5, 8])
+    model = build.model()
+    feeds = {name: np.random.default_rng(0).random((2, 5, 8), np.float32) for name in "xy"}
+    expected = run(model, **feeds)
+    keep_sums_apart(model.graph)
+    assert model.graph.node(0).op_type == operator
+    assert np.abs(run(model, **feeds) - expected).max() < 1e-6
 
 
 def test_attention_with_shared_key_heads_is_the_same_in_both_forms():

@@ -16,7 +16,7 @@ from colport.checkpoints import license_of
 from colport.errors import ConfigError, ExportError
 from colport.export.bind import attach, compute_vectors, detach, store_transposed
 from colport.export.layers import repeat_layers
-from colport.export.operators import keep_residuals_apart, write_operators
+from colport.export.operators import TRANSFORMER_OPSET, keep_sums_apart, write_operators
 from colport.export.optimise import optimise
 from colport.export.trace import trace
 from colport.external_data import Layout, Progress
@@ -98,7 +98,8 @@ def _graph(skeleton: Skeleton, definition: Any, opset: int) -> ir.Model:
     compute_vectors(model)
     write_operators(model, opset)
     repeat_layers(model, stacks)
-    keep_residuals_apart(model.graph)
+    if opset >= TRANSFORMER_OPSET:
+        keep_sums_apart(model.graph)
     attach(model, skeleton)
     return model
 

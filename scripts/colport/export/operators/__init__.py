@@ -12,11 +12,12 @@ import onnx_ir as ir
 
 from colport.export.markers import DOMAIN
 from colport.export.operators.attention import as_operators, as_products
-from colport.export.operators.normalisation import keep_residuals_apart, write_rms_normalisation
+from colport.export.operators.normalisation import write_rms_normalisation
 from colport.export.operators.rotary import write_rotary_embedding
+from colport.export.operators.sums import keep_sums_apart
 from colport.export.optimise import remove_unused_initializers
 
-__all__ = ["TRANSFORMER_OPSET", "keep_residuals_apart", "write_operators"]
+__all__ = ["TRANSFORMER_OPSET", "keep_sums_apart", "write_operators"]
 
 TRANSFORMER_OPSET = 23
 """First operator set with ``Attention``, ``RMSNormalization`` and ``RotaryEmbedding``."""

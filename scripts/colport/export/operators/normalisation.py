@@ -1,4 +1,4 @@
-"""Normalisation: RMS norms as one operator, and residual sums that stay apart from layer norms."""
+"""RMS normalisation (Zhang and Sennrich 2019, arXiv:1910.07467) as one operator."""
 
 from __future__ import annotations
 
@@ -39,21 +39,6 @@ def _rms_normalisation(graph: ir.Graph, reciprocal: ir.Node) -> None:
         return
     new = ir.node("RMSNormalization", [hidden, weight], {"epsilon": epsilon, "axis": -1})
     replace(graph, weighted.outputs[0], [new])
-
-
-def keep_residuals_apart(graph: ir.Graph) -> None:
-    """Write the residual sum before a layer norm as ``Sum``, where nothing else reads it.
-
-    ONNX Runtime fuses ``Add`` and ``LayerNormalization`` into an operator whose CPU kernel is not
-    vectorised and takes 5 times as long as the two (``benchmarks/graphs.md``); ``Sum`` it leaves.
-    """
-    for node in list(graph):
-        residual = node.op_type == "LayerNormalization" and producer(node.inputs[0], "Add")
-        if not residual or len(residual.outputs[0].uses()) > 1:
-            continue
-        if any(value.is_initializer() for value in residual.inputs):
-            continue
-        replace(graph, residual.outputs[0], [ir.node("Sum", residual.inputs)])
 
 
 def _only_reader(value: ir.Value, operator: str) -> ir.Node | None:
