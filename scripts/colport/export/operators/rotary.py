@@ -75,6 +75,7 @@ def _over_rows(
     count, size = int(heads.shape[1]), int(heads.shape[2])
     flat = ir.node("Reshape", [heads, constant(graph, [1, -1, count * size])])
     flat.outputs[0].shape = ir.Shape([1, heads.shape[0], count * size])
+    flat.outputs[0].type = heads.type
     rotated = _rotated(flat.outputs[0], tables, count)
     apart = constant(graph, [-1, count, size])
     return [flat, rotated, ir.node("Reshape", [rotated.outputs[0], apart])]
