@@ -242,7 +242,7 @@ def _with_batch(settings: LatencySettings, batch: int) -> LatencySettings:
 def _rows(
     case: str, measured: Mapping[str, dict[str, Any]], operations: float
 ) -> list[dict[str, Any]]:
-    plain = min(measured[name]["p50_ms"] for name in _PLAIN if name in measured)
+    plain = min((measured[n]["p50_ms"] for n in _PLAIN if n in measured), default=None)
     limit = measured["matmul"]["operations"] / measured["matmul"]["p50_ms"]
     rows = []
     for name, row in measured.items():
@@ -254,7 +254,7 @@ def _rows(
                 "contender": name,
                 "ms": row["p50_ms"],
                 "vs_pytorch": measured["pytorch"]["p50_ms"] / row["p50_ms"] if whole else None,
-                "vs_plain": plain / row["p50_ms"] if whole else None,
+                "vs_plain": plain / row["p50_ms"] if whole and plain else None,
                 "gflops": rate / 1e6,
                 "of_matmul": rate / limit,
             }

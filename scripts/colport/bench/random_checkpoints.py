@@ -16,6 +16,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from colport.checkpoints import read_config
 from colport.errors import ConfigError
 
 SHARD_BYTES = 2 * 10**9
@@ -56,7 +57,9 @@ def write(name: str, files_from: Path, output: Path) -> int:
     if name not in sizes():
         raise ConfigError(f"size: {name!r} is unknown; allowed are {', '.join(sizes())}.")
     family, _, size = name.partition("-")
-    model_class, config = _colpali(size) if family == "colpali" else _colqwen2(size)
+    demo = read_config(files_from / f"{family}-demo")["vlm_config"]
+    tokens = {key: value for key, value in demo.items() if "_token" in key}
+    model_class, config = (_colpali if family == "colpali" else _colqwen2)(size, tokens)
     output.mkdir(parents=True)
     for file in (files_from / f"{family}-demo").iterdir():
         if file.suffix == ".json" and file.name != "config.json":
@@ -66,7 +69,7 @@ def write(name: str, files_from: Path, output: Path) -> int:
     return _write_weights(model_class, config, output)
 
 
-def _colpali(size: str) -> tuple[Any, Any]:
+def _colpali(size: str, tokens: Mapping[str, int]) -> tuple[Any, Any]:
     from transformers import ColPaliConfig, ColPaliForRetrieval
 
     (width, inner, layers, heads, page), (*text, vocabulary) = _COLPALI[size]
@@ -93,7 +96,7 @@ def _colpali(size: str) -> tuple[Any, Any]:
     }
     vlm = {
         "model_type": "paligemma",
-        "image_token_index": vocabulary - 1,
+        **tokens,
         "hidden_size": text_width,
         "projection_dim": text_width,
         "vision_config": {**vision, "projection_dim": text_width},
@@ -102,14 +105,14 @@ def _colpali(size: str) -> tuple[Any, Any]:
     return ColPaliForRetrieval, ColPaliConfig(vlm_config=vlm, embedding_dim=128)
 
 
-def _colqwen2(size: str) -> tuple[Any, Any]:
+def _colqwen2(size: str, tokens: Mapping[str, int]) -> tuple[Any, Any]:
     from transformers import ColQwen2Config, ColQwen2ForRetrieval
 
     (width, layers, heads), (*text, vocabulary, sections) = _COLQWEN2[size]
     text_width, text_inner, text_layers, text_heads, key_heads = text
     vlm = {
         "model_type": "qwen2_vl",
-        "image_token_id": 10,
+        **tokens,
         "vision_config": {
             "depth": layers,
             "embed_dim": width,
