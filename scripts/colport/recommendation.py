@@ -83,7 +83,7 @@ def _objection(row: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> str
     for other in rows:
         comparable = other["parity_passed"] or other["variant"] == REFERENCE_VARIANT
         if comparable and _dominates(other, row):
-            return f"slower, larger and worse than {other['variant']} on {other['provider']}"
+            return f"slower, larger and no better than {other['variant']} on {other['provider']}"
     return ""
 
 

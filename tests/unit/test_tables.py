@@ -233,7 +233,7 @@ def test_a_dominated_variant_is_not_recommended():
     run = Run().add("fp16", ms=50, mb=50, delta=-0.002).add("int8", ms=25, mb=25, delta=0.0)
     run.rows["latency"][-1].update(status="failed", reason="out of memory")
     assert run.recommended() == []
-    assert run.verdict("fp16") == "slower, larger and worse than int8 on cpu"
+    assert run.verdict("fp16") == "slower, larger and no better than int8 on cpu"
     assert run.verdict("int8") == "failed: out of memory"
 
 
