@@ -7,6 +7,11 @@ rule quantize:
             f"results/models/{wildcards.model}/"
             f"{PLAN.config['variants'][wildcards.variant]['base']}"
         ),
+        calibration=lambda wildcards: (
+            [f"results/datasets/{PLAN.calibration(wildcards.model)}.json"]
+            if PLAN.is_calibrated(wildcards.variant)
+            else []
+        ),
     output:
         folder=directory("results/models/{model}/{variant}"),
         record="results/export/{model}/{variant}.json",
@@ -21,6 +26,12 @@ rule quantize:
     params:
         family=lambda wildcards: PLAN.config["models"][wildcards.model]["family"],
         variant=lambda wildcards: PLAN.config["variants"][wildcards.variant],
+        calibration=lambda wildcards: PLAN.calibration(wildcards.model),
+        dataset=lambda wildcards: (
+            PLAN.config["datasets"][PLAN.calibration(wildcards.model)]
+            if PLAN.is_calibrated(wildcards.variant)
+            else None
+        ),
         code=PLAN.code("quantize.py"),
     script:
         "../scripts/quantize.py"

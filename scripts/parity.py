@@ -33,6 +33,8 @@ def main(snakemake):
             )
         except UnsupportedError as limit:
             record = parity.unsupported(labels, str(limit))
+        else:
+            record["export"] = encoder.manifest.digest
         write_json(snakemake.output[0], record)
 
 

@@ -7,7 +7,9 @@ from colport.errors import UnsupportedError
 from colport.export import record
 from colport.external_data import Layout
 from colport.job import job
-from colport.quantize import QuantizeSettings, quantize
+from colport.quantize.folder import quantize
+from colport.quantize.settings import QuantizeSettings
+from colport.retrieval.datasets import load_retrieval_dataset
 
 
 def main(snakemake):
@@ -17,10 +19,15 @@ def main(snakemake):
     labels = {"model": model, "family": snakemake.params.family, "variant": name}
     with job(snakemake.log[0], f"{model} {name}") as log:
         watch = record.Stopwatch()
-        settings = QuantizeSettings.from_config(variant.get("quantization", {}))
+        settings = QuantizeSettings.from_config(variant)
         layout = Layout.from_config(variant.get("external_data", {}))
         try:
-            manifest = quantize(Path(snakemake.input.base), output, settings, layout, log.info)
+            dataset = None
+            if settings.is_calibrated:
+                declared = snakemake.params.dataset
+                dataset = load_retrieval_dataset(snakemake.params.calibration, declared)
+            base = Path(snakemake.input.base)
+            manifest = quantize(base, output, settings, layout, log.info, dataset=dataset)
             result = record.record(manifest, output, labels, watch.cost())
         except UnsupportedError as limit:
             write_unsupported(output, str(limit))

@@ -28,7 +28,7 @@ def operation(name: str, source: Path, output: Path) -> Callable[..., object]:
 
         return lambda progress: export(source, output, progress=progress)
     if name == "quantize":
-        from colport.quantize import quantize
+        from colport.quantize.folder import quantize
 
         return lambda progress: quantize(source, output, progress=progress)
     from colport.convert import convert

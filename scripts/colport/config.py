@@ -16,6 +16,8 @@ import yaml
 
 from colport.errors import ConfigError
 
+_INTEGER = ("int8", "int4")
+
 
 def load(file: Path | str) -> dict[str, Any]:
     """Read a YAML file.
@@ -121,6 +123,8 @@ def _cross_check(config: Mapping[str, Any]) -> None:
             raise ConfigError(f"models.{name}.checkpoint.folder: goes with package only.")
         for index, dataset in enumerate(model["datasets"]):
             _known(f"models.{name}.datasets[{index}]", dataset, config["datasets"])
+        if "calibration" in model:
+            _known(f"models.{name}.calibration", model["calibration"], config["datasets"])
     for name, dataset in config["datasets"].items():
         _check_source(f"datasets.{name}", dataset, ("hub", "path"))
     for name, variant in config["variants"].items():
@@ -150,14 +154,19 @@ def _check_variant(name: str, variant: Mapping[str, Any], config: Mapping[str, A
         raise ConfigError(
             f"{field}.external_data.max_shard_bytes: is needed for layout shard, and only there."
         )
-    if variant["precision"] == "int8":
-        if "base" not in variant:
-            raise ConfigError(f"{field}.base: is missing; int8 is made from another variant.")
-        _known(f"{field}.base", variant["base"], config["variants"])
-        base = config["variants"][variant["base"]]["precision"]
-        if base != "fp32":
-            raise ConfigError(f"{field}.base: {variant['base']!r} is {base}; int8 needs fp32.")
-    else:
+    precision = variant["precision"]
+    if precision not in _INTEGER:
         for key in ("base", "quantization"):
             if key in variant:
-                raise ConfigError(f"{field}.{key}: goes with precision int8 only.")
+                raise ConfigError(f"{field}.{key}: goes with precision {' or '.join(_INTEGER)}.")
+        return
+    if "base" not in variant:
+        raise ConfigError(f"{field}.base: is missing; {precision} is made from another variant.")
+    if "opset" in variant:
+        raise ConfigError(f"{field}.opset: a variant of precision {precision} has its base's.")
+    _known(f"{field}.base", variant["base"], config["variants"])
+    base = config["variants"][variant["base"]]["precision"]
+    if base in _INTEGER:
+        raise ConfigError(
+            f"{field}.base: {variant['base']!r} is {base}; {precision} is made from a float one."
+        )

@@ -10,7 +10,7 @@ from colport.artifacts import atomic_folder
 from colport.export.folder import check
 from colport.external_data import Layout, Progress
 from colport.manifest import Manifest
-from colport.quantize import copy_companions
+from colport.quantize.folder import copy_companions
 
 
 def convert(

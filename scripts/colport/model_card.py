@@ -184,11 +184,14 @@ def _machines(records: Sequence[Mapping[str, Any]]) -> str:
 
 def _listed(settings: Mapping[str, Any]) -> str:
     """Settings in one line, empty ones left out."""
-    named = {
-        name: ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
-        for name, value in settings.items()
-    }
-    return "; ".join(f"{name} {value}" for name, value in named.items() if value not in (None, ""))
+
+    def text(value: Any) -> str:
+        if isinstance(value, Mapping):
+            return ", ".join(f"{name} {item}" for name, item in value.items())
+        return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+    named = {name: text(value) for name, value in settings.items() if value is not None}
+    return "; ".join(f"{name} {value}" for name, value in named.items() if value)
 
 
 def _code(value: str) -> str:

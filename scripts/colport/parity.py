@@ -128,7 +128,9 @@ def measure(
     rows, quantiles = [], {}
     for kind in KINDS:
         differences = {size: compare(reference[kind], run[kind]) for size, run in runs.items()}
-        rows.append({**labels, "kind": kind, **_row(differences, overlap, tolerance)})
+        row = _row(differences, overlap, tolerance)
+        row["batch_max_abs_diff"] = _batch_effect([run[kind] for run in runs.values()])
+        rows.append({**labels, "kind": kind, **row})
         quantiles[kind] = {size: _quantiles(diff.cosines) for size, diff in differences.items()}
     return {
         "rows": rows,
@@ -141,7 +143,10 @@ def measure(
 def unsupported(labels: Mapping[str, str], reason: str) -> dict[str, Any]:
     """The record of a variant that this machine or provider cannot run."""
     empty = dict.fromkeys(
-        ("inputs", "tokens", "max_abs_diff", "mean_cosine", "min_cosine", "top10_overlap")
+        (
+            *("inputs", "tokens", "max_abs_diff", "mean_cosine", "min_cosine"),
+            *("top10_overlap", "batch_max_abs_diff"),
+        )
     )
     rows = [
         {
@@ -156,6 +161,13 @@ def unsupported(labels: Mapping[str, str], reason: str) -> dict[str, Any]:
         for kind in KINDS
     ]
     return {"rows": rows, "environment": environment.describe()}
+
+
+def _batch_effect(runs: Sequence[Sequence[np.ndarray]]) -> float | None:
+    """How much an embedding depends on what else is in its batch: the largest difference of a
+    component between the first batch size and another; ``None`` if they cannot be compared."""
+    differences = [compare(runs[0], run).max_abs_diff for run in runs[1:]]
+    return max(differences) if differences and not np.isnan(differences).any() else None
 
 
 def _comparable(run: Mapping[str, Any], reference: Mapping[str, Any]) -> bool:

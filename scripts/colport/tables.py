@@ -26,7 +26,8 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     ),
     "parity": (
         *("model", "variant", "provider", "kind", "inputs", "tokens", "max_abs_diff"),
-        *("mean_cosine", "min_cosine", "top10_overlap", "tolerance", "passed", "status", "reason"),
+        *("mean_cosine", "min_cosine", "top10_overlap", "batch_max_abs_diff", "tolerance"),
+        *("passed", "status", "reason"),
     ),
     "retrieval": (
         *("model", "variant", "provider", "dataset", "queries", "documents"),

@@ -49,6 +49,7 @@ def export(
     family: str | None = None,
     layout: Layout | None = None,
     source: Mapping[str, Any] | None = None,
+    dataset: Any = None,
     report: Callable[[str], None] = lambda message: None,
     progress: Progress | None = None,
 ) -> Manifest:
@@ -63,17 +64,19 @@ def export(
         family: Family name; read from the checkpoint when ``None``.
         layout: Where the weights go, beside the graphs by default.
         source: Where the checkpoint came from, kept in the manifest.
+        dataset: Inputs of a calibrated variant, see :func:`colport.quantize.folder.quantize`.
         report: Called with a line for each step.
         progress: Called after each block of weights, with the bytes written and those of all.
 
     Raises:
-        ConfigError: There is no variant of this name.
+        ConfigError: There is no variant of this name, or it is calibrated and has no dataset.
         CheckpointError: See :func:`colport.export.folder.export`.
         ExportError: See :func:`colport.export.folder.export`.
-        UnsupportedError: See :func:`colport.quantize.quantize`.
+        UnsupportedError: See :func:`colport.quantize.folder.quantize`.
     """
     from colport.export import folder
-    from colport.quantize import QuantizeSettings, quantize
+    from colport.quantize.folder import quantize
+    from colport.quantize.settings import QuantizeSettings
 
     variant = get(name)
     common: dict[str, Any] = {"family": family, "source": source}
@@ -83,7 +86,7 @@ def export(
         return folder.export(
             checkpoint, output, precision=precision, layout=layout, **common, **watched
         )
-    settings = QuantizeSettings.from_config(variant.get("quantization", {}))
+    settings = QuantizeSettings.from_config(variant)
     with scratch_folder(output) as scratch:
         export(checkpoint, scratch / "base", variant["base"], **common, **watched)
-        return quantize(scratch / "base", output, settings, layout, **watched)
+        return quantize(scratch / "base", output, settings, layout, dataset=dataset, **watched)

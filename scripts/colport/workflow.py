@@ -12,6 +12,7 @@ from typing import Any
 from colport import config as configuration
 from colport import families, sources
 from colport.errors import ColPortError, ConfigError
+from colport.quantize.settings import QuantizeSettings
 
 SCHEMA = "config/schemas/config.schema.yaml"
 TABLES = ("summary", "export", "parity", "retrieval", "latency")
@@ -35,6 +36,7 @@ class Plan:
         try:
             filled = configuration.validated(config, Path(base) / SCHEMA)
             check_documents(filled)
+            check_quantization(filled)
             return cls(filled, Path(base))
         except ColPortError as error:
             print(f"error in the config: {error}", file=sys.stderr)
@@ -85,6 +87,14 @@ class Plan:
         """The dataset whose inputs serve parity and latency."""
         return self.of(model)[0]
 
+    def calibration(self, model: str) -> str:
+        """The dataset whose inputs calibrate its quantized variants."""
+        return self.config["models"][model].get("calibration", self.first(model))
+
+    def is_calibrated(self, variant: str) -> bool:
+        """Whether a quantized variant needs calibration inputs."""
+        return QuantizeSettings.from_config(self.config["variants"][variant]).is_calibrated
+
     def pairs(self) -> list[tuple[str, str]]:
         """Every model with each of its datasets."""
         return [(model, dataset) for model in self.models for dataset in self.of(model)]
@@ -117,11 +127,27 @@ def check_documents(config: Mapping[str, Any]) -> None:
         ConfigError: A dataset holds the other.
     """
     for name, model in config["models"].items():
+        calibration = [model["calibration"]] if "calibration" in model else []
         needed = families.get(model["family"]).document_type
-        for index, dataset in enumerate(model["datasets"]):
+        for index, dataset in enumerate([*model["datasets"], *calibration]):
             found = config["datasets"][dataset].get("documents", "pages")
             if found != needed:
+                field = f"datasets[{index}]" if index < len(model["datasets"]) else "calibration"
                 raise ConfigError(
-                    f"models.{name}.datasets[{index}]: {dataset!r} holds {found}, "
+                    f"models.{name}.{field}: {dataset!r} holds {found}, "
                     f"family {model['family']} reads {needed}."
                 )
+
+
+def check_quantization(config: Mapping[str, Any]) -> None:
+    """The settings of each quantized variant go together.
+
+    Raises:
+        ConfigError: They contradict each other.
+    """
+    for name, variant in config["variants"].items():
+        if "base" in variant:
+            try:
+                QuantizeSettings.from_config(variant)
+            except ConfigError as error:
+                raise ConfigError(f"variants.{name}.{error}") from error

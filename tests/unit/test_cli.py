@@ -19,7 +19,8 @@ import yaml
 from PIL import Image
 
 from colport import checkpoints, cli, manifest, variants
-from colport.quantize import QuantizeSettings, quantize
+from colport.quantize.folder import quantize
+from colport.quantize.settings import QuantizeSettings
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT / "scripts"), "COLUMNS": "80"}
@@ -76,7 +77,7 @@ def test_export_writes_a_ready_made_variant(int8, exported, tmp_path):
     assert "traced image graph" in done.stderr
     assert "\x1b" not in done.stderr
     assert names(folder.parent) == {"int8"}  # the float base is gone
-    settings = QuantizeSettings.from_config(variants.get("int8")["quantization"])
+    settings = QuantizeSettings.from_config(variants.get("int8"))
     by_hand = quantize(exported["colpali"], tmp_path / "by-hand", settings)
     found = manifest.verify(folder)
     assert found.digest == by_hand.digest
@@ -209,6 +210,34 @@ def test_layouts_and_quantize(run, exported, tmp_path):
     assert found.external_data["layout"] == "merge"
 
 
+def test_a_calibrated_variant_takes_own_files(run, exported, tmp_path):
+    write_inputs(tmp_path)
+    call = ["quantize", exported["colpali"], "-o", tmp_path / "q", "--variant", "int8-calibrated"]
+    code, _, err = run(*call)
+    assert code == 1
+    assert err == (
+        "error: this variant is calibrated on real inputs: give --queries and --documents, or "
+        "--dataset.\n"
+    )
+    call += ["--queries", tmp_path / "queries.txt", "--documents", tmp_path / "pages"]
+    code, _, err = run(*call)
+    assert code == 0, err
+    assert "activations on 3 inputs of queries.txt and pages" in err
+    found = manifest.read(tmp_path / "q").quantization
+    assert found["settings"]["method"] == "static"
+    assert found["sensitivity"]["reached"] is True
+
+
+def write_inputs(folder):
+    """Two queries and three pages, and what is none of them."""
+    pages = folder / "pages"
+    pages.mkdir()
+    (folder / "queries.txt").write_text("a red pie chart\n\nwhich page has a table?\n")
+    (pages / "notes.txt").write_text("not a page")
+    for number, size in enumerate([(168, 168), (90, 300), (300, 60)]):
+        Image.new("RGB", size, (60 * number, 90, 30)).save(pages / f"{number}.png")
+
+
 def test_inspect(run, exported, tmp_path):
     code, out, _ = run("inspect", exported["colpali"])
     assert code == 0
@@ -229,14 +258,16 @@ def test_inspect(run, exported, tmp_path):
 
 def test_parity_on_own_files_goes_into_the_card(run, int8, checkpoint_folders, tmp_path):
     folder, _ = int8
-    pages = tmp_path / "pages"
-    pages.mkdir()
-    (tmp_path / "queries.txt").write_text("a red pie chart\n\nwhich page has a table?\n")
-    (pages / "notes.txt").write_text("not a page")
-    for number, size in enumerate([(168, 168), (90, 300), (300, 60)]):
-        Image.new("RGB", size, (60 * number, 90, 30)).save(pages / f"{number}.png")
+    write_inputs(tmp_path)
     call = ["parity", folder, checkpoint_folders["colpali"], "--queries", tmp_path / "queries.txt"]
-    call += ["--documents", pages, "--inputs", "3", "--output", tmp_path / "parity.json"]
+    call += [
+        "--documents",
+        tmp_path / "pages",
+        "--inputs",
+        "3",
+        "--output",
+        tmp_path / "parity.json",
+    ]
     code, out, err = run(*call)
     assert code == 0, err
     assert re.search(r"^query: cosine mean 0\.9\d+, min 0\.9.* 2 inputs, ", out, re.M)
@@ -277,7 +308,7 @@ def test_parity_inputs_that_are_none(run, exported, checkpoint_folders, tmp_path
 
 
 def test_passages_from_lines_or_files(tmp_path):
-    from colport.cli.parity import read_documents
+    from colport.cli.inputs import read_documents
 
     (tmp_path / "passages.txt").write_text("one\n\ntwo\nthree\n")
     assert read_documents(tmp_path / "passages.txt", "passages", 2) == ["one", "two"]

@@ -46,8 +46,16 @@ def validated(**changes):
         ({"variants__fp32": {"precision": "fp8"}}, "precision: found 'fp8'; allowed are fp32,"),
         ({"variants__int8": {"precision": "int8"}}, "variants.int8.base: is missing"),
         (
-            {"variants__int8": {"precision": "int8", "base": "fp16"}},
-            "variants.int8.base: 'fp16' is fp16; int8 needs fp32",
+            {"variants__fp16": {"precision": "int4", "base": "int8"}},
+            "variants.fp16.base: 'int8' is int8; int4 is made from a float one",
+        ),
+        (
+            {"variants__int8__opset": 21},
+            "variants.int8.opset: a variant of precision int8 has its base's",
+        ),
+        (
+            {"models__colpali-demo__calibration": "absent"},
+            "models.colpali-demo.calibration: 'absent' is not defined",
         ),
         (
             {"variants__int8__quantization": {"operators": ["Conv"]}},

@@ -20,7 +20,6 @@ from colport.errors import (
 )
 from colport.export.folder import export
 from colport.external_data import Layout
-from colport.quantize import QuantizeSettings, quantize
 
 QUERIES = [
     "a red pie chart",
@@ -166,56 +165,6 @@ def test_fp16_is_half_the_size_and_close(checkpoint_folders, exported, tmp_path)
         strict=True,
     ):
         assert (one * other).sum(axis=1).min() > 0.999
-
-
-@pytest.mark.parametrize(
-    ("family", "least"), [("colbert", 0.94), ("colpali", 0.97), ("colqwen2", 0.97)]
-)
-def test_int8_is_close_and_small(exported, family, least, tmp_path):
-    quantize(exported[family], tmp_path / "int8")
-    before, after = (manifest.folder_bytes(f) for f in (exported[family], tmp_path / "int8"))
-    assert after < 0.6 * before
-    full, small = Encoder(exported[family]), Encoder(tmp_path / "int8")
-    documents = documents_for(full)
-    for one, other in zip(
-        small.encode_documents(documents), full.encode_documents(documents), strict=True
-    ):
-        assert (one * other).sum(axis=1).min() > least
-
-
-def test_int8_weights_are_per_channel(exported, tmp_path):
-    quantize(exported["colpali"], tmp_path / "int8", QuantizeSettings(("MatMul",)))
-    original, found = tensors(exported["colpali"])["text.onnx"], tensors(tmp_path / "int8")
-    name = "embedding_proj_layer.weight^T"
-    values, scales = found["text.onnx"][f"{name}@int8"], found["text.onnx"][f"{name}@scale"]
-    assert values.dtype == np.int8
-    assert scales.shape == (original[name].shape[1],)
-    np.testing.assert_allclose(scales, np.abs(original[name]).max(axis=0) / 127, rtol=1e-6)
-    assert np.abs(values * scales - original[name]).max() <= scales.max() / 2 + 1e-7
-
-
-def test_excluded_weights_stay_float(exported, tmp_path):
-    settings = QuantizeSettings(exclude=("embedding_proj_layer",))
-    quantize(exported["colpali"], tmp_path / "int8", settings)
-    names = tensors(tmp_path / "int8")["text.onnx"]
-    assert "embedding_proj_layer.weight^T" in names
-    assert manifest.read(tmp_path / "int8").quantization["settings"]["exclude"] == [
-        "embedding_proj_layer"
-    ]
-
-
-def test_a_pattern_that_is_none_is_refused():
-    with pytest.raises(ConfigError, match=r"exclude: '\(' is not a regular expression"):
-        QuantizeSettings(exclude=("(",))
-
-
-def test_quantizing_twice_or_nothing_is_unsupported(exported, tmp_path):
-    quantize(exported["colpali"], tmp_path / "int8")
-    with pytest.raises(UnsupportedError, match="base of precision fp32, not int8"):
-        quantize(tmp_path / "int8", tmp_path / "again")
-    nothing = QuantizeSettings(("MatMul",), exclude=("weight",))
-    with pytest.raises(UnsupportedError, match="the text graph has no MatMul on a weight"):
-        quantize(exported["colpali"], tmp_path / "nothing", nothing)
 
 
 def copy_checkpoint(source, target):

@@ -12,7 +12,7 @@ from colport import artifacts
 from colport.convert import convert
 from colport.errors import ArtifactError
 from colport.external_data import Layout
-from colport.quantize import quantize
+from colport.quantize.folder import quantize
 from tests import small_disk
 
 ROOT = Path(__file__).parents[2]

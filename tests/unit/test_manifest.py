@@ -13,7 +13,7 @@ from colport.cli.inspection import inspect
 from colport.convert import convert
 from colport.errors import ArtifactError, UnsupportedError
 from colport.external_data import Layout
-from colport.quantize import quantize
+from colport.quantize.folder import quantize
 
 READERS = {
     "manifest": manifest.read,

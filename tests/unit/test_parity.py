@@ -64,6 +64,8 @@ def test_the_worst_batch_size_counts():
     assert document["status"] == "failed"
     assert document["reason"] == "max_abs_diff 0.6 > 0.0001; min_cosine 0.800000 < 0.9"
     assert document["mean_cosine"] == pytest.approx((0.8 + 1 + 1) / 3)
+    assert document["batch_max_abs_diff"] == pytest.approx(0.6)
+    assert query["batch_max_abs_diff"] == 0.0
     assert document["tolerance"] == "max_abs_diff<=0.0001 min_cosine>=0.9"
 
 

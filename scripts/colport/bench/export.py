@@ -27,17 +27,21 @@ COLUMNS = (
     "cp_seconds",
     "overhead_percent",
 )
-_BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
+_BYTES = {"fp32": 4, "fp16": 2, "int8": 1, "int4": 0.5}
+_QUANTIZED = ("int8", "int4")
 
 _EXPORT = """
 import json, sys
 from pathlib import Path
 from colport import environment
 from colport.export.folder import export
-from colport.quantize import quantize
+from colport.quantize.folder import quantize
+from colport.quantize.settings import QuantizeSettings
 source, output, precision = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 if precision == "int8":
     quantize(source, output)
+elif precision == "int4":
+    quantize(source, output, QuantizeSettings(bits=4, method="weight_only"))
 else:
     export(source, output, precision=precision)
 print(json.dumps({"peak_rss_mb": environment.peak_rss_mb()}))
@@ -55,7 +59,8 @@ def run(
 
     Args:
         names: Sizes, see :func:`colport.bench.random_checkpoints.sizes`.
-        precisions: ``fp32``, ``fp16`` or ``int8``; ``int8`` is made from a fp32 folder.
+        precisions: ``fp32``, ``fp16``, ``int8`` or ``int4``; the last two are made from a fp32
+            folder, in which embedding tables have eight bits.
         files_from: Folder with the demo checkpoints.
         scratch: Folder for what is written, some 20 GB at 3 billion parameters.
         report: Called with each row as it is ready.
@@ -69,7 +74,7 @@ def run(
         shutil.rmtree(folder, ignore_errors=True)
         parameters = random_checkpoints.write(name, files_from, folder / "checkpoint")
         for precision in precisions:
-            source = folder / ("fp32" if precision == "int8" else "checkpoint")
+            source = folder / ("fp32" if precision in _QUANTIZED else "checkpoint")
             if not source.exists():
                 _export(folder / "checkpoint", source, "fp32")
             copying = _copy_seconds(source, folder / "copy")

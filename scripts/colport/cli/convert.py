@@ -2,51 +2,72 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from colport import variants
 from colport.cli import options
 from colport.cli.console import say, watch
+from colport.cli.inputs import Dataset, Documents, Inputs, Queries, Read, Schema
 from colport.cli.options import Base, Checkpoint, Folder, LayoutName, Output, Quiet, ShardSize
+from colport.errors import ConfigError
+from colport.quantize.settings import QuantizeSettings
+
+_CALIBRATION_INPUTS = 64  # that are read; the settings choose among them
 
 
 def export(
     checkpoint: Checkpoint,
     output: Output,
-    variant: Annotated[str, typer.Option(help="Ready-made variant: fp32, fp16, int8.")] = "fp32",
+    variant: Annotated[
+        str, typer.Option(help=f"Ready-made variant: {', '.join(variants.ready_made())}.")
+    ] = "fp32",
     family: Annotated[
         str | None,
         typer.Option(help="Family; by default read from the checkpoint.", show_default=False),
     ] = None,
     base: Base = None,
+    queries: Queries = None,
+    documents: Documents = None,
+    dataset: Dataset = None,
+    schema: Schema = "qa",
     layout: LayoutName = None,
     max_shard_bytes: ShardSize = None,
     quiet: Quiet = False,
 ) -> None:
     """Export a checkpoint to ONNX.
 
+    Calibrated variants need real inputs: --queries and --documents, or --dataset.
+
     \b
     Example: colport export resources/checkpoints/colpali-demo -o exported/colpali --variant int8
     """
-    from colport import manifest, variants
+    from colport import families, manifest
     from colport.artifacts import scratch_folder
 
-    variants.get(variant)
+    chosen_variant = variants.get(variant)
     manifest.check_replaceable(output)
+    given = Inputs.optional(queries, documents, dataset, schema)
+    if "base" in chosen_variant:
+        _check_calibrated(QuantizeSettings.from_config(chosen_variant), given)
     chosen = options.layout(layout, max_shard_bytes)
     with scratch_folder(output) as scratch:
         record = options.resolved(checkpoint, base, scratch / "checkpoint", quiet)
         with watch(f"exporting {variant}", quiet) as watched:
             watched.step(f"checkpoint {record['source']}")
+            folder = Path(record["folder"])
+            chosen_family = families.get(family) if family else families.detect(folder)
             written = variants.export(
-                Path(record["folder"]),
+                folder,
                 output,
                 variant,
                 family=family,
                 layout=chosen,
                 source={key: record[key] for key in ("source", "weights")},
+                dataset=_calibration(given, chosen_family.document_type),
                 report=watched.step,
                 progress=watched.progress,
             )
@@ -59,10 +80,14 @@ def quantize(
     variant: Annotated[
         str, typer.Option(help="Ready-made variant whose settings are taken.")
     ] = "int8",
+    queries: Queries = None,
+    documents: Documents = None,
+    dataset: Dataset = None,
+    schema: Schema = "qa",
     exclude: Annotated[
         list[str] | None,
         typer.Option(
-            help="Regular expression of weights to leave in fp32, in place of the variant's; "
+            help="Regular expression of weights to leave as they are, in place of the variant's; "
             "may be repeated.",
             show_default=False,
         ),
@@ -71,27 +96,32 @@ def quantize(
     max_shard_bytes: ShardSize = None,
     quiet: Quiet = False,
 ) -> None:
-    """Quantize an exported fp32 folder.
+    """Quantize an exported fp32 or fp16 folder.
+
+    Calibrated variants need real inputs: --queries and --documents, or --dataset.
 
     \b
     Example: colport quantize exported/colpali -o exported/colpali-int8 --exclude embed_tokens
     """
-    from colport import manifest, variants
-    from colport.quantize import QuantizeSettings
-    from colport.quantize import quantize as write
+    from colport import families, manifest
+    from colport.quantize.folder import quantize as write
 
     manifest.check_replaceable(output)
-    settings = dict(variants.get(variant).get("quantization", {}))
+    settings = QuantizeSettings.from_config(variants.get(variant))
     if exclude is not None:
-        settings["exclude"] = exclude
+        settings = replace(settings, exclude=tuple(exclude))
+    family = families.get(manifest.read(folder).family)
+    given = Inputs.optional(queries, documents, dataset, schema)
+    _check_calibrated(settings, given)
     with watch("quantizing", quiet) as watched:
         write(
             folder,
             output,
-            QuantizeSettings.from_config(settings),
+            settings,
             options.layout(layout, max_shard_bytes),
             report=watched.step,
             progress=watched.progress,
+            dataset=_calibration(given, family.document_type),
         )
     say(f"{output}: {_megabytes(output)}")
 
@@ -123,6 +153,18 @@ def shard(
     Example: colport shard exported/colpali -o exported/sharded --max-shard-bytes 500MB
     """
     _lay_out(folder, output, "shard", max_shard_bytes, quiet)
+
+
+def _check_calibrated(settings: QuantizeSettings, given: Inputs | None) -> None:
+    if settings.is_calibrated and given is None:
+        raise ConfigError(
+            "this variant is calibrated on real inputs: give --queries and --documents, or "
+            "--dataset."
+        )
+
+
+def _calibration(given: Inputs | None, document_type: str) -> Read | None:
+    return given and given.read(document_type, _CALIBRATION_INPUTS)
 
 
 def _lay_out(

@@ -44,7 +44,8 @@ CAPTIONS = {
     "difference to PyTorch come from resampling those queries.",
     "parity": "How far token embeddings lie from those of the model's own PyTorch library for the "
     "same inputs (difference: lower is better; cosine and top-10 overlap: higher is better), over "
-    "all tokens of the inputs compared.",
+    "all tokens of the inputs compared. The batch effect is how much a component changes with the "
+    "batch that an input is in (lower is better).",
     "latency": "Time of one whole encode call in milliseconds (lower is better) and speed-up "
     "against PyTorch in the same run (higher is better), from all samples of the interleaved "
     "rounds, outliers included.",
@@ -75,6 +76,7 @@ COLUMNS = {
     "mean_cosine": Column("Mean cosine", fmt.fixed(5), numeric=True, better="higher"),
     "min_cosine": Column("Min. cosine", fmt.fixed(5), numeric=True, better="higher"),
     "top10_overlap": Column("Top-10 overlap", fmt.fixed(3), numeric=True, better="higher"),
+    "batch_max_abs_diff": Column("Batch effect", fmt.scientific, numeric=True, better="lower"),
     "tolerance": Column("Tolerance"),
     "passed": Column("Passed"),
     "queries": Column("Queries", fmt.count, numeric=True, better="higher"),
@@ -143,7 +145,7 @@ SHOWN_FIRST = {
     },
     "parity": {
         *("model", "variant", "provider", "kind", "max_abs_diff", "mean_cosine"),
-        *("min_cosine", "top10_overlap", "tolerance", "passed", "status"),
+        *("min_cosine", "top10_overlap", "batch_max_abs_diff", "tolerance", "passed", "status"),
     },
     "latency": {
         *("model", "variant", "provider", "kind", "batch_size", "p50_ms", "p95_ms", "samples"),

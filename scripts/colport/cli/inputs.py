@@ -1,0 +1,147 @@
+"""Queries and documents that a command runs on: the user's own, or a dataset's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from colport.errors import DatasetError
+
+Queries = Annotated[
+    Path | None, typer.Option(help="Text file, a query a line.", show_default=False)
+]
+Documents = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder of page images, or an image; of a text model, a text file with a passage "
+        "a line, or a folder of text files.",
+        show_default=False,
+    ),
+]
+Dataset = Annotated[
+    Path | None,
+    typer.Option(help="In their place a dataset's folder, in a ViDoRe schema."),
+]
+Schema = Annotated[str, typer.Option(help="Schema of the dataset: qa or beir.")]
+
+
+@dataclass(frozen=True)
+class Read:
+    """What was read.
+
+    Attributes:
+        name: Where from.
+        queries: Texts.
+        documents: Pillow images or texts.
+    """
+
+    name: str
+    queries: Sequence[str]
+    documents: Sequence[Any]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The options of a command: own files, or a dataset in their place.
+
+    Raises:
+        typer.BadParameter: Neither is given as a whole, or both are.
+    """
+
+    queries: Path | None
+    documents: Path | None
+    dataset: Path | None
+    schema: str
+
+    @classmethod
+    def optional(cls, *given: Path | str | None) -> Inputs | None:
+        """None if none of the files is given, for commands that do not always need inputs."""
+        return cls(*given) if any(given[:-1]) else None
+
+    def __post_init__(self) -> None:
+        own = (self.queries is not None, self.documents is not None)
+        if own[0] != own[1] or (self.dataset is None) != own[0]:
+            raise typer.BadParameter("give --queries and --documents, or --dataset in their place.")
+
+    def read(self, document_type: str, count: int) -> Read:
+        """The first queries and documents.
+
+        Args:
+            document_type: ``pages`` or ``passages``.
+            count: How many of each at most.
+
+        Raises:
+            DatasetError: There are none, or one cannot be read.
+        """
+        if self.dataset is None:
+            name = f"{self.queries.name} and {self.documents.name}"
+            queries = _lines(self.queries)[:count]
+            return Read(name, queries, read_documents(self.documents, document_type, count))
+        from colport.retrieval.datasets import load_retrieval_dataset
+
+        settings = {"path": str(self.dataset), "schema": self.schema, "documents": document_type}
+        loaded = load_retrieval_dataset(self.dataset.name, settings)
+        return Read(loaded.name, loaded.queries[:count], loaded.documents[:count])
+
+
+def read_documents(path: Path, document_type: str, count: int) -> list[Any]:
+    """The first documents of a file or a folder, in the order of their names.
+
+    Args:
+        path: Of pages, an image or a folder of them; of passages, a text file with one a line, or
+            a folder of text files.
+        document_type: ``pages`` or ``passages``.
+        count: Documents to read at most.
+
+    Returns:
+        Pillow images, or texts.
+
+    Raises:
+        DatasetError: There are none, or one cannot be read.
+    """
+    if document_type == "passages":
+        if not path.is_dir():
+            return _lines(path)[:count]
+        return [_text(file) for file in _files(path, {".txt", ".md"})[:count]]
+    from PIL import Image
+
+    files = _files(path, set(Image.registered_extensions())) if path.is_dir() else [path]
+    return [_page(file) for file in files[:count]]
+
+
+def _page(file: Path) -> Any:
+    from PIL import Image
+
+    try:
+        with Image.open(file) as image:
+            return image.convert("RGB")
+    except (OSError, Image.DecompressionBombError) as error:
+        raise DatasetError(f"{file}: is not an image that can be read ({error}).") from error
+
+
+def _files(folder: Path, suffixes: set[str]) -> list[Path]:
+    found = sorted(file for file in folder.iterdir() if file.suffix.lower() in suffixes)
+    if not found:
+        kind = "text file (.txt, .md)" if ".txt" in suffixes else "image"
+        raise DatasetError(f"{folder}: holds no {kind}.")
+    return found
+
+
+def _lines(file: Path) -> list[str]:
+    lines = [line.strip() for line in _text(file).splitlines()]
+    if not (kept := [line for line in lines if line]):
+        raise DatasetError(f"{file}: is empty, expected a text a line.")
+    return kept
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise DatasetError(f"{file}: cannot be read ({error.strerror}).") from error
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"{file}: is not UTF-8 text (byte {error.start}).") from error

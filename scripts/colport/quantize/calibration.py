@@ -1,0 +1,237 @@
+"""Calibration: the base runs on real inputs, and what its products read is measured.
+
+Inputs run one at a time, so that nothing is measured on padding. The Gram matrices and a sample of
+activation rows go to disk; in memory are those of one group.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime
+
+from colport import families
+from colport.external_data import Layout, write
+from colport.families.base import Batch, Document
+from colport.manifest import Manifest
+from colport.quantize.rounding import Curvature
+from colport.quantize.settings import Calibration
+from colport.quantize.sites import Group
+
+SAMPLE_ROWS = 256
+"""Activation rows that are kept of each group."""
+
+_PART_BYTES = 2**28  # activations and Gram matrices that are in memory at once
+_TYPICAL_TOKENS = 1024
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Queries and documents to calibrate on.
+
+    Attributes:
+        queries: Texts.
+        documents: Pages or passages.
+        source: Name of the dataset.
+    """
+
+    queries: Sequence[str]
+    documents: Sequence[Document]
+    source: str
+
+    @classmethod
+    def choose(cls, dataset: Any, settings: Calibration) -> Inputs:
+        """Some of a dataset's second half: parity compares the first ones.
+
+        Args:
+            dataset: A :class:`~colport.retrieval.datasets.RetrievalDataset`.
+            settings: How many, and the seed of the choice; all of them if there are fewer.
+        """
+        rng = np.random.default_rng(settings.seed)
+
+        def some(items: Sequence[Any]) -> list[Any]:
+            half = range(len(items) // 2, len(items))
+            places = rng.choice(half, min(settings.inputs, len(half)), replace=False)
+            return [items[int(place)] for place in sorted(places)]
+
+        return cls(some(dataset.queries), some(dataset.documents), dataset.name)
+
+    def batches(self, base: Path, manifest: Manifest, size: int) -> Iterator[Batch]:
+        """Graph inputs of the queries and of the documents."""
+        runtime = families.get(manifest.family).runtime(manifest.processing, base)
+        for items, prepare in (
+            (self.queries, runtime.query_batch),
+            (self.documents, runtime.document_batch),
+        ):
+            for start in range(0, len(items), size):
+                yield prepare(items[start : start + size])
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What the products of one group read.
+
+    Attributes:
+        low: ``float32 [inputs]``; smallest value of each channel.
+        high: ``float32 [inputs]``; largest value.
+        mean: ``float32 [inputs]``.
+        rows: ``float32 [rows, inputs]``; some of the activations.
+        gram_file: Where the Gram matrix lies, if it was asked for.
+    """
+
+    low: np.ndarray
+    high: np.ndarray
+    mean: np.ndarray
+    rows: np.ndarray
+    gram_file: Path | None = None
+
+    def curvature(
+        self, form: str, shift: np.ndarray | float, factors: np.ndarray | float
+    ) -> Curvature:
+        """Of ``(x - shift) / factors``, where ``x`` are the activations.
+
+        It is kept on disk: several weights need it, and a search needs them twice.
+
+        Args:
+            form: Of the recipe that shift and factors are from.
+            shift: Taken from the activations.
+            factors: What is left is divided by them.
+        """
+        kept = self.gram_file.with_suffix(f".{form}.npz")
+        if kept.is_file():
+            return Curvature(**np.load(kept))
+        width = len(self.mean)
+        shift, factors = (np.broadcast_to(np.float32(part), width) for part in (shift, factors))
+        gram = np.load(self.gram_file)
+        gram += np.outer(shift - self.mean, shift) - np.outer(shift, self.mean)
+        gram /= factors[:, None]
+        gram /= factors
+        found = Curvature.of(gram)
+        np.savez(kept, order=found.order, factor=found.factor)
+        return found
+
+
+def measure(
+    models: Mapping[str, ir.Model],
+    groups: Sequence[Group],
+    batches: Sequence[Batch],
+    scratch: Path,
+    *,
+    with_gram: bool,
+) -> dict[str, Statistics]:
+    """Statistics of each group of products by its name.
+
+    Args:
+        models: Graphs of the base; they are left with further outputs.
+        groups: Products of these graphs.
+        batches: Inputs.
+        scratch: A folder; the Gram matrices stay in it.
+        with_gram: Whether Gram matrices are needed.
+    """
+    taps = {name: _tap(model.graph, groups) for name, model in models.items()}
+    sessions = open_sessions(models, scratch / "base")
+    rng = np.random.default_rng(0)
+    found = {}
+    for part in _parts(groups):
+        collected = {group.name: _Collected(group.width, with_gram, rng) for group in part}
+        for batch in batches:
+            wanted = {tap: name for tap, name in taps[batch.graph].items() if name in collected}
+            values = sessions[batch.graph].run(list(wanted), batch.feeds) if wanted else []
+            for name, activations in zip(wanted.values(), values, strict=True):
+                collected[name].add(activations)
+        for name, item in collected.items():
+            found[name] = item.statistics(scratch / f"gram-{len(found)}.npy")
+    del sessions
+    shutil.rmtree(scratch / "base")
+    return found
+
+
+def open_sessions(
+    models: Mapping[str, ir.Model], folder: Path
+) -> dict[str, onnxruntime.InferenceSession]:
+    """Write graphs with their weights to a folder, and load them on the CPU.
+
+    Weights are not repacked at load: a large model would be in memory twice.
+    """
+    folder.mkdir()
+    write(models, folder, Layout())
+    settings = onnxruntime.SessionOptions()
+    settings.log_severity_level = 3
+    settings.add_session_config_entry("session.disable_prepacking", "1")
+    return {
+        name: onnxruntime.InferenceSession(
+            folder / f"{name}.onnx", settings, providers=["CPUExecutionProvider"]
+        )
+        for name in models
+    }
+
+
+class _Collected:
+    """One group's statistics while they are collected."""
+
+    def __init__(self, width: int, with_gram: bool, rng: np.random.Generator) -> None:
+        self.low = np.full(width, np.inf, np.float32)
+        self.high = np.full(width, -np.inf, np.float32)
+        self.total = np.zeros(width, np.float64)
+        self.gram = np.zeros((width, width), np.float32) if with_gram else None
+        self.rows = np.empty((0, width), np.float32)
+        self._seen, self._keys, self._rng = 0, np.empty(0), rng
+
+    def add(self, activations: np.ndarray) -> None:
+        """Take in ``[..., inputs]``."""
+        rows = activations.reshape(-1, activations.shape[-1])
+        np.minimum(self.low, rows.min(axis=0), out=self.low)
+        np.maximum(self.high, rows.max(axis=0), out=self.high)
+        self.total += rows.sum(axis=0)
+        self._seen += len(rows)
+        if self.gram is not None:
+            self.gram += rows.T @ rows
+        # A uniform sample of all rows: those with the smallest random keys so far.
+        keys = np.concatenate([self._keys, self._rng.random(len(rows))])
+        kept = np.argsort(keys)[:SAMPLE_ROWS]
+        self._keys, self.rows = keys[kept], np.concatenate([self.rows, rows])[kept]
+
+    def statistics(self, gram_file: Path) -> Statistics:
+        """What was collected; the Gram matrix goes to a file."""
+        mean = (self.total / self._seen).astype(np.float32)
+        found = Statistics(self.low, self.high, mean, self.rows)
+        if self.gram is None:
+            return found
+        np.save(gram_file, self.gram / np.float32(self._seen))
+        return replace(found, gram_file=gram_file)
+
+
+def _tap(graph: ir.Graph, groups: Sequence[Group]) -> dict[str, str]:
+    """Make every activation that the groups read an output; output name to group name."""
+    taps: dict[str, str] = {}
+    known: set[ir.Value] = set()
+    for group in groups:
+        for site in group.sites:
+            if site.graph is not graph or site.activation in known:
+                continue
+            known.add(site.activation)
+            output = ir.Value(name=f"tap.{len(taps)}", type=ir.TensorType(ir.DataType.FLOAT))
+            graph.append(ir.Node("", "Identity", [site.activation], outputs=[output]))
+            graph.outputs.append(output)
+            taps[output.name] = group.name
+    return taps
+
+
+def _parts(groups: Sequence[Group]) -> Iterator[list[Group]]:
+    """Groups whose activations are put out together."""
+    part, size = [], 0
+    for group in groups:
+        nbytes = 4 * group.width * (_TYPICAL_TOKENS + group.width)
+        if part and size + nbytes > _PART_BYTES:
+            yield part
+            part, size = [], 0
+        part.append(group)
+        size += nbytes
+    if part:
+        yield part

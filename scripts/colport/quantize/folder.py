@@ -1,0 +1,136 @@
+"""Write the integer variant of an exported float folder."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+
+from colport import external_data, manifest
+from colport.artifacts import atomic_folder, scratch_folder
+from colport.errors import ConfigError, UnsupportedError
+from colport.export.folder import check, describe_graph
+from colport.export.optimise import remove_unused_initializers
+from colport.external_data import Layout, Progress
+from colport.manifest import Manifest
+from colport.quantize.nodes import MICROSOFT
+from colport.quantize.plan import calibrate, read, uncalibrated
+from colport.quantize.products import IntegerForm
+from colport.quantize.recipe import Recipe
+from colport.quantize.settings import QuantizeSettings
+from colport.quantize.sites import find_groups
+
+BASES = ("fp32", "fp16", "bf16")
+"""Precisions that a folder to quantize may have."""
+
+Report = Callable[[str], None]
+
+
+def quantize(
+    base: Path,
+    output: Path,
+    settings: QuantizeSettings | None = None,
+    layout: Layout | None = None,
+    report: Report = lambda message: None,
+    progress: Progress | None = None,
+    dataset: Any = None,
+) -> Manifest:
+    """Write the integer variant of an exported float folder.
+
+    Args:
+        base: An exported folder of a precision in :data:`BASES`.
+        output: Folder to write; it appears complete or not at all.
+        settings: What is quantized, and how; dynamic int8 by default.
+        layout: Where the weights go.
+        report: Called with a line for each step.
+        progress: Called after each block of weights, with the bytes written and those of all.
+        dataset: A :class:`~colport.retrieval.datasets.RetrievalDataset`, for settings that are
+            calibrated.
+
+    Raises:
+        ConfigError: The settings are calibrated, and there is no dataset.
+        UnsupportedError: The base is not a float folder, or nothing in it can be quantized.
+    """
+    settings = settings or QuantizeSettings()
+    source = manifest.read(base)
+    if source.precision not in BASES:
+        raise UnsupportedError(
+            f"{base}: has precision {source.precision}; quantized is from {', '.join(BASES)}."
+        )
+    if settings.is_calibrated and dataset is None:
+        raise ConfigError(
+            f"quantization: method {settings.method} with these settings is calibrated, and needs "
+            "queries and documents."
+        )
+    layout = layout or Layout()
+    with atomic_folder(output) as folder, scratch_folder(output) as scratch:
+        recipes, record = uncalibrated(base, source, settings), {}
+        if settings.is_calibrated:
+            recipes, record = calibrate(base, source, settings, dataset, scratch, report)
+        models = read(base, source)
+        counts = _apply(models, recipes, settings)
+        _check_counts(base, counts, settings)
+        report("quantized " + ", ".join(f"{counts[name]} operators of {name}" for name in counts))
+        copy_companions(base, folder, source)
+        files = external_data.write(models, folder, layout, progress)
+        result = replace(
+            source,
+            precision=f"int{settings.bits}",
+            graphs={name: describe_graph(name, model) for name, model in models.items()},
+            external_data={"layout": layout.mode, "files": files},
+            quantization={
+                "settings": asdict(settings),
+                "operators": counts,
+                "batch_dependent": any(r.form == "per_tensor" for r in recipes.values()),
+                **record,
+            },
+        )
+        check(folder, result)
+        return result.write(folder)
+
+
+def copy_companions(base: Path, folder: Path, source: Manifest) -> None:
+    """Copy what is neither graph nor weights: tokenizer and processor files."""
+    skip = {graph.file for graph in source.graphs.values()} | set(source.external_data["files"])
+    for name in source.files:
+        if name not in skip:
+            target = folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(base / name, target)
+
+
+def _check_counts(base: Path, counts: Mapping[str, int], settings: QuantizeSettings) -> None:
+    empty = [name for name, count in counts.items() if count == 0]
+    if settings.sensitivity is not None and len(empty) == len(counts):
+        raise UnsupportedError(
+            f"{base}: quantization.sensitivity: nothing can be quantized within its target."
+        )
+    if settings.sensitivity is None and empty:
+        raise UnsupportedError(
+            f"{base}: the {empty[0]} graph has no {' or '.join(settings.operators)} on a "
+            "weight that can be quantized."
+        )
+
+
+def _apply(
+    models: Mapping[str, ir.Model], recipes: Mapping[str, Recipe], settings: QuantizeSettings
+) -> dict[str, int]:
+    """Rewrite the graphs in place; how many operators of each were quantized."""
+    names = {id(model.graph): name for name, model in models.items()}
+    counts = dict.fromkeys(models, 0)
+    for group in find_groups(models, settings):
+        if group.name not in recipes:
+            continue
+        form = IntegerForm(group, recipes[group.name], settings)
+        for site in group.sites:
+            form.put(site)
+            counts[names[id(site.graph)]] += 1
+    for model in models.values():
+        remove_unused_initializers(model.graph)
+        model.graph.sort()
+        model.opset_imports[MICROSOFT] = 1
+    return counts

@@ -1,0 +1,123 @@
+"""Decide what becomes of each group: the same for all, or as measured on real inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+
+from colport import external_data
+from colport.manifest import Manifest
+from colport.quantize.calibration import Inputs, measure
+from colport.quantize.recipe import TABLE, Recipe, calibrated
+from colport.quantize.sensitivity import FLOAT, Ladder, Outcome, search
+from colport.quantize.settings import Calibration, QuantizeSettings, Sensitivity
+from colport.quantize.sites import Group, find_groups
+from colport.quantize.weights import Matrix
+from colport.quantize.widen import widen
+
+_BATCH_SIZE = 8  # of the search's runs
+
+Report = Callable[[str], None]
+Recipes = Mapping[str, Recipe]
+"""Group name to recipe; groups that stay float are not in it."""
+
+
+def read(base: Path, source: Manifest) -> dict[str, ir.Model]:
+    """The graphs of a base as float ones; weights stay where they are until they are needed."""
+    models = {name: external_data.read(base / graph.file) for name, graph in source.graphs.items()}
+    if source.precision != "fp32":
+        for model in models.values():
+            widen(model)
+    return models
+
+
+def uncalibrated(base: Path, source: Manifest, settings: QuantizeSettings) -> Recipes:
+    """One recipe for all products, which needs to know nothing of them."""
+    groups = find_groups(read(base, source), settings)
+    return {group.name: TABLE if group.is_table else Recipe(settings.forms[0]) for group in groups}
+
+
+def calibrate(
+    base: Path,
+    source: Manifest,
+    settings: QuantizeSettings,
+    dataset: Any,
+    scratch: Path,
+    report: Report,
+) -> tuple[Recipes, dict[str, Any]]:
+    """Recipes from measured activations, and how they were found, for the manifest.
+
+    Args:
+        base: Folder of the base.
+        source: Its manifest.
+        settings: What is quantized, and how.
+        dataset: Where inputs are taken from.
+        scratch: An empty folder, needed until the weights are written.
+        report: Called with a line for each step.
+    """
+    chosen = settings.calibration or Calibration()
+    inputs = Inputs.choose(dataset, chosen)
+    batches = list(inputs.batches(base, source, 1))
+    models = read(base, source)
+    groups = [group for group in find_groups(models, settings) if not group.is_table]
+    with_gram = settings.rounding == "gptq"
+    statistics = measure(models, groups, batches, scratch, with_gram=with_gram)
+    report(f"measured {len(groups)} activations on {len(batches)} inputs of {inputs.source}")
+
+    def ladder(group: Group) -> Ladder:
+        if group.is_table:
+            return [TABLE]
+        stored = {site.weight.name: site.weight.const_value for site in group.sites}
+        matrices = [Matrix(tensor) for tensor in stored.values()]
+        forms = settings.forms if settings.sensitivity else settings.forms[:1]
+        return [calibrated(form, statistics[group.name], matrices, settings) for form in forms]
+
+    models = read(base, source)
+    ladders = [(group, ladder(group)) for group in find_groups(models, settings)]
+    record: dict[str, Any] = {
+        "calibration": {
+            "dataset": inputs.source,
+            "queries": len(inputs.queries),
+            "documents": len(inputs.documents),
+            "seed": chosen.seed,
+        }
+    }
+    choice = dict.fromkeys((group.name for group, _ in ladders), 0)
+    if settings.sensitivity is not None:
+        batches = list(inputs.batches(base, source, _BATCH_SIZE))
+        outcome = search(models, ladders, batches, settings, scratch / "search", report)
+        choice = dict(outcome.choice)
+        record["sensitivity"] = _sensitivity(outcome, settings.sensitivity)
+    recipes = {
+        group.name: steps[choice[group.name]]
+        for group, steps in ladders
+        if choice[group.name] < len(steps)
+    }
+    record["groups"] = [_group(group, recipes.get(group.name)) for group, _ in ladders]
+    return recipes, record
+
+
+def _group(group: Group, recipe: Recipe | None) -> dict[str, Any]:
+    return {
+        "weights": list(group.weights),
+        "parameters": group.parameters,
+        "form": FLOAT if recipe is None else recipe.form,
+        "smoothing": None if recipe is None else recipe.strength,
+    }
+
+
+def _sensitivity(outcome: Outcome, target: Sensitivity) -> dict[str, Any]:
+    return {
+        "target": asdict(target),
+        "reached": outcome.quality.reaches(target),
+        **asdict(outcome.quality),
+        "trials": outcome.trials,
+        "alone": {
+            name: {rung.form: asdict(rung.alone) for rung in rungs if rung.form != FLOAT}
+            for name, rungs in outcome.rungs.items()
+        },
+    }

@@ -1,0 +1,79 @@
+"""Rounding of weights to integers: each to the nearest, or so that the product errs least."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+_DAMPING = 0.01  # of the mean diagonal, as published
+_BLOCK = 128
+
+
+def nearest(values: np.ndarray, low: int, high: int) -> np.ndarray:
+    """Integers next to ``values``, which are in units of their scale."""
+    rounded = np.rint(values)
+    return np.clip(rounded, low, high, out=rounded)
+
+
+@dataclass(frozen=True, eq=False)
+class Curvature:
+    """How much an error in each row of weights matters, and how other rows make up for it.
+
+    Attributes:
+        order: Rows, those that large activations meet first.
+        factor: Upper triangular ``float32 [inputs, inputs]`` in that order; ``factorᵀ factor`` is
+            the inverse of the activations' damped Gram matrix.
+    """
+
+    order: np.ndarray
+    factor: np.ndarray
+
+    @classmethod
+    def of(cls, gram: np.ndarray) -> Curvature:
+        """From the Gram matrix ``[inputs, inputs]`` of activations.
+
+        With ``RRᵀ`` the matrix and ``R`` upper triangular, the factor is the inverse of ``R``,
+        which is the Cholesky factor of the matrix in reverse order.
+        """
+        order = np.argsort(-gram.diagonal(), kind="stable")
+        gram = gram[np.ix_(order, order)]
+        mean = gram.diagonal().mean()
+        gram[np.diag_indices_from(gram)] += _DAMPING * (mean if mean > 0 else 1.0)
+        return cls(order, np.linalg.inv(np.linalg.cholesky(gram[::-1, ::-1])[::-1, ::-1]))
+
+
+def gptq(
+    values: np.ndarray, scales: np.ndarray, curvature: Curvature, low: int, high: int
+) -> np.ndarray:
+    """Integers whose products with typical activations are closest to those of ``values``.
+
+    Rows are rounded one after the other; those that are left make up for the error (Frantar et
+    al. 2023, "GPTQ", arXiv:2210.17323, with its order by activations).
+
+    Args:
+        values: ``float32 [inputs, outputs]``, in units of their scale.
+        scales: ``float32 [inputs or 1, outputs]``; each value's unit.
+        curvature: Of the activations.
+        low: Smallest integer.
+        high: Largest integer.
+
+    Returns:
+        Integers as ``float32 [inputs, outputs]``.
+    """
+    factor = curvature.factor
+    scales = np.broadcast_to(scales, values.shape)[curvature.order]
+    left = values[curvature.order] * scales
+    rounded = np.empty_like(left)
+    for start in range(0, len(left), _BLOCK):
+        stop = min(start + _BLOCK, len(left))
+        errors = np.empty((stop - start, left.shape[1]), np.float32)
+        for row in range(start, stop):
+            rounded[row] = np.clip(np.rint(left[row] / scales[row]), low, high)
+            error = (left[row] - rounded[row] * scales[row]) / factor[row, row]
+            left[row + 1 : stop] -= np.outer(factor[row, row + 1 : stop], error)
+            errors[row - start] = error
+        left[stop:] -= factor[start:stop, stop:].T @ errors
+    result = np.empty_like(rounded)
+    result[curvature.order] = rounded
+    return result

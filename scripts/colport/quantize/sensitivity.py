@@ -1,0 +1,250 @@
+"""Which groups can be integers: each is tried by itself, then the cheapest mixture is searched.
+
+All forms of all groups are put into one graph, with a switch each, so that a trial is only another
+run of it. A group climbs a ladder of forms that err less and cost more, up to its float form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+from colport.families.base import Batch
+from colport.quantize.calibration import open_sessions
+from colport.quantize.nodes import Chain
+from colport.quantize.products import IntegerForm
+from colport.quantize.recipe import Recipe
+from colport.quantize.settings import QuantizeSettings, Sensitivity
+from colport.quantize.sites import Group
+
+FLOAT = "float"
+"""Name of the last rung of every ladder."""
+
+_FLOAT_BITS = 32
+_INTEGER_COST = 1 / 8
+_PASS_COST = 32
+"""Time of an integer product, and of reading and writing one more value, in multiply-adds of a
+float product: as measured on MiniLM at 1024 tokens with AVX-512 VNNI."""
+
+Ladder = Sequence[Recipe]
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Cosines of token embeddings with those of the float graphs.
+
+    Attributes:
+        mean_cosine: Their mean.
+        min_cosine: The smallest.
+    """
+
+    mean_cosine: float
+    min_cosine: float
+
+    def loss(self, target: Sensitivity) -> float:
+        """How far it lies from one, in units of what the target allows."""
+        allowed = (1 - target.mean_cosine, 1 - target.min_cosine)
+        found = (1 - self.mean_cosine, 1 - self.min_cosine)
+        return sum(loss / part for loss, part in zip(found, allowed, strict=True))
+
+    def reaches(self, target: Sensitivity) -> bool:
+        """Whether it is at least the target."""
+        return self.mean_cosine >= target.mean_cosine and self.min_cosine >= target.min_cosine
+
+
+EXACT = Quality(1.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One form of a group.
+
+    Attributes:
+        form: Its name.
+        cost: Estimated time a token, in multiply-adds of a float product; of weights alone their
+            size, in float weights.
+        alone: Measured with every other group in float.
+    """
+
+    form: str
+    cost: float
+    alone: Quality
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the search found.
+
+    Attributes:
+        rungs: Group name to its ladder, the last rung being float.
+        choice: Group name to its rung.
+        quality: Of the mixture.
+        trials: Runs over all inputs.
+    """
+
+    rungs: Mapping[str, Sequence[Rung]]
+    choice: Mapping[str, int]
+    quality: Quality
+    trials: int
+
+
+def search(
+    models: Mapping[str, ir.Model],
+    ladders: Sequence[tuple[Group, Ladder]],
+    batches: Sequence[Batch],
+    settings: QuantizeSettings,
+    scratch: Path,
+    report: Report,
+) -> Outcome:
+    """Choose each group's form so that the target is reached at little cost.
+
+    Greedy: the step that saves most loss for its cost is taken until the target is reached.
+
+    Args:
+        models: Graphs of the base; they are left with all forms in them.
+        ladders: Groups with their integer forms, the cheapest first.
+        batches: Inputs; embeddings of the float graphs are the standard.
+        settings: Target, bits and block size.
+        scratch: An empty folder for the graphs.
+        report: Called with a line for each step.
+    """
+    trial = _Trial(models, ladders, batches, settings, scratch)
+    floats = {group.name: len(ladder) for group, ladder in ladders}
+    rungs: dict[str, list[Rung]] = {}
+    for group, ladder in ladders:
+        rungs[group.name] = [
+            Rung(recipe.form, _cost(group, recipe), trial.run({**floats, group.name: place}))
+            for place, recipe in enumerate(ladder)
+        ]
+        rungs[group.name].append(Rung(FLOAT, group.parameters, EXACT))
+    report(f"tried {len(ladders)} groups by themselves")
+    choice = dict.fromkeys(floats, 0)
+    while not (quality := trial.run(choice)).reaches(settings.sensitivity):
+        step = max(_steps(rungs, choice, settings.sensitivity), default=None)
+        if step is None:
+            break
+        _, name, place = step
+        choice[name] = place
+    above = sum(1 for place in choice.values() if place)
+    report(f"{above} of {len(choice)} groups above their cheapest form: {quality}")
+    return Outcome(rungs, choice, quality, trial.count)
+
+
+def _cost(group: Group, recipe: Recipe) -> float:
+    if recipe.block_bits:
+        return recipe.block_bits / _FLOAT_BITS * group.parameters
+    integer = _INTEGER_COST * group.parameters
+    if recipe.form != "per_token":
+        return integer
+    activations = {site.activation for site in group.sites}
+    outputs = group.parameters // group.width
+    return integer + _PASS_COST * (len(activations) * group.width + outputs)
+
+
+def _steps(
+    rungs: Mapping[str, Sequence[Rung]], choice: Mapping[str, int], target: Sensitivity
+) -> Iterator[tuple[float, str, int]]:
+    """Every step up: the loss it saves for its cost, the group, and the rung that it leads to."""
+    for name, place in choice.items():
+        here = rungs[name][place]
+        for above in range(place + 1, len(rungs[name])):
+            there = rungs[name][above]
+            saved = here.alone.loss(target) - there.alone.loss(target)
+            yield saved / (there.cost - here.cost), name, above
+
+
+class _Trial:
+    """The graphs with all forms, ready to run with any choice of them."""
+
+    def __init__(
+        self,
+        models: Mapping[str, ir.Model],
+        ladders: Sequence[tuple[Group, Ladder]],
+        batches: Sequence[Batch],
+        settings: QuantizeSettings,
+        scratch: Path,
+    ) -> None:
+        self._switches: dict[str, list[tuple[str, str, int]]] = {name: [] for name in models}
+        names = {id(model.graph): name for name, model in models.items()}
+        for number, (group, ladder) in enumerate(ladders):
+            switches = [f"switch.{number}.{place}" for place in range(len(ladder))]
+            _add_forms(group, ladder, settings, switches)
+            for graph in {id(site.graph): site.graph for site in group.sites}.values():
+                self._switches[names[id(graph)]] += [
+                    (switch, group.name, place) for place, switch in enumerate(switches)
+                ]
+        for model in models.values():
+            model.graph.sort()
+        self._sessions = open_sessions(models, scratch)
+        self._batches = batches
+        self._exact = self._embeddings({group.name: len(ladder) for group, ladder in ladders})
+        self.count = 0
+
+    def run(self, choice: Mapping[str, int]) -> Quality:
+        """Quality of the embeddings with these rungs."""
+        self.count += 1
+        cosines = np.concatenate(
+            [
+                (one * other).sum(axis=1)
+                / np.maximum(np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1), 1e-12)
+                for one, other in zip(self._embeddings(choice), self._exact, strict=True)
+            ]
+        )
+        return Quality(float(cosines.mean()), float(cosines.min()))
+
+    def _embeddings(self, choice: Mapping[str, int]) -> list[np.ndarray]:
+        """Kept token embeddings of each batch, ``[tokens, dim]``."""
+        found = []
+        for batch in self._batches:
+            switches = {
+                switch: np.array(choice[name] == place)
+                for switch, name, place in self._switches[batch.graph]
+            }
+            (output,) = self._sessions[batch.graph].run(None, {**batch.feeds, **switches})
+            found.append(output[batch.keep])
+        return found
+
+
+def _add_forms(
+    group: Group, ladder: Ladder, settings: QuantizeSettings, switches: Sequence[str]
+) -> None:
+    """Put every form of a group beside its float form, each behind a new input of its graphs."""
+    inputs: dict[int, list[ir.Value]] = {}
+    for site in group.sites:
+        graph = site.graph
+        if id(graph) not in inputs:
+            inputs[id(graph)] = [_switch(name) for name in switches]
+            graph.inputs.extend(inputs[id(graph)])
+        old = value = site.result
+        readers = list(old.uses())
+        chain = Chain(graph)
+        for place, (recipe, switch) in enumerate(zip(ladder, inputs[id(graph)], strict=True)):
+            integer, same = Chain(graph), Chain(graph)
+            IntegerForm(group, recipe, settings, f".{place}").write(integer, site)
+            same.add("Identity", [value])
+            branches = {
+                "then_branch": _branch(integer, f"{old.name}.{place}.integer"),
+                "else_branch": _branch(same, f"{old.name}.{place}.same"),
+            }
+            value = chain.add("If", [switch], branches)
+        graph.insert_after(old.producer(), chain.nodes)
+        for reader, place in readers:
+            reader.replace_input_with(place, value)
+
+
+def _branch(chain: Chain, name: str) -> ir.Graph:
+    """The nodes of a chain as a graph of their own; names are unique in the whole model."""
+    for number, value in enumerate(value for node in chain.nodes for value in node.outputs):
+        value.name = f"{name}.{number}"
+    result = chain.nodes[-1].outputs[0]
+    result.type = ir.TensorType(ir.DataType.FLOAT)
+    return ir.Graph([], [result], nodes=chain.nodes, name=name)
+
+
+def _switch(name: str) -> ir.Value:
+    return ir.Value(name=name, shape=ir.Shape([]), type=ir.TensorType(ir.DataType.BOOL))
