@@ -7,6 +7,8 @@ allowed, before the first job starts.
 from __future__ import annotations
 
 import copy
+import difflib
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ import yaml
 from colport.errors import ConfigError
 
 _INTEGER = ("int8", "int4")
+_NEAR_NAMES = 5
 
 
 def load(file: Path | str) -> dict[str, Any]:
@@ -48,8 +51,31 @@ def validated(config: Mapping[str, Any], schema_file: Path | str) -> dict[str, A
     if error := jsonschema.exceptions.best_match(errors, key=_relevance):
         raise ConfigError(_sentence(error))
     filled = _with_defaults(dict(config), schema)
+    filled["datasets"] = {name: extended(name, filled["datasets"]) for name in filled["datasets"]}
     _cross_check(filled)
     return filled
+
+
+def extended(name: str, datasets: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """A dataset's entry laid over the one that it names with ``from``, and so on.
+
+    An entry with a source of its own (``hub``, ``path``) does not inherit one.
+
+    Raises:
+        ConfigError: ``from`` names no dataset, or goes round in a circle.
+    """
+    seen, entry = [name], dict(datasets[name])
+    while base := entry.pop("from", None):
+        _known(f"datasets.{seen[-1]}.from", base, datasets)
+        if base in seen:
+            raise ConfigError(f"datasets.{seen[-1]}.from: {base!r} starts from this one itself.")
+        seen.append(base)
+        inherited = datasets[base]
+        if {"hub", "path"} & entry.keys():
+            source = {"hub", "revision", "path"}
+            inherited = {key: value for key, value in inherited.items() if key not in source}
+        entry = {**inherited, **entry}
+    return entry
 
 
 def _relevance(error: jsonschema.ValidationError) -> tuple[bool, int]:
@@ -126,14 +152,24 @@ def _cross_check(config: Mapping[str, Any]) -> None:
         if "calibration" in model:
             _known(f"models.{name}.calibration", model["calibration"], config["datasets"])
     for name, dataset in config["datasets"].items():
-        _check_source(f"datasets.{name}", dataset, ("hub", "path"))
+        _check_source(f"datasets.{name}", dataset, ("hub", "path", "documents_folder"))
     for name, variant in config["variants"].items():
         _check_variant(name, variant, config)
 
 
 def _known(field: str, name: str, defined: Iterable[str]) -> None:
     if name not in defined:
-        raise ConfigError(f"{field}: {name!r} is not defined; defined are {_list(defined)}.")
+        near = _near(name, defined) if len(list(defined)) > _NEAR_NAMES else []
+        hint = f"near names are {_list(near)}" if near else f"defined are {_list(defined)}"
+        raise ConfigError(f"{field}: {name!r} is not defined; {hint}.")
+
+
+def _near(name: str, defined: Iterable[str]) -> list[str]:
+    """The most similar names: spelt alike, or sharing a word."""
+    words = set(re.split(r"[-_.]", name.lower()))
+    sharing = [other for other in defined if words & set(re.split(r"[-_.]", other.lower()))]
+    alike = difflib.get_close_matches(name, defined, n=_NEAR_NAMES)
+    return list(dict.fromkeys([*alike, *sharing]))[:_NEAR_NAMES]
 
 
 def _check_source(field: str, entry: Mapping[str, Any], sources: tuple[str, ...]) -> None:

@@ -182,6 +182,7 @@ def test_passages(tmp_path):
     found = load_retrieval_dataset("tiny", declaration | {"documents": "passages"})
     assert list(found.documents) == ["one", ""]
     assert found.documents[1:] == [""]
+    assert list(found.texts) == ["one", ""]
     assert found.qrels == {"1": {"b": 1}}
 
 
@@ -236,7 +237,7 @@ def test_hub_dataset_is_read_from_the_cache(tmp_path, monkeypatch):
         ({"schema": "squad"}, "tiny.schema: found 'squad'; allowed is qa or beir"),
         ({"documents": "text"}, "tiny.documents: found 'text'; allowed is pages or passages"),
         ({"limit": 0}, "tiny.limit: found 0; allowed is a positive whole number"),
-        ({"name": "x"}, "tiny.name: found 'x'; allowed is one of the keys path, hub"),
+        ({"name": "x"}, "tiny.name: found 'x'; allowed is with path one of the keys hub"),
     ],
 )
 def test_wrong_declaration(changes, message):
@@ -254,12 +255,12 @@ def test_missing_folder(tmp_path):
 
 @pytest.mark.parametrize("schema", ["qa", "beir"])
 def test_folder_without_data(tmp_path, schema):
-    with pytest.raises(DatasetError, match=r"tiny.*(cannot be read|is not a dataset)"):
+    with pytest.raises(DatasetError, match=r"tiny.*(cannot be read|corpus is missing)"):
         load_retrieval_dataset("tiny", {"path": str(tmp_path), "schema": schema})
 
 
 def test_unknown_split(tmp_path):
-    with pytest.raises(DatasetError, match=r"tiny, split dev: cannot be read .*'test'"):
+    with pytest.raises(DatasetError, match=r"tiny, split dev: cannot be read; found 'test'"):
         load_retrieval_dataset("tiny", qa_folder(tmp_path) | {"split": "dev"})
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import struct
+import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from colport.errors import DatasetError
+from colport.retrieval.images import FORMATS, decode, decode_errors
+from colport.retrieval.repositories import Repository, leaves_folder
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -30,10 +32,12 @@ class Table:
     Attributes:
         label: What messages call it: dataset, configuration and split.
         data: The rows, images not decoded.
+        folder: Where files that a row names lie.
     """
 
     label: str
     data: Dataset
+    folder: Path
 
     def name(self, *spellings: str) -> str:
         """The one of ``spellings`` that is a column.
@@ -48,6 +52,13 @@ class Table:
         raise DatasetError(
             f"{self.label}: column {' or '.join(spellings)} is missing; found {found}."
         )
+
+    def texts(self, *columns: str) -> list[str] | None:
+        """The first of ``columns`` that holds text, null as an empty one; ``None`` if none does."""
+        for column in columns:
+            if getattr(self.data.features.get(column), "dtype", None) in STRINGS:
+                return [text or "" for text in self.values(column, STRINGS, nullable=True)]
+        return None
 
     def values(self, column: str, types: Sequence[str], *, nullable: bool = False) -> list[Any]:
         """All values of a column.
@@ -130,63 +141,52 @@ class Pages(Sequence["Image"]):
         return (self._decode(row) for row in self._rows)
 
     def _decode(self, row: int) -> Image:
-        import datasets
-        import PIL.Image
-
         try:
-            return datasets.Image(mode="RGB").decode_example(self._data[row][self._column])
-        # What Pillow's decoders raise on damaged files.
-        except (
-            OSError,
-            ValueError,
-            SyntaxError,
-            EOFError,
-            IndexError,
-            OverflowError,
-            struct.error,
-            PIL.Image.DecompressionBombError,
-        ) as error:
+            return decode(io.BytesIO(self._bytes(row)))
+        except decode_errors() as error:
             raise DatasetError(
                 f"{self._table.label}: the image in row {row} (column {self._column}) cannot be "
-                f"decoded ({error}); allowed is any image file that Pillow reads."
+                f"decoded ({error}); allowed are {', '.join(FORMATS)}."
             ) from error
 
+    def _bytes(self, row: int) -> bytes:
+        """An image's file. ``datasets`` would open any path or address that a row names."""
+        value = self._data[row][self._column]
+        if value["bytes"] is not None:
+            return value["bytes"]
+        path = value["path"] or ""
+        if leaves_folder(path) or not (file := self._table.folder / path).is_file():
+            raise DatasetError(
+                f"{self._table.label}: the image in row {row} (column {self._column}) has no bytes "
+                f"and its path {path!r} is not a file inside {self._table.folder}."
+            )
+        return file.read_bytes()
 
-def config_names(dataset: str, folder: Path) -> list[str]:
-    """Configurations that a dataset folder declares.
 
-    Raises:
-        DatasetError: The folder holds nothing that ``datasets`` reads.
-    """
-    import datasets
-
-    try:
-        return datasets.get_dataset_config_names(str(folder.resolve()))
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        raise DatasetError(f"{dataset}: {folder} is not a dataset ({_sentence(error)}).") from error
-
-
-def load_table(dataset: str, folder: Path, config: str | None, split: str) -> Table:
-    """Read one split of one configuration (``None`` for the default one) of a dataset folder.
+def load_table(repository: Repository, config: str | None, split: str) -> Table:
+    """Read one split of one configuration (``None`` for the only one) of a dataset.
 
     Raises:
         DatasetError: The split cannot be read, or is empty.
     """
     import datasets
 
-    label = ", ".join(filter(None, [dataset, config and f"config {config}", f"split {split}"]))
+    label = ", ".join(
+        filter(None, [repository.name, config and f"config {config}", f"split {split}"])
+    )
+    files = repository.files(config, split)
     try:
-        data = datasets.load_dataset(
-            str(folder.resolve()), config, split=split, cache_dir=_cache_folder(folder)
+        data = datasets.Dataset.from_parquet(
+            [str(file.resolve()) for file in files], cache_dir=_cache_folder(files)
         )
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         if _NO_ROWS in str(error):
             raise DatasetError(f"{label}: has no rows; at least one is needed.") from error
         raise DatasetError(f"{label}: cannot be read ({_sentence(error)}).") from error
-    return Table(label, data)
+    return Table(label, data, repository.folder)
 
 
-def _cache_folder(folder: Path) -> str:
+def _cache_folder(files: Sequence[Path]) -> str:
     """Where ``datasets`` keeps its copy: a folder of its own for each state of the files.
 
     Its own cache does not notice that a file under the same name has changed.
@@ -194,9 +194,9 @@ def _cache_folder(folder: Path) -> str:
     import datasets
 
     state = hashlib.sha256()
-    for file in sorted(path for path in folder.resolve().rglob("*") if path.is_file()):
+    for file in files:
         facts = file.stat()
-        state.update(f"{file}:{facts.st_size}:{facts.st_mtime_ns};".encode())
+        state.update(f"{file.resolve()}:{facts.st_size}:{facts.st_mtime_ns};".encode())
     return str(Path(datasets.config.HF_DATASETS_CACHE, "colport", state.hexdigest()[:16]))
 
 

@@ -1,0 +1,171 @@
+"""The user's own pages: a folder of PDFs and images, its sub-folders included.
+
+Each page is a document. A page of ``reports/2024.pdf`` is ``reports/2024.pdf#12``, counted from 1;
+an image is its path, and so is a TIFF file with one page. Files of other kinds are left alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from colport.errors import DatasetError
+from colport.retrieval.base import RetrievalDataset
+from colport.retrieval.images import decode_errors, open_image
+from colport.retrieval.judgements import read_judgements, read_queries
+from colport.retrieval.rendering import (
+    PDF,
+    POINTS_PER_INCH,
+    BadDocumentError,
+    FolderPages,
+    Page,
+    TextLayers,
+    open_pdf,
+)
+
+TIFF = (".tif", ".tiff")
+IMAGES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", *TIFF, ".webp")
+DPI = 144
+MAX_PIXELS = 50_000_000
+"""More than A0 at 144 DPI; a page of it takes 200 MB while it is rendered."""
+
+
+def read_own(name: str, declaration: Mapping[str, Any]) -> RetrievalDataset:
+    """Read a folder of pages, its queries and, if there are any, its judgements.
+
+    Args:
+        name: Name of the dataset, for messages.
+        declaration: See :func:`colport.retrieval.datasets.load_retrieval_dataset`.
+
+    Raises:
+        DatasetError: A file is missing, damaged or contradicts another one; or a document is bad
+            and ``on_bad_document`` is not ``skip``.
+    """
+    folder = Path(declaration["documents_folder"])
+    if not folder.is_dir():
+        raise DatasetError(f"{name}: folder {folder} does not exist.")
+    dpi = declaration.get("dpi", DPI)
+    skip = declaration.get("on_bad_document", "refuse") == "skip"
+    scan = _Scan(folder, dpi, declaration.get("max_pixels", MAX_PIXELS), decode=skip)
+    pages = list(scan.pages())
+    if scan.bad and not skip:
+        (first, reason), *others = scan.bad.items()
+        more = f" (and {len(others)} more)" if others else ""
+        raise DatasetError(
+            f"{name}: {first} in {folder} {reason}{more}; `on_bad_document: skip` leaves such "
+            "documents out."
+        )
+    if not pages:
+        raise DatasetError(
+            f"{name}: {folder} holds no page that can be read; allowed are "
+            f"{', '.join([PDF, *IMAGES])}."
+        )
+    judgements = declaration.get("judgements")
+    query_ids, texts, languages = read_queries(
+        name, Path(declaration["queries"]), ids_needed=judgements is not None
+    )
+    document_ids = [page.id for page in pages]
+    qrels = {}
+    if judgements:
+        qrels = read_judgements(name, Path(judgements), query_ids, document_ids, scan.bad)
+    known = tuple(sorted({language for language in languages if language}))
+    dataset = RetrievalDataset(
+        name,
+        query_ids,
+        texts,
+        document_ids,
+        FolderPages(name, pages, dpi),
+        qrels,
+        texts=TextLayers(name, pages) if any(page.is_pdf for page in pages) else None,
+        languages=known or tuple(declaration.get("languages", ())),
+        skipped=scan.bad,
+    )
+    if language := declaration.get("language"):
+        if language not in known:
+            raise DatasetError(
+                f"{name}: {declaration['queries']}, column language: no query is in {language!r}; "
+                f"found {', '.join(known) or 'none'}."
+            )
+        dataset = replace(dataset, languages=(language,)).with_queries(
+            [row for row, found in enumerate(languages) if found == language]
+        )
+    return dataset
+
+
+@dataclass
+class _Scan:
+    """Finds pages without rendering them.
+
+    Attributes:
+        folder: Where they lie.
+        dpi: Resolution of a PDF's pages.
+        max_pixels: A larger page is bad.
+        decode: Whether images are decoded, so that a damaged one is found here.
+        bad: Path or id to the reason.
+    """
+
+    folder: Path
+    dpi: float
+    max_pixels: int
+    decode: bool
+    bad: dict[str, str] = field(default_factory=dict)
+
+    def pages(self) -> Iterator[Page]:
+        """Pages of all files in the order of their paths."""
+        root = self.folder.resolve()
+        files = {file.relative_to(self.folder).as_posix(): file for file in self.folder.rglob("*")}
+        for path, file in sorted(files.items()):
+            suffix = file.suffix.lower()
+            if suffix not in (PDF, *IMAGES) or file.name.startswith("."):
+                continue
+            if not (file.is_file() or file.is_symlink()):
+                continue
+            try:
+                if not file.resolve().is_relative_to(root):
+                    raise BadDocumentError("is a link that leads out of the folder")
+                yield from (self._pdf if suffix == PDF else self._image)(path, file)
+            except BadDocumentError as error:
+                self.bad[path] = error.args[0]
+
+    def _pdf(self, path: str, file: Path) -> Iterator[Page]:
+        import pypdfium2
+
+        with open_pdf(file) as pdf:
+            for index in range(len(pdf)):
+                page = Page(f"{path}#{index + 1}", file, index)
+                try:
+                    width, height = pdf.get_page_size(index)
+                    scale = self.dpi / POINTS_PER_INCH
+                    self._check_size(width * scale, height * scale, f" at {self.dpi} DPI")
+                except pypdfium2.PdfiumError:
+                    self.bad[page.id] = "is a page that PDFium cannot read"
+                except BadDocumentError as error:
+                    self.bad[page.id] = error.args[0]
+                else:
+                    yield page
+
+    def _image(self, path: str, file: Path) -> Iterator[Page]:
+        pages = []
+        try:
+            with open_image(file) as image:
+                count = getattr(image, "n_frames", 1) if file.suffix.lower() in TIFF else 1
+                for index in range(count):
+                    image.seek(index)
+                    self._check_size(*image.size)
+                    if self.decode:
+                        image.load()
+                    pages.append(Page(f"{path}#{index + 1}" if count > 1 else path, file, index))
+        except decode_errors() as error:
+            raise BadDocumentError(f"is an image that cannot be decoded ({error})") from error
+        yield from pages
+
+    def _check_size(self, width: float, height: float, where: str = "") -> None:
+        if not width * height >= 1:
+            raise BadDocumentError(f"is a page of {width:.0f}x{height:.0f} pixels{where}")
+        if width * height > self.max_pixels:
+            raise BadDocumentError(
+                f"is a page of {width:.0f}x{height:.0f} pixels{where}, more than max_pixels "
+                f"({self.max_pixels})"
+            )

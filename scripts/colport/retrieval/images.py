@@ -1,0 +1,60 @@
+"""Image files of others', decoded to the pages that models see."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from PIL.ImageFile import ImageFile
+
+FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+"""What is decoded, whatever a file is called. Pillow hands others, such as EPS, to a program."""
+
+
+def open_image(file: Path | IO[bytes]) -> ImageFile:
+    """Open an image file without decoding it; its size is known then.
+
+    Raises:
+        Exception: One of :func:`decode_errors`.
+    """
+    import PIL.Image
+
+    return PIL.Image.open(file, formats=FORMATS)
+
+
+def decode(file: Path | IO[bytes], frame: int = 0) -> Image:
+    """A page as an RGB image, turned upright as its camera says.
+
+    Args:
+        file: An image file in one of :data:`FORMATS`.
+        frame: Which image of a file that holds several.
+
+    Raises:
+        Exception: One of :func:`decode_errors`.
+    """
+    import PIL.ImageOps
+
+    with open_image(file) as image:
+        image.seek(frame)
+        PIL.ImageOps.exif_transpose(image, in_place=True)
+        return image.convert("RGB")
+
+
+def decode_errors() -> tuple[type[Exception], ...]:
+    """What Pillow raises on damaged files."""
+    import PIL.Image
+
+    return (
+        OSError,
+        ValueError,
+        TypeError,
+        SyntaxError,
+        EOFError,
+        LookupError,
+        ArithmeticError,
+        struct.error,
+        PIL.Image.DecompressionBombError,
+    )

@@ -1,0 +1,311 @@
+"""The four forms in which ViDoRe is published, from a folder, from the Hub and from its cache."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from colport.errors import DatasetError
+from colport.retrieval.datasets import check_pages, dataset_record, load_retrieval_dataset
+
+datasets = pytest.importorskip("datasets")
+
+FORMS = Path(__file__).parents[1] / "fixtures" / "datasets"
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+COLOURS = [(255, 0, 0), (0, 128, 0), (0, 0, 255)]
+
+
+@pytest.fixture(autouse=True)
+def _cache(monkeypatch, tmp_path):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "arrow"))
+
+
+def load(form: str, **changes):
+    schema = "qa" if form.endswith("qa") else "beir"
+    return load_retrieval_dataset(form, {"path": str(FORMS / form), "schema": schema} | changes)
+
+
+def colours(dataset) -> list[tuple[int, ...]]:
+    assert {page.mode for page in dataset.documents} == {"RGB"}
+    return [page.getpixel((0, 0)) for page in dataset.documents]
+
+
+def test_v1_in_its_original_form():
+    found = load("v1-qa", languages=["english"], language="english")
+    assert found.queries == ["red?", "blue?", "red or so?"]
+    assert found.document_ids == [f"images/{number}.jpg" for number in range(3)]
+    assert found.qrels == {
+        "q0": {"images/0.jpg": 1},
+        "q2": {"images/2.jpg": 1},
+        "q3": {"images/0.jpg": 1},
+    }
+    assert colours(found) == COLOURS
+    assert found.texts == ["text of page 0", "", "text of page 2"]
+    assert found.languages == ("english",)
+
+
+def test_v2_with_its_languages():
+    found = load("v2-beir")
+    assert found.query_ids == ["0", "1", "2", "3"]
+    assert found.document_ids == ["0", "10", "20"]
+    assert found.qrels["3"] == {"0": 2, "10": 1}
+    assert found.texts is None
+    assert found.languages == ("english", "french", "german", "spanish")
+    assert colours(found) == COLOURS
+    one = load("v2-beir", language="german")
+    assert (one.queries, one.languages, list(one.qrels)) == (["rot?"], ("german",), ["2"])
+
+
+def test_v3_as_published():
+    found = load("v3-beir", language="french")
+    assert (found.query_ids, found.queries) == (["1"], ["bleu ?"])
+    assert found.document_ids == ["0", "1", "2"]
+    assert found.qrels == {"1": {"2": 2}}
+    assert found.texts == ["", "# Page 1", "# Page 2"]
+    assert colours(found) == COLOURS
+
+
+def test_v3_in_mteb_s_form():
+    found = load("v3-mteb", language="french")
+    assert found.queries == ["bleu ?", "?"]
+    assert found.document_ids[2] == "corpus-test-2"
+    assert found.qrels == {"query-test-0": {"corpus-test-2": 1}}
+    assert found.languages == ("french",)
+    for language in ({}, {"language": "german"}):
+        with pytest.raises(DatasetError, match="a corpus for each of english, french, and one"):
+            load("v3-mteb", **language)
+
+
+def test_a_folder_without_a_card(tmp_path):
+    for form, schema in (("v1-qa", "qa"), ("v2-beir", "beir")):
+        folder = tmp_path / form
+        shutil.copytree(FORMS / form, folder)
+        (folder / "README.md").unlink()
+        found = load_retrieval_dataset("tiny", {"path": str(folder), "schema": schema})
+        assert found.qrels == load(form).qrels
+
+
+def test_limit_cuts_texts_too():
+    assert load("v3-beir", language="english", limit=3).texts == ["", "# Page 1", "# Page 2"]
+    assert load("v1-qa", limit=1).texts == ["text of page 0"]
+
+
+class Hub:
+    """One dataset repository, as huggingface_hub asks for it; keeps the files that it sent."""
+
+    def __init__(self, folder: Path) -> None:
+        files = {
+            file.relative_to(folder).as_posix(): file.read_bytes()
+            for file in folder.rglob("*")
+            if file.is_file()
+        }
+        self.sent: list[str] = []
+        hub = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                path = self.path.partition("?")[0]
+                name = path.partition(f"/resolve/{COMMIT}/")[2]
+                if path.endswith(f"/tree/{COMMIT}"):
+                    tree = [
+                        {"type": "file", "path": name, "size": len(content), "oid": _oid(content)}
+                        for name, content in files.items()
+                    ]
+                    self._answer(json.dumps(tree).encode(), "application/json")
+                elif name in files:
+                    if self.command == "GET":
+                        hub.sent.append(name)
+                    self._answer(files[name], "application/octet-stream")
+                else:
+                    self.send_error(404)
+
+            do_HEAD = do_GET  # noqa: N815 (http.server's name)
+
+            def _answer(self, content: bytes, kind: str) -> None:
+                self.send_response(200)
+                self.send_header("Content-Type", kind)
+                self.send_header("Content-Length", str(len(content)))
+                self.send_header("ETag", f'"{_oid(content)}"')
+                self.send_header("X-Repo-Commit", COMMIT)
+                self.end_headers()
+                if self.command == "GET":
+                    self.wfile.write(content)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def _oid(content: bytes) -> str:
+    return hashlib.sha1(content).hexdigest()
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    folder = tmp_path / "repository"
+    shutil.copytree(FORMS / "v3-mteb", folder)
+    other_split = folder / "french-corpus" / "train-00000-of-00001.parquet"
+    other_split.write_bytes(b"not fetched")
+    server = Hub(folder)
+    constants = pytest.importorskip("huggingface_hub").constants
+    monkeypatch.setattr(constants, "ENDPOINT", server.url)
+    address = f"{server.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", address)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    yield server
+    server.stop()
+
+
+ON_HUB = {"hub": "vidore/tiny", "revision": COMMIT, "schema": "beir", "language": "french"}
+
+
+def test_only_what_is_read_is_fetched_and_then_the_cache_serves(hub, monkeypatch):
+    found = load_retrieval_dataset("tiny", ON_HUB)
+    assert colours(found) == COLOURS
+    parquet = [
+        f"french-{name}/test-00000-of-00001.parquet" for name in ("corpus", "qrels", "queries")
+    ]
+    assert sorted(hub.sent) == ["README.md", *parquet]
+    hub.stop()
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert colours(load_retrieval_dataset("tiny", ON_HUB)) == COLOURS
+    with pytest.raises(DatasetError, match=r"tiny: vidore/tiny at .* cannot be fetched"):
+        load_retrieval_dataset("tiny", ON_HUB | {"language": "english"})
+
+
+def damaged(tmp_path, form: str, text: str) -> dict:
+    folder = tmp_path / form
+    shutil.copytree(FORMS / form, folder)
+    card = folder / "README.md"
+    card.write_text(card.read_text().replace("corpus/test-*", text))
+    return {"path": str(folder), "schema": "beir"}
+
+
+@pytest.mark.parametrize("pattern", ["../v2-beir/corpus/test-*", "/etc/*", "https://host/test-*"])
+def test_a_card_may_not_name_files_elsewhere(tmp_path, pattern):
+    with pytest.raises(DatasetError, match=r"README.md names the files .*; allowed are files ins"):
+        load_retrieval_dataset("tiny", damaged(tmp_path, "v2-beir", pattern))
+
+
+@pytest.mark.parametrize(
+    "configs", ["[corpus]", "7", "[", "[{config_name: corpus, data_files: 7}]"]
+)
+def test_a_card_that_is_no_list_of_configs(tmp_path, configs):
+    declaration = damaged(tmp_path, "v2-beir", "corpus/test-*")
+    Path(declaration["path"], "README.md").write_text(f"---\nconfigs: {configs}\n---\n")
+    with pytest.raises(DatasetError, match=r"README.md has no readable list of configs"):
+        load_retrieval_dataset("tiny", declaration)
+
+
+def test_a_part_that_is_missing(tmp_path):
+    declaration = damaged(tmp_path, "v2-beir", "corpus/test-*")
+    corpus = Path(declaration["path"], "corpus")
+    (corpus / "test-00000-of-00001.parquet").rename(corpus / "test-00000-of-00003.parquet")
+    with pytest.raises(DatasetError, match="config corpus, split test: 1 of 3 parts are in"):
+        load_retrieval_dataset("tiny", declaration)
+
+
+def image_by_path(tmp_path, path: str | None) -> dict:
+    """The v2 form with pages that are files of their own instead of bytes."""
+    declaration = damaged(tmp_path, "v2-beir", "corpus/test-*")
+    file = Path(declaration["path"], "corpus", "test-00000-of-00001.parquet")
+    rows = [{"corpus-id": 10 * n, "image": {"bytes": None, "path": path}} for n in range(3)]
+    datasets.Dataset.from_list(rows).to_parquet(file)
+    return declaration
+
+
+def test_pages_that_are_files_of_the_folder(tmp_path):
+    import PIL.Image
+
+    declaration = image_by_path(tmp_path, "pages/0.png")
+    (Path(declaration["path"]) / "pages").mkdir()
+    PIL.Image.new("L", (3, 3), 7).save(Path(declaration["path"], "pages", "0.png"))
+    assert colours(load_retrieval_dataset("tiny", declaration)) == [(7, 7, 7)] * 3
+
+
+@pytest.mark.parametrize(
+    "path", ["../../secret.png", "/etc/passwd", "https://host/0.png", "none.png", ""]
+)
+def test_pages_may_not_be_files_elsewhere(tmp_path, path):
+    import PIL.Image
+
+    PIL.Image.new("L", (3, 3)).save(tmp_path / "secret.png")
+    pages = load_retrieval_dataset("tiny", image_by_path(tmp_path, path))
+    with pytest.raises(DatasetError, match=r"row 0 \(column image\) has no bytes and its path"):
+        check_pages(pages, print)
+
+
+def test_the_check_of_pages_shows_its_progress(monkeypatch):
+    reports = []
+    check_pages(load("v2-beir"), reports.append)
+    assert len(reports) == 1
+    assert reports[0].startswith("checked 3 pages")
+    monkeypatch.setattr("colport.retrieval.datasets._REPORT_SECONDS", -1)
+    check_pages(load("v2-beir"), reports.append)
+    assert [report.split(",")[0] for report in reports[1:4]] == [
+        f"checked {number}/3 pages" for number in (1, 2, 3)
+    ]
+
+
+def test_every_page_is_checked_before_anything_is_embedded(tmp_path):
+    declaration = damaged(tmp_path, "v2-beir", "corpus/test-*")
+    file = Path(declaration["path"], "corpus", "test-00000-of-00001.parquet")
+    images = [{"bytes": b"no image" if n == 2 else _png(), "path": None} for n in range(3)]
+    rows = [{"corpus-id": 10 * n, "image": image} for n, image in enumerate(images)]
+    datasets.Dataset.from_list(rows).to_parquet(file)
+    with pytest.raises(DatasetError, match=r"config corpus, split test: the image in row 2 \(col"):
+        check_pages(load_retrieval_dataset("tiny", declaration), print)
+
+
+def test_an_image_of_another_kind_is_not_handed_to_a_program(tmp_path):
+    declaration = damaged(tmp_path, "v2-beir", "corpus/test-*")
+    file = Path(declaration["path"], "corpus", "test-00000-of-00001.parquet")
+    drawing = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n"
+    rows = [{"corpus-id": 10 * n, "image": {"bytes": drawing, "path": None}} for n in range(3)]
+    datasets.Dataset.from_list(rows).to_parquet(file)
+    with pytest.raises(
+        DatasetError, match=r"cannot be decoded \(cannot identify .*allowed are BMP"
+    ):
+        check_pages(load_retrieval_dataset("tiny", declaration), print)
+
+
+def _png() -> bytes:
+    import io
+
+    import PIL.Image
+
+    stream = io.BytesIO()
+    PIL.Image.new("L", (3, 3)).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def test_the_record_says_what_was_read(tmp_path):
+    declaration = damaged(tmp_path, "v2-beir", "corpus/test-*") | {"language": "french"}
+    dataset = load_retrieval_dataset("tiny", declaration)
+    files = sorted(map(str, Path(declaration["path"]).rglob("*.parquet")))
+    record = json.loads(json.dumps(dataset_record(dataset, declaration, files)))
+    assert record["counts"] == {"queries": 1, "documents": 3, "judgements": 2, "skipped": 0}
+    assert record["languages"] == ["french"]
+    assert record["source"] == declaration
+    assert record["qrels"] == {"1": {"0": 2, "10": 1}}
+    with Path(files[0]).open("ab") as stream:
+        stream.write(b"\n")
+    changed = dataset_record(dataset, declaration, files)
+    assert changed["content_sha256"] != record["content_sha256"]
+    assert dataset_record(dataset, ON_HUB, [])["content_sha256"] is None
+    assert dataset_record(dataset, ON_HUB, [])["source"]["revision"] == COMMIT
