@@ -20,6 +20,7 @@ wildcard_constraints:
     variant=PLAN.pattern(PLAN.variants),
     provider=PLAN.pattern(PLAN.providers),
     dataset=PLAN.pattern(PLAN.datasets),
+    control=PLAN.pattern(PLAN.controls),
 
 
 def all_cores(wildcards):

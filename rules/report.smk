@@ -25,7 +25,13 @@ RECORDS = {
                 dataset=dataset,
             ),
         ]
-    ],
+    ]
+    + expand(
+        "results/retrieval/controls/{control}/{dataset}.json",
+        control=PLAN.controls,
+        dataset=PLAN.datasets,
+    ),
+    "mteb": [f"{folder}.json" for folder in MTEB_FOLDERS],
     "latency": expand(
         "results/latency/{model}/{provider}.json",
         model=PLAN.models,

@@ -22,6 +22,23 @@ rule embed:
         "../scripts/embed.py"
 
 
+rule control:
+    input:
+        "results/datasets/{dataset}.json",
+    output:
+        "results/retrieval/controls/{control}/{dataset}.json",
+    log:
+        "logs/retrieval/controls/{control}/{dataset}.log",
+    conda:
+        "../envs/cpu.yaml"
+    params:
+        dataset=lambda wildcards: PLAN.config["datasets"][wildcards.dataset],
+        settings=PLAN.scoring,
+        code=PLAN.code("control.py"),
+    script:
+        "../scripts/control.py"
+
+
 rule score_reference:
     input:
         embeddings="results/reference/{model}/{dataset}",
@@ -33,7 +50,7 @@ rule score_reference:
     conda:
         "../envs/cpu.yaml"
     params:
-        settings=PLAN.config["retrieval"],
+        settings=PLAN.scoring,
         code=PLAN.code("score.py"),
     script:
         "../scripts/score.py"
@@ -51,7 +68,42 @@ rule score:
     conda:
         "../envs/cpu.yaml"
     params:
-        settings=PLAN.config["retrieval"],
+        settings=PLAN.scoring,
         code=PLAN.code("score.py"),
     script:
         "../scripts/score.py"
+
+
+MTEB_FOLDERS = [
+    folder
+    for model, dataset in PLAN.pairs()
+    for folder in expand(
+        "results/mteb/{model}/{variant}/{provider}/{dataset}",
+        model=model,
+        variant=PLAN.variants,
+        provider=PLAN.providers,
+        dataset=dataset,
+    )
+    if PLAN.config["retrieval"]["mteb"]
+]
+
+
+rule mteb:
+    input:
+        model="results/models/{model}/{variant}",
+        dataset="results/datasets/{dataset}.json",
+        score="results/retrieval/{model}/{variant}/{provider}/{dataset}.json",
+    output:
+        results=directory("results/mteb/{model}/{variant}/{provider}/{dataset}"),
+        record="results/mteb/{model}/{variant}/{provider}/{dataset}.json",
+    log:
+        "logs/mteb/{model}/{variant}/{provider}/{dataset}.log",
+    conda:
+        "../envs/cpu.yaml"
+    params:
+        dataset=lambda wildcards: PLAN.config["datasets"][wildcards.dataset],
+        provider=lambda wildcards: PLAN.config["providers"][wildcards.provider],
+        batch_size=PLAN.config["encode"]["batch_size"],
+        code=PLAN.code("evaluate_mteb.py"),
+    script:
+        "../scripts/evaluate_mteb.py"

@@ -1,10 +1,11 @@
-"""Rule ``aggregate``: the five tables, from the records of all stages."""
+"""Rule ``aggregate``: the tables, from the records of all stages."""
 
 from pathlib import Path
 
 from colport import tables
 from colport.artifacts import read_json
 from colport.job import job
+from colport.retrieval import details
 
 
 def main(snakemake):
@@ -14,7 +15,10 @@ def main(snakemake):
             stage: [read_json(file) for file in snakemake.input[stage]]
             for stage in ("export", "parity", "retrieval", "latency")
         }
-        tables.write_tables(tables.build(records), Path(snakemake.output[0]).parent)
+        built = {**tables.build(records), **details.build(records["retrieval"])}
+        if files := snakemake.input.get("mteb"):
+            built["mteb"] = details.mteb_table(map(read_json, files))
+        tables.write_tables(built, Path(snakemake.output[0]).parent)
 
 
 main(snakemake)

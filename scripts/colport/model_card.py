@@ -83,7 +83,8 @@ def write(found: Manifest, repo_id: str, measured: Measured) -> str:
     from markupsafe import Markup
 
     parity, retrieval = _rows(measured.parity), _rows(measured.retrieval)
-    done = [row for row in retrieval if row["status"] == "ok"]
+    # Without judgements a row is ok and has no score.
+    done = [row for row in retrieval if row["status"] == "ok" and row["ndcg_at_5"] is not None]
     license_name = found.source.get("license", {}).get("license")
     environment = Environment(
         trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined, finalize=_plain

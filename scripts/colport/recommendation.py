@@ -75,7 +75,11 @@ def _objection(row: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> str
     # The small slack keeps a loss of exactly one point within one point.
     if delta < -(NOISE_LOSS if p_value > SIGNIFICANCE else ACCEPTED_LOSS) - 1e-9:
         known = "" if math.isnan(p_value) else f" (p = {p_value:.2g})"
-        return f"loses {-100 * delta:.1f} points of NDCG@5{known}"
+        points = f"{-100 * delta:.1f} points"
+        if p_value > SIGNIFICANCE:
+            beyond = f"within noise, but by more than {100 * NOISE_LOSS:g} points"
+            return f"NDCG@5 is {points} lower{known}: {beyond}"
+        return f"loses {points} of NDCG@5{known}"
     if math.isnan(row["document_p50_ms"]):
         return "document latency was not measured"
     if math.isnan(row["size_mb"]):

@@ -18,6 +18,7 @@ import pandas as pd
 from colport.artifacts import atomic_path
 from colport.errors import ArtifactError
 from colport.recommendation import REFERENCE_VARIANT, recommend
+from colport.retrieval import controls
 
 COLUMNS: dict[str, tuple[str, ...]] = {
     "export": (
@@ -173,11 +174,12 @@ def summary_table(
     Returns:
         The contract's columns, then :data:`SUMMARY_EXTRA`. ``size_mb``: 10**6 bytes of the
         exported folder (``folder_bytes``, else the sum of ``size_bytes``). ``ndcg_at_5`` and its
-        delta: means over the model's datasets, missing unless all of them are ``ok``. Latency
+        delta: means over the model's judged datasets, missing unless all are ``ok``. Latency
         columns: those of the smallest batch size, the median if there are several rows.
         ``p_value``: those of the datasets combined by Stouffer's method. ``status``: the worst
         of all stages. ``verdict``: why the row is recommended or not, one phrase.
     """
+    retrieval = retrieval[retrieval["model"] != controls.MODEL]
     measured = {"parity": parity, "retrieval": retrieval, "latency": latency}
     groups = {name: _groups(table, "provider") for name, table in measured.items()}
     folders = _groups(export)
@@ -354,6 +356,7 @@ def _quality(rows: pd.DataFrame, datasets: set[str]) -> dict[str, float]:
     rows = rows[rows["status"] == "ok"]
     if not datasets or set(rows["dataset"]) != datasets:
         return dict.fromkeys(("ndcg_at_5", "ndcg_at_5_delta", "p_value"), math.nan)
+    rows = rows[rows["ndcg_at_5"].notna()]  # without judgements there is nothing to average
     return {
         "ndcg_at_5": rows["ndcg_at_5"].mean(skipna=False),
         "ndcg_at_5_delta": rows["ndcg_at_5_delta"].mean(skipna=False),

@@ -13,9 +13,14 @@ from colport import config as configuration
 from colport import families, sources
 from colport.errors import ColPortError, ConfigError
 from colport.quantize.settings import QuantizeSettings
+from colport.retrieval.controls import CONTROLS
+from colport.retrieval.datasets import check_declaration
 
 SCHEMA = "config/schemas/config.schema.yaml"
-TABLES = ("summary", "export", "parity", "retrieval", "latency")
+TABLES = (
+    *("summary", "export", "parity", "retrieval", "latency"),
+    *("retrieval_intervals", "retrieval_queries"),
+)
 
 
 @dataclass(frozen=True)
@@ -77,7 +82,17 @@ class Plan:
     @property
     def tables(self) -> tuple[str, ...]:
         """Names of the tables."""
-        return TABLES
+        return (*TABLES, "mteb") if self.config["retrieval"]["mteb"] else TABLES
+
+    @property
+    def controls(self) -> tuple[str, ...]:
+        """Baselines that every dataset is scored with."""
+        return CONTROLS
+
+    @property
+    def scoring(self) -> dict[str, Any]:
+        """Settings of a score; whether mteb scores too changes none of it."""
+        return {key: value for key, value in self.config["retrieval"].items() if key != "mteb"}
 
     def of(self, model: str) -> list[str]:
         """Datasets of one model."""
@@ -100,10 +115,11 @@ class Plan:
         return [(model, dataset) for model in self.models for dataset in self.of(model)]
 
     def local_files(self, declaration: Mapping[str, Any]) -> list[str]:
-        """Files of a checkpoint's or dataset's local folders, so that a change reruns."""
+        """A checkpoint's or dataset's local files, so that a change reruns."""
         places = [declaration, declaration.get("base", {})]
-        folders = [place[key] for place in places for key in ("path", "overlay") if key in place]
-        return [
+        keys = ("path", "overlay", "documents_folder")
+        folders = [place[key] for place in places for key in keys if key in place]
+        return [declaration[key] for key in ("queries", "judgements") if key in declaration] + [
             str(file)
             for folder in folders
             for file in sorted(Path(folder).rglob("*"))
@@ -121,11 +137,13 @@ class Plan:
 
 
 def check_documents(config: Mapping[str, Any]) -> None:
-    """Each model's datasets hold what its family reads: pages or passages.
+    """Each dataset's entry is sound, and a model's hold what its family reads: pages or passages.
 
     Raises:
-        ConfigError: A dataset holds the other.
+        ConfigError: An entry contradicts itself, or a dataset holds the other.
     """
+    for name, declaration in config["datasets"].items():
+        check_declaration(name, declaration)
     for name, model in config["models"].items():
         calibration = [model["calibration"]] if "calibration" in model else []
         needed = families.get(model["family"]).document_type

@@ -19,7 +19,7 @@ LAYERS = [  # bottom first; modules of one layer do not import each other
     {"quantize"},
     {"convert", "retrieval"},
     {"encoder"},
-    {"embed", "parity", "latency", "variants"},
+    {"embed", "parity", "latency", "variants", "mteb_adapter"},
     {"contenders"},
     {"recommendation"},
     {"tables"},

@@ -190,6 +190,24 @@ def test_an_unsupported_provider_is_told_once():
     assert "(5 rows)" in problems
 
 
+def test_baselines_stand_in_the_retrieval_table_only():
+    place = {"model": "-", "provider": "-", "dataset": "pages"}
+    limit = {"status": "unsupported", "reason": "The documents have no text layer."}
+    rows = joined(REFERENCE, variant())
+    rows["retrieval"] += [
+        row("retrieval", **place, variant="shuffled", ndcg_at_5=0.0312),
+        row("retrieval", **place, variant="bm25", **limit),
+    ]
+    text = page(rows).text
+    assert "baseline shuffled - pages" in text
+    assert text.count("shuffled -") == text.count("baseline shuffled") == 1
+    problems = text[text.index("Unsupported here") :]
+    assert (
+        "The documents have no text layer. stage: retrieval; variant: bm25; dataset: pages"
+        in problems
+    )
+
+
 def test_missing_figures_are_en_dashes():
     nothing = dict.fromkeys(("ms", "ndcg", "delta", "p", "speedup"), float("nan"))
     found = page(joined(variant(**nothing, passed=None)))

@@ -5,7 +5,7 @@ from math import log2
 import numpy as np
 import pytest
 
-from colport.retrieval.metrics import METRIC_NAMES, evaluate, mean, rank_documents
+from colport.retrieval.metrics import METRIC_NAMES, evaluate, rank_documents
 
 
 def descending(*names: str) -> dict[str, float]:
@@ -46,7 +46,6 @@ def test_only_judged_queries_count():
     run = dict.fromkeys([*qrels, "not in qrels"], descending("a", "b"))
     values = evaluate(qrels, run)
     assert values["ndcg_at_5"] == {"good": 1.0, "nothing relevant": 0.0}
-    assert mean(values)["ndcg_at_5"] == 0.5
 
 
 def test_ties_are_ordered_by_descending_id_whatever_the_order_of_the_run():

@@ -7,17 +7,22 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import pytrec_eval
 
 from colport.artifacts import read_json, write_json
 from colport.errors import ArtifactError
+from colport.retrieval.metrics import METRIC_NAMES, METRICS
 from colport.retrieval.score import (
     COLUMNS,
+    OVERLAP,
     RunScores,
+    rank,
     retrieval_record,
     score_run,
     top_k_overlap,
     unsupported_record,
 )
+from colport.retrieval.statistics import bootstrap_interval, paired_randomisation
 from colport.retrieval.store import EmbeddingSet
 
 AXES = np.eye(4, dtype=np.float32)
@@ -39,6 +44,7 @@ DOCUMENTS = embeddings(
     d2=AXES[1:2],
     d3=AXES[3:],
 )
+WORSE = embeddings(d0=AXES[1:2], d1=AXES[1:3], d2=AXES[1:2], d3=AXES[:1])
 QRELS = {"q0": {"d0": 1}, "q1": {"d2": 1}}
 
 
@@ -49,7 +55,11 @@ def fixture_run() -> RunScores:
 
 def test_scores_and_rankings(run):
     assert run.documents == 4
-    assert run.rankings == {"q0": ["d0", "d3", "d2", "d1"], "q1": ["d1", "d2", "d3", "d0"]}
+    assert run.rankings == {
+        "q0": ["d0", "d3", "d2", "d1"],
+        "q1": ["d1", "d2", "d3", "d0"],
+        "unjudged": ["d3", "d2", "d1", "d0"],
+    }
     assert run.per_query["ndcg_at_1"] == {"q0": 1.0, "q1": 0.0}
     assert run.per_query["mrr_at_10"] == {"q0": 1.0, "q1": 0.5}
 
@@ -83,17 +93,53 @@ def test_incomplete_embeddings(documents, qrels, message):
 def test_record_of_the_reference(run):
     record = retrieval_record("demo", "pytorch", "torch-cpu", "pages", run, None, {"seed": 3})
     (row,) = record["rows"]
-    assert tuple(row) == COLUMNS == tuple(DESIGN_COLUMNS.split(", "))
+    assert tuple(row) == (*COLUMNS, OVERLAP)
+    assert tuple(DESIGN_COLUMNS.split(", ")) == COLUMNS
     assert (row["model"], row["variant"], row["provider"]) == ("demo", "pytorch", "torch-cpu")
     assert (row["queries"], row["documents"]) == (2, 4)
     assert row["ndcg_at_5_delta"] == 0.0
     assert row["p_value"] is None
     assert row["ndcg_at_5_low"] <= row["ndcg_at_5"] <= row["ndcg_at_5_high"]
     assert (row["status"], row["reason"]) == ("ok", "")
+    assert row["top10_overlap"] == 1
     assert record["per_query"]["ndcg_at_5"].keys() == {"q0", "q1"}
     assert record["settings"]["seed"] == 3
     assert record["settings"]["resamples"] == 10_000
     assert record["environment"]["packages"]["numpy"] == np.__version__
+
+
+def test_every_metric_has_its_interval_and_its_test(run):
+    worse = score_run(QUERIES, WORSE, QRELS)
+    record = retrieval_record("demo", "int8", "cpu", "pages", worse, run, {"resamples": 200})
+    (row,) = record["rows"]
+    assert record["statistics"].keys() == set(METRIC_NAMES)
+    for name, found in record["statistics"].items():
+        values, others = (list(scores.per_query[name].values()) for scores in (worse, run))
+        assert found["mean"] == row[name] == pytest.approx(np.mean(values))
+        assert (found["low"], found["high"]) == bootstrap_interval(values, resamples=200)
+        assert found["delta"] == pytest.approx(np.mean(values) - np.mean(others))
+        assert found["p_value"] == paired_randomisation(values, others, resamples=200)
+    headline = record["statistics"]["ndcg_at_5"]
+    assert [row[f"ndcg_at_5_{key}"] for key in ("low", "high", "delta")] == [
+        headline[key] for key in ("low", "high", "delta")
+    ]
+    assert row["p_value"] == headline["p_value"]
+
+
+def test_rankings_are_compared_where_nothing_is_judged():
+    names = [f"d{index:02d}" for index in range(12)]
+    scores = np.arange(12, dtype=np.float32)
+    reference = rank(scores[None], ["q"], names, {})
+    assert reference.rankings == {"q": names[:1:-1]}
+    record = retrieval_record(
+        "demo", "int8", "cpu", "own", rank(-scores[None], ["q"], names, {}), reference, {}
+    )
+    (row,) = record["rows"]
+    assert (row["status"], row["reason"]) == ("ok", "no judgements")
+    assert (row["queries"], row["documents"]) == (1, 12)
+    assert row["top10_overlap"] == pytest.approx(8 / 10)
+    assert {row[name] for name in (*METRIC_NAMES, "ndcg_at_5_low", "ndcg_at_5_delta")} == {None}
+    assert RunScores.from_record(json.loads(json.dumps(record))).rankings == {"q": names[:10]}
 
 
 def test_record_of_a_variant_is_compared_with_the_stored_reference(run, tmp_path):
@@ -102,8 +148,7 @@ def test_record_of_a_variant_is_compared_with_the_stored_reference(run, tmp_path
     reference = RunScores.from_record(read_json(path))
     assert reference == run
 
-    worse = embeddings(d0=AXES[1:2], d1=AXES[1:3], d2=AXES[1:2], d3=AXES[:1])
-    variant = score_run(QUERIES, worse, QRELS)
+    variant = score_run(QUERIES, WORSE, QRELS)
     (row,) = retrieval_record("demo", "int8", "cpu", "pages", variant, reference, {})["rows"]
     values, others = (list(scores.per_query["ndcg_at_5"].values()) for scores in (variant, run))
     assert row["ndcg_at_5_delta"] == pytest.approx(np.mean(values) - np.mean(others))
@@ -122,20 +167,46 @@ def test_variant_without_reference_has_no_delta(run):
 
 def test_reference_on_other_queries_is_refused(run):
     other = score_run(QUERIES, DOCUMENTS, {"q0": {"d0": 1}})
-    with pytest.raises(ArtifactError, match="The reference has 1 queries on 4 documents"):
+    with pytest.raises(ArtifactError, match="The reference has 1 judged of 3 queries on 4"):
         retrieval_record("demo", "fp32", "cpu", "pages", run, other, {})
 
 
 def test_unsupported_record_has_the_same_columns():
     record = unsupported_record("demo", "fp16", "openvino", "pages", "provider is not installed")
     (row,) = record["rows"]
-    assert tuple(row) == COLUMNS
+    assert tuple(row) == (*COLUMNS, OVERLAP)
     assert (row["status"], row["reason"]) == ("unsupported", "provider is not installed")
     assert all(row[column] is None for column in COLUMNS[4:-2])
-    csv.DictWriter(io.StringIO(), COLUMNS).writerow(row)
+    csv.DictWriter(io.StringIO(), (*COLUMNS, OVERLAP)).writerow(row)
     json.dumps(record)
     with pytest.raises(ArtifactError, match="status 'unsupported'"):
         RunScores.from_record(record)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_metrics_are_pytrec_evals_of_the_whole_run(seed):
+    rng = np.random.default_rng(seed)
+    names = [f"d{index}" for index in rng.permutation(60)]
+    queries = [f"q{index}" for index in range(30)]
+    scores = rng.integers(0, 4, size=(30, 60)).astype(np.float32)  # nearly all are ties
+    qrels = {
+        query: {str(name): int(rng.integers(0, 3)) for name in rng.choice(names, size=6)}
+        for query in queries[:-3]
+    }
+    qrels |= {queries[-3]: {}, queries[-2]: {names[0]: 0}}  # and the last is not in them
+    run = rank(scores, queries, names, qrels)
+    judged = {query: found for query, found in qrels.items() if found}
+    full = {
+        query: dict(zip(names, row.tolist(), strict=True))
+        for query, row in zip(queries, scores, strict=True)
+    }
+    expected = pytrec_eval.RelevanceEvaluator(judged, {*METRICS.values(), "recip_rank"})
+    for query, values in expected.evaluate(full).items():
+        for name, measure in METRICS.items():
+            assert run.per_query[name][query] == pytest.approx(values[measure], abs=1e-6)
+        first = values["recip_rank"] if values["recip_rank"] >= 1 / 10 else 0
+        assert run.per_query["mrr_at_10"][query] == pytest.approx(first, abs=1e-6)
+    assert all(found.keys() == judged.keys() for found in run.per_query.values())
 
 
 def test_record_without_scores_is_refused():

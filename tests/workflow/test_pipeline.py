@@ -6,8 +6,11 @@ import re
 import pandas as pd
 import pytest
 
+from colport.artifacts import read_json
+
 from .conftest import REDUCED
 
+PLACES = ("cpu", "tensorrt")
 MODELS = {"minilm-colbert", "colpali-demo", "colqwen2-demo"}
 CONTRACT = {
     "export": "model family variant graph opset parameters nodes size_bytes weight_files seconds "
@@ -36,7 +39,8 @@ def test_tables_keep_the_contract(tables):
     for name, columns in CONTRACT.items():
         expected = columns.split()
         assert tables[name].columns.tolist()[: len(expected)] == expected
-        assert set(tables[name]["model"]) == MODELS
+        baselines = {"-"} if name == "retrieval" else set()
+        assert set(tables[name]["model"]) == MODELS | baselines
 
 
 def test_every_variant_passes_parity_on_the_cpu(tables):
@@ -69,6 +73,54 @@ def test_the_reference_is_good_and_fp32_equals_it(tables):
     assert fp32["ndcg_at_5_delta"].abs().max() < 1e-6
     assert (reference["ndcg_at_5_low"] <= reference["ndcg_at_5"]).all()
     assert (reference["ndcg_at_5"] <= reference["ndcg_at_5_high"]).all()
+
+
+def test_every_dataset_has_its_baselines(tables):
+    retrieval = tables["retrieval"]
+    controls = retrieval[retrieval["model"] == "-"].set_index(["variant", "dataset"])
+    for dataset, rows in retrieval[retrieval["variant"] == "pytorch"].groupby("dataset"):
+        floor = controls.loc[("shuffled", dataset)]
+        assert floor["ndcg_at_5_high"] < rows["ndcg_at_5_low"].min()
+        assert floor["recall_at_10"] == pytest.approx(10 / floor["documents"], abs=0.05)
+    words = controls.loc[("bm25", "demo-passages")]
+    assert words["status"] == "ok"
+    assert words["ndcg_at_5"] > controls.loc[("shuffled", "demo-passages")]["ndcg_at_5_high"]
+    drawn = controls.loc[("bm25", "demo-pages-qa")]
+    assert (drawn["status"], drawn["reason"]) == (
+        "unsupported",
+        "The documents have no text layer.",
+    )
+
+
+def test_every_score_has_its_interval_and_every_query_its_row(finished, tables):
+    folder = finished[0].folder / "results/tables"
+    place = ["model", "variant", "provider", "dataset"]
+    scored = tables["retrieval"][tables["retrieval"]["status"] == "ok"]
+    intervals = pd.read_csv(folder / "retrieval_intervals.csv")
+    assert len(intervals) == 8 * len(scored)
+    assert (intervals["low"] <= intervals["mean"]).all()
+    assert (intervals["mean"] <= intervals["high"]).all()
+    queries = pd.read_csv(folder / "retrieval_queries.csv").groupby(place)["ndcg_at_5"].mean()
+    expected = scored.set_index(place)["ndcg_at_5"]
+    assert queries[expected.index].to_numpy() == pytest.approx(expected.to_numpy(), abs=1e-5)
+
+
+def test_mteb_scores_the_same_folder_alike(finished):
+    pytest.importorskip("mteb", reason="an extra of its own; make test installs it")
+    workspace, _ = finished
+    config = copy.deepcopy(REDUCED)
+    config["retrieval"]["mteb"] = True
+    targets = [f"results/mteb/minilm-colbert/fp32/{place}/demo-passages" for place in PLACES]
+    run = workspace.snakemake(*targets, config=config)
+    assert run.code == 0, run.output[-4000:]
+    assert run.jobs == ["mteb", "mteb"]  # the switch reruns no score
+    cpu, tensorrt = (
+        read_json(workspace.folder / f"{target}.json")["rows"][0] for target in targets
+    )
+    assert cpu["mteb_ndcg_at_5"] == pytest.approx(cpu["ndcg_at_5"], abs=5.1e-6)
+    assert (tensorrt["status"], tensorrt["mteb_ndcg_at_5"]) == ("unsupported", None)
+    files = (workspace.folder / targets[0]).glob("results/*/*/*.json")
+    assert {file.name for file in files} == {"demo-passages.json", "model_meta.json"}
 
 
 def test_latency_has_its_baseline_in_the_same_run(tables):

@@ -9,8 +9,9 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 import colport
-from colport.cli.bench import bench_export, bench_graphs
+from colport.cli.bench import bench_export, bench_graphs, bench_maxsim
 from colport.cli.convert import export, merge, quantize, shard, split
+from colport.cli.evaluation import mteb
 from colport.cli.inspection import inspect
 from colport.cli.parity import parity
 from colport.cli.push import push
@@ -21,12 +22,13 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (export, quantize, split, merge, shard, inspect, parity, push):
+for command in (export, quantize, split, merge, shard, inspect, parity, mteb, push):
     app.command()(command)
 
 bench = typer.Typer(help="Benchmarks; their tables are in benchmarks/.", no_args_is_help=True)
 bench.command("export")(bench_export)
 bench.command("graphs")(bench_graphs)
+bench.command("maxsim")(bench_maxsim)
 app.add_typer(bench, name="bench")
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from colport.report import formatting as fmt
+from colport.retrieval.controls import MODEL as CONTROL
 
 _STAGES = ("export", "parity", "retrieval", "latency")
 _SHOWN_NAMES = 12
@@ -50,7 +51,7 @@ def find_problems(tables: Mapping[str, pd.DataFrame]) -> list[Problem]:
             for key in ("stage", "model", "variant", "provider", "dataset", "kind"):
                 name = stage if key == "stage" else row.get(key, "")
                 names = problem.places.setdefault(key, {})
-                if name:
+                if name not in ("", CONTROL):
                     names[str(name)] = None
     return sorted(problems.values(), key=lambda problem: problem.status != "failed")
 

@@ -19,6 +19,7 @@ from colport.report.columns import (
     Column,
     column,
 )
+from colport.retrieval.controls import MODEL as CONTROL
 from colport.tables import text_table
 
 _LONG_NAME = 24
@@ -150,6 +151,8 @@ def _content(
         if fmt.is_missing(value):
             return fmt.MISSING, "", ""
         return ("passed", "", "good") if value else ("✕ failed", "", "bad")
+    if label == "model" and value == CONTROL:
+        return "baseline", "", ""
     if label == "recommended":
         return ("✓ ship", "", "good") if value is not pd.NA and value else ("", "", "")
     if label == "status":
@@ -170,4 +173,5 @@ def _row_class(values: Mapping[str, Any]) -> str:
         return "failed"
     if values.get("status") == "unsupported":
         return "unsupported"
-    return "reference" if values.get("variant") == REFERENCE_VARIANT else ""
+    baseline = values.get("variant") == REFERENCE_VARIANT or values.get("model") == CONTROL
+    return "reference" if baseline else ""

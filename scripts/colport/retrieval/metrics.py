@@ -63,11 +63,6 @@ def evaluate(qrels: Qrels, run: Run) -> dict[str, dict[str, float]]:
     return values
 
 
-def mean(per_query: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """Mean of each metric over its queries."""
-    return {name: float(np.mean(list(values.values()))) for name, values in per_query.items()}
-
-
 def rank_documents(scores: np.ndarray, document_ids: Sequence[str], depth: int) -> np.ndarray:
     """Best documents of each query, in the order that trec_eval gives them.
 

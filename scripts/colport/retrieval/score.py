@@ -11,7 +11,7 @@ import numpy as np
 from colport import environment
 from colport.errors import ArtifactError
 from colport.retrieval.maxsim import DEFAULT_MAX_BYTES, maxsim
-from colport.retrieval.metrics import METRIC_NAMES, Qrels, evaluate, mean, rank_documents
+from colport.retrieval.metrics import METRIC_NAMES, Qrels, evaluate, rank_documents
 from colport.retrieval.statistics import (
     CONFIDENCE,
     RESAMPLES,
@@ -43,7 +43,11 @@ COLUMNS = (
     "status",
     "reason",
 )
-"""Columns of ``retrieval.csv``, in order."""
+"""Columns of ``retrieval.csv``, in order; :data:`OVERLAP` follows them."""
+
+OVERLAP = "top10_overlap"
+NO_JUDGEMENTS = "no judgements"
+"""Reason of a row that is ``ok`` and has rankings, but nothing to compute metrics from."""
 
 HEADLINE = "ndcg_at_5"
 EVALUATION_DEPTH = 1000
@@ -58,7 +62,7 @@ class RunScores:
     Attributes:
         documents: Documents that were ranked.
         per_query: Metric name to query id to value, for judged queries only.
-        rankings: Query id to its ten best document ids, best first, for judged queries only.
+        rankings: Query id to its ten best document ids, best first.
     """
 
     documents: int
@@ -88,13 +92,13 @@ def score_run(
     *,
     max_bytes: int = DEFAULT_MAX_BYTES,
 ) -> RunScores:
-    """Rank all documents for all judged queries by MaxSim and evaluate the rankings.
+    """Rank all documents for all queries by MaxSim and evaluate the rankings.
 
     Args:
-        queries: Query embeddings; those without a judgement are not scored.
+        queries: Query embeddings.
         documents: Document embeddings, one set or its shards; only one shard's pages of a block are
             in memory at a time if they are memory-mapped.
-        qrels: Judgements, query id to document id to an integer.
+        qrels: Judgements, query id to document id to an integer; may be empty.
         max_bytes: Extra memory of the scoring, see :func:`colport.retrieval.maxsim.maxsim`.
 
     Raises:
@@ -106,28 +110,42 @@ def score_run(
     known = set(document_ids)
     if len(known) != len(document_ids):
         raise ArtifactError("A document id occurs twice in the embeddings.")
-    position = {name: index for index, name in enumerate(queries.ids)}
     judged = [query for query, judgements in qrels.items() if judgements]
-    if missing := [query for query in judged if query not in position]:
+    if missing := sorted(set(judged) - set(queries.ids)):
         raise ArtifactError(f"Judged query {missing[0]!r} has no embeddings.")
     if missing := sorted({name for query in judged for name in qrels[query]} - known):
         raise ArtifactError(f"Judged document {missing[0]!r} has no embeddings.")
 
-    tokens = [queries[position[query]] for query in judged]
-    scores = np.hstack([maxsim(tokens, shard, max_bytes=max_bytes) for shard in shards])
+    scores = np.hstack([maxsim(queries, shard, max_bytes=max_bytes) for shard in shards])
     if not np.isfinite(scores).all():
         query, document = np.argwhere(~np.isfinite(scores))[0]
         raise ArtifactError(
-            f"The score of document {document_ids[document]!r} for query {judged[query]!r} is "
+            f"The score of document {document_ids[document]!r} for query {queries.ids[query]!r} is "
             f"{scores[query, document]}; embeddings must be finite."
         )
+    return rank(scores, queries.ids, document_ids, qrels)
+
+
+def rank(
+    scores: np.ndarray, query_ids: Sequence[str], document_ids: Sequence[str], qrels: Qrels
+) -> RunScores:
+    """The run of a score matrix.
+
+    Args:
+        scores: ``[n_queries, n_documents]`` float32, higher is better.
+        query_ids: One a row.
+        document_ids: One a column.
+        qrels: Judgements of these queries, query id to document id to an integer; may be empty.
+    """
     order = rank_documents(scores, document_ids, EVALUATION_DEPTH)
     run, rankings = {}, {}
-    for query, best, row in zip(judged, order, scores, strict=True):
+    for query, best, row in zip(query_ids, order, scores, strict=True):
         names = [document_ids[index] for index in best]
-        run[query] = dict(zip(names, row[best].tolist(), strict=True))
+        if qrels.get(query):
+            run[query] = dict(zip(names, row[best].tolist(), strict=True))
         rankings[query] = names[:RANKING_DEPTH]
-    return RunScores(len(document_ids), evaluate(qrels, run), rankings)
+    per_query = evaluate(qrels, run) if run else {name: {} for name in METRIC_NAMES}
+    return RunScores(len(document_ids), per_query, rankings)
 
 
 def retrieval_record(
@@ -151,43 +169,50 @@ def retrieval_record(
             whose delta is 0.0 and whose p-value is null. Without a reference both are null.
         settings: Stored as given; ``confidence``, ``resamples`` and ``seed`` steer the statistics.
 
+    Returns:
+        ``rows``; ``statistics`` (metric name to its ``mean``, interval ``low`` to ``high``,
+        ``delta`` and ``p_value``), ``per_query`` and ``rankings`` as in :class:`RunScores`;
+        ``environment`` and ``settings``. Without judgements every figure but the overlap is null.
+
     Raises:
         ArtifactError: The reference was scored on other queries or documents.
     """
-    values = run.per_query[HEADLINE]
-    sampling = {
-        "resamples": settings.get("resamples", RESAMPLES),
-        "seed": settings.get("seed", SEED),
+    used = {
+        "evaluation_depth": EVALUATION_DEPTH,
+        "confidence": CONFIDENCE,
+        "resamples": RESAMPLES,
+        "seed": SEED,
+        **settings,
     }
-    confidence = settings.get("confidence", CONFIDENCE)
-    low, high = bootstrap_interval(list(values.values()), confidence, **sampling)
-    delta: float | None = 0.0 if variant == "pytorch" else None
-    p_value: float | None = None
+    is_reference = variant == "pytorch"
+    overlap: float | None = 1.0 if is_reference else None
     if reference_run is not None:
-        reference = _paired_reference(run, reference_run)
-        delta = float(np.mean(list(values.values())) - np.mean(reference))
-        p_value = paired_randomisation(list(values.values()), reference, **sampling)
+        _check_comparable(run, reference_run)
+        overlap = _ranking_overlap(run.rankings, reference_run.rankings)
+    statistics = {
+        name: _statistics(
+            values, reference_run and reference_run.per_query[name], is_reference, used
+        )
+        for name, values in run.per_query.items()
+    }
+    judged = len(run.per_query[HEADLINE])
+    headline = statistics[HEADLINE]
     row = {
-        **_row(model, variant, provider, dataset, status="ok", reason=""),
-        **mean(run.per_query),
-        "queries": len(values),
+        **_row(model, variant, provider, dataset, "ok", "" if judged else NO_JUDGEMENTS),
+        **{name: statistics[name]["mean"] for name in METRIC_NAMES},
+        "queries": judged or len(run.rankings),
         "documents": run.documents,
-        "ndcg_at_5_low": low,
-        "ndcg_at_5_high": high,
-        "ndcg_at_5_delta": delta,
-        "p_value": p_value,
+        **{f"{HEADLINE}_{key}": headline[key] for key in ("low", "high", "delta")},
+        "p_value": headline["p_value"],
+        OVERLAP: overlap,
     }
     return {
         "rows": [row],
+        "statistics": statistics,
         "per_query": run.per_query,
         "rankings": run.rankings,
         "environment": environment.describe(),
-        "settings": {
-            "evaluation_depth": EVALUATION_DEPTH,
-            "confidence": confidence,
-            **sampling,
-            **settings,
-        },
+        "settings": used,
     }
 
 
@@ -196,7 +221,8 @@ def unsupported_record(
 ) -> dict[str, Any]:
     """The payload of a job that met a known limit: the same columns, null, and the reason."""
     return {
-        "rows": [_row(model, variant, provider, dataset, status="unsupported", reason=reason)],
+        "rows": [_row(model, variant, provider, dataset, "unsupported", reason)],
+        "statistics": {},
         "per_query": {name: {} for name in METRIC_NAMES},
         "rankings": {},
         "environment": environment.describe(),
@@ -229,17 +255,52 @@ def top_k_overlap(scores_a: np.ndarray, scores_b: np.ndarray, k: int = 10) -> fl
     return float(np.mean(shared) / best_a.shape[1])
 
 
-def _row(model: str, variant: str, provider: str, dataset: str, **known: str) -> dict[str, Any]:
-    names = {"model": model, "variant": variant, "provider": provider, "dataset": dataset}
-    return dict.fromkeys(COLUMNS) | names | known
+def _row(
+    model: str, variant: str, provider: str, dataset: str, status: str, reason: str
+) -> dict[str, Any]:
+    row: dict[str, Any] = dict.fromkeys((*COLUMNS, OVERLAP))
+    row |= {"model": model, "variant": variant, "provider": provider, "dataset": dataset}
+    return row | {"status": status, "reason": reason}
 
 
-def _paired_reference(run: RunScores, reference: RunScores) -> list[float]:
-    """The reference's headline values in the query order of ``run``."""
-    values, others = run.per_query[HEADLINE], reference.per_query[HEADLINE]
-    if values.keys() != others.keys() or run.documents != reference.documents:
+def _statistics(
+    values: Mapping[str, float],
+    reference: Mapping[str, float] | None,
+    is_reference: bool,
+    settings: Mapping[str, Any],
+) -> dict[str, float | None]:
+    """Mean of one metric, how sure it is, and its difference to PyTorch."""
+    found: dict[str, float | None] = dict.fromkeys(("mean", "low", "high", "delta", "p_value"))
+    if not values:
+        return found
+    own = list(values.values())
+    sampling = {"resamples": settings["resamples"], "seed": settings["seed"]}
+    low, high = bootstrap_interval(own, settings["confidence"], **sampling)
+    found |= {"mean": float(np.mean(own)), "low": low, "high": high}
+    if is_reference:
+        found["delta"] = 0.0
+    elif reference is not None:
+        others = [reference[query] for query in values]
+        found["delta"] = float(np.mean(own) - np.mean(others))
+        found["p_value"] = paired_randomisation(own, others, **sampling)
+    return found
+
+
+def _check_comparable(run: RunScores, reference: RunScores) -> None:
+    """Refuse a reference that ranked other documents or judged other queries."""
+    own, others = run.per_query[HEADLINE], reference.per_query[HEADLINE]
+    same = own.keys() == others.keys() and run.rankings.keys() == reference.rankings.keys()
+    if not same or run.documents != reference.documents:
         raise ArtifactError(
-            f"The reference has {len(others)} queries on {reference.documents} documents and the "
-            f"run {len(values)} on {run.documents}; they must be the same to be compared."
+            f"The reference has {len(others)} judged of {len(reference.rankings)} queries on "
+            f"{reference.documents} documents and the run {len(own)} of {len(run.rankings)} on "
+            f"{run.documents}; they must be the same to be compared."
         )
-    return [others[query] for query in values]
+
+
+def _ranking_overlap(
+    rankings: Mapping[str, Sequence[str]], others: Mapping[str, Sequence[str]]
+) -> float:
+    """Mean share of a query's best ten documents that are also among the other ranking's."""
+    shares = [len(set(best) & set(others[name])) / len(best) for name, best in rankings.items()]
+    return float(np.mean(shares))

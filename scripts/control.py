@@ -1,0 +1,18 @@
+"""Rule ``control``: a baseline of a dataset, to hold the models' scores against."""
+
+from colport.artifacts import write_json
+from colport.job import job
+from colport.retrieval.controls import control_record
+from colport.retrieval.datasets import load_retrieval_dataset
+
+
+def main(snakemake):
+    """Write the retrieval record of one control on one dataset."""
+    control, name = snakemake.wildcards.control, snakemake.wildcards.dataset
+    with job(snakemake.log[0], f"{control} {name}"):
+        dataset = load_retrieval_dataset(name, snakemake.params.dataset)
+        record = control_record(control, dataset, snakemake.params.settings)
+        write_json(snakemake.output[0], record)
+
+
+main(snakemake)
