@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import struct
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -190,9 +191,11 @@ def _write_shard(file: Path, shapes: Mapping[str, tuple[int, ...]], pattern: np.
     text = json.dumps(header).encode()
     with file.open("wb") as stream:
         stream.write(struct.pack("<Q", len(text)) + text)
-        for shape in shapes.values():
+        for name, shape in shapes.items():
             left = int(np.prod(shape))
+            # Equal tensors would be merged by optimizers, and their products computed once.
+            start = zlib.crc32(name.encode()) % len(pattern)
             while left:
-                count = min(left, len(pattern))
-                stream.write(pattern[:count].view(np.uint8))
-                left -= count
+                part = pattern[start : start + left]
+                stream.write(part.view(np.uint8))
+                left, start = left - len(part), 0
