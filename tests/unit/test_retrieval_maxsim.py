@@ -5,6 +5,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
+from colport.retrieval import blocks, products
 from colport.retrieval.maxsim import maxsim
 from colport.retrieval.store import EmbeddingSet
 
@@ -118,3 +119,96 @@ def test_extra_memory_stays_under_the_limit(max_bytes, dtype):
     tracemalloc.stop()
     bookkeeping = 100_000
     assert peak - scores.nbytes < max_bytes + bookkeeping
+
+
+@pytest.mark.parametrize("precision", ["float16", "int8", "binary"])
+@pytest.mark.parametrize("max_bytes", [30_000, 1 << 22])
+def test_stored_embeddings_are_scored_as_they_are_read(precision, max_bytes):
+    rng = np.random.default_rng(5)
+    queries, documents = ragged(rng, 9, 0, 12), ragged(rng, 31, 1, 200)
+    stored = as_set(documents).stored_as(precision)
+    expected = maxsim(queries, [item.astype(np.float32) for item in stored], max_bytes=1 << 30)
+    scores = maxsim(queries, stored, max_bytes=max_bytes)
+    np.testing.assert_allclose(scores, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_threads_do_not_change_the_result():
+    rng = np.random.default_rng(6)
+    queries, documents = ragged(rng, 40, 1, 60), ragged(rng, 300, 1, 60)
+    expected = maxsim(queries, documents, threads=1)
+    np.testing.assert_array_equal(maxsim(queries, documents, threads=4), expected)
+    with pytest.raises(ValueError, match="threads is 0"):
+        maxsim(queries, documents, threads=0)
+
+
+def test_an_error_in_a_thread_is_raised():
+    class Broken(list):
+        def __getitem__(self, index):
+            raise OSError("unreadable")
+
+    documents = Broken(ragged(np.random.default_rng(7), 400, 20, 20))
+    with pytest.raises(OSError, match="unreadable"):
+        maxsim(QUERIES_32, documents, threads=2)
+
+
+QUERIES_32 = [np.ones((2, 32), np.float32)]
+
+
+@pytest.mark.parametrize("max_bytes", [5_000, 1 << 22])
+def test_pytorch_on_a_device_gives_the_same_scores(max_bytes):
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(8)
+    queries, documents = ragged(rng, 9, 0, 12), as_set(ragged(rng, 31, 1, 200))
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        scores = maxsim(queries, documents, max_bytes=max_bytes, device="cpu")
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision(before)
+    np.testing.assert_allclose(scores, maxsim(queries, documents), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("columns", [1, 3, 40, 511, 600])
+@pytest.mark.parametrize("dtype", [np.float32, np.int32])
+def test_segment_maxima(columns, dtype):
+    rng = np.random.default_rng(9)
+    for lengths in ([1], [700], [1, 2, 3, 90, 1], [513, 1, 1100]):
+        values = (rng.standard_normal((sum(lengths), columns)) * 1000).astype(dtype)
+        starts = blocks.starts_of(np.array(lengths))
+        out = np.empty((len(lengths), columns), dtype)
+        blocks.segment_maxima(values, starts, out)
+        parts = np.split(values, starts[1:])
+        np.testing.assert_array_equal(out, [part.max(axis=0) for part in parts])
+
+
+@pytest.mark.parametrize("name", products.GRAPHS)
+def test_stored_graphs_are_what_their_module_builds(name):
+    pytest.importorskip("onnx")
+    assert products.graph_file(name).read_bytes() == products.graph(name).SerializeToString()
+
+
+def test_products_of_8_bit_integers():
+    rng = np.random.default_rng(10)
+    rows = rng.standard_normal((50, 64)).astype(np.float32)
+    columns = rng.integers(-products.COLUMN_STEPS, products.COLUMN_STEPS + 1, (64, 30), np.int8)
+    out = np.empty((50, 30), np.int32)
+    step = products.multiply_int8(rows, columns, out)
+    assert step == pytest.approx((rows.max() - rows.min()) / 255)
+    # A rounded value is off by half a step at most.
+    furthest = np.abs(columns.astype(int)).sum(axis=0) * step / 2
+    assert (np.abs(out * step - rows @ columns.astype(np.float32)) <= furthest * 1.01).all()
+    # All values at their ends: pairs would overflow 16 bits with one bit more.
+    ends = np.full((1, 64), 255, np.float32)
+    products.multiply_int8(ends, np.full((64, 30), products.COLUMN_STEPS, np.int8), out[:1])
+    assert (out[0] == 64 * 255 * products.COLUMN_STEPS).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_a_list_of_long_documents_is_scored_as_when_it_is_stacked(dtype):
+    rng = np.random.default_rng(11)
+    queries = ragged(rng, 3, 1, 9)
+    documents = [item.astype(dtype) for item in ragged(rng, 30, 260, 400)]
+    expected = [[(query @ item.T).max(axis=1).sum() for item in documents] for query in queries]
+    np.testing.assert_allclose(maxsim(queries, documents), expected, rtol=1e-5)
+    np.testing.assert_allclose(maxsim(queries, as_set(documents)), expected, rtol=1e-5)

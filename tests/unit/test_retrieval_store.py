@@ -115,3 +115,72 @@ def test_contradictory_file(tmp_path, tensors, metadata, message):
     save_file(arrays, path, {"ids": json.dumps(["a", "b"]), "schema_version": "1", **metadata})
     with pytest.raises(ArtifactError, match=message):
         read_embeddings(path)
+
+
+def floats(count: int, dim: int) -> np.ndarray:
+    values = np.random.default_rng(0).standard_normal((count, dim))
+    return (values / np.linalg.norm(values, axis=1, keepdims=True)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype", "size"),
+    [("float32", "f4", 512), ("float16", "f2", 256), ("int8", "i1", 130), ("binary", "u1", 16)],
+)
+def test_precisions(tmp_path, precision, dtype, size):
+    path, values = tmp_path / "x.safetensors", floats(30, 128)
+    write_embeddings(path, ["a", "b"], [values[:10], values[10:]], {}, precision)
+    stored = read_embeddings(path)
+    assert stored.precision == precision
+    assert isinstance(stored.values, np.memmap)
+    assert stored.values.dtype == dtype
+    assert stored.dim == 128
+    assert stored.bytes_per_item == 15 * size
+    assert [item.shape for item in stored] == [(10, 128), (20, 128)]
+    np.testing.assert_array_equal(stored.tokens(10, 30), stored[1])
+    found = stored[1].astype(np.float32)
+    if precision == "binary":
+        np.testing.assert_array_equal(np.sign(found), np.sign(values[10:]))
+        np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, rtol=1e-6)
+    else:
+        # Half a step of the largest value; the scale itself has 11 bits.
+        bound = {"float32": 0, "float16": 2**-11, "int8": 0.5 / 127 + 2**-10}[precision]
+        errors = np.abs(found - values[10:]).max(axis=1)
+        assert (errors <= bound * np.abs(values[10:]).max(axis=1)).all()
+
+
+@pytest.mark.parametrize("precision", ["int8", "binary"])
+def test_halves_zeros_and_no_tokens_can_be_quantized(precision):
+    values = np.vstack([np.zeros((1, 8)), np.full((1, 8), 1e-7), floats(2, 8)]).astype(np.float16)
+    items = EmbeddingSet.from_arrays(["a", "b"], [values, values[:0]]).stored_as(precision)
+    assert [len(item) for item in items] == [4, 0]
+    assert all(item.dtype == np.float32 for item in items)
+    assert np.isfinite(items[0]).all()
+    if precision == "int8":
+        np.testing.assert_allclose(items[0], values, atol=0.005)
+
+
+def test_precisions_that_cannot_be(tmp_path):
+    items = EmbeddingSet.from_arrays(["a"], [floats(3, 12)])
+    with pytest.raises(ValueError, match="precision is 'int4'; allowed are float32, float16, int8"):
+        items.stored_as("int4")
+    with pytest.raises(ValueError, match="dim is 12; binary needs a multiple of 8"):
+        items.stored_as("binary")
+    assert items.stored_as("float32") is items
+    with pytest.raises(ValueError, match="Embeddings are int8; only floats"):
+        items.stored_as("int8").stored_as("float16")
+
+
+def test_scales_that_do_not_fit(tmp_path):
+    path = tmp_path / "x.safetensors"
+    tensors = {
+        "embeddings": np.ones((3, 8), np.int8),
+        "lengths": np.array([3], np.int32),
+        "scales": np.ones(2, np.float16),
+    }
+    save_file(tensors, path, {"ids": json.dumps(["a"]), "schema_version": "1"})
+    with pytest.raises(ArtifactError, match="2 scales for 3 tokens"):
+        read_embeddings(path)
+    del tensors["scales"]
+    save_file(tensors, path, {"ids": json.dumps(["a"]), "schema_version": "1"})
+    with pytest.raises(ArtifactError, match="is not an embeddings file"):
+        read_embeddings(path)

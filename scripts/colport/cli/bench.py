@@ -73,3 +73,40 @@ def bench_graphs(
     if output:
         write_text(output, table)
     say(table)
+
+
+def bench_maxsim(
+    cases: Annotated[
+        str,
+        typer.Option(
+            help="Comma-separated: colpali, colbert, rerank (random embeddings), or folders with "
+            "queries.safetensors and documents.safetensors."
+        ),
+    ] = "colpali,colbert,rerank",
+    threads: Annotated[int, typer.Option(help="Threads of every contender.")] = 2,
+    scratch: Annotated[
+        Path, typer.Option(help="Where embeddings are written, then removed.")
+    ] = Path("build/bench"),
+    output: Annotated[Path | None, typer.Option(help="Markdown table to write.")] = None,
+) -> None:
+    """Compare the scoring of embeddings with other libraries and with plain matrix products.
+
+    \b
+    Example: colport bench maxsim --cases colpali,rerank --output maxsim.md
+    """
+    from colport.artifacts import write_text
+    from colport.bench import maxsim as benchmark
+    from colport.latency.settings import LatencySettings
+
+    settings = LatencySettings(
+        rounds=6,
+        min_samples=6,
+        min_seconds=0.3,
+        max_seconds=10,
+        warmup_max_calls=1,
+        threads=threads,
+    )
+    table = benchmark.markdown(benchmark.run(cases.split(","), scratch, settings, say))
+    if output:
+        write_text(output, table)
+    say(table)

@@ -3,19 +3,27 @@
 The score of a document for a query is the sum over the query's tokens of the largest dot product
 with any token of the document (Khattab and Zaharia, "ColBERT", SIGIR 2020, equation 3). Documents
 are never padded: a zero vector would lift every negative maximum to zero.
+
+A block of documents is multiplied by a block of queries, and the products are reduced while they
+are still in the processor's cache. Each thread takes the next block of documents.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
+
+from colport.retrieval.blocks import Columns, FloatColumns, QueryBlock, as_float32, read, starts_of
+from colport.retrieval.plan import Plan, Workspace, run
+from colport.retrieval.torch_columns import TorchColumns, default_device
 
 DEFAULT_MAX_BYTES = 16 * 2**20
 """Extra memory of :func:`maxsim`; similarities of this size still fit a processor's L3 cache."""
 
-_FLOAT = 4
-_QUERY_SHARE = 8
+_ALONE = 256  # mean tokens of the documents of a block
+_ONE = np.zeros(1, np.int64)  # where a single document starts
 
 
 def maxsim(
@@ -23,16 +31,22 @@ def maxsim(
     documents: Sequence[np.ndarray],
     *,
     max_bytes: int = DEFAULT_MAX_BYTES,
+    threads: int | None = None,
+    device: str | None = None,
 ) -> np.ndarray:
     """Score every document for every query, exactly.
 
     Args:
         queries: One ``[tokens, dim]`` array of floats a query; a query may have no tokens and then
-            scores 0 everywhere. A sequence with ``values`` and ``offsets`` (an ``EmbeddingSet``) is
-            read in slices, without a copy if it is float32.
+            scores 0 everywhere. A sequence with ``offsets`` (an ``EmbeddingSet``) is read in
+            slices, without a copy if it is float32.
         documents: The same for documents, each with at least one token.
         max_bytes: Limit of the memory used beside the inputs and the result. It cannot go below
             what the longest query needs against one document token.
+        threads: Threads, at most one for each MiB of ``max_bytes``; as many as the processor cores
+            that this process may use when ``None``.
+        device: A device of PyTorch; ``None`` means ``cuda`` if this process has imported PyTorch
+            and that sees a GPU, otherwise ONNX Runtime on the CPU. ``cpu`` is PyTorch's.
 
     Returns:
         ``[n_queries, n_documents]`` float32. Products and sums are computed in float32 whatever
@@ -42,107 +56,64 @@ def maxsim(
         ValueError: A document has no tokens, an array is not two-dimensional, dimensions differ,
             or ``max_bytes`` is not positive.
     """
-    if max_bytes <= 0:
-        raise ValueError(f"max_bytes is {max_bytes}; it must be positive.")
-    query_lengths, query_dim = _lengths(queries, "query")
-    document_lengths, document_dim = _lengths(documents, "document")
-    scores = np.zeros((len(query_lengths), len(document_lengths)), dtype=np.float32)
-    if not scores.size:
-        return scores
-    if query_dim != document_dim:
-        raise ValueError(f"Queries have {query_dim} dimensions and documents {document_dim}.")
-    if not document_lengths.all():
-        raise ValueError(f"Document {int(np.argmin(document_lengths))} has no tokens.")
+    device = device or default_device()
+    if device is None:
+        plan = Plan.of(queries, documents, max_bytes, threads)
+        return score_all(FloatColumns, queries, documents, plan)
+    plan = Plan.of(queries, documents, max_bytes, threads=1)
+    return score_all(partial(TorchColumns, device=device), queries, documents, plan)
 
-    query_bytes = query_lengths * (_FLOAT * query_dim)
-    query_blocks = list(_blocks(query_bytes, max_bytes // _QUERY_SHARE))
-    widest = max(int(query_lengths[first:last].sum()) for first, last in query_blocks)
-    most = max(last - first for first, last in query_blocks)
-    # A line is a document token (its similarities and its float32 copy) or a document (its best
-    # matches and its scores).
-    line_bytes = _FLOAT * (widest + document_dim + most)
-    lines = max(3, (max_bytes - _FLOAT * widest * query_dim) // line_bytes)
-    document_lines = document_lengths + 1
-    workspace = np.empty(widest * min(lines, int(document_lines.sum()) + 1), dtype=np.float32)
 
-    for first, last in _blocks(document_lines, lines):
-        block = _stack(documents, first, last)
-        starts = _starts(document_lengths[first:last])
-        if len(block) + len(starts) <= lines:
-            block = np.asarray(block, dtype=np.float32)
-        for query_first, query_last in query_blocks:
-            lengths = query_lengths[query_first:query_last]
-            filled = np.flatnonzero(lengths)
-            if len(filled):
-                tokens = _stack(queries, query_first, query_last)
-                best = _best_matches(tokens, block, starts, lines, workspace)
-                sums = np.add.reduceat(best, _starts(lengths)[filled], axis=0)
-                scores[query_first + filled, first:last] = sums
-                del tokens, best, sums
-        # Freed before the next block is read, or both would count.
-        del block
+def score_all(
+    columns: Callable[[np.ndarray], Columns],
+    queries: Sequence[np.ndarray],
+    documents: Sequence[np.ndarray],
+    plan: Plan,
+) -> np.ndarray:
+    """MaxSim with a given way to compute products, ``[n_queries, n_documents]`` float32."""
+    scores = np.zeros((len(plan.query_lengths), len(plan.document_lengths)), dtype=np.float32)
+    for group in plan.query_groups:
+        query_blocks = plan.query_blocks(columns, queries, np.arange(*group))
+
+        def score(first: int, last: int, workspace: Workspace, query_blocks=query_blocks) -> None:
+            score_documents(query_blocks, documents, first, last, plan, workspace, scores)
+
+        run(score, plan.documents, plan)
     return scores
 
 
-def _best_matches(
-    tokens: np.ndarray, block: np.ndarray, starts: np.ndarray, lines: int, workspace: np.ndarray
-) -> np.ndarray:
-    """Largest similarity of each query token to each document of a block.
+def score_documents(
+    query_blocks: Sequence[QueryBlock],
+    documents: Sequence[np.ndarray],
+    first: int,
+    last: int,
+    plan: Plan,
+    workspace: Workspace,
+    scores: np.ndarray,
+) -> None:
+    """Fill in the scores of documents ``first`` up to ``last``, which the workspace holds."""
+    lengths = plan.document_lengths[first:last]
+    rows, most = int(lengths.sum()), plan.lines - 1
+    if last - first > 1 and not hasattr(documents, "offsets") and rows >= _ALONE * len(lengths):
+        # More products cost less than a copy of long arrays into one.
+        parts = [(first + index, first + index + 1, 0, end) for index, end in enumerate(lengths)]
+    else:
+        parts = [(first, last, begin, min(begin + most, rows)) for begin in range(0, rows, most)]
 
-    Returns:
-        ``[query_tokens, documents]`` float32, in the workspace if the block fits. Similarities are
-        laid out with document tokens along the contiguous axis, where ``reduceat`` is vectorised.
-    """
-    tokens = np.asarray(tokens, dtype=np.float32)
-    if len(block) + len(starts) <= lines:
-        cut, end = len(tokens) * len(block), len(tokens) * (len(block) + len(starts))
-        similarities = workspace[:cut].reshape(len(tokens), len(block))
-        best = workspace[cut:end].reshape(len(tokens), len(starts))
-        np.matmul(tokens, np.asarray(block, dtype=np.float32).T, out=similarities)
-        return np.maximum.reduceat(similarities, starts, axis=1, out=best)
-    # Only a single document can be longer than a block.
-    best = np.full((len(tokens), 1), -np.inf, dtype=np.float32)
-    for first in range(0, len(block), lines - 2):
-        part = block[first : first + lines - 2]
-        np.maximum(best, _best_matches(tokens, part, starts, lines, workspace), out=best)
-    return best
+    def tokens(part: tuple[int, int, int, int]) -> np.ndarray:
+        return as_float32(read(documents, *part), workspace.rows)
 
-
-def _lengths(embeddings: Sequence[np.ndarray], kind: str) -> tuple[np.ndarray, int]:
-    """Tokens of each item and the dimension they share (0 if there are no items)."""
-    if hasattr(embeddings, "offsets"):
-        return np.diff(embeddings.offsets), embeddings.values.shape[1]
-    shapes = [np.shape(item) for item in embeddings]
-    for index, shape in enumerate(shapes):
-        if len(shape) != 2 or shape[1] != shapes[0][1]:
-            raise ValueError(
-                f"Embeddings of {kind} {index} have shape {shape}; "
-                f"allowed is (tokens, dimension) with the dimension of {kind} 0."
-            )
-    lengths = np.array([shape[0] for shape in shapes], dtype=np.int64)
-    return lengths, shapes[0][1] if shapes else 0
-
-
-def _stack(embeddings: Sequence[np.ndarray], first: int, last: int) -> np.ndarray:
-    """Token embeddings of items ``first`` up to ``last``, one below the other."""
-    if hasattr(embeddings, "offsets"):
-        return embeddings.values[embeddings.offsets[first] : embeddings.offsets[last]]
-    if last - first == 1:
-        return np.asarray(embeddings[first])
-    return np.concatenate(embeddings[first:last], dtype=np.float32)
-
-
-def _starts(lengths: np.ndarray) -> np.ndarray:
-    """First row of each item in their stack."""
-    return np.cumsum(lengths) - lengths
-
-
-def _blocks(sizes: np.ndarray, limit: int) -> Iterator[tuple[int, int]]:
-    """Cut items into consecutive runs of at most ``limit`` bytes; a larger item is a run alone."""
-    ends = np.cumsum(sizes)
-    first = 0
-    while first < len(ends):
-        limit_end = limit + (ends[first - 1] if first else 0)
-        last = max(first + 1, int(np.searchsorted(ends, limit_end, side="right")))
-        yield first, last
-        first = last
+    whole = tokens(parts[0]) if len(parts) == 1 else None
+    starts = starts_of(lengths) if len(parts) == 1 else _ONE
+    for block in query_blocks:
+        if whole is not None:
+            best = block.columns.best(whole, starts, workspace.products)
+        else:
+            found = [
+                block.columns.best(tokens(part), starts, workspace.products).copy()
+                for part in parts
+            ]
+            best = np.concatenate(found)
+            if last - first == 1:  # a document longer than a block
+                best = best.max(axis=0, keepdims=True)
+        scores[block.queries, first:last] = block.sums(best)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -15,26 +15,37 @@ from safetensors.numpy import save_file
 
 from colport.artifacts import SCHEMA_VERSION, atomic_path
 from colport.errors import ArtifactError
+from colport.retrieval import quantized
 
-_DTYPES = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2")}
+_DTYPES = {
+    "F32": np.dtype("<f4"),
+    "F16": np.dtype("<f2"),
+    "I8": np.dtype("i1"),
+    "U8": np.dtype("u1"),
+}
 _RESERVED = ("ids", "schema_version")
 
 
 @dataclass(frozen=True, eq=False)
 class EmbeddingSet(Sequence[np.ndarray]):
-    """Token embeddings of queries or documents; item ``i`` is a ``[tokens, dim]`` view.
+    """Token embeddings of queries or documents; item ``i`` is ``[tokens, dim]`` of floats.
+
+    Floats are views; ``int8`` and ``binary`` values become float32 when they are read.
 
     Attributes:
         ids: One id an item, unique.
-        values: ``[total_tokens, dim]`` float32 or float16, all items one below the other.
+        values: All items one below the other, as :func:`colport.retrieval.quantized.encode` stores
+            them; ``[total_tokens, dim]`` except for ``binary``.
         offsets: ``[n + 1]`` int64; item ``i`` is ``values[offsets[i]:offsets[i + 1]]``.
         metadata: The settings that were stored with the embeddings.
+        scales: ``[total_tokens]`` float16 for ``int8``, else ``None``.
     """
 
     ids: tuple[str, ...]
     values: np.ndarray
     offsets: np.ndarray
     metadata: Mapping[str, str] = field(default_factory=dict)
+    scales: np.ndarray | None = None
 
     @classmethod
     def from_arrays(
@@ -55,7 +66,7 @@ class EmbeddingSet(Sequence[np.ndarray]):
         if len(set(ids)) != len(ids):
             raise ValueError("Ids are not unique.")
         dtype, dim = embeddings[0].dtype, embeddings[0].shape[-1]
-        if dtype not in _DTYPES.values():
+        if dtype not in (np.float32, np.float16):
             raise ValueError(f"Embeddings are {dtype}; allowed are float32 and float16.")
         for name, item in zip(ids, embeddings, strict=True):
             if item.ndim != 2 or item.shape[1] != dim or item.dtype != dtype:
@@ -74,6 +85,40 @@ class EmbeddingSet(Sequence[np.ndarray]):
         """Tokens of each item, ``[n]`` int32."""
         return np.diff(self.offsets).astype(np.int32)
 
+    @property
+    def dim(self) -> int:
+        """Size of a token embedding."""
+        return quantized.dim_of(self.values)
+
+    @property
+    def precision(self) -> str:
+        """How the values are stored: one of :data:`colport.retrieval.quantized.PRECISIONS`."""
+        return quantized.precision_of(self.values)
+
+    @property
+    def bytes_per_item(self) -> float:
+        """Mean bytes of an item's values and scales."""
+        scales = 0 if self.scales is None else self.scales.nbytes
+        return (self.values.nbytes + scales) / len(self)
+
+    def stored_as(self, precision: str) -> EmbeddingSet:
+        """The same embeddings in another precision.
+
+        Raises:
+            ValueError: These are not floats, or see :func:`colport.retrieval.quantized.encode`.
+        """
+        if precision == self.precision:
+            return self
+        if self.precision not in ("float32", "float16"):
+            raise ValueError(f"Embeddings are {self.precision}; only floats can be stored anew.")
+        values, scales = quantized.encode(self.values, precision)
+        return replace(self, values=values, scales=scales)
+
+    def tokens(self, begin: int, end: int) -> np.ndarray:
+        """Token embeddings ``begin`` to ``end`` of all items, one below the other."""
+        scales = None if self.scales is None else self.scales[begin:end]
+        return quantized.decode(self.values[begin:end], scales)
+
     def __len__(self) -> int:
         return len(self.ids)
 
@@ -81,7 +126,7 @@ class EmbeddingSet(Sequence[np.ndarray]):
         if not -len(self) <= index < len(self):
             raise IndexError(f"Item {index} of {len(self)}.")
         index %= len(self)
-        return self.values[self.offsets[index] : self.offsets[index + 1]]
+        return self.tokens(self.offsets[index], self.offsets[index + 1])
 
     def __iter__(self) -> Iterator[np.ndarray]:
         return (self[index] for index in range(len(self)))
@@ -92,22 +137,35 @@ def write_embeddings(
     ids: Sequence[str],
     embeddings: Sequence[np.ndarray],
     metadata: Mapping[str, str],
+    precision: str | None = None,
 ) -> None:
     """Write embeddings as one safetensors file, all or nothing.
 
-    The file holds ``embeddings`` (``[total_tokens, dim]``, float32 or float16 as given) and
-    ``lengths`` (``[n]`` int32); its metadata holds ``ids`` as JSON beside the given settings.
+    The file holds ``embeddings`` (:attr:`EmbeddingSet.values`), ``lengths`` (``[n]`` int32) and for
+    ``int8`` ``scales``; its metadata holds ``ids`` as JSON beside the given settings.
+
+    Args:
+        path: The file.
+        ids: One id an item.
+        embeddings: One ``[tokens, dim]`` float32 or float16 array an item.
+        metadata: Settings that are stored along.
+        precision: See :meth:`EmbeddingSet.stored_as`; as given when ``None``.
 
     Raises:
-        ValueError: See :meth:`EmbeddingSet.from_arrays`; or ``metadata`` uses a reserved key.
+        ValueError: See :meth:`EmbeddingSet.from_arrays` and :meth:`EmbeddingSet.stored_as`; or
+            ``metadata`` uses a reserved key.
         ArtifactError: An embedding holds NaN or infinity.
     """
     if clash := set(metadata) & set(_RESERVED):
         raise ValueError(f"Metadata keys {sorted(clash)} are reserved.")
     items = EmbeddingSet.from_arrays(ids, embeddings)
+    items = items.stored_as(precision or items.precision)
+    tensors = {"embeddings": items.values, "lengths": items.lengths}
+    if items.scales is not None:
+        tensors["scales"] = items.scales
     header = {**metadata, "ids": json.dumps(list(ids)), "schema_version": str(SCHEMA_VERSION)}
     with atomic_path(path) as temporary:
-        save_file({"embeddings": items.values, "lengths": items.lengths}, temporary, header)
+        save_file(tensors, temporary, header)
 
 
 def read_embeddings(path: Path | str) -> EmbeddingSet:
@@ -122,6 +180,7 @@ def read_embeddings(path: Path | str) -> EmbeddingSet:
             metadata = dict(tensors.metadata() or {})
             lengths = tensors.get_tensor("lengths")
         values = _map_tensor(path, "embeddings")
+        scales = _map_tensor(path, "scales") if values.dtype == np.int8 else None
         ids = json.loads(metadata["ids"])
     except OSError as error:
         raise ArtifactError(
@@ -141,13 +200,15 @@ def read_embeddings(path: Path | str) -> EmbeddingSet:
             f"{path}: {len(ids)} ids, {lengths.size} lengths of {tokens} tokens in all and "
             f"embeddings of shape {list(values.shape)} do not fit together."
         )
+    if scales is not None and scales.shape != (tokens,):
+        raise ArtifactError(f"{path}: {scales.size} scales for {tokens} tokens.")
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     settings = {key: value for key, value in metadata.items() if key not in _RESERVED}
-    return EmbeddingSet(tuple(ids), values, offsets, settings)
+    return EmbeddingSet(tuple(ids), values, offsets, settings, scales)
 
 
 def _map_tensor(path: Path, name: str) -> np.ndarray:
-    """Memory-map one float tensor of a file that ``safe_open`` has found to be well-formed."""
+    """Memory-map one tensor of a file that ``safe_open`` has found to be well-formed."""
     with path.open("rb") as stream:
         (size,) = struct.unpack("<Q", stream.read(8))
         entry = json.loads(stream.read(size))[name]
