@@ -27,6 +27,10 @@ class Encoder:
         provider: Name of an execution provider: ``cpu``, ``cuda``, ``tensorrt``, ``openvino``.
         threads: Threads within an operator; ONNX Runtime's own choice when ``None``.
         options: Provider options, over the defaults.
+        share_weights: Read weights from the mapped file instead of repacking them at load: both
+            graphs, and every process that serves the folder, then share its pages. ONNX Runtime
+            repacks by default, which costs each graph a copy of its weights in memory and makes
+            short inputs faster (benchmarks/graphs.md).
 
     Raises:
         ArtifactError: The folder is not a whole exported folder.
@@ -39,11 +43,14 @@ class Encoder:
         provider: str = "cpu",
         threads: int | None = None,
         options: Mapping[str, Any] | None = None,
+        share_weights: bool = False,
     ) -> None:
         self.folder = Path(folder)
         self.manifest = manifest.read(self.folder)
         self._sessions = {
-            name: _session(self.folder / graph.file, provider, threads, options or {})
+            name: _session(
+                self.folder / graph.file, provider, threads, options or {}, share_weights
+            )
             for name, graph in self.manifest.graphs.items()
         }
         family = families.get(self.manifest.family)
@@ -115,13 +122,19 @@ class Encoder:
 
 
 def _session(
-    file: Path, provider: str, threads: int | None, options: Mapping[str, Any]
+    file: Path,
+    provider: str,
+    threads: int | None,
+    options: Mapping[str, Any],
+    share_weights: bool,
 ) -> onnxruntime.InferenceSession:
     chosen = providers.require(provider)
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = 3
     # Idle session threads would spin against the preprocessing of the next batch.
     settings.add_session_config_entry("session.force_spinning_stop", "1")
+    if share_weights:
+        settings.add_session_config_entry("session.disable_prepacking", "1")
     if threads:
         settings.intra_op_num_threads = threads
     try:

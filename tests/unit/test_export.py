@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from colport import Encoder, external_data, families, manifest
+from colport.bench import graphs
 from colport.convert import convert
 from colport.errors import (
     ArtifactError,
@@ -148,6 +149,20 @@ def test_a_shard_smaller_than_a_tensor_is_refused(exported, tmp_path):
     with pytest.raises(ExportError, match="max_shard_bytes: 2000 is below tensor"):
         convert(exported["colpali"], tmp_path / "shards", Layout("shard", 2000))
     assert not (tmp_path / "shards").exists()
+
+
+def test_shared_weights_take_no_memory_of_their_own(exported):
+    """ONNX Runtime's own copy of repacked weights is gone, and the embeddings are the same."""
+    own, shared = (graphs._own_megabytes(exported["colbert"], kind) for kind in ("own", "shared"))
+    products = 4 * 11e6 / 1e6  # MB of MiniLM's matrices; its word table is never repacked
+    assert own > 0.9 * products
+    assert shared < own - 0.8 * products
+    for one, other in zip(
+        Encoder(exported["colbert"], share_weights=True).encode_documents(PASSAGES),
+        Encoder(exported["colbert"]).encode_documents(PASSAGES),
+        strict=True,
+    ):
+        np.testing.assert_allclose(one, other, atol=1e-5)
 
 
 def test_fp16_is_half_the_size_and_close(checkpoint_folders, exported, tmp_path):

@@ -8,6 +8,7 @@ product of the model's size in ONNX Runtime says what the machine could do.
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -34,6 +35,17 @@ _FACTORIES = "colport.bench.graph_contenders"
 _TOKENS = ((1, 32), (1, 180), (1, 300), (32, 32), (32, 180), (32, 300))
 _PAGE = (1240, 1754)  # pixels; A4 at 150 dpi
 _PLAIN = {"torch.onnx dynamo": True, "torch.onnx torchscript": False}
+_MEMORY = """
+import sys
+from pathlib import Path
+from colport.encoder import Encoder
+def anonymous():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1e3 for line in lines if line.startswith("RssAnon"))
+before = anonymous()
+encoder = Encoder(sys.argv[1], share_weights=sys.argv[2] == "shared")
+print(anonymous() - before)
+"""
 _FORMS = {"colport": 23, "colport plain": 21}
 
 
@@ -82,7 +94,7 @@ def run(
             for row in _rows(case, measured, count_operations(files["colport"], feeds)):
                 rows.append(row)
                 report("  ".join(_cell(key, row[key]) for key in COLUMNS))
-        loads.append({"case": model.name, **_load_seconds(files["colport"])})
+        loads.append({"case": model.name, **_load(files["colport"])})
         report(f"{model.name}: {loads[-1]}")
         shutil.rmtree(folder)
     return {"rows": rows, "loads": loads, "environment": environment.describe()}
@@ -100,14 +112,15 @@ def markdown(record: Mapping[str, Any]) -> str:
         f"|{'---|' * len(COLUMNS)}",
         *(f"| {' | '.join(_cell(key, row[key]) for key in COLUMNS)} |" for row in record["rows"]),
         "",
-        "| case | file MB | read s | session load s | ratio |",
-        "|---|---|---|---|---|",
+        "| case | file MB | read s | session load s | ratio | own MB | own MB, shared weights |",
+        "|---|---|---|---|---|---|---|",
     ]
     for load in record["loads"]:
         ratio = load["load_seconds"] / load["read_seconds"]
         lines.append(
             f"| {load['case']} | {load['megabytes']:.0f} | {load['read_seconds']:.2f} | "
-            f"{load['load_seconds']:.2f} | {ratio:.1f} |"
+            f"{load['load_seconds']:.2f} | {ratio:.1f} | {load['own_megabytes']:.0f} | "
+            f"{load['own_megabytes_shared']:.0f} |"
         )
     return "\n".join(lines) + "\n"
 
@@ -262,8 +275,9 @@ def _rows(
     return rows
 
 
-def _load_seconds(file: Path, repeats: int = 5) -> dict[str, float]:
-    """Median seconds to make a session, and to read the files that it reads, both from memory."""
+def _load(file: Path, repeats: int = 5) -> dict[str, float]:
+    """Median seconds to make a session, and to read the files that it reads, both from memory;
+    memory of an encoder's own beside the mapped file, with and without ``share_weights``."""
     import onnxruntime
 
     files = [file, *file.parent.glob("*.onnx_data")]
@@ -281,7 +295,20 @@ def _load_seconds(file: Path, repeats: int = 5) -> dict[str, float]:
         "megabytes": sum(part.stat().st_size for part in files) / 1e6,
         "read_seconds": float(np.median(reads)),
         "load_seconds": float(np.median(loads)),
+        "own_megabytes": _own_megabytes(file.parent, "own"),
+        "own_megabytes_shared": _own_megabytes(file.parent, "shared"),
     }
+
+
+def _own_megabytes(folder: Path, weights: str) -> float:
+    done = subprocess.run(
+        [sys.executable, "-c", _MEMORY, str(folder), weights],
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    return float(done.stdout)
 
 
 def _cell(key: str, value: Any) -> str:
