@@ -145,6 +145,11 @@ def _session(
         )
     except Exception as error:  # onnxruntime's classes share no public base
         first = str(error).splitlines()[0]
+        if "NOT_IMPLEMENTED" in first:
+            raise UnsupportedError(
+                f"{chosen.execution_provider} has no kernel for an operator of {file.name} at its "
+                f"precision ({first})."
+            ) from error
         raise ArtifactError(f"{file}: ONNX Runtime cannot load it ({first}).") from error
     if chosen.execution_provider not in session.get_providers():
         raise UnsupportedError(

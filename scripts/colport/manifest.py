@@ -40,7 +40,7 @@ class Manifest:
 
     Attributes:
         family: Family name.
-        precision: ``fp32``, ``fp16`` or ``int8``.
+        precision: ``fp32``, ``fp16``, ``bf16``, ``int8`` or ``int4``.
         opset: ONNX operator set of the graphs.
         dim: Size of a token embedding.
         source: The checkpoint: where it came from and the digests of its weights.

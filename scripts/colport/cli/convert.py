@@ -96,7 +96,7 @@ def quantize(
     max_shard_bytes: ShardSize = None,
     quiet: Quiet = False,
 ) -> None:
-    """Quantize an exported fp32 or fp16 folder.
+    """Quantize an exported fp32, fp16 or bf16 folder.
 
     Calibrated variants need real inputs: --queries and --documents, or --dataset.
 

@@ -187,7 +187,9 @@ def _rename(model: ir.Model, value: ir.Value, name: str) -> None:
 
 
 def _constant_blocks(constant: torch.Tensor) -> Iterator[np.ndarray]:
-    yield constant.detach().cpu().numpy()
+    values = constant.detach().cpu()
+    # NumPy knows no bfloat16; it is cast back when it is stored.
+    yield (values.float() if values.is_floating_point() else values).numpy()
 
 
 def _checkpoint_blocks(entry: StoredTensor, whole: bool) -> Iterator[np.ndarray]:

@@ -46,7 +46,7 @@ def export(
         checkpoint: A resolved checkpoint folder.
         output: Folder to write; it appears complete or not at all.
         family: Family name; read from the checkpoint when ``None``.
-        precision: ``fp32`` or ``fp16``.
+        precision: ``fp32``, ``fp16`` or ``bf16``.
         layout: Where the weights go, beside the graphs by default.
         opset: ONNX operator set.
         source: ``source`` and ``weights`` of the checkpoint's record, kept in the manifest.

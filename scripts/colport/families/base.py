@@ -136,7 +136,8 @@ class Family(ABC):
 
     @abstractmethod
     def skeleton(self, folder: Path, precision: str) -> Skeleton:
-        """The model on the meta device, in ``fp32`` or ``fp16``, with its weights' places.
+        """The model on the meta device, in ``fp32``, ``fp16`` or ``bf16``, with its
+        weights' places.
 
         Raises:
             CheckpointError: Weights are missing, unexpected or of another shape.

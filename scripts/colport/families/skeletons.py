@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from colport.weights import StoredTensor
 
-PRECISIONS = ("fp32", "fp16")
+PRECISIONS = ("fp32", "fp16", "bf16")
 """Precisions that a graph can be traced in."""
 
 # Buffers that older libraries stored although they are computed.
@@ -22,10 +22,11 @@ _COMPUTED = re.compile(r"(^|\.)(position_ids|inv_freq|original_inv_freq|embed_sc
 
 
 def torch_dtype(precision: str) -> torch.dtype:
-    """``fp32`` or ``fp16`` as a torch dtype."""
+    """One of :data:`PRECISIONS` as a torch dtype."""
     import torch
 
-    return {"fp32": torch.float32, "fp16": torch.float16}[precision]
+    known = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+    return known[precision]
 
 
 def build_on_meta(
