@@ -275,13 +275,41 @@ def test_attention_with_shared_key_heads_is_the_same_in_both_forms():
         }
 
     results = []
-    for opset in (21, 23):
+    for opset in (21, 23, 24):
         built, feeds = model(opset)
         feeds["b"] = np.where(feeds["b"] > 0.5, 0, -1e9).astype(np.float32)
         results.append(run(built, **feeds))
     query, key, item = (torch.from_numpy(feeds[name]) for name in "qkv")
     expected = torch.nn.functional.scaled_dot_product_attention(
         query, key, item, torch.from_numpy(feeds["b"]), scale=0.5, enable_gqa=True
+    )
+    for result in results:
+        assert np.abs(result - expected.numpy()).max() < 1e-6
+
+
+def test_lengths_mask_the_keys_after_them_in_every_operator_set():
+    shapes = {"q": (2, 6, 7, 4), "k": (2, 2, 7, 4), "v": (2, 2, 7, 4)}
+    rng = np.random.default_rng(1)
+    feeds = {name: rng.random(shape, np.float32) for name, shape in shapes.items()}
+    lengths = np.array([7, 3])
+    results = []
+    for opset in (21, 23, 24):
+        inputs = [value(name, shape) for name, shape in shapes.items()]
+        kind = ir.TensorType(ir.DataType.INT64)
+        inputs.append(ir.Value(name="n", shape=ir.Shape([2]), type=kind))
+        given = [*inputs[:3], None, inputs[3]]
+        node = ir.node("Attention", given, {"scale": 0.5}, domain="colport")
+        node.outputs[0].shape, node.outputs[0].type = inputs[0].shape, inputs[0].type
+        node.outputs[0].name = "out"
+        graph = ir.Graph(inputs, node.outputs, nodes=[node], opset_imports={"": opset}, name="g")
+        built = ir.Model(graph, ir_version=10)
+        write_operators(built, opset)
+        assert (opset == 24) == any(len(node.inputs) == 7 for node in built.graph)
+        results.append(run(built, **feeds, n=lengths))
+    query, key, item = (torch.from_numpy(feeds[name]) for name in "qkv")
+    attended = torch.arange(7) < torch.from_numpy(lengths)[:, None]
+    expected = torch.nn.functional.scaled_dot_product_attention(
+        query, key, item, attended[:, None, None], scale=0.5, enable_gqa=True
     )
     for result in results:
         assert np.abs(result - expected.numpy()).max() < 1e-6

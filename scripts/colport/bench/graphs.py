@@ -46,7 +46,7 @@ before = anonymous()
 encoder = Encoder(sys.argv[1], share_weights=sys.argv[2] == "shared")
 print(anonymous() - before)
 """
-_FORMS = {"colport": 23, "colport plain": 21}
+_FORMS = {"colport": 24, "colport plain": 21}
 
 
 @dataclass(frozen=True)

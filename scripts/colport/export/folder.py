@@ -24,7 +24,7 @@ from colport.families.base import Skeleton
 from colport.families.skeletons import PRECISIONS
 from colport.manifest import GraphInfo, Manifest
 
-OPSET = 23
+OPSET = 24
 Report = Callable[[str], None]
 
 

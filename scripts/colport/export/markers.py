@@ -13,7 +13,7 @@ from colport.families import attention
 
 DOMAIN = "colport"
 ATTENTION = "Attention"
-"""``attention(query, key, value[, bias])`` with attribute ``scale``; see families.attention."""
+"""``attention(query, key, value[, bias, lengths])``, attribute ``scale``; families.attention."""
 
 LAYER_BOUNDARY = "LayerBoundary"
 """Hidden states where a layer of ``stack`` begins or ends: attribute ``side``."""
@@ -33,7 +33,8 @@ def _(hidden: torch.Tensor, side: str, stack: str) -> torch.Tensor:
 
 
 def _schema(name: str, inputs: tuple[str, ...], attributes: Mapping[str, str]) -> OpSchema:
-    """A schema that ``torch.onnx`` accepts; inputs that end in ``?`` are optional."""
+    """A schema that ``torch.onnx`` accepts; inputs that end in ``?`` are optional, those that begin
+    with ``#`` integers."""
     parameter, option = OpSchema.FormalParameter, OpSchema.FormalParameterOption
     return OpSchema(
         name,
@@ -41,14 +42,14 @@ def _schema(name: str, inputs: tuple[str, ...], attributes: Mapping[str, str]) -
         1,
         inputs=[
             parameter(
-                name.rstrip("?"),
-                "T",
+                name.strip("?#"),
+                "I" if name.startswith("#") else "T",
                 param_option=option.Optional if name.endswith("?") else option.Single,
             )
             for name in inputs
         ],
         outputs=[parameter("output", "T")],
-        type_constraints=[("T", _FLOATS, "")],
+        type_constraints=[("T", _FLOATS, ""), ("I", ["tensor(int64)"], "")],
         attributes=[
             OpSchema.Attribute(name, getattr(OpSchema.AttrType, kind))
             for name, kind in attributes.items()
@@ -60,9 +61,10 @@ def _operator(name: str, inputs: tuple[str, ...], attributes: Mapping[str, str])
     return values.Op(values.Opset(DOMAIN, 1), name, _schema(name, inputs, attributes))
 
 
-def _attention(query: Any, key: Any, value: Any, bias: Any, scale: float) -> Any:
-    operator = _operator(ATTENTION, ("query", "key", "value", "bias?"), {"scale": "FLOAT"})
-    return operator(query, key, value, bias, scale=scale)
+def _attention(query: Any, key: Any, value: Any, bias: Any, lengths: Any, scale: float) -> Any:
+    inputs = ("query", "key", "value", "bias?", "#lengths?")
+    operator = _operator(ATTENTION, inputs, {"scale": "FLOAT"})
+    return operator(query, key, value, bias, lengths, scale=scale)
 
 
 def _layer_boundary(hidden: Any, side: str, stack: str) -> Any:

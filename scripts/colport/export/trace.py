@@ -19,6 +19,7 @@ OUTPUT = "embeddings"
 
 _DTYPES = {"int64": torch.int64, "float32": torch.float32}
 _PREFIX = "model."
+_LATEST = 23  # operator set that torch writes; what it writes is the same in 24
 
 
 class GraphModule(torch.nn.Module):
@@ -60,7 +61,7 @@ def trace(
                 exported,
                 dynamo=True,
                 optimize=False,
-                opset_version=opset,
+                opset_version=min(opset, _LATEST),
                 verbose=False,
                 custom_translation_table=TRANSLATIONS,
             )
@@ -70,6 +71,7 @@ def trace(
         cause = error.__cause__ or error
         raise ExportError(f"{definition.name} graph: {str(cause).splitlines()[0]}") from error
     model = program.model
+    model.opset_imports[""] = opset
     _name_interface(model, definition)
     _name_initializers(model)
     model.graph.name = definition.name

@@ -24,6 +24,7 @@ def attention(
     key: torch.Tensor,
     value: torch.Tensor,
     bias: torch.Tensor | None,
+    lengths: torch.Tensor | None,
     scale: float,
 ) -> torch.Tensor:
     """Scaled dot-product attention with softmax in fp32.
@@ -33,6 +34,7 @@ def attention(
         key: ``[batch, key heads, tokens, size]``; key heads divide heads.
         value: As ``key``.
         bias: Added to the scores, broadcast to ``[batch, heads, tokens, tokens]``.
+        lengths: ``int64 [batch]``; keys from this one on are padding. In place of a bias.
         scale: Factor of the scores.
 
     Returns:
@@ -43,6 +45,10 @@ def attention(
     scores = torch.matmul(query, key.transpose(2, 3)) * scale
     if bias is not None:
         scores = scores + bias
+    if lengths is not None:
+        places = torch.arange(key.shape[2], device=key.device)
+        attended = (places < lengths[:, None])[:, None, None]
+        scores = scores.masked_fill(~attended, torch.finfo(scores.dtype).min)
     weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
     return torch.matmul(weights, value)
 
@@ -53,6 +59,7 @@ def _(
     key: torch.Tensor,
     value: torch.Tensor,
     bias: torch.Tensor | None,
+    lengths: torch.Tensor | None,
     scale: float,
 ) -> torch.Tensor:
     return torch.empty_like(query)
@@ -77,7 +84,7 @@ def _attend(
     if softcap is not None:
         raise UnsupportedError(f"{type(module).__name__}: softcapped attention is not exported.")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    output = attention(query, key, value, attention_mask, scale)
+    output = attention(query, key, value, attention_mask, None, scale)
     return output.transpose(1, 2), None
 
 

@@ -73,7 +73,7 @@ class ColQwen2(PageFamily):
             cu_seqlens=slots,  # unused, as is the next; given so that they are not computed
             max_seqlen=1,
             page_slots=slots.clamp_min(0),
-            page_bias=functional.attention_bias(slots >= 0, backbone.dtype, causal=False),
+            page_lengths=(slots >= 0).sum(dim=1),
             patch_slots=inputs["patch_slots"],
         ).pooler_output
 
@@ -154,7 +154,7 @@ def _page_attention(
     *,
     scaling: float,
     page_slots: torch.Tensor,
-    page_bias: torch.Tensor,
+    page_lengths: torch.Tensor,
     patch_slots: torch.Tensor,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
@@ -171,7 +171,8 @@ def _page_attention(
         rows = states.squeeze(0).transpose(0, 1).flatten(1)
         return functional.rows(rows, page_slots).unflatten(-1, (heads, -1)).transpose(1, 2)
 
-    output = attention(by_page(query), by_page(key), by_page(value), page_bias, scaling)
+    query, key, value = (by_page(states) for states in (query, key, value))
+    output = attention(query, key, value, None, page_lengths, scaling)
     flat = output.transpose(1, 2).flatten(2).flatten(0, 1)
     return functional.rows(flat, patch_slots).unsqueeze(0), None
 

@@ -31,6 +31,6 @@ def write_operators(model: ir.Model, opset: int) -> None:
     else:
         write_rms_normalisation(graph)
         write_rotary_embedding(graph)
-        as_operators(graph)
+        as_operators(graph, opset)
     remove_unused_initializers(graph)
     model.opset_imports.pop(DOMAIN, None)

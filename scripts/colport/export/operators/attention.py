@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
@@ -14,10 +15,17 @@ from colport.export.operators.editing import constant, permutation, producer, re
 _SWAP = [0, 2, 1, 3]
 
 
-def as_operators(graph: ir.Graph) -> None:
+LENGTHS_OPSET = 24
+"""First operator set whose ``Attention`` takes lengths. ONNX Runtime reads a mask of ``[tokens,
+tokens]`` for each head, which at a page's 2944 patches takes a quarter of the time."""
+
+
+def as_operators(graph: ir.Graph, opset: int) -> None:
     """Write every attention as ``Attention``, over ``[batch, tokens, width]`` where it can be."""
     for node in _attentions(graph):
-        query, key, value, *bias = node.inputs
+        query, key, value, bias, lengths = _inputs(node)
+        if lengths is not None and opset < LENGTHS_OPSET:
+            bias, lengths = _bias(graph, node, key, lengths), None
         attributes = {"scale": node.attributes.get_float("scale"), "softmax_precision": 1}
         inputs = [_before_move(part) for part in (query, key, value)]
         join = _joining(node.outputs[0])
@@ -26,7 +34,10 @@ def as_operators(graph: ir.Graph) -> None:
             attributes |= {"q_num_heads": _heads(query), "kv_num_heads": _heads(key)}
         else:
             inputs = [query, key, value]
-        inputs += [_with_rows(graph, node, values) for values in bias]
+        if bias is not None:
+            inputs.append(_with_rows(graph, node, bias))
+        elif lengths is not None:
+            inputs += [None, None, None, lengths]
         nodes = [ir.node("Attention", inputs, attributes)]
         if flat and len(join.outputs[0].shape) != 3:
             nodes.append(ir.node("Reshape", [nodes[0].outputs[0], join.inputs[1]]))
@@ -39,7 +50,9 @@ def as_products(graph: ir.Graph) -> None:
     Queries that share a key head are laid one below the other: keys are not repeated.
     """
     for node in _attentions(graph):
-        query, key, value = node.inputs[:3]
+        query, key, value, bias, lengths = _inputs(node)
+        if lengths is not None:
+            bias = _bias(graph, node, key, lengths)
         shared = _heads(query) != _heads(key)
         chain = _Chain(graph, node)
         if shared:
@@ -53,8 +66,8 @@ def as_products(graph: ir.Graph) -> None:
             extent = [constant(graph, [0]), constant(graph, [_heads(node.inputs[0])])]
             extent = chain.add("Concat", [*extent, constant(graph, [-1]), apart], {"axis": 0})
             scores = chain.add("Reshape", [scores, extent])
-        if len(node.inputs) > 3:
-            scores = chain.add("Add", [scores, node.inputs[3]])
+        if bias is not None:
+            scores = chain.add("Add", [scores, bias])
         weights = chain.softmax(scores)
         if shared:
             extent = [constant(graph, [0]), constant(graph, [_heads(key)]), constant(graph, [-1])]
@@ -74,13 +87,8 @@ class _Chain:
         self.nodes: list[ir.Node] = []
         self.type = node.outputs[0].type
         name = f"scale.{node.attributes.get_float('scale'):.9g}"
-        if name not in graph.initializers:
-            values = np.array(node.attributes.get_float("scale"), self.type.dtype.numpy())
-            tensor = ir.tensor(values, name=name)
-            graph.initializers.add(
-                ir.Value(name=name, shape=tensor.shape, type=self.type, const_value=tensor)
-            )
-        self.scale = graph.initializers[name]
+        values = np.array(node.attributes.get_float("scale"), self.type.dtype.numpy())
+        self.scale = _stored(graph, ir.tensor(values), name)
 
     @property
     def last(self) -> ir.Value:
@@ -105,6 +113,54 @@ def _attentions(graph: ir.Graph) -> Iterator[ir.Node]:
     for node in list(graph):
         if (node.domain, node.op_type) == (DOMAIN, ATTENTION):
             yield node
+
+
+def _inputs(node: ir.Node) -> list[ir.Value | None]:
+    """Query, key, value, bias and lengths; the last two may be ``None``."""
+    return [*node.inputs, None, None][:5]
+
+
+def _bias(graph: ir.Graph, place: ir.Node, key: ir.Value, lengths: ir.Value) -> ir.Value:
+    """``[batch, 1, 1, tokens]``: the lowest number where a key is padding."""
+    dtype = key.dtype
+    lowest = ir.tensor(np.array(_lowest(dtype), dtype.numpy()))
+    nodes = [ir.node("Shape", [key], {"start": 2, "end": 3})]
+
+    def add(operator: str, inputs: list[ir.Value]) -> ir.Value:
+        nodes.append(ir.node(operator, inputs))
+        return nodes[-1].outputs[0]
+
+    ones = add("Expand", [constant(graph, [1]), nodes[0].outputs[0]])
+    counts = add("CumSum", [ones, constant(graph, [0])])  # 1, 2, … tokens
+    column = add("Unsqueeze", [lengths, constant(graph, [1])])
+    padding = add("Greater", [counts, column])
+    lowest = _stored(graph, lowest, f"lowest.{dtype.name.lower()}")
+    bias = add("Mul", [_cast(nodes, padding, dtype), lowest])
+    bias = add("Unsqueeze", [bias, constant(graph, [1, 2])])
+    bias.shape = ir.Shape([lengths.shape[0], 1, 1, key.shape[2]])
+    bias.type = key.type
+    graph.insert_before(place, nodes)
+    return bias
+
+
+def _cast(nodes: list[ir.Node], value: ir.Value, dtype: ir.DataType) -> ir.Value:
+    nodes.append(ir.node("Cast", [value], {"to": dtype}))
+    return nodes[-1].outputs[0]
+
+
+def _lowest(dtype: ir.DataType) -> float:
+    return float(ml_dtypes.finfo(dtype.numpy()).min)
+
+
+def _stored(graph: ir.Graph, tensor: ir.Tensor, name: str) -> ir.Value:
+    """The initializer of this name, made of the tensor if there is none."""
+    if name not in graph.initializers:
+        tensor.name = name
+        kind = ir.TensorType(tensor.dtype)
+        graph.initializers.add(
+            ir.Value(name=name, shape=tensor.shape, type=kind, const_value=tensor)
+        )
+    return graph.initializers[name]
 
 
 def _heads(value: ir.Value) -> int:
