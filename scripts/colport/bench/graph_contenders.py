@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from colport.latency import operations
+
 if TYPE_CHECKING:
     import torch
 
@@ -72,20 +74,12 @@ def page_model(checkpoint: str, family: str, page: str) -> Call:
 def matmul(batch: int, rows: int, inner: int, columns: int, threads: int) -> Call:
     """One fp32 matrix product in ONNX Runtime, its right side stored in the graph."""
     import onnxruntime
-    from onnx import TensorProto, helper, numpy_helper
 
-    rng = np.random.default_rng(0)
-    values = {"x": rng.standard_normal((batch, rows, inner), np.float32)}
-    graph = helper.make_graph(
-        [helper.make_node("MatMul", ["x", "weight"], ["y"])],
-        "matmul",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [batch, rows, inner])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [batch, rows, columns])],
-        [numpy_helper.from_array(rng.standard_normal((inner, columns), np.float32), "weight")],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    values = {"x": np.random.default_rng(0).standard_normal((batch, rows, inner), np.float32)}
     session = onnxruntime.InferenceSession(
-        model.SerializeToString(), _options(threads), providers=["CPUExecutionProvider"]
+        operations.matmul(rows, inner, columns, batch),
+        _options(threads),
+        providers=["CPUExecutionProvider"],
     )
     return Call(lambda: session.run(None, values)[0])
 

@@ -22,9 +22,9 @@ import numpy as np
 
 from colport import environment, families
 from colport.bench import graph_contenders, random_checkpoints
-from colport.bench.operations import count_operations
 from colport.errors import ConfigError
 from colport.export.folder import export
+from colport.latency.operations import count_operations
 from colport.latency.runner import measure
 from colport.latency.settings import Contender, Inputs, LatencySettings
 

@@ -1,0 +1,139 @@
+"""Operators of a profile: their time, their number and the operations that they took."""
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from colport import manifest
+from colport.artifacts import write_unsupported
+from colport.errors import UnsupportedError
+from colport.latency import operations
+from colport.latency.profile import COLUMNS, graph_profile, operator_table, profile
+from colport.tables import write_tables
+
+ROWS, INNER, COLUMNS_OUT = 64, 32, 48
+
+
+@pytest.fixture(scope="module")
+def graph(tmp_path_factory):
+    """Two matrix products, with an operator after each."""
+    rng = np.random.default_rng(0)
+    shapes = {"a": (INNER, COLUMNS_OUT), "b": (COLUMNS_OUT, INNER)}
+    weights = [
+        numpy_helper.from_array(rng.standard_normal(shape, np.float32), name)
+        for name, shape in shapes.items()
+    ]
+    nodes = [
+        helper.make_node("MatMul", ["x", "a"], ["h"]),
+        helper.make_node("Sin", ["h"], ["s"]),
+        helper.make_node("MatMul", ["s", "b"], ["p"]),
+        helper.make_node("Mul", ["p", "x"], ["y"]),
+    ]
+    values = [
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["rows", INNER])]
+        for name in ("x", "y")
+    ]
+    model = helper.make_model(
+        helper.make_graph(nodes, "graph", *values, weights),
+        opset_imports=[helper.make_opsetid("", 21)],
+        ir_version=10,
+    )
+    file = tmp_path_factory.mktemp("graph") / "graph.onnx"
+    file.write_bytes(model.SerializeToString())
+    return file
+
+
+def feeds(rows: int = ROWS) -> dict[str, np.ndarray]:
+    return {"x": np.ones((rows, INNER), np.float32)}
+
+
+def test_calls_are_told_apart(graph):
+    calls = operations.profiled_calls(graph, feeds(), threads=1, warmup=2, calls=3)
+    names = [[event["args"]["op_name"] for event in call] for call in calls]
+    assert names == [["MatMul", "Sin", "MatMul", "Mul"]] * 3
+
+
+def test_operations_are_those_of_the_products(graph, tmp_path):
+    (call,) = operations.profiled_calls(graph, feeds(), threads=1, warmup=0, calls=1)
+    expected = 2 * 2 * ROWS * INNER * COLUMNS_OUT
+    assert operations.operations(call) == expected
+    np.savez(tmp_path / "feeds.npz", **feeds(10))
+    counted = operations.count_operations(graph, tmp_path / "feeds.npz")
+    assert counted == expected * 10 / ROWS
+
+
+def test_operations_of_attention_and_convolutions():
+    def event(name, inputs, output):
+        shapes = {"input_type_shape": [{"float": shape} for shape in inputs]}
+        return {"args": {"op_name": name, **shapes, "output_type_shape": [{"float": output}]}}
+
+    query, key = [1, 4, 6, 8], [1, 4, 10, 8]
+    # Scores and the weighted sum: two products of 6 x 8 with 10 keys, in each of 4 heads.
+    attention = event("Attention", [query, key, key], query)
+    assert operations.operations([attention]) == 2 * (2 * 4 * 6 * 8 * 10)
+    convolution = event("Conv", [[1, 3, 8, 8], [5, 3, 2, 2]], [1, 5, 4, 4])
+    assert operations.operations([convolution]) == 2 * (5 * 4 * 4) * (3 * 2 * 2)
+    assert operations.operations([event("Add", [query, query], query)]) == 0
+    assert operations.largest_product([attention, convolution]) is None
+
+
+def test_a_graph_is_summed_by_operator(graph):
+    found = graph_profile(graph, feeds(), threads=1)
+    assert {name: item["nodes"] for name, item in found["operators"].items()} == {
+        **{"MatMul": 2, "Sin": 1, "Mul": 1}
+    }
+    assert found["product"] == (ROWS, INNER, COLUMNS_OUT)
+    assert found["gflop"] == pytest.approx(4 * ROWS * INNER * COLUMNS_OUT / 1e9)
+    assert found["graph_ms"] > 0
+    assert found["matmul_share"] > 0
+
+
+def test_a_graph_without_products_has_no_share(tmp_path):
+    value = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [4]) for n in ("x", "y")]
+    graph = helper.make_graph([helper.make_node("Sin", ["x"], ["y"])], "g", value[:1], value[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    (tmp_path / "graph.onnx").write_bytes(model.SerializeToString())
+    found = graph_profile(tmp_path / "graph.onnx", {"x": np.ones(4, np.float32)}, 1)
+    assert (found["product"], found["matmul_share"], found["gflop"]) == (None, None, 0)
+
+
+def test_a_precision_without_kernels_is_a_known_limit(tmp_path):
+    values = [
+        [helper.make_tensor_value_info(name, TensorProto.BFLOAT16, [4, 4])] for name in ("x", "y")
+    ]
+    node = helper.make_node("Sin", ["x"], ["y"])
+    model = helper.make_model(
+        helper.make_graph([node], "g", *values),
+        opset_imports=[helper.make_opsetid("", 22)],
+        ir_version=10,
+    )
+    (tmp_path / "graph.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(UnsupportedError, match="no kernel"):
+        operations.session(str(tmp_path / "graph.onnx"), 1)
+
+
+def test_variants_of_a_model_on_every_provider(exported, tmp_path):
+    write_unsupported(tmp_path / "int8", "a known limit")
+    folders = {"fp32": exported["colbert"], "int8": tmp_path / "int8"}
+    record = profile("model", ["cpu", "cuda"], folders, "a query", "a passage of words", 1)
+    table = operator_table([record])
+    assert tuple(table.columns) == COLUMNS
+    measured = table[table["status"] == "ok"]
+    assert set(zip(measured["variant"], measured["provider"], strict=True)) == {("fp32", "cpu")}
+    for kind, rows in measured.groupby("kind"):
+        assert kind in ("query", "document")
+        assert rows["share"].sum() == pytest.approx(1)
+        assert rows["ms"].is_monotonic_decreasing
+        assert rows["graph_ms"].nunique() == 1
+        # ONNX Runtime fuses nodes, and adds none of those that compute.
+        products = rows.set_index("operator")["nodes"]["MatMul"]
+        assert 0 < products <= manifest.read(exported["colbert"]).graphs["text"].nodes
+    limits = table[table["status"] == "unsupported"]
+    assert limits[["variant", "provider"]].to_numpy().tolist() == [
+        ["fp32", "cuda"],
+        ["int8", "cpu"],
+        ["int8", "cuda"],
+    ]
+    assert "a known limit" in set(limits["reason"])
+    write_tables({"operators": table}, tmp_path)
+    assert (tmp_path / "operators.csv").read_text().startswith(",".join(COLUMNS))

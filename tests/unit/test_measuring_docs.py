@@ -1,0 +1,32 @@
+"""The page on measuring keeps up with the config and with the tables."""
+
+import re
+from pathlib import Path
+
+import yaml
+
+from colport.latency import COLUMNS, noise
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs/measuring.md").read_text()
+NAMES = set(re.findall(r"`([a-z0-9_]+)`", PAGE))
+
+
+def test_every_latency_setting_is_explained():
+    schema = yaml.safe_load((ROOT / "config/schemas/config.schema.yaml").read_text())
+    settings = set(schema["properties"]["latency"]["properties"])
+    assert settings <= NAMES
+
+
+def test_every_measured_column_is_explained():
+    measured = {name for name in COLUMNS if name.endswith(("_ms", "_mb")) or "speedup" in name}
+    # Spelt out as a range, or what their names say.
+    assert measured - NAMES <= {"p90_ms", "p95_ms", "mean_ms", "min_ms", "max_ms"}
+
+
+def test_the_limits_of_noise_are_those_of_the_code():
+    text = " ".join(PAGE.split())
+    assert f"less than {noise.MAX_BURST:.0%} of the CPU is in use" in text
+    assert f"by more than {noise.MAX_EXTRA_LOAD:g}," in text
+    assert f"more than {noise.MAX_STEAL:.0%} of the CPU time to other guests" in text
+    assert f"other processes took more than {noise.MAX_OTHERS:.0%}" in text
