@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 import numpy as np
 from PIL import Image
 
+from colport.errors import UnsupportedError
+
 if TYPE_CHECKING:
     import torch
 
@@ -99,6 +101,55 @@ class Batch:
     keep: np.ndarray
 
 
+@dataclass(frozen=True)
+class PatchGrid:
+    """Which tokens of a page's embedding are its patches, and where these lie.
+
+    The patches part the whole page evenly and follow each other row by row.
+
+    Attributes:
+        rows: Patches from top to bottom.
+        columns: Patches from left to right.
+        first: Place of the first patch among the tokens of the page's embedding.
+    """
+
+    rows: int
+    columns: int
+    first: int
+
+    @property
+    def tokens(self) -> slice:
+        """Places of the patches among the tokens of the page's embedding."""
+        return slice(self.first, self.first + self.rows * self.columns)
+
+    def place(self, token: int) -> tuple[int, int] | None:
+        """Row and column of a token of the page; ``None`` if it is not a patch."""
+        patch = token - self.first
+        inside = 0 <= patch < self.rows * self.columns
+        return divmod(patch, self.columns) if inside else None
+
+    def region(
+        self, row: int, column: int, width: int, height: int
+    ) -> tuple[float, float, float, float]:
+        """Left, top, right and bottom of a patch on the page drawn at a size in pixels."""
+        across, down = width / self.columns, height / self.rows
+        return column * across, row * down, (column + 1) * across, (row + 1) * down
+
+
+@dataclass(frozen=True)
+class QueryToken:
+    """One token of a query's embedding.
+
+    Attributes:
+        text: What it stands for; empty for a blank.
+        role: ``query`` for the query's own words, ``prompt`` for what the model puts around every
+            query, ``augmentation`` for the tokens that it adds to be matched freely.
+    """
+
+    text: str
+    role: Literal["query", "prompt", "augmentation"]
+
+
 class Runtime(ABC):
     """Torch-free preprocessing of one exported folder."""
 
@@ -109,6 +160,18 @@ class Runtime(ABC):
     @abstractmethod
     def document_batch(self, documents: Sequence[Document]) -> Batch:
         """Inputs for a batch of documents: RGB pages or passages, as the family takes them."""
+
+    def patches(self, document: Document) -> PatchGrid:
+        """The patches of a page among the tokens of its embedding.
+
+        Raises:
+            UnsupportedError: The family reads passages.
+        """
+        raise UnsupportedError("a passage has no patches; heat maps are drawn for pages only.")
+
+    def query_tokens(self, query: str) -> list[QueryToken]:
+        """What each token of a query's embedding stands for; see :meth:`patches` for errors."""
+        raise UnsupportedError("a passage has no patches; heat maps are drawn for pages only.")
 
 
 @dataclass(frozen=True)

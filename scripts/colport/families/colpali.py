@@ -6,6 +6,8 @@ both directions, and positions start at 1.
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +16,7 @@ import numpy as np
 
 from colport.errors import UnsupportedError
 from colport.families import functional
-from colport.families.base import Batch, Document, GraphInput, Runtime
+from colport.families.base import Batch, Document, GraphInput, PatchGrid, Runtime
 from colport.families.images import normalise, resize_bicubic, rgb_array
 from colport.families.layouts import Layout, engine_layout, transformers_layout
 from colport.families.pages import PageFamily, PageRuntime, query_template
@@ -110,6 +112,12 @@ class _Runtime(PageRuntime):
             "pixel_values": np.stack([self._pixels(page) for page in documents]),
         }
         return Batch("image", feeds, np.ones(ids.shape, bool))
+
+    def patches(self, document: Document) -> PatchGrid:
+        """See :meth:`Runtime.patches`; every page is made the same square."""
+        ((image_token, count),) = Counter(self._document_ids).most_common(1)
+        side = math.isqrt(count)
+        return PatchGrid(side, side, self._document_ids.index(image_token))
 
     def _pixels(self, page: Any) -> np.ndarray:
         image = self._settings["image"]

@@ -15,7 +15,7 @@ import numpy as np
 
 from colport.errors import UnsupportedError
 from colport.families import functional, grids
-from colport.families.base import Batch, Document, GraphInput, Runtime
+from colport.families.base import Batch, Document, GraphInput, PatchGrid, Runtime
 from colport.families.layouts import Layout, engine_layout, transformers_layout
 from colport.families.pages import PageFamily, PageRuntime, query_template
 
@@ -139,6 +139,13 @@ class _Runtime(PageRuntime):
             is_image = batch.ids == self._settings["image_token_id"]
             feeds["position_ids"] = grids.token_positions(is_image, batch.mask, merged)
         return Batch("image", feeds, batch.mask.astype(bool))
+
+    def patches(self, document: Document) -> PatchGrid:
+        """See :meth:`Runtime.patches`; a token is what the vision tower merges patches to."""
+        rows, columns = grids.token_grid(document, self._settings["image"])
+        prompt = self._settings["document_prompt"]
+        starts = [start for start, _ in self._tokens.spans(prompt)]
+        return PatchGrid(rows, columns, starts.index(prompt.index(self._settings["image_token"])))
 
     def _prompt(self, grid: grids.Grid) -> str:
         token = self._settings["image_token"]

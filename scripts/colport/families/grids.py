@@ -59,6 +59,13 @@ def page_patches(page: Any, image: Mapping[str, Any]) -> tuple[np.ndarray, Grid]
     return repeated.reshape(rows * columns, -1), (rows, columns)
 
 
+def token_grid(page: Any, image: Mapping[str, Any]) -> Grid:
+    """Rows and columns of a page's tokens: blocks of patches that are merged to one."""
+    height, width = fitted_size(page.height, page.width, image)
+    unit = image["patch_size"] * image["merge_size"]
+    return height // unit, width // unit
+
+
 def patch_positions(grid: Grid, merge: int) -> np.ndarray:
     """Row and column of each patch, ``int64 [patches, 2]``, in merge-block order."""
     rows, columns = np.indices(grid, dtype=np.int64)

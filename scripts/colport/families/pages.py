@@ -16,6 +16,7 @@ from colport.families.base import (
     GraphDefinition,
     GraphInput,
     Processing,
+    QueryToken,
     Runtime,
     Skeleton,
 )
@@ -197,3 +198,17 @@ class PageRuntime(Runtime):
         batch = self._tokens.pad(self._tokens.encode(texts))
         feeds = {"input_ids": batch.ids, "attention_mask": batch.mask}
         return Batch("text", feeds, batch.mask.astype(bool))
+
+    def query_tokens(self, query: str) -> list[QueryToken]:
+        """See :meth:`Runtime.query_tokens`."""
+        before, _, behind = self._settings["query_template"].partition("{text}")
+        text, end = before + query + behind, len(before) + len(query)
+        tokens = []
+        for start, stop in self._tokens.spans(text):
+            word = text[start:stop].strip()
+            if len(before) < stop and start < end:
+                tokens.append(QueryToken(word, "query"))
+            else:
+                added = start >= end and word
+                tokens.append(QueryToken(word, "augmentation" if added else "prompt"))
+        return tokens

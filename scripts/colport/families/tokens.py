@@ -49,6 +49,11 @@ class Tokens:
             self._tokenizer.enable_truncation(max_length, direction=self.truncation_side)
         return [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
 
+    def spans(self, text: str) -> list[tuple[int, int]]:
+        """Where each token of a text begins and ends, in characters."""
+        self._tokenizer.no_truncation()
+        return self._tokenizer.encode(text).offsets
+
     def pad(self, rows: Sequence[Sequence[int]], length: int | None = None) -> TokenBatch:
         """Rows of equal length: the longest row's, or ``length`` if that is more, or one."""
         width = max([length or 1, *map(len, rows)])

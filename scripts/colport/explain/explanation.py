@@ -1,0 +1,115 @@
+"""One query on one page, by PyTorch and by variants: what is drawn, on one scale."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from colport import families, manifest
+from colport.explain.matching import Match, most_changed, strongest
+from colport.explain.picture import CHANGE, draw
+from colport.families.base import QueryToken, Runtime
+
+_WORDS = 4  # of a query that get pictures of their own
+_LEAST_CHANGE = 1e-3  # similarity; a scale of less would paint rounding
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """The matches of one query with one page.
+
+    Attributes:
+        page: The page.
+        tokens: What the query's tokens stand for.
+        matches: Name to match; the first is what the others are held against.
+        shown: Query tokens that get pictures of their own.
+    """
+
+    page: Image.Image
+    tokens: Sequence[QueryToken]
+    matches: Mapping[str, Match]
+    shown: Sequence[int]
+
+    @classmethod
+    def of(
+        cls,
+        runtime: Runtime,
+        query: str,
+        page: Image.Image,
+        embeddings: Mapping[str, tuple[np.ndarray, np.ndarray]],
+        changed: bool = False,
+    ) -> Explanation:
+        """Take the scores of a query and a page apart.
+
+        Args:
+            runtime: Preprocessing of the model.
+            query: Its text.
+            page: The page.
+            embeddings: Name to the token embeddings of the query and of the page.
+            changed: Show the words that changed most from the first to any other, not the
+                strongest ones of the first.
+
+        Raises:
+            ArtifactError: The embeddings are not of this query and this page.
+            UnsupportedError: The model reads passages.
+        """
+        tokens, grid = runtime.query_tokens(query), runtime.patches(page)
+        matches = {name: Match.of(*pair, tokens, grid) for name, pair in embeddings.items()}
+        first, *others = matches.values()
+        shown = most_changed(first, others, _WORDS) if changed else strongest(first, _WORDS)
+        return cls(page, tokens, matches, shown)
+
+    @cached_property
+    def scale(self) -> tuple[float, float]:
+        """Least and largest value of all pictures."""
+        heats = [heat for match in self.matches.values() for heat in self._heats(match)]
+        return float(np.min(heats)), float(np.max(heats))
+
+    def pictures(self, name: str, box: tuple[int, int]) -> list[Image.Image]:
+        """The page under the mean heat of all words, then under that of each shown one.
+
+        The patches that the shown words matched are outlined.
+
+        Args:
+            name: Whose match.
+            box: Largest width and height of a picture in pixels.
+        """
+        match = self.matches[name]
+        places = [match.place(token) for token in self.shown]
+        return [
+            draw(self.page, heat, self.scale, [place for place in marked if place], box)
+            for heat, marked in zip(self._heats(match), [places, *zip(places)], strict=True)
+        ]
+
+    @cached_property
+    def largest_change(self) -> float:
+        """The scale of :meth:`change` ends at this gain and this loss."""
+        changes = [np.abs(self._change(match)).max() for match in self.matches.values()]
+        return max(_LEAST_CHANGE, float(np.max(changes)))
+
+    def change(self, name: str, box: tuple[int, int]) -> Image.Image:
+        """The page under the change of the words' mean heat from the first match to another.
+
+        Args:
+            name: Whose match.
+            box: Largest width and height of the picture in pixels.
+        """
+        scale = (-self.largest_change, self.largest_change)
+        return draw(self.page, self._change(self.matches[name]), scale, [], box, CHANGE)
+
+    def _change(self, match: Match) -> np.ndarray:
+        return match.mean_heat - next(iter(self.matches.values())).mean_heat
+
+    def _heats(self, match: Match) -> list[np.ndarray]:
+        return [match.mean_heat, *(match.heats[token] for token in self.shown)]
+
+
+def preprocessing(folder: Path | str) -> Runtime:
+    """How an exported folder makes tokens, without its graphs; see :func:`manifest.read`."""
+    found = manifest.read(folder)
+    return families.get(found.family).runtime(found.processing, Path(folder))

@@ -1,0 +1,32 @@
+"""Rule ``explain``: heat maps of a model's best, median and most damaged query."""
+
+from itertools import product
+
+from colport.artifacts import write_json
+from colport.explain.record import Source, explain_record
+from colport.job import job
+from colport.retrieval.datasets import load_retrieval_dataset
+
+
+def main(snakemake):
+    """Write the record of one model on one dataset, pictures inside."""
+    model, name = snakemake.wildcards.model, snakemake.wildcards.dataset
+    with job(snakemake.log[0], f"{model} {name}"):
+        given, params = snakemake.input, snakemake.params
+        places = product(params.variants, params.providers)
+        record = explain_record(
+            model,
+            load_retrieval_dataset(name, params.dataset),
+            given.models,
+            Source("pytorch", "torch", given.reference, given.reference_record),
+            [
+                Source(*place, embeddings, file)
+                for place, embeddings, file in zip(
+                    places, given.embeddings, given.records, strict=True
+                )
+            ],
+        )
+        write_json(snakemake.output[0], record)
+
+
+main(snakemake)

@@ -1,0 +1,348 @@
+"""Scores taken apart: matches, patches on the page, chosen queries, pictures and the record."""
+
+import io
+from base64 import b64decode
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from colport.artifacts import write_json, write_unsupported
+from colport.encoder import Encoder
+from colport.errors import ArtifactError, UnsupportedError
+from colport.explain import record as stage
+from colport.explain.explanation import Explanation, preprocessing
+from colport.explain.matching import Match, most_changed, strongest
+from colport.explain.picture import CHANGE, colour_bar, colours, draw, sheet, webp
+from colport.explain.selection import choose
+from colport.families.base import PatchGrid, QueryToken
+from colport.retrieval.base import RetrievalDataset
+from colport.retrieval.store import EmbeddingSet
+
+PAGES = ("colpali", "colqwen2")
+SIZES = {"portrait": (252, 336), "landscape": (336, 252), "tiny": (3, 2), "extreme": (1900, 12)}
+QUERIES = ("a yellow chart", "", "Größe 図表 <pad>", "two  blanks\nand a line")
+
+
+def page_of(size: tuple[int, int]) -> Image.Image:
+    pixels = np.random.default_rng(sum(size)).integers(0, 256, (size[1], size[0], 3), np.uint8)
+    return Image.fromarray(pixels)
+
+
+@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
+@pytest.mark.parametrize("family", PAGES)
+def test_patches_are_the_image_tokens_of_the_embedding(exported, family, size):
+    encoder, runtime, page = (
+        Encoder(exported[family]),
+        preprocessing(exported[family]),
+        page_of(size),
+    )
+    ids = encoder.document_feeds([page])["input_ids"][0]
+    grid = runtime.patches(page)
+    image_token = ids[grid.first]
+    assert np.flatnonzero(ids == image_token).tolist() == list(range(len(ids)))[grid.tokens]
+    assert len(encoder.encode_documents([page])[0]) == len(ids)
+    assert (grid.columns > grid.rows) == (family == "colqwen2" and size[0] > size[1])
+
+
+@pytest.mark.parametrize("place", [(0, 0), (2, 3), (5, 1)])
+@pytest.mark.parametrize("family", PAGES)
+def test_a_patch_lies_where_the_grid_says(exported, family, place):
+    size = {"colpali": (168, 168), "colqwen2": (112, 168)}[family]  # kept by its preprocessing
+    runtime, blank = preprocessing(exported[family]), Image.new("RGB", size, "white")
+    grid = runtime.patches(blank)
+    painted = blank.copy()
+    painted.paste("black", tuple(round(edge) for edge in grid.region(*place, *size)))
+    before, after = (
+        runtime.document_batch([page]).feeds["pixel_values"] for page in (blank, painted)
+    )
+    if family == "colpali":
+        rows, columns = np.nonzero((before != after)[0, 0])
+        step = size[0] // grid.columns
+        assert {
+            (row // step, column // step) for row, column in zip(rows, columns, strict=True)
+        } == {place}
+        assert len(rows) == step**2
+    else:
+        changed = np.flatnonzero((before != after).any(axis=1))
+        merged = len(before) // (grid.rows * grid.columns)
+        assert len(changed) == merged
+        assert {divmod(int(patch) // merged, grid.columns) for patch in changed} == {place}
+
+
+@pytest.mark.parametrize("query", QUERIES)
+@pytest.mark.parametrize("family", PAGES)
+def test_query_tokens_are_those_of_the_embedding(exported, family, query):
+    tokens = preprocessing(exported[family]).query_tokens(query)
+    assert len(tokens) == len(Encoder(exported[family]).encode_queries([query])[0])
+    roles = [token.role for token in tokens]
+    assert roles.count("augmentation") == 10
+    assert len({token.text for token in tokens if token.role == "augmentation"}) == 1
+    own = "".join(token.text for token in tokens if token.role == "query")
+    # A letter of several bytes may be several tokens.
+    assert set("".join(query.split())) == set(own)
+    assert roles[:-1] == sorted(roles[:-1], key=["prompt", "query", "augmentation"].index)
+
+
+def test_passages_have_no_patches(exported):
+    runtime = preprocessing(exported["colbert"])
+    for ask in (runtime.patches, runtime.query_tokens):
+        with pytest.raises(UnsupportedError, match="a passage has no patches"):
+            ask("a passage")
+
+
+def tokens(*texts: str) -> list[QueryToken]:
+    return [QueryToken(text, "augmentation" if text == "+" else "query") for text in texts]
+
+
+GRID = PatchGrid(rows=2, columns=3, first=1)
+PAGE = np.eye(8, dtype=np.float32)  # token 0 and token 7 are no patches
+
+
+def test_a_known_patch_is_found_and_lies_in_its_region():
+    query = np.stack([0.9 * PAGE[5] + 0.1 * PAGE[0], PAGE[7], 0.5 * PAGE[1]])
+    match = Match.of(query, PAGE, tokens("a", "b", "+"), GRID)
+    assert [match.place(token) for token in range(3)] == [(1, 1), None, (0, 0)]
+    np.testing.assert_allclose(match.strengths, [0.9, 1.0, 0.5])
+    assert match.score == pytest.approx(2.4)
+    np.testing.assert_allclose(match.shares, [0.375, 1 / 2.4, 0.5 / 2.4])
+    assert match.heats.shape == (3, 2, 3)
+    assert match.heats[0, 1, 1] == pytest.approx(0.9)
+    np.testing.assert_allclose(match.mean_heat, [[0, 0, 0], [0, 0.45, 0]])  # of a and b alone
+    assert GRID.region(1, 1, 300, 100) == (100, 50, 200, 100)
+
+
+def test_embeddings_of_another_page_are_refused():
+    with pytest.raises(ArtifactError, match="Embeddings of 1 query and 5 page tokens"):
+        Match.of(PAGE[:1], PAGE[:5], tokens("a"), GRID)
+    with pytest.raises(ArtifactError, match="makes 2 of the query"):
+        Match.of(PAGE[:1], PAGE, tokens("a", "b"), GRID)
+
+
+def test_words_are_chosen_among_the_query_s_own():
+    words = tokens("a", "b", "c", "+")
+    first = Match.of(PAGE[:4] * [[0.95], [0.9], [0.8], [1.0]], PAGE, words, GRID)
+    other = Match.of(PAGE[:4] * [[0.2], [0.9], [0.7], [0.1]], PAGE, words, GRID)
+    assert strongest(first, 2) == [1, 2]
+    assert strongest(first, 9) == [1, 2, 0]  # a matched no patch
+    assert most_changed(first, [first, other], 2) == [0, 2]
+    marks = Match.of(PAGE[1:4], PAGE, tokens("?", "b", "+"), GRID)
+    assert strongest(marks, 3) == [1]
+    only_added = Match.of(PAGE[:1], PAGE, tokens("+"), GRID)
+    assert strongest(only_added, 4) == [0]
+
+
+def retrieval(quality: dict[str, float], rankings: dict[str, list[str]] | None = None) -> dict:
+    rankings = rankings or {query: ["top"] for query in quality}
+    return {"per_query": {"ndcg_at_5": quality}, "rankings": rankings}
+
+
+def test_best_median_and_most_damaged_by_ndcg():
+    reference = retrieval({"a": 1.0, "b": 0.9, "c": 0.6, "d": 0.5, "e": 0.1})
+    variants = [
+        retrieval({"a": 1.0, "b": 0.9, "c": 0.6, "d": 0.5, "e": 0.1}),
+        retrieval({"a": 0.9, "b": 0.2, "c": 0.6, "d": 0.6, "e": 0.1}),
+    ]
+    qrels = {query: {"low": 1, query.upper(): 2, "wrong": 0} for query in "abcde"}
+    same = [lambda query, page: 0.5] * 2
+    chosen = choose(reference, variants, qrels, same[0], same)
+    assert [(one.kind, one.query, one.document, one.relevant) for one in chosen] == [
+        ("best", "a", "A", True),
+        ("median", "d", "D", True),  # of c, d and e, as b is the most damaged
+        ("most damaged", "b", "B", True),
+    ]
+
+
+def test_ties_go_by_maxsim_and_a_query_is_taken_once():
+    reference = retrieval({"a": 1.0, "b": 1.0, "c": 1.0})
+    scores = {"a": 0.5, "b": 0.8, "c": 0.9}
+    lost = {"a": 0.1, "b": 0.0, "c": 0.12}  # relative to its score, a loses most
+    chosen = choose(
+        reference,
+        [reference],
+        {},
+        lambda query, page: scores[query],
+        [lambda query, page: scores[query] - lost[query]],
+    )
+    assert [(one.query, one.document, one.relevant) for one in chosen] == [
+        ("c", "top", False),
+        ("b", "top", False),
+        ("a", "top", False),
+    ]
+
+
+def test_without_judgements_or_variants():
+    reference = retrieval({}, {"a": ["x", "y"], "b": ["y", "x"]})
+    chosen = choose(reference, [], {}, lambda query, page: {"a": 0.1, "b": 0.7}[query], [])
+    assert [(one.kind, one.query, one.document) for one in chosen] == [
+        ("best", "b", "y"),
+        ("median", "a", "x"),
+    ]
+
+
+@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
+def test_the_hottest_pixels_lie_in_the_matched_patch(size):
+    heat = np.zeros((4, 5))
+    heat[2, 3] = 1.0
+    picture = draw(Image.new("RGB", size, "white"), heat, (0, 1), [], (224, 300))
+    assert picture.width >= 5
+    assert picture.height >= 4
+    light = np.asarray(picture).astype(int).sum(axis=2)
+    rows, columns = np.nonzero(light == light.max())
+    left, top, right, bottom = PatchGrid(4, 5, 0).region(2, 3, *picture.size)
+    assert columns.min() >= left - 1
+    assert columns.max() <= right
+    assert rows.min() >= top - 1
+    assert rows.max() <= bottom
+    assert picture.width <= 224
+    assert picture.height <= 300
+
+
+def test_an_outline_stays_on_the_page():
+    heat = np.zeros((2, 2))
+    plain, outlined = (
+        np.asarray(draw(Image.new("RGB", (40, 40), "white"), heat, (0, 1), marked, (40, 40)))
+        for marked in ([], [(1, 1)])
+    )
+    rows, columns = np.nonzero((plain != outlined).any(axis=2))
+    assert (rows.min(), columns.min()) == (18, 18)
+    assert (rows.max(), columns.max()) == (39, 39)
+
+
+def test_colours_grow_lighter_evenly_and_clip():
+    ramp = colours(np.linspace(0, 1, 50), 0, 1).astype(float) @ [0.2126, 0.7152, 0.0722]
+    assert (np.diff(ramp) > 0).all()
+    np.testing.assert_array_equal(colours([-1, 2], 0, 1), colours([0, 1], 0, 1))
+    np.testing.assert_array_equal(colours([0.3], 0.3, 0.3), colours([0], 0, 1))
+    loss, none, gain = colours([-1, 0, 1], -1, 1, CHANGE).astype(int)
+    assert loss[0] > loss[2]
+    assert gain[2] > gain[0]
+    assert np.ptp(none) == 0
+    assert colour_bar().size == (256, 1)
+
+
+def test_a_sheet_holds_every_picture():
+    picture = Image.new("RGB", (60, 30), "#123456")
+    paper = sheet([("one", [("a", picture), ("b", picture)]), ("two", [("c", picture)])], (0, 1))
+    same = (np.asarray(paper) == (0x12, 0x34, 0x56)).all(axis=2)
+    assert same.sum() == 3 * 60 * 30
+
+
+@pytest.fixture(scope="module")
+def explained(exported, tmp_path_factory):
+    """Records, embeddings and pages of a model with a variant that loses one query's match."""
+    encoder = Encoder(exported["colpali"])
+    names, texts = ["q0", "q1", "q2", "q3"], ["red chart", "<script>x</script>", "a table", "blue"]
+    pages = [page_of((120, 160 + 8 * index)) for index in range(4)]
+    ids = [f"p{index}" for index in range(4)]
+    dataset = RetrievalDataset(
+        "pages", names, texts, ids, pages, {name: {ids[i]: 1} for i, name in enumerate(names)}
+    )
+    documents = encoder.encode_documents(pages)
+    runtime = preprocessing(exported["colpali"])
+    queries = [  # tokens of their own page, so that each matches one of its patches fully
+        tokens[: len(runtime.query_tokens(text))]
+        for tokens, text in zip(documents, texts, strict=True)
+    ]
+    worse = [*queries[:2], 0.4 * queries[2], queries[3]]
+    stored = {
+        "reference": (EmbeddingSet.from_arrays(names, queries), documents),
+        "same": (EmbeddingSet.from_arrays(names, queries), documents),
+        "worse": (EmbeddingSet.from_arrays(names, worse), documents),
+    }
+    folder = tmp_path_factory.mktemp("records")
+    return dataset, stored, folder
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+def test_the_record_shows_pytorch_beside_each_variant(exported, explained, monkeypatch, shards):
+    dataset, stored, folder = explained
+
+    def queries_of(place):
+        if str(place) == "absent":
+            raise UnsupportedError("no such provider here.")
+        return stored[str(place)][0]
+
+    def documents_of(place):
+        sets = np.array_split(np.arange(4), shards)
+        parts = [
+            EmbeddingSet.from_arrays(
+                [f"p{row}" for row in rows], [stored[str(place)][1][row] for row in rows]
+            )
+            for rows in sets
+        ]
+        return parts if shards > 1 else parts[0]
+
+    monkeypatch.setattr(stage, "read_queries", queries_of)
+    monkeypatch.setattr(stage, "read_documents", documents_of)
+    quality = dict.fromkeys(dataset.query_ids, 1.0)
+    for name in stored:
+        payload = retrieval(quality, dict.fromkeys(quality, dataset.document_ids))
+        write_json(folder / f"{name}.json", {"rows": [{"provider": f"on-{name}"}], **payload})
+
+    def source(variant: str, place: str) -> stage.Source:
+        return stage.Source(variant, "cpu", Path(place), folder / f"{place}.json")
+
+    record = stage.explain_record(
+        "m",
+        dataset,
+        [exported["colpali"]],
+        source("pytorch", "reference"),
+        [
+            source("fp32", "absent"),
+            source("fp32", "same"),
+            source("int8", "worse"),
+            source("int4", "absent"),
+        ],
+    )
+    assert record["left_out"] == [{"variant": "int4", "reason": "no such provider here."}]
+    assert [figure["kind"] for figure in record["figures"]] == ["best", "median", "most damaged"]
+    damaged = record["figures"][-1]
+    assert (damaged["query"], damaged["text"], damaged["document"]) == ("q2", "a table", "p2")
+    assert damaged["grid"] == [12, 12]
+    pytorch, fp32, int8 = damaged["contenders"]
+    assert [one["variant"] for one in damaged["contenders"]] == ["pytorch", "fp32", "int8"]
+    assert (pytorch["provider"], fp32["provider"]) == ("on-reference", "on-same")
+    assert pytorch["score"] == pytest.approx(fp32["score"])
+    assert int8["score"] < pytorch["score"]
+    assert pytorch["score"] == pytest.approx(sum(pytorch["similarities"]), abs=0.01)
+    assert pytorch["change"] is None
+    assert damaged["largest_change"] > 0.01
+    for contender in damaged["contenders"]:
+        assert len(contender["pictures"]) == 1 + len(damaged["shown"])
+        for picture in contender["pictures"]:
+            assert Image.open(io.BytesIO(b64decode(picture))).format == "WEBP"
+    assert pytorch["pictures"] == fp32["pictures"]
+    assert pytorch["pictures"] != int8["pictures"]
+
+
+def test_a_model_without_a_usable_folder_says_why(exported, explained):
+    dataset, _, folder = explained
+    source = stage.Source("pytorch", "torch", folder, folder / "none.json")
+    write_unsupported(folder / "model", "too new an operator.")
+    record = stage.explain_record("m", dataset, [folder / "model"], source, [])
+    assert (record["figures"], record["reason"]) == ([], "too new an operator.")
+
+
+def test_shards_and_single_sets_are_found_by_id():
+    first = EmbeddingSet.from_arrays(["a", "b"], [PAGE, PAGE])
+    second = EmbeddingSet.from_arrays(["c"], [PAGE])
+    assert stage.by_id(first)["b"] == (first, 1)
+    assert stage.by_id([first, second])["c"] == (second, 0)
+
+
+def test_one_scale_for_all_and_changes_apart(exported):
+    runtime, page = preprocessing(exported["colpali"]), page_of((120, 160))
+    encoder = Encoder(exported["colpali"])
+    query, document = encoder.encode_queries(["red"])[0], encoder.encode_documents([page])[0]
+    found = {"one": (query, document), "other": (0.5 * query, document)}
+    explanation = Explanation.of(runtime, "red", page, found)
+    one = explanation.matches["one"]
+    low, high = explanation.scale
+    assert low == pytest.approx(min(one.mean_heat.min(), one.heats[explanation.shown].min()))
+    assert high == pytest.approx(max(one.mean_heat.max(), one.heats[explanation.shown].max()))
+    assert explanation.largest_change == pytest.approx(np.abs(one.mean_heat).max() / 2)
+    assert webp(explanation.change("other", (64, 64))) != webp(explanation.change("one", (64, 64)))
+    same = Explanation.of(runtime, "red", page, {"one": (query, document)})
+    assert same.largest_change == pytest.approx(0.001)
