@@ -16,7 +16,9 @@ include: "rules/export.smk"
 include: "rules/quantize.smk"
 include: "rules/parity.smk"
 include: "rules/retrieval.smk"
+include: "rules/explain.smk"
 include: "rules/latency.smk"
+include: "rules/operators.smk"
 include: "rules/report.smk"
 
 

@@ -21,7 +21,8 @@ rule checkpoint:
         "../scripts/checkpoint.py"
 
 
-rule dataset:
+checkpoint dataset:
+    # A checkpoint, since its number of documents says how many shards are embedded.
     input:
         lambda wildcards: PLAN.local_files(PLAN.config["datasets"][wildcards.dataset]),
     output:

@@ -21,6 +21,13 @@ wildcard_constraints:
     provider=PLAN.pattern(PLAN.providers),
     dataset=PLAN.pattern(PLAN.datasets),
     control=PLAN.pattern(PLAN.controls),
+    shard=r"\d+",
+
+
+def shards(folder, first=None, **names):
+    """Shards with all documents, or with the first ones, once their number is known."""
+    record = checkpoints.dataset.get(dataset=names["dataset"]).output[0]
+    return expand(f"{folder}/{{shard}}", shard=PLAN.shards(record, first), **names)
 
 
 def all_cores(wildcards):

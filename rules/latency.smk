@@ -17,7 +17,7 @@ rule latency:
         variants=PLAN.variants,
         dataset=lambda wildcards: PLAN.config["datasets"][PLAN.first(wildcards.model)],
         provider=lambda wildcards: PLAN.config["providers"][wildcards.provider],
-        settings=PLAN.config["latency"],
+        settings=PLAN.timing,
         code=PLAN.code("latency.py"),
     script:
         "../scripts/latency.py"

@@ -6,7 +6,13 @@ rule parity:
         model="results/models/{model}/{variant}",
         dataset=lambda wildcards: f"results/datasets/{PLAN.first(wildcards.model)}.json",
         reference=lambda wildcards: (
-            f"results/reference/{wildcards.model}/{PLAN.first(wildcards.model)}"
+            f"results/reference/{wildcards.model}/{PLAN.first(wildcards.model)}/0"
+        ),
+        shards=lambda wildcards: shards(
+            "results/reference/{model}/{dataset}",
+            first=PLAN.config["parity"]["inputs"],
+            model=wildcards.model,
+            dataset=PLAN.first(wildcards.model),
         ),
     output:
         "results/parity/{model}/{variant}/{provider}.json",

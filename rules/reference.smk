@@ -1,4 +1,5 @@
-# Embeddings of the PyTorch reference: once a model and dataset, reused by every comparison.
+# Embeddings of the PyTorch reference: once a model and dataset, reused by every comparison. Shard 0
+# holds the queries too.
 
 
 rule reference:
@@ -6,16 +7,16 @@ rule reference:
         checkpoint="results/checkpoints/{model}.json",
         dataset="results/datasets/{dataset}.json",
     output:
-        directory("results/reference/{model}/{dataset}"),
+        directory("results/reference/{model}/{dataset}/{shard}"),
     log:
-        "logs/reference/{model}/{dataset}.log",
+        "logs/reference/{model}/{dataset}/{shard}.log",
     benchmark:
-        "results/benchmarks/reference/{model}/{dataset}.tsv"
+        "results/benchmarks/reference/{model}/{dataset}/{shard}.tsv"
     conda:
         "../envs/cpu.yaml"
     params:
         dataset=lambda wildcards: PLAN.config["datasets"][wildcards.dataset],
-        batch_size=PLAN.config["encode"]["batch_size"],
+        settings=PLAN.config["encode"],
         code=PLAN.code("reference.py"),
     script:
         "../scripts/reference.py"

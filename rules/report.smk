@@ -32,6 +32,7 @@ RECORDS = {
         dataset=PLAN.datasets,
     ),
     "mteb": [f"{folder}.json" for folder in MTEB_FOLDERS],
+    "operators": PROFILE_FILES,
     "latency": expand(
         "results/latency/{model}/{provider}.json",
         model=PLAN.models,
@@ -59,6 +60,8 @@ rule aggregate:
 rule report:
     input:
         TABLE_FILES,
+        explained=EXPLAIN_FILES,
+        operators=["results/tables/operators.csv"] if PROFILE_FILES else [],
     output:
         "results/report.html",
     log:

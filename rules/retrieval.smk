@@ -1,4 +1,5 @@
-# Embed each dataset with each variant and provider, score with MaxSim, PyTorch beside it.
+# Embed each dataset with each variant and provider, score with MaxSim, PyTorch beside it. A job
+# embeds one shard of the documents; shard 0 holds the queries too.
 
 
 rule embed:
@@ -6,17 +7,17 @@ rule embed:
         model="results/models/{model}/{variant}",
         dataset="results/datasets/{dataset}.json",
     output:
-        directory("results/embeddings/{model}/{variant}/{provider}/{dataset}"),
+        directory("results/embeddings/{model}/{variant}/{provider}/{dataset}/{shard}"),
     log:
-        "logs/embed/{model}/{variant}/{provider}/{dataset}.log",
+        "logs/embed/{model}/{variant}/{provider}/{dataset}/{shard}.log",
     benchmark:
-        "results/benchmarks/embed/{model}/{variant}/{provider}/{dataset}.tsv"
+        "results/benchmarks/embed/{model}/{variant}/{provider}/{dataset}/{shard}.tsv"
     conda:
         "../envs/cpu.yaml"
     params:
         dataset=lambda wildcards: PLAN.config["datasets"][wildcards.dataset],
         provider=lambda wildcards: PLAN.config["providers"][wildcards.provider],
-        batch_size=PLAN.config["encode"]["batch_size"],
+        settings=PLAN.config["encode"],
         code=PLAN.code("embed.py"),
     script:
         "../scripts/embed.py"
@@ -41,7 +42,10 @@ rule control:
 
 rule score_reference:
     input:
-        embeddings="results/reference/{model}/{dataset}",
+        first="results/reference/{model}/{dataset}/0",
+        shards=lambda wildcards: shards(
+            "results/reference/{model}/{dataset}", **wildcards
+        ),
         dataset="results/datasets/{dataset}.json",
     output:
         "results/retrieval/{model}/pytorch/{dataset}.json",
@@ -51,6 +55,7 @@ rule score_reference:
         "../envs/cpu.yaml"
     params:
         settings=PLAN.scoring,
+        forms=PLAN.forms,
         code=PLAN.code("score.py"),
     script:
         "../scripts/score.py"
@@ -58,7 +63,10 @@ rule score_reference:
 
 rule score:
     input:
-        embeddings="results/embeddings/{model}/{variant}/{provider}/{dataset}",
+        first="results/embeddings/{model}/{variant}/{provider}/{dataset}/0",
+        shards=lambda wildcards: shards(
+            "results/embeddings/{model}/{variant}/{provider}/{dataset}", **wildcards
+        ),
         dataset="results/datasets/{dataset}.json",
         reference="results/retrieval/{model}/pytorch/{dataset}.json",
     output:
@@ -69,6 +77,7 @@ rule score:
         "../envs/cpu.yaml"
     params:
         settings=PLAN.scoring,
+        forms=PLAN.forms,
         code=PLAN.code("score.py"),
     script:
         "../scripts/score.py"

@@ -5,6 +5,7 @@ from pathlib import Path
 from colport import tables
 from colport.artifacts import read_json
 from colport.job import job
+from colport.latency.profile import operator_table
 from colport.retrieval import details
 
 
@@ -18,6 +19,8 @@ def main(snakemake):
         built = {**tables.build(records), **details.build(records["retrieval"])}
         if files := snakemake.input.get("mteb"):
             built["mteb"] = details.mteb_table(map(read_json, files))
+        if files := snakemake.input.get("operators"):
+            built["operators"] = operator_table(map(read_json, files))
         tables.write_tables(built, Path(snakemake.output[0]).parent)
 
 

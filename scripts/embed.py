@@ -1,4 +1,4 @@
-"""Rule ``embed``: embed a dataset with one variant on one provider."""
+"""Rule ``embed``: embed one shard of a dataset with one variant on one provider."""
 
 from pathlib import Path
 
@@ -14,6 +14,7 @@ def main(snakemake):
     """Write the embeddings, or the known limit that prevents them."""
     labels = dict(snakemake.wildcards.items())
     with job(snakemake.log[0], " ".join(labels.values())) as log:
+        shard = int(labels.pop("shard"))
         try:
             options = snakemake.params.provider.get("options")
             encoder = Encoder(snakemake.input.model, labels["provider"], snakemake.threads, options)
@@ -24,7 +25,8 @@ def main(snakemake):
             encoder,
             load_retrieval_dataset(labels["dataset"], snakemake.params.dataset),
             Path(snakemake.output[0]),
-            batch_size=snakemake.params.batch_size,
+            shard=shard,
+            **snakemake.params.settings,
             labels=labels,
             report=log.info,
         )

@@ -1,5 +1,7 @@
 """Rule ``parity``: compare a variant on a provider with the PyTorch reference."""
 
+from itertools import chain, islice
+
 from colport import parity
 from colport.artifacts import write_json
 from colport.embed import read_documents, read_queries
@@ -18,9 +20,10 @@ def main(snakemake):
             encoder = Encoder(snakemake.input.model, labels["provider"], options=options)
             dataset = load_retrieval_dataset("parity", snakemake.params.dataset)
             count = snakemake.params.settings["inputs"]
+            documents = chain.from_iterable(read_documents(snakemake.input.reference))
             reference = {
-                "query": list(read_queries(snakemake.input.reference))[:count],
-                "document": list(read_documents(snakemake.input.reference))[:count],
+                "query": list(islice(read_queries(snakemake.input.reference), count)),
+                "document": list(islice(documents, count)),
             }
             record = parity.measure(
                 encoder,

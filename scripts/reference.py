@@ -1,4 +1,4 @@
-"""Rule ``reference``: embed a dataset with the checkpoint's own library."""
+"""Rule ``reference``: embed one shard of a dataset with the checkpoint's own library."""
 
 from pathlib import Path
 
@@ -12,9 +12,9 @@ from colport.retrieval.datasets import load_retrieval_dataset
 
 
 def main(snakemake):
-    """Write the reference embeddings of one dataset."""
-    model, dataset = snakemake.wildcards.model, snakemake.wildcards.dataset
-    with job(snakemake.log[0], f"{model} pytorch {dataset}") as log:
+    """Write the reference embeddings of one shard."""
+    model, dataset, shard = (snakemake.wildcards[key] for key in ("model", "dataset", "shard"))
+    with job(snakemake.log[0], f"{model} pytorch {dataset} {shard}") as log:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         checkpoint = read_json(snakemake.input.checkpoint)
         family = families.get(checkpoint["family"])
@@ -22,7 +22,8 @@ def main(snakemake):
             family.reference(Path(checkpoint["folder"]), device),
             load_retrieval_dataset(dataset, snakemake.params.dataset),
             Path(snakemake.output[0]),
-            batch_size=snakemake.params.batch_size,
+            shard=int(shard),
+            **snakemake.params.settings,
             labels={"model": model, "variant": "pytorch", "provider": f"torch-{device}"},
             report=log.info,
         )

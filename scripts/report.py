@@ -5,8 +5,9 @@ from pathlib import Path
 
 import colport
 from colport import environment, report
-from colport.artifacts import write_text
+from colport.artifacts import read_json, write_text
 from colport.job import job
+from colport.report.operators import read_operators
 from colport.tables import read_tables
 
 
@@ -21,7 +22,11 @@ def main(snakemake):
             "settings": snakemake.params.run,
             "allow_failed_parity": snakemake.params.run["allow_failed_parity"],
         }
-        page = report.render(read_tables(Path(snakemake.input[0]).parent), run)
+        tables = read_tables(Path(snakemake.input[0]).parent)
+        for file in snakemake.input.operators:
+            tables["operators"] = read_operators(file)
+        explained = [read_json(file) for file in snakemake.input.explained]
+        page = report.render(tables, run, explained)
         write_text(snakemake.output[0], page)
 
 

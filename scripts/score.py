@@ -4,7 +4,9 @@ from colport.artifacts import read_json, write_json
 from colport.embed import read_documents, read_queries
 from colport.errors import UnsupportedError
 from colport.job import job
-from colport.retrieval.score import RunScores, retrieval_record, score_run, unsupported_record
+from colport.retrieval.forms import Form
+from colport.retrieval.record import retrieval_record, unsupported_record
+from colport.retrieval.score import RunScores, score_forms
 
 
 def main(snakemake):
@@ -12,14 +14,19 @@ def main(snakemake):
     labels = {"variant": "pytorch", "provider": "torch", **dict(snakemake.wildcards.items())}
     with job(snakemake.log[0], " ".join(labels.values())):
         try:
-            queries = read_queries(snakemake.input.embeddings)
-            documents = read_documents(snakemake.input.embeddings)
+            queries = read_queries(snakemake.input.first)
+            documents = read_documents(snakemake.input.first)
             labels["provider"] = queries.metadata["provider"]
-            run = score_run(queries, documents, read_json(snakemake.input.dataset)["qrels"])
+            qrels = read_json(snakemake.input.dataset)["qrels"]
+            forms = [Form(name, **form) for name, form in snakemake.params.forms.items()]
+            run, smaller = score_forms(queries, documents, qrels, forms)
             reference = snakemake.input.get("reference")
-            baseline = RunScores.from_record(read_json(reference)) if reference else None
             record = retrieval_record(
-                **labels, run=run, reference_run=baseline, settings=snakemake.params.settings
+                **labels,
+                run=run,
+                reference_run=RunScores.from_record(read_json(reference)) if reference else None,
+                settings=snakemake.params.settings,
+                forms=smaller,
             )
         except UnsupportedError as limit:
             record = unsupported_record(**labels, reason=str(limit))

@@ -137,7 +137,7 @@ def _with_defaults(config: dict[str, Any], schema: Mapping[str, Any]) -> dict[st
 
 
 def _cross_check(config: Mapping[str, Any]) -> None:
-    for kind in ("models", "variants", "providers"):
+    for kind in ("models", "variants", "providers", "embeddings"):
         for index, name in enumerate(config["run"][kind]):
             _known(f"run.{kind}[{index}]", name, config[kind])
     for name, model in config["models"].items():

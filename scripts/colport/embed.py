@@ -1,7 +1,8 @@
-"""Embed a dataset: one file for its queries, one for its documents."""
+"""Embed a dataset in shards: a folder each, with some of its documents; queries in the first."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from colport.artifacts import atomic_folder, check_supported
+from colport.errors import ArtifactError
 from colport.families.base import Embedder
 from colport.retrieval.store import EmbeddingSet, read_embeddings, write_embeddings
 
@@ -20,42 +22,78 @@ _REPORT_SECONDS = 5.0
 Report = Callable[[str], None]
 
 
+def shard_count(documents: int, shard_documents: int) -> int:
+    """Shards of a dataset with so many documents."""
+    return math.ceil(documents / shard_documents)
+
+
 def embed(
     encoder: Embedder,
     dataset: Any,
     output: Path,
     *,
+    shard: int,
+    shard_documents: int,
     batch_size: int,
     labels: Mapping[str, str],
     report: Report,
 ) -> None:
-    """Write the token embeddings of a dataset's queries and documents.
+    """Write the token embeddings of one shard of a dataset.
 
     Args:
         encoder: The PyTorch reference or an exported folder.
-        dataset: A :class:`~colport.retrieval.datasets.RetrievalDataset`.
-        output: Folder to write; it appears complete or not at all.
+        dataset: A :class:`~colport.retrieval.datasets.RetrievalDataset`; of its documents only
+            those of the shard are read.
+        output: Folder to write; it appears complete or not at all. Shards of a dataset lie side by
+            side, each in a folder that is called by its number.
+        shard: Number of the shard, from 0; the first one holds the queries too.
+        shard_documents: Documents of a shard; the last one may have fewer.
         batch_size: Inputs of one call.
         labels: Stored with the embeddings.
         report: Called with the progress every few seconds.
     """
+    shards = shard_count(len(dataset.document_ids), shard_documents)
+    chosen = slice(shard * shard_documents, (shard + 1) * shard_documents)
+    ids, documents = dataset.document_ids[chosen], dataset.documents[chosen]
+    labels = {**labels, "shard": str(shard), "shards": str(shards)}
     with atomic_folder(output) as folder:
-        for file, kind, ids, inputs, encode in (
-            (QUERIES, "queries", dataset.query_ids, dataset.queries, encoder.encode_queries),
-            (
-                DOCUMENTS,
-                "documents",
-                dataset.document_ids,
-                dataset.documents,
-                encoder.encode_documents,
-            ),
-        ):
-            embeddings = _encode(inputs, encode, batch_size, kind, report)
-            write_embeddings(folder / file, ids, embeddings, labels)
+        if shard == 0:
+            found = _encode(dataset.queries, encoder.encode_queries, batch_size, "queries", report)
+            write_embeddings(folder / QUERIES, dataset.query_ids, found, labels)
+        kind = f"documents of shard {shard + 1}/{shards}" if shards > 1 else "documents"
+        found = _encode(documents, encoder.encode_documents, batch_size, kind, report)
+        write_embeddings(folder / DOCUMENTS, ids, found, labels)
+
+
+class Shards(Sequence[EmbeddingSet]):
+    """Document embeddings of a dataset; each shard is opened when it is indexed.
+
+    A shard is memory-mapped: what was read of it counts as memory until it is let go.
+    """
+
+    def __init__(self, first: Path | str) -> None:
+        """Open the shards beside the first one, whose file says how many there are."""
+        self._folder = Path(first).parent
+        shard = read_embeddings(Path(first) / DOCUMENTS)
+        self._count = int(shard.metadata["shards"])
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> EmbeddingSet:
+        number = range(self._count)[index]
+        file = self._folder / str(number) / DOCUMENTS
+        shard = read_embeddings(file)
+        if shard.metadata["shards"] != str(self._count):
+            raise ArtifactError(
+                f"{file}: is one of {shard.metadata['shards']} shards, expected {self._count}; "
+                "embed the dataset anew."
+            )
+        return shard
 
 
 def read_queries(folder: Path | str) -> EmbeddingSet:
-    """Query embeddings of :func:`embed`.
+    """Query embeddings of :func:`embed`, from the folder of the first shard.
 
     Raises:
         UnsupportedError: The folder records a known limit instead.
@@ -65,10 +103,16 @@ def read_queries(folder: Path | str) -> EmbeddingSet:
     return read_embeddings(Path(folder) / QUERIES)
 
 
-def read_documents(folder: Path | str) -> EmbeddingSet:
-    """Document embeddings of :func:`embed`; see :func:`read_queries` for errors."""
+def read_documents(folder: Path | str) -> Shards:
+    """Document embeddings of :func:`embed`, from the folder of the first shard.
+
+    Raises:
+        UnsupportedError: The folder records a known limit instead.
+        ArtifactError: A file is missing, damaged or left from another cut into shards; those
+            after the first one when they are indexed.
+    """
     check_supported(folder)
-    return read_embeddings(Path(folder) / DOCUMENTS)
+    return Shards(folder)
 
 
 def _encode(

@@ -13,6 +13,7 @@ from colport.artifacts import read_json
 from colport.errors import ArtifactError
 from colport.manifest import Manifest
 from colport.recommendation import REFERENCE_VARIANT
+from colport.retrieval.forms import FULL
 from colport.tables import COLUMNS
 
 _TEMPLATE = Path(__file__).with_suffix(".md")
@@ -27,7 +28,7 @@ class Measured:
 
     Attributes:
         parity: Records of :func:`colport.parity.measure`.
-        retrieval: Records of :func:`colport.retrieval.score.retrieval_record`, PyTorch's too.
+        retrieval: Records of :func:`colport.retrieval.record.retrieval_record`, PyTorch's too.
     """
 
     parity: Sequence[Mapping[str, Any]] = ()
@@ -82,7 +83,8 @@ def write(found: Manifest, repo_id: str, measured: Measured) -> str:
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
-    parity, retrieval = _rows(measured.parity), _rows(measured.retrieval)
+    parity, scores = _rows(measured.parity), _rows(measured.retrieval)
+    retrieval = [row for row in scores if (row.get("embeddings") or FULL) == FULL]
     # Without judgements a row is ok and has no score.
     done = [row for row in retrieval if row["status"] == "ok" and row["ndcg_at_5"] is not None]
     license_name = found.source.get("license", {}).get("license")

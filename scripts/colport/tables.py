@@ -19,6 +19,7 @@ from colport.artifacts import atomic_path
 from colport.errors import ArtifactError
 from colport.recommendation import REFERENCE_VARIANT, recommend
 from colport.retrieval import controls
+from colport.retrieval.forms import FULL
 
 COLUMNS: dict[str, tuple[str, ...]] = {
     "export": (
@@ -27,8 +28,8 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     ),
     "parity": (
         *("model", "variant", "provider", "kind", "inputs", "tokens", "max_abs_diff"),
-        *("mean_cosine", "min_cosine", "top10_overlap", "batch_max_abs_diff", "tolerance"),
-        *("passed", "status", "reason"),
+        *("mean_cosine", "min_cosine", "top10_overlap", "tolerance", "passed", "status", "reason"),
+        "batch_max_abs_diff",
     ),
     "retrieval": (
         *("model", "variant", "provider", "dataset", "queries", "documents"),
@@ -57,7 +58,7 @@ STATUSES = ("ok", "failed", "unsupported")
 
 _TEXT = {
     *("model", "family", "variant", "provider", "graph", "kind", "dataset", "image_size"),
-    *("tolerance", "status", "reason", "verdict"),
+    *("tolerance", "embeddings", "status", "reason", "verdict"),
 }
 _INTEGER = {
     *("opset", "parameters", "nodes", "size_bytes", "folder_bytes", "weight_files", "inputs"),
@@ -179,7 +180,7 @@ def summary_table(
         ``p_value``: those of the datasets combined by Stouffer's method. ``status``: the worst
         of all stages. ``verdict``: why the row is recommended or not, one phrase.
     """
-    retrieval = retrieval[retrieval["model"] != controls.MODEL]
+    retrieval = full_rows(retrieval[retrieval["model"] != controls.MODEL])
     measured = {"parity": parity, "retrieval": retrieval, "latency": latency}
     groups = {name: _groups(table, "provider") for name, table in measured.items()}
     folders = _groups(export)
@@ -196,7 +197,7 @@ def summary_table(
         row = {"model": model, "variant": variant, "provider": provider, "recommended": False}
         row |= {"size_mb": _folder_mb(folder), "status": status, "verdict": verdict}
         row |= {"parity_passed": _parity_passed(found["parity"])}
-        row |= _quality(found["retrieval"], datasets.get(model, set()))
+        row |= quality(found["retrieval"], datasets.get(model, set()))
         for kind in ("query", "document"):
             row |= _speed(found["latency"], kind, smallest.get((model, kind)))
         rows.append(row)
@@ -204,6 +205,13 @@ def summary_table(
         recommend([row for row in rows if row["model"] == model])
     columns = [*COLUMNS["summary"], *SUMMARY_EXTRA]
     return typed("summary", pd.DataFrame(rows, columns=columns, dtype=object))
+
+
+def full_rows(retrieval: pd.DataFrame) -> pd.DataFrame:
+    """Rows of ``retrieval.csv`` without those of smaller forms of embeddings."""
+    if "embeddings" not in retrieval:
+        return retrieval
+    return retrieval[retrieval["embeddings"].isin(["", FULL])]
 
 
 def write_tables(tables: Mapping[str, pd.DataFrame], folder: Path | str) -> None:
@@ -351,7 +359,7 @@ def _parity_passed(rows: pd.DataFrame) -> bool | None:
     return True if complete and rows["status"].eq("ok").all() else None
 
 
-def _quality(rows: pd.DataFrame, datasets: set[str]) -> dict[str, float]:
+def quality(rows: pd.DataFrame, datasets: set[str]) -> dict[str, float]:
     """Means over datasets, and one p-value for them; all NaN unless every dataset is there."""
     rows = rows[rows["status"] == "ok"]
     if not datasets or set(rows["dataset"]) != datasets:

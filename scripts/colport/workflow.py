@@ -11,10 +11,13 @@ from typing import Any
 
 from colport import config as configuration
 from colport import families, sources
+from colport.artifacts import read_json
+from colport.embed import shard_count
 from colport.errors import ColPortError, ConfigError
 from colport.quantize.settings import QuantizeSettings
 from colport.retrieval.controls import CONTROLS
 from colport.retrieval.datasets import check_declaration
+from colport.retrieval.forms import FULL
 
 SCHEMA = "config/schemas/config.schema.yaml"
 TABLES = (
@@ -42,6 +45,7 @@ class Plan:
             filled = configuration.validated(config, Path(base) / SCHEMA)
             check_documents(filled)
             check_quantization(filled)
+            check_embeddings(filled)
             return cls(filled, Path(base))
         except ColPortError as error:
             print(f"error in the config: {error}", file=sys.stderr)
@@ -82,7 +86,9 @@ class Plan:
     @property
     def tables(self) -> tuple[str, ...]:
         """Names of the tables."""
-        return (*TABLES, "mteb") if self.config["retrieval"]["mteb"] else TABLES
+        mteb = ("mteb",) if self.config["retrieval"]["mteb"] else ()
+        operators = ("operators",) if self.config["latency"]["profile"] else ()
+        return (*TABLES, *mteb, *operators)
 
     @property
     def controls(self) -> tuple[str, ...]:
@@ -93,6 +99,22 @@ class Plan:
     def scoring(self) -> dict[str, Any]:
         """Settings of a score; whether mteb scores too changes none of it."""
         return {key: value for key, value in self.config["retrieval"].items() if key != "mteb"}
+
+    @property
+    def timing(self) -> dict[str, Any]:
+        """Settings of the timed rounds; whether operators are profiled after them changes none."""
+        return {key: value for key, value in self.config["latency"].items() if key != "profile"}
+
+    @property
+    def forms(self) -> dict[str, dict[str, Any]]:
+        """Smaller forms of embeddings that are scored beside the full ones."""
+        return {name: self.config["embeddings"][name] for name in self.config["run"]["embeddings"]}
+
+    def shards(self, dataset_record: Path | str, first: int | None = None) -> range:
+        """Numbers of the shards with all documents of a dataset's record, or the first ones."""
+        documents = read_json(dataset_record)["counts"]["documents"]
+        needed = min(documents, first or documents)
+        return range(shard_count(needed, self.config["encode"]["shard_documents"]))
 
     def of(self, model: str) -> list[str]:
         """Datasets of one model."""
@@ -113,6 +135,13 @@ class Plan:
     def pairs(self) -> list[tuple[str, str]]:
         """Every model with each of its datasets."""
         return [(model, dataset) for model in self.models for dataset in self.of(model)]
+
+    @property
+    def explained(self) -> list[tuple[str, str]]:
+        """Every model of pages with the dataset that its scores are explained on."""
+        read = {model: self.config["models"][model]["family"] for model in self.models}
+        pages = [model for model in read if families.get(read[model]).document_type == "pages"]
+        return [(model, self.first(model)) for model in pages]
 
     def local_files(self, declaration: Mapping[str, Any]) -> list[str]:
         """A checkpoint's or dataset's local files, so that a change reruns."""
@@ -169,3 +198,13 @@ def check_quantization(config: Mapping[str, Any]) -> None:
                 QuantizeSettings.from_config(variant)
             except ConfigError as error:
                 raise ConfigError(f"variants.{name}.{error}") from error
+
+
+def check_embeddings(config: Mapping[str, Any]) -> None:
+    """No form of embeddings is called as the full ones are in the tables.
+
+    Raises:
+        ConfigError: One is.
+    """
+    if FULL in config["embeddings"]:
+        raise ConfigError(f"embeddings.{FULL}: stands for what a model gives; choose another name.")

@@ -20,10 +20,10 @@ LAYERS = [  # bottom first; modules of one layer do not import each other
     {"convert", "retrieval"},
     {"encoder"},
     {"embed", "parity", "latency", "variants", "mteb_adapter"},
-    {"contenders"},
+    {"contenders", "explain"},
     {"recommendation"},
     {"tables"},
-    {"report", "gate"},
+    {"report", "gate", "compare"},
     {"job", "sources", "bench", "model_card", "hub"},
     {"workflow", "cli"},
 ]

@@ -24,7 +24,7 @@ from colport.quantize.settings import QuantizeSettings
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT / "scripts"), "COLUMNS": "80"}
-COMMANDS = ("export", "quantize", "split", "merge", "shard", "inspect", "parity", "push")
+COMMANDS = ("export", "quantize", "split", "merge", "shard", "inspect", "parity", "compare", "push")
 
 
 @pytest.fixture

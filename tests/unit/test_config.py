@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from colport import config as configuration
+from colport.artifacts import write_json
 from colport.errors import ConfigError
-from colport.workflow import SCHEMA, Plan, check_documents
+from colport.workflow import SCHEMA, Plan, check_documents, check_embeddings
 
 ROOT = Path(__file__).parents[2]
 DEFAULT = configuration.load(ROOT / "config/config.yaml")
@@ -31,7 +32,7 @@ def validated(**changes):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"rnu": {}}, "rnu: unknown key; allowed are datasets, encode"),
+        ({"rnu": {}}, "rnu: unknown key; allowed are datasets, embeddings, encode"),
         ({"latency__round": 3}, "latency.round: unknown key; allowed are batch_sizes"),
         ({"latency__rounds": "five"}, r"latency.rounds: found 'five' \(str\), expected integer"),
         (
@@ -83,6 +84,15 @@ def validated(**changes):
         ({"models__colpali-demo__datasets": ["docvqa"]}, r"datasets\[0\]: 'docvqa' is not defined"),
         ({"datasets__demo-pages-qa__schema": "v9"}, "schema: found 'v9'; allowed are qa, beir"),
         ({"datasets__demo-pages-qa__path": ...}, "demo-pages-qa: needs exactly one of hub, path"),
+        ({"run__embeddings": ["half"]}, r"run.embeddings\[0\]: 'half' is not defined; defined are"),
+        (
+            {"embeddings__int8": {"storage": "int4"}},
+            "embeddings.int8.storage: found 'int4'; allowed are float32, float16, int8, binary",
+        ),
+        ({"embeddings__int8": {"pool": 2}}, "embeddings.int8.pool: unknown key; allowed are pool"),
+        ({"embeddings__int8": {"pooling": 0}}, "embeddings.int8.pooling: 0 is less than"),
+        ({"embeddings__int8": {}}, "embeddings.int8: "),
+        ({"encode__shard_documents": 0}, "encode.shard_documents: 0 is less than the minimum"),
         ({"models": ...}, "models: is missing"),
         ({"models__../escape": {}}, "escape"),
     ],
@@ -96,6 +106,29 @@ def test_pages_for_a_text_model_are_refused():
     config = validated(**{"models__minilm-colbert__datasets": ["demo-pages-qa"]})
     with pytest.raises(ConfigError, match="'demo-pages-qa' holds pages, family colbert reads"):
         check_documents(config)
+
+
+def test_no_form_is_called_as_full_embeddings_are():
+    with pytest.raises(ConfigError, match=r"embeddings\.full: stands for what a model gives"):
+        check_embeddings(validated(embeddings={"full": {"pooling": 2}}, run__embeddings=["full"]))
+
+
+def test_smaller_embeddings_are_asked_for_by_name():
+    config = validated(embeddings__pooled={"pooling": 2}, run__embeddings=["pooled", "int8"])
+    forms = Plan.read(config, ROOT).forms
+    assert forms == {"pooled": {"pooling": 2}, "int8": {"storage": "int8"}}
+    assert validated(run__embeddings=..., embeddings=...)["embeddings"] == {}
+    assert Plan.read(validated(run__embeddings=..., embeddings=...), ROOT).forms == {}
+
+
+@pytest.mark.parametrize(
+    ("documents", "first", "shards"),
+    [(1, None, [0]), (50, None, [0]), (51, None, [0, 1]), (120, 51, [0, 1]), (20, 48, [0])],
+)
+def test_shards_of_a_dataset(tmp_path, documents, first, shards):
+    write_json(tmp_path / "d.json", {"counts": {"documents": documents}})
+    plan = Plan.read(validated(encode={"shard_documents": 50}), ROOT)
+    assert list(plan.shards(tmp_path / "d.json", first)) == shards
 
 
 def test_defaults_are_filled_in_and_not_shared():
@@ -140,3 +173,10 @@ def test_the_plan_adds_the_base_of_a_quantized_variant():
     assert plan.quantized == ["int8"]
     assert plan.exported == ["fp32"]
     assert plan.pattern(["a.b", "c+"]) == r"a\.b|c\+"
+
+
+def test_scores_of_page_models_are_explained_on_their_first_dataset():
+    plan = Plan.read(copy.deepcopy(DEFAULT), ROOT)
+    assert plan.explained == [
+        (model, "demo-pages-qa") for model in ("colpali-demo", "colqwen2-demo")
+    ]

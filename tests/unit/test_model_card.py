@@ -161,6 +161,15 @@ def test_measured_retrieval(found):
     assert values == dict.fromkeys(model_card._METRICS, 0.56123)
 
 
+def test_scores_of_smaller_embeddings_are_not_this_model_s(found):
+    full = retrieval("int8", "cpu", 0.5, embeddings="full")
+    smaller = retrieval("int8", "cpu", 0.4, embeddings="binary")["rows"]
+    smaller += retrieval("int8", "cpu", None, embeddings="x", status="unsupported")["rows"]
+    card = model_card.write(found, REPO, Measured(retrieval=[full]))
+    both = {**full, "rows": full["rows"] + smaller}
+    assert model_card.write(found, REPO, Measured(retrieval=[both])) == card
+
+
 def test_a_reference_alone_is_no_score_of_this_model(found):
     card = model_card.write(found, REPO, Measured(retrieval=[retrieval("pytorch", "cpu", 0.5)]))
     assert "Not measured." in sections(card)["Retrieval"]

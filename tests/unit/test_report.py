@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import json
 import re
 from html.parser import HTMLParser
@@ -68,7 +69,7 @@ REFERENCE = variant(name="pytorch", provider="torch-cpu", ms=100.0, delta=None, 
 class Page(HTMLParser):
     """Text of a page, element by element, and whether its elements nest."""
 
-    VOID = frozenset({"meta", "input", "br", "link"})
+    VOID = frozenset({"meta", "input", "img", "br", "link"})
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -332,6 +333,62 @@ def test_providers_share_a_point_in_the_size_chart():
     assert size.count('class="mark') == 1
     assert "int8, CUDA" in latency
     assert ">int8</text>" in size
+
+
+def stored(rows: dict[str, list[dict[str, Any]]], **sizes: tuple[int, float]) -> None:
+    """Add a row a form to every retrieval row: bytes a document, and NDCG@5."""
+    for full in list(rows["retrieval"]):
+        full.update(embeddings="full", bytes_per_document=76800)
+        for name, (size, ndcg) in sizes.items():
+            figures = {"ndcg_at_5": ndcg, "ndcg_at_5_delta": ndcg - 0.8, "p_value": 0.001}
+            rows["retrieval"].append(
+                {**full, "embeddings": name, "bytes_per_document": size, **figures}
+            )
+
+
+def test_quality_against_the_bytes_of_a_document():
+    rows = joined(REFERENCE, variant())
+    more = copy.deepcopy(rows["retrieval"])
+    for item in more:
+        item.update(dataset="charts", ndcg_at_5=0.6)
+    rows["retrieval"] += more
+    rows = copy.deepcopy(rows)
+    stored(rows, binary=(2400, 0.5), half=(38400, 0.7))
+    html = render(make(rows), RUN)
+    assert "labels are the forms that they are stored in" in html
+    chart = re.findall(r'<svg [^>]*role="img".*?</svg>', html, re.DOTALL)[2]
+    assert "Embeddings of a document, kB" in chart
+    assert "The table smaller embeddings below holds the same figures." in chart
+    assert chart.count('class="mark') == 2 * 3
+    labels = re.findall(r'class="label[^>]*>([^<]*)', chart)
+    assert sorted(labels) == ["binary", "full", "half"]  # not one for each variant
+    details = re.findall(r'aria-label="(\w+ embeddings of [^"]*)"', html)
+    assert "binary embeddings of int8 on CPU; NDCG@5 0.500; document 2.40 kB" in details
+    assert "full embeddings of int8 on CPU; NDCG@5 0.700; document 76.8 kB" in details
+    data = {
+        found["name"]: pd.DataFrame(found["rows"], columns=found["columns"])
+        for found in map(
+            json.loads, re.findall(r'<script type="application/json">(.*?)</script>', html)
+        )
+    }
+    assert len(data["retrieval"]) == 4  # forms are in their own table
+    assert sorted(data["embeddings"]["embeddings"]) == sorted(["full", "binary", "half"] * 2)
+    int8 = data["embeddings"].set_index(["variant", "embeddings"]).loc["int8"]
+    assert int8.loc["full", "ndcg_at_5"] == "0.7"
+    assert int8.loc["binary", "bytes_per_document"] == "2400"
+
+
+def test_smaller_embeddings_change_nothing_else():
+    rows = joined(REFERENCE, variant())
+    before = copy.deepcopy(rows)
+    stored(rows, binary=(2400, 0.1))
+    rows["retrieval"][-1].update(status="unsupported", reason="too few dimensions")
+    assert make(rows)["summary"].equals(make(before)["summary"])
+    found = page(rows).text
+    assert "NDCG@5 is 0.4 points lower, which is within noise" in found
+    assert "Its largest significant loss" not in found
+    assert "too few dimensions" in found
+    assert "Smaller embeddings" not in page(before).text
 
 
 def test_no_chart_without_points():

@@ -2,10 +2,9 @@ from __future__ import annotations
 
 from math import log2
 
-import numpy as np
 import pytest
 
-from colport.retrieval.metrics import METRIC_NAMES, evaluate, rank_documents
+from colport.retrieval.metrics import METRIC_NAMES, evaluate
 
 
 def descending(*names: str) -> dict[str, float]:
@@ -54,14 +53,6 @@ def test_ties_are_ordered_by_descending_id_whatever_the_order_of_the_run():
         run = {"q": dict.fromkeys(order, 1.0)}
         values = evaluate({"q": {"a": 1}}, run)
         assert values["mrr_at_10"]["q"] == values["map"]["q"] == pytest.approx(1 / 4)
-
-
-def test_ranking_is_the_one_that_trec_eval_sees():
-    names = ["b", "a", "é", "z"]
-    scores = np.array([[1, 1, 1, 1], [0, 2, 2, 3]], np.float32)
-    ranked = [[names[index] for index in row] for row in rank_documents(scores, names, 3)]
-    assert ranked == [["é", "z", "b"], ["z", "é", "a"]]
-    assert rank_documents(scores, names, 10).shape == (2, 4)
 
 
 def test_judged_query_without_ranking_is_refused():

@@ -3,6 +3,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import weakref
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -11,17 +13,10 @@ import pytrec_eval
 
 from colport.artifacts import read_json, write_json
 from colport.errors import ArtifactError
-from colport.retrieval.metrics import METRIC_NAMES, METRICS
-from colport.retrieval.score import (
-    COLUMNS,
-    OVERLAP,
-    RunScores,
-    rank,
-    retrieval_record,
-    score_run,
-    top_k_overlap,
-    unsupported_record,
-)
+from colport.retrieval.maxsim import maxsim
+from colport.retrieval.metrics import METRIC_NAMES, METRICS, evaluate
+from colport.retrieval.record import COLUMNS, FURTHER, retrieval_record, unsupported_record
+from colport.retrieval.score import RunScores, rank, score_run, top_k_overlap
 from colport.retrieval.statistics import bootstrap_interval, paired_randomisation
 from colport.retrieval.store import EmbeddingSet
 
@@ -72,6 +67,50 @@ def test_shards_give_the_same_run(run):
     assert score_run(QUERIES, shards, QRELS, max_bytes=64) == run
 
 
+class Opened(Sequence):
+    """Shards that are made when they are indexed; remembers how many lived at once."""
+
+    def __init__(self, documents: list[EmbeddingSet]) -> None:
+        self.documents, self.alive, self.most = documents, weakref.WeakSet(), 0
+
+    def __len__(self) -> int:
+        return len(self.documents)
+
+    def __getitem__(self, index: int) -> EmbeddingSet:
+        shard = replace(self.documents[index])
+        self.alive.add(shard)
+        self.most = max(self.most, len(self.alive))
+        return shard
+
+
+@pytest.mark.parametrize("size", [1, 7, 400, 3000])
+def test_any_cut_gives_the_scores_of_the_whole_matrix(size):
+    """More documents than the metrics see, in few distinct values: ties cross shards."""
+    rng = np.random.default_rng(0)
+    names = [f"d{index}" for index in rng.permutation(1300)]
+    items = [AXES[rng.integers(0, 4, rng.integers(1, 4))] for _ in names]
+    qrels = {
+        query: {str(name): 1 for name in rng.choice(names, 5, replace=False)}
+        for query in QUERIES.ids[:2]
+    }
+    matrix = maxsim(QUERIES, items)
+    assert len(np.unique(matrix)) < 5
+    cuts = [(names[i : i + size], items[i : i + size]) for i in range(0, len(names), size)]
+    shards = Opened([EmbeddingSet.from_arrays(*cut) for cut in cuts])
+    found = score_run(QUERIES, shards, qrels)
+    full = {
+        query: sorted(zip(row.tolist(), names, strict=True), reverse=True)[:1000]
+        for query, row in zip(QUERIES.ids, matrix, strict=True)
+    }
+    expected = evaluate(
+        qrels, {query: {name: score for score, name in full[query]} for query in qrels}
+    )
+    assert found.per_query == expected
+    assert found.rankings == {q: [name for _, name in best[:10]] for q, best in full.items()}
+    assert found.documents == 1300
+    assert shards.most <= 2  # the one that is left, and the next
+
+
 @pytest.mark.parametrize(
     ("documents", "qrels", "message"),
     [
@@ -93,7 +132,8 @@ def test_incomplete_embeddings(documents, qrels, message):
 def test_record_of_the_reference(run):
     record = retrieval_record("demo", "pytorch", "torch-cpu", "pages", run, None, {"seed": 3})
     (row,) = record["rows"]
-    assert tuple(row) == (*COLUMNS, OVERLAP)
+    assert tuple(row) == (*COLUMNS, *FURTHER)
+    assert (row["embeddings"], row["bytes_per_document"]) == ("full", 16 * 5 / 4)
     assert tuple(DESIGN_COLUMNS.split(", ")) == COLUMNS
     assert (row["model"], row["variant"], row["provider"]) == ("demo", "pytorch", "torch-cpu")
     assert (row["queries"], row["documents"]) == (2, 4)
@@ -174,10 +214,10 @@ def test_reference_on_other_queries_is_refused(run):
 def test_unsupported_record_has_the_same_columns():
     record = unsupported_record("demo", "fp16", "openvino", "pages", "provider is not installed")
     (row,) = record["rows"]
-    assert tuple(row) == (*COLUMNS, OVERLAP)
+    assert tuple(row) == (*COLUMNS, *FURTHER)
     assert (row["status"], row["reason"]) == ("unsupported", "provider is not installed")
     assert all(row[column] is None for column in COLUMNS[4:-2])
-    csv.DictWriter(io.StringIO(), (*COLUMNS, OVERLAP)).writerow(row)
+    csv.DictWriter(io.StringIO(), (*COLUMNS, *FURTHER)).writerow(row)
     json.dumps(record)
     with pytest.raises(ArtifactError, match="status 'unsupported'"):
         RunScores.from_record(record)

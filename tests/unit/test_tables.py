@@ -116,6 +116,18 @@ def test_flatten_keeps_order_and_puts_further_columns_last():
     assert table["passed"].isna().tolist() == [False, True]
 
 
+def test_full_rows_are_those_of_no_smaller_form():
+    rows = [
+        row("retrieval", model="m", embeddings="full"),
+        row("retrieval", model="m", embeddings="binary"),
+        row("retrieval", model="-", embeddings=None),  # a baseline
+    ]
+    table = tables.retrieval_table([{"rows": rows}])
+    assert list(tables.full_rows(table)["model"]) == ["m", "-"]
+    without = tables.retrieval_table([{"rows": [row("retrieval", model="m")]}])
+    assert tables.full_rows(without) is without
+
+
 @pytest.mark.parametrize("name", ["export", "parity", "retrieval", "latency"])
 def test_no_records_give_an_empty_table_with_all_columns(name: str):
     table = getattr(tables, f"{name}_table")([])

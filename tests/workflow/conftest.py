@@ -38,7 +38,7 @@ class Run:
 
     @property
     def jobs(self) -> list[str]:
-        return re.findall(r"^(?:local)?rule (\w+):", self.output, re.MULTILINE)
+        return re.findall(r"^(?:local)?(?:rule|checkpoint) (\w+):", self.output, re.MULTILINE)
 
 
 class Workspace:

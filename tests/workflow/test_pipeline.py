@@ -32,7 +32,13 @@ def tables(finished):
     workspace, run = finished
     assert run.code == 0, run.output[-4000:]
     folder = workspace.folder / "results/tables"
-    return {name: pd.read_csv(folder / f"{name}.csv") for name in CONTRACT}
+    found = {name: pd.read_csv(folder / f"{name}.csv") for name in CONTRACT}
+    forms = found["retrieval"]["embeddings"].fillna("full")
+    return {
+        **found,
+        "retrieval": found["retrieval"][forms == "full"],
+        "forms": found["retrieval"][forms != "full"],
+    }
 
 
 def test_tables_keep_the_contract(tables):
@@ -73,6 +79,23 @@ def test_the_reference_is_good_and_fp32_equals_it(tables):
     assert fp32["ndcg_at_5_delta"].abs().max() < 1e-6
     assert (reference["ndcg_at_5_low"] <= reference["ndcg_at_5"]).all()
     assert (reference["ndcg_at_5"] <= reference["ndcg_at_5_high"]).all()
+
+
+def test_every_score_has_its_smaller_embeddings(tables):
+    place = ["model", "variant", "provider", "dataset"]
+    full = tables["retrieval"][tables["retrieval"]["bytes_per_document"].notna()].set_index(place)
+    assert len(full) == 5 * 3  # datasets of models; PyTorch and two variants
+    for _, rows in tables["forms"].groupby("embeddings"):
+        form = rows.set_index(place)
+        assert form.index.tolist() == full.index.tolist()
+        assert (form["bytes_per_document"] < full["bytes_per_document"]).all()
+    sizes = tables["forms"].pivot(index=place, columns="embeddings", values="bytes_per_document")
+    ratios = sizes.div(full["bytes_per_document"], axis=0).mean()
+    expected = {"float16": 1 / 2, "int8": 130 / 512, "binary": 1 / 32}
+    expected |= {"pooled-3": 1 / 3, "pooled-3-binary": 1 / 96}
+    assert ratios.to_dict() == pytest.approx(expected, rel=0.03)
+    halves = tables["forms"][tables["forms"]["embeddings"] == "float16"].set_index(place)
+    assert (halves["ndcg_at_5"] - full["ndcg_at_5"]).abs().max() < 0.01
 
 
 def test_every_dataset_has_its_baselines(tables):

@@ -9,9 +9,11 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 import colport
-from colport.cli.bench import bench_export, bench_graphs, bench_maxsim
+from colport.cli.bench import bench_corpus, bench_export, bench_graphs, bench_maxsim
+from colport.cli.compare import compare
 from colport.cli.convert import export, merge, quantize, shard, split
 from colport.cli.evaluation import mteb
+from colport.cli.explain import explain
 from colport.cli.inspection import inspect
 from colport.cli.parity import parity
 from colport.cli.push import push
@@ -22,13 +24,26 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (export, quantize, split, merge, shard, inspect, parity, mteb, push):
+for command in (
+    export,
+    quantize,
+    split,
+    merge,
+    shard,
+    inspect,
+    parity,
+    explain,
+    mteb,
+    compare,
+    push,
+):
     app.command()(command)
 
 bench = typer.Typer(help="Benchmarks; their tables are in benchmarks/.", no_args_is_help=True)
 bench.command("export")(bench_export)
 bench.command("graphs")(bench_graphs)
 bench.command("maxsim")(bench_maxsim)
+bench.command("corpus")(bench_corpus)
 app.add_typer(bench, name="bench")
 
 

@@ -110,3 +110,28 @@ def bench_maxsim(
     if output:
         write_text(output, table)
     say(table)
+
+
+def bench_corpus(
+    pages: Annotated[str, typer.Option(help="Comma-separated sizes.")] = "1000,10000,50000",
+    scratch: Annotated[
+        Path, typer.Option(help="Where embeddings are written, then removed: 264 kB a page.")
+    ] = Path("build/bench"),
+    output: Annotated[Path | None, typer.Option(help="Markdown table to write.")] = None,
+) -> None:
+    """Measure memory and time of scoring as the corpus grows, on synthetic embeddings.
+
+    \b
+    Example: colport bench corpus --pages 1000,10000 --output corpus.md
+    """
+    from colport.artifacts import write_text
+    from colport.bench import corpus as benchmark
+    from colport.errors import ConfigError
+
+    if not all(size.isdecimal() and int(size) for size in pages.split(",")):
+        raise ConfigError(f"pages: found {pages!r}; allowed are whole numbers above 0 and commas.")
+    sizes = [int(size) for size in pages.split(",")]
+    table = benchmark.markdown(benchmark.run(sizes, scratch, say))
+    if output:
+        write_text(output, table)
+    say(table)

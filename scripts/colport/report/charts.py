@@ -111,6 +111,7 @@ def scatter(
     points: Sequence[Point],
     reference: float | None,
     accepted_loss: float,
+    table: str = "summary",
 ) -> Chart | None:
     """A chart of NDCG@5 (up is better) against a cost (left is better).
 
@@ -122,6 +123,7 @@ def scatter(
         points: At least one, or there is no chart; costs are above 0.
         reference: PyTorch's NDCG@5: a dashed line, with a band of ``accepted_loss`` below it.
         accepted_loss: NDCG@5.
+        table: The table that holds the same figures.
 
     Returns:
         The chart, or ``None`` without points.
@@ -153,7 +155,7 @@ def scatter(
         title=f"{caption}, {model}",
         caption=caption,
         description=f"{len(points)} points; on the Pareto front: {names or 'none'}. "
-        "The summary table below holds the same figures.",
+        f"The table {table} below holds the same figures.",
         x_label=x_label,
         marks=_with_labels(marks, front_marks, level),
         x_ticks=x_scale.ticks,
@@ -269,6 +271,8 @@ def _with_labels(marks: Sequence[Mark], front: Sequence[Mark], level: float | No
     )
     for index in order:
         mark = marks[index]
+        if not mark.point.label:
+            continue
         width = len(mark.point.label) * _CHARACTER_WIDTH
         away = 14 if mark.point.chosen else 10
         for x, y, anchor in (

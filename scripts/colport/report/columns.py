@@ -29,11 +29,13 @@ class Column:
 TITLES = {
     "summary": "Summary",
     "retrieval": "Retrieval quality",
+    "embeddings": "Smaller embeddings",
     "parity": "Parity",
     "latency": "Latency",
+    "operators": "Operators",
     "export": "Export",
 }
-"""The tables in the order in which the page shows them."""
+"""The tables in the order in which the page shows them; two of them only where they have rows."""
 
 CAPTIONS = {
     "summary": "One row a model, variant and provider: folder size (lower is better), mean NDCG@5 "
@@ -44,6 +46,10 @@ CAPTIONS = {
     "difference to PyTorch come from resampling those queries; the top-10 overlap is the share of "
     "PyTorch's ten best documents that are kept. Baselines belong to a dataset: "
     "shuffled rankings, which are the floor, and BM25 over the documents' text.",
+    "embeddings": "What is left of the quality when a document's embeddings are stored in fewer "
+    "bytes (lower is better): mean NDCG@5 over the datasets (higher is better), its difference to "
+    "PyTorch's full embeddings, and the share of PyTorch's ten best documents that are kept "
+    "(higher is better), from the same embeddings pooled or rounded. Queries stay whole.",
     "parity": "How far token embeddings lie from those of the model's own PyTorch library for the "
     "same inputs (difference: lower is better; cosine and top-10 overlap: higher is better), over "
     "all tokens of the inputs compared. The batch effect is how much a component changes with the "
@@ -51,6 +57,10 @@ CAPTIONS = {
     "latency": "Time of one whole encode call in milliseconds (lower is better) and speed-up "
     "against PyTorch in the same run (higher is better), from all samples of the interleaved "
     "rounds, outliers included.",
+    "operators": "Time of one query and of one document in the graph by operator, milliseconds "
+    "(lower is better), from ONNX Runtime's profile: medians over seven calls at batch size 1. The "
+    "call is measured without the profiler; the share of matmul is its rate over that of a plain "
+    "fp32 matrix product of the model's size (higher is better).",
     "export": "What each graph of an exported folder holds, and the time and peak memory of making "
     "it (size, seconds and memory: lower is better), one export each.",
 }
@@ -78,6 +88,8 @@ COLUMNS = {
     "mean_cosine": Column("Mean cosine", fmt.fixed(5), numeric=True, better="higher"),
     "min_cosine": Column("Min. cosine", fmt.fixed(5), numeric=True, better="higher"),
     "top10_overlap": Column("Top-10 overlap", fmt.fixed(3), numeric=True, better="higher"),
+    "embeddings": Column("Embeddings"),
+    "bytes_per_document": Column("A document", fmt.size_bytes, numeric=True, better="lower"),
     "batch_max_abs_diff": Column("Batch effect", fmt.scientific, numeric=True, better="lower"),
     "tolerance": Column("Tolerance"),
     "passed": Column("Passed"),
@@ -112,6 +124,12 @@ COLUMNS = {
             "document_p50_ms": "Document p50, ms",
         }.items()
     },
+    "operator": Column("Operator"),
+    "ms": Column("Time, ms", fmt.significant, numeric=True, better="lower"),
+    "share": Column("Share", fmt.fixed(3), numeric=True, better="lower"),
+    "graph_ms": Column("Call, ms", fmt.significant, numeric=True, better="lower"),
+    "gflop": Column("GFLOP", fmt.significant, numeric=True, better="lower"),
+    "matmul_share": Column("Share of matmul", fmt.fixed(2), numeric=True, better="higher"),
     "samples": Column("Samples", fmt.count, numeric=True, better="higher"),
     "per_second": Column("Per second", fmt.significant, numeric=True, better="higher"),
     **{
@@ -145,6 +163,10 @@ SHOWN_FIRST = {
         *("ndcg_at_5_low", "ndcg_at_5_high", "ndcg_at_5_delta", "p_value", "top10_overlap"),
         "status",
     },
+    "embeddings": {
+        *("model", "variant", "provider", "embeddings", "bytes_per_document", "ndcg_at_5"),
+        *("ndcg_at_5_delta", "p_value", "top10_overlap"),
+    },
     "parity": {
         *("model", "variant", "provider", "kind", "max_abs_diff", "mean_cosine"),
         *("min_cosine", "top10_overlap", "batch_max_abs_diff", "tolerance", "passed", "status"),
@@ -152,6 +174,10 @@ SHOWN_FIRST = {
     "latency": {
         *("model", "variant", "provider", "kind", "batch_size", "p50_ms", "p95_ms", "samples"),
         *("per_second", "speedup_vs_pytorch", "load_ms", "peak_rss_mb", "status"),
+    },
+    "operators": {
+        *("model", "variant", "provider", "kind", "operator", "nodes", "ms", "share"),
+        *("graph_ms", "matmul_share", "status"),
     },
     "export": {
         *("model", "variant", "graph", "opset", "parameters", "nodes", "size_bytes", "seconds"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -21,9 +21,12 @@ from colport.report import formatting as fmt
 from colport.report.advice import advise
 from colport.report.charts import Chart, Point, scatter, shape_and_colour
 from colport.report.columns import TITLES
+from colport.report.embeddings import embeddings_table
+from colport.report.matches import match_views
+from colport.report.operators import empty_table, operator_charts
 from colport.report.problems import failed_parity, find_problems
 from colport.report.views import table_view
-from colport.tables import COLUMNS, typed
+from colport.tables import COLUMNS, full_rows, typed
 
 _HERE = Path(__file__).parent
 _MAX_CHARTED_MODELS = 12
@@ -41,7 +44,7 @@ _CHARTS = (
 
 @dataclass(frozen=True)
 class ModelCharts:
-    """The two charts of one model."""
+    """The charts of one model."""
 
     model: str
     charts: list[Chart]
@@ -56,7 +59,11 @@ class LegendEntry:
     colour: str
 
 
-def render(tables: Mapping[str, pd.DataFrame], run: Mapping[str, Any]) -> str:
+def render(
+    tables: Mapping[str, pd.DataFrame],
+    run: Mapping[str, Any],
+    explained: Sequence[Mapping[str, Any]] = (),
+) -> str:
     """The report as one HTML page that needs no network and no server.
 
     Args:
@@ -65,6 +72,7 @@ def render(tables: Mapping[str, pd.DataFrame], run: Mapping[str, Any]) -> str:
         run: ``title``, ``created`` (ISO 8601), ``colport_version``, ``environment`` (of
             :func:`colport.environment.describe`), ``settings`` (the configuration of the run) and
             ``allow_failed_parity``; all optional. Access tokens in it are blanked.
+        explained: Records of :func:`colport.explain.record.explain_record`.
 
     Returns:
         The page; every text from outside is escaped, and its content security policy lets
@@ -74,6 +82,9 @@ def render(tables: Mapping[str, pd.DataFrame], run: Mapping[str, Any]) -> str:
         ArtifactError: A column holds a value that it cannot hold.
     """
     complete = {name: _complete(name, tables.get(name)) for name in COLUMNS}
+    forms = embeddings_table(complete["retrieval"])
+    shown = {**complete, "retrieval": full_rows(complete["retrieval"]), "embeddings": forms}
+    shown["operators"] = tables.get("operators", empty_table())
     style, behaviour = _asset("style.css"), _asset("behaviour.js")
     summary = complete["summary"]
     legend = _legend(summary)
@@ -84,12 +95,16 @@ def render(tables: Mapping[str, pd.DataFrame], run: Mapping[str, Any]) -> str:
         version=run.get("colport_version"),
         machine=_machine(environment),
         counts=_counts(summary),
-        advice=advise(summary, complete["retrieval"]),
+        advice=advise(summary, shown["retrieval"]),
         rule={"accepted": ACCEPTED_LOSS, "noise": NOISE_LOSS, "significance": SIGNIFICANCE},
         legend=legend,
-        charted=_charts(summary, legend),
+        charted=_charts(summary, forms, legend),
         uncharted=max(0, summary["model"].nunique() - _MAX_CHARTED_MODELS),
-        views=[table_view(name, complete[name]) for name in TITLES],
+        views=[
+            table_view(name, shown[name]) for name in TITLES if name in COLUMNS or len(shown[name])
+        ],
+        operators=operator_charts(shown["operators"]),
+        matches=match_views(explained),
         problems=find_problems(complete),
         failed_parity=failed_parity(complete["parity"]),
         allow_failed_parity=bool(run.get("allow_failed_parity")),
@@ -136,7 +151,9 @@ def _legend(summary: pd.DataFrame) -> list[LegendEntry]:
     return entries
 
 
-def _charts(summary: pd.DataFrame, legend: list[LegendEntry]) -> list[ModelCharts]:
+def _charts(
+    summary: pd.DataFrame, forms: pd.DataFrame, legend: list[LegendEntry]
+) -> list[ModelCharts]:
     marks = {entry.variant: entry for entry in legend}
     charted = []
     for number, (model, rows) in enumerate(summary.groupby("model", sort=False)):
@@ -151,8 +168,21 @@ def _charts(summary: pd.DataFrame, legend: list[LegendEntry]) -> list[ModelChart
             chart = scatter(
                 f"{key}-{number}", str(model), caption, label, points, reference, ACCEPTED_LOSS
             )
-            if chart is not None:
-                charts.append(chart)
+            charts += [chart] if chart is not None else []
+        own = forms[forms["model"] == model].merge(
+            rows[["variant", "provider", "parity_passed"]], on=["variant", "provider"]
+        )
+        chart = scatter(
+            f"embeddings-{number}",
+            str(model),
+            "NDCG@5 against stored embeddings",
+            "Embeddings of a document, kB",
+            _labelled_once([_form_point(row, marks) for row in own.to_dict("records")]),
+            reference,
+            ACCEPTED_LOSS,
+            table="smaller embeddings",
+        )
+        charts += [chart] if chart is not None else []
         charted.append(ModelCharts(str(model), charts))
     return charted
 
@@ -184,6 +214,36 @@ def _point(
         sound=sound,
         chosen=chosen,
     )
+
+
+def _form_point(row: Mapping[str, Any], marks: Mapping[str, LegendEntry]) -> Point:
+    mark = marks[row["variant"]]
+    details = [
+        f"{row['embeddings']} embeddings of {row['variant']} on {fmt.provider(row['provider'])}",
+        f"NDCG@5 {fmt.fixed(3)(row['ndcg_at_5'])}",
+        f"document {fmt.size_bytes(row['bytes_per_document'])}",
+    ]
+    sound = fmt.is_missing(row["parity_passed"]) or bool(row["parity_passed"])
+    details += ["parity failed"] * (not sound)
+    return Point(
+        x=float(row["bytes_per_document"]) / 1e3,
+        y=float(row["ndcg_at_5"]),
+        label=str(row["embeddings"]),
+        detail="; ".join(details),
+        shape=mark.shape,
+        colour=mark.colour,
+        sound=sound,
+    )
+
+
+def _labelled_once(points: list[Point]) -> list[Point]:
+    """Points of a form stand above each other: its name goes to the best one."""
+    best: dict[str, Point] = {}
+    for point in points:
+        known = best.setdefault(point.label, point)
+        if (point.sound, point.y) > (known.sound, known.y):
+            best[point.label] = point
+    return [point if point is best[point.label] else replace(point, label="") for point in points]
 
 
 def _merged(points: list[Point]) -> list[Point]:

@@ -9,7 +9,8 @@ import numpy as np
 
 from colport.errors import UnsupportedError
 from colport.retrieval.datasets import RetrievalDataset
-from colport.retrieval.score import RunScores, rank, retrieval_record, unsupported_record
+from colport.retrieval.record import retrieval_record, unsupported_record
+from colport.retrieval.score import RunScores, rank
 
 MODEL = PROVIDER = "-"
 """Stands for both in a control's row: it belongs to a dataset. No model can be called so."""
@@ -40,7 +41,7 @@ def control_record(
     Args:
         control: One of :data:`CONTROLS`.
         dataset: With its text layer, if it has one.
-        settings: As for :func:`colport.retrieval.score.retrieval_record`.
+        settings: As for :func:`colport.retrieval.record.retrieval_record`.
     """
     labels = {"model": MODEL, "variant": control, "provider": PROVIDER, "dataset": dataset.name}
     try:

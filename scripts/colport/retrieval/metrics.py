@@ -1,8 +1,8 @@
-"""Retrieval metrics, computed by trec_eval's code, and the ranking that they see."""
+"""Retrieval metrics, computed by trec_eval's code."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -61,24 +61,6 @@ def evaluate(qrels: Qrels, run: Run) -> dict[str, dict[str, float]]:
     }
     values[MRR] = {query: ranks[query]["recip_rank"] for query in judged}
     return values
-
-
-def rank_documents(scores: np.ndarray, document_ids: Sequence[str], depth: int) -> np.ndarray:
-    """Best documents of each query, in the order that trec_eval gives them.
-
-    Args:
-        scores: ``[n_queries, n_documents]``, higher is better.
-        document_ids: One id a column; equal scores are ordered by descending id.
-        depth: Documents to keep.
-
-    Returns:
-        ``[n_queries, min(depth, n_documents)]`` column indices, best first.
-    """
-    descending = np.array(
-        sorted(range(len(document_ids)), key=document_ids.__getitem__, reverse=True), dtype=np.int64
-    )
-    order = np.argsort(-scores[:, descending], axis=1, kind="stable")
-    return descending[order[:, :depth]]
 
 
 def _first(scores: Mapping[str, float], depth: int) -> list[tuple[str, float]]:

@@ -1,4 +1,4 @@
-"""From embeddings to rankings, metrics and the record of one retrieval job."""
+"""From embeddings to rankings and metrics, shard by shard."""
 
 from __future__ import annotations
 
@@ -8,48 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from colport import environment
 from colport.errors import ArtifactError
+from colport.retrieval.forms import FULL, Form, blocks, derive
 from colport.retrieval.maxsim import DEFAULT_MAX_BYTES, maxsim
-from colport.retrieval.metrics import METRIC_NAMES, Qrels, evaluate, rank_documents
-from colport.retrieval.statistics import (
-    CONFIDENCE,
-    RESAMPLES,
-    SEED,
-    bootstrap_interval,
-    paired_randomisation,
-)
+from colport.retrieval.metrics import METRIC_NAMES, Qrels, evaluate
+from colport.retrieval.ranking import BestDocuments
 from colport.retrieval.store import EmbeddingSet
 
-COLUMNS = (
-    "model",
-    "variant",
-    "provider",
-    "dataset",
-    "queries",
-    "documents",
-    "ndcg_at_1",
-    "ndcg_at_5",
-    "ndcg_at_10",
-    "recall_at_1",
-    "recall_at_5",
-    "recall_at_10",
-    "mrr_at_10",
-    "map",
-    "ndcg_at_5_low",
-    "ndcg_at_5_high",
-    "ndcg_at_5_delta",
-    "p_value",
-    "status",
-    "reason",
-)
-"""Columns of ``retrieval.csv``, in order; :data:`OVERLAP` follows them."""
-
-OVERLAP = "top10_overlap"
-NO_JUDGEMENTS = "no judgements"
-"""Reason of a row that is ``ok`` and has rankings, but nothing to compute metrics from."""
-
 HEADLINE = "ndcg_at_5"
+OVERLAP = "top10_overlap"
+"""Column of the share of PyTorch's ten best documents that are kept."""
+
 EVALUATION_DEPTH = 1000
 """Documents of a ranking that the metrics see, as in TREC runs and mteb."""
 RANKING_DEPTH = 10
@@ -63,15 +32,17 @@ class RunScores:
         documents: Documents that were ranked.
         per_query: Metric name to query id to value, for judged queries only.
         rankings: Query id to its ten best document ids, best first.
+        bytes_per_document: Mean bytes of a document's embeddings; ``None`` for a baseline.
     """
 
     documents: int
     per_query: dict[str, dict[str, float]]
     rankings: dict[str, list[str]]
+    bytes_per_document: float | None = None
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> RunScores:
-        """Read back the run that :func:`retrieval_record` stored.
+        """Read back the run of full embeddings from a retrieval record.
 
         Raises:
             ArtifactError: The record holds no scores.
@@ -80,7 +51,8 @@ class RunScores:
             row = record["rows"][0]
             if row["status"] != "ok":
                 raise ArtifactError(f"Retrieval record has status {row['status']!r}, not 'ok'.")
-            return cls(row["documents"], record["per_query"], record["rankings"])
+            size = row["bytes_per_document"]
+            return cls(row["documents"], record["per_query"], record["rankings"], size)
         except (KeyError, IndexError, TypeError) as error:
             raise ArtifactError(f"Retrieval record has no {error}.") from error
 
@@ -96,8 +68,9 @@ def score_run(
 
     Args:
         queries: Query embeddings.
-        documents: Document embeddings, one set or its shards; only one shard's pages of a block are
-            in memory at a time if they are memory-mapped.
+        documents: Document embeddings, one set or its shards. Each shard is indexed when it is
+            scored and let go before the next one, so memory is that of one, of the ids and of the
+            best documents.
         qrels: Judgements, query id to document id to an integer; may be empty.
         max_bytes: Extra memory of the scoring, see :func:`colport.retrieval.maxsim.maxsim`.
 
@@ -105,25 +78,28 @@ def score_run(
         ArtifactError: A judged query or document has no embedding, a document id occurs twice, or
             a score is NaN or infinite.
     """
-    shards = [documents] if isinstance(documents, EmbeddingSet) else list(documents)
-    document_ids = [name for shard in shards for name in shard.ids]
-    known = set(document_ids)
-    if len(known) != len(document_ids):
-        raise ArtifactError("A document id occurs twice in the embeddings.")
-    judged = [query for query, judgements in qrels.items() if judgements]
-    if missing := sorted(set(judged) - set(queries.ids)):
-        raise ArtifactError(f"Judged query {missing[0]!r} has no embeddings.")
-    if missing := sorted({name for query in judged for name in qrels[query]} - known):
-        raise ArtifactError(f"Judged document {missing[0]!r} has no embeddings.")
+    full = Form(FULL)
+    return _score(queries, documents, qrels, [full], max_bytes)[full]
 
-    scores = np.hstack([maxsim(queries, shard, max_bytes=max_bytes) for shard in shards])
-    if not np.isfinite(scores).all():
-        query, document = np.argwhere(~np.isfinite(scores))[0]
-        raise ArtifactError(
-            f"The score of document {document_ids[document]!r} for query {queries.ids[query]!r} is "
-            f"{scores[query, document]}; embeddings must be finite."
-        )
-    return rank(scores, queries.ids, document_ids, qrels)
+
+def score_forms(
+    queries: EmbeddingSet,
+    documents: EmbeddingSet | Sequence[EmbeddingSet],
+    qrels: Qrels,
+    forms: Sequence[Form],
+    *,
+    max_bytes: int = DEFAULT_MAX_BYTES,
+) -> tuple[RunScores, dict[str, RunScores | str]]:
+    """As :func:`score_run`, with the documents stored in each form too, in one pass over them.
+
+    Returns:
+        The scores of full embeddings; and each form's, or why it has none, by its name.
+    """
+    full = Form(FULL)
+    limits = {form: form.limit(queries.dim) for form in forms}
+    possible = [full, *(form for form in forms if not limits[form])]
+    runs = _score(queries, documents, qrels, possible, max_bytes)
+    return runs[full], {form.name: limits[form] or runs[form] for form in forms}
 
 
 def rank(
@@ -137,97 +113,9 @@ def rank(
         document_ids: One a column.
         qrels: Judgements of these queries, query id to document id to an integer; may be empty.
     """
-    order = rank_documents(scores, document_ids, EVALUATION_DEPTH)
-    run, rankings = {}, {}
-    for query, best, row in zip(query_ids, order, scores, strict=True):
-        names = [document_ids[index] for index in best]
-        if qrels.get(query):
-            run[query] = dict(zip(names, row[best].tolist(), strict=True))
-        rankings[query] = names[:RANKING_DEPTH]
-    per_query = evaluate(qrels, run) if run else {name: {} for name in METRIC_NAMES}
-    return RunScores(len(document_ids), per_query, rankings)
-
-
-def retrieval_record(
-    model: str,
-    variant: str,
-    provider: str,
-    dataset: str,
-    run: RunScores,
-    reference_run: RunScores | None,
-    settings: Mapping[str, Any],
-) -> dict[str, Any]:
-    """The JSON payload of one retrieval job, with its row of ``retrieval.csv``.
-
-    Args:
-        model: Name of the model.
-        variant: Name of the variant; ``pytorch`` for the reference.
-        provider: Execution provider; ``torch-cpu`` or ``torch-cuda`` for PyTorch.
-        dataset: Name of the dataset.
-        run: The scores of this job.
-        reference_run: The PyTorch scores on the same dataset; ``None`` if this is that reference,
-            whose delta is 0.0 and whose p-value is null. Without a reference both are null.
-        settings: Stored as given; ``confidence``, ``resamples`` and ``seed`` steer the statistics.
-
-    Returns:
-        ``rows``; ``statistics`` (metric name to its ``mean``, interval ``low`` to ``high``,
-        ``delta`` and ``p_value``), ``per_query`` and ``rankings`` as in :class:`RunScores`;
-        ``environment`` and ``settings``. Without judgements every figure but the overlap is null.
-
-    Raises:
-        ArtifactError: The reference was scored on other queries or documents.
-    """
-    used = {
-        "evaluation_depth": EVALUATION_DEPTH,
-        "confidence": CONFIDENCE,
-        "resamples": RESAMPLES,
-        "seed": SEED,
-        **settings,
-    }
-    is_reference = variant == "pytorch"
-    overlap: float | None = 1.0 if is_reference else None
-    if reference_run is not None:
-        _check_comparable(run, reference_run)
-        overlap = _ranking_overlap(run.rankings, reference_run.rankings)
-    statistics = {
-        name: _statistics(
-            values, reference_run and reference_run.per_query[name], is_reference, used
-        )
-        for name, values in run.per_query.items()
-    }
-    judged = len(run.per_query[HEADLINE])
-    headline = statistics[HEADLINE]
-    row = {
-        **_row(model, variant, provider, dataset, "ok", "" if judged else NO_JUDGEMENTS),
-        **{name: statistics[name]["mean"] for name in METRIC_NAMES},
-        "queries": judged or len(run.rankings),
-        "documents": run.documents,
-        **{f"{HEADLINE}_{key}": headline[key] for key in ("low", "high", "delta")},
-        "p_value": headline["p_value"],
-        OVERLAP: overlap,
-    }
-    return {
-        "rows": [row],
-        "statistics": statistics,
-        "per_query": run.per_query,
-        "rankings": run.rankings,
-        "environment": environment.describe(),
-        "settings": used,
-    }
-
-
-def unsupported_record(
-    model: str, variant: str, provider: str, dataset: str, reason: str
-) -> dict[str, Any]:
-    """The payload of a job that met a known limit: the same columns, null, and the reason."""
-    return {
-        "rows": [_row(model, variant, provider, dataset, "unsupported", reason)],
-        "statistics": {},
-        "per_query": {name: {} for name in METRIC_NAMES},
-        "rankings": {},
-        "environment": environment.describe(),
-        "settings": {},
-    }
+    best = BestDocuments(len(query_ids), EVALUATION_DEPTH)
+    best.add(scores, document_ids)
+    return _run_scores(best, query_ids, qrels, len(document_ids))
 
 
 def top_k_overlap(scores_a: np.ndarray, scores_b: np.ndarray, k: int = 10) -> float:
@@ -255,52 +143,70 @@ def top_k_overlap(scores_a: np.ndarray, scores_b: np.ndarray, k: int = 10) -> fl
     return float(np.mean(shared) / best_a.shape[1])
 
 
-def _row(
-    model: str, variant: str, provider: str, dataset: str, status: str, reason: str
-) -> dict[str, Any]:
-    row: dict[str, Any] = dict.fromkeys((*COLUMNS, OVERLAP))
-    row |= {"model": model, "variant": variant, "provider": provider, "dataset": dataset}
-    return row | {"status": status, "reason": reason}
+def _score(
+    queries: EmbeddingSet,
+    documents: EmbeddingSet | Sequence[EmbeddingSet],
+    qrels: Qrels,
+    forms: Sequence[Form],
+    max_bytes: int,
+) -> dict[Form, RunScores]:
+    shards = [documents] if isinstance(documents, EmbeddingSet) else documents
+    count = _check_ids(queries, shards, qrels)
+    best = {form: BestDocuments(len(queries), EVALUATION_DEPTH) for form in forms}
+    sizes = dict.fromkeys(forms, 0.0)
+    for shard in shards:
+        found: dict[Form, list[np.ndarray]] = {form: [] for form in forms}
+        for block in blocks(shard):
+            for form, stored in derive(block, forms):
+                scores = maxsim(queries, stored, max_bytes=max_bytes)
+                _check_finite(scores, queries, stored)
+                found[form].append(scores)
+                sizes[form] += stored.bytes_per_item * len(stored)
+        for form, scores in found.items():
+            best[form].add(np.hstack(scores), shard.ids)
+    return {
+        form: _run_scores(best[form], queries.ids, qrels, count, sizes[form] / count)
+        for form in forms
+    }
 
 
-def _statistics(
-    values: Mapping[str, float],
-    reference: Mapping[str, float] | None,
-    is_reference: bool,
-    settings: Mapping[str, Any],
-) -> dict[str, float | None]:
-    """Mean of one metric, how sure it is, and its difference to PyTorch."""
-    found: dict[str, float | None] = dict.fromkeys(("mean", "low", "high", "delta", "p_value"))
-    if not values:
-        return found
-    own = list(values.values())
-    sampling = {"resamples": settings["resamples"], "seed": settings["seed"]}
-    low, high = bootstrap_interval(own, settings["confidence"], **sampling)
-    found |= {"mean": float(np.mean(own)), "low": low, "high": high}
-    if is_reference:
-        found["delta"] = 0.0
-    elif reference is not None:
-        others = [reference[query] for query in values]
-        found["delta"] = float(np.mean(own) - np.mean(others))
-        found["p_value"] = paired_randomisation(own, others, **sampling)
-    return found
+def _check_ids(queries: EmbeddingSet, shards: Sequence[EmbeddingSet], qrels: Qrels) -> int:
+    """Number of documents, once it is clear that everything judged is there."""
+    known: set[str] = set()
+    count = 0
+    for shard in shards:
+        known.update(shard.ids)
+        count += len(shard)
+    if len(known) != count:
+        raise ArtifactError("A document id occurs twice in the embeddings.")
+    judged = [query for query, judgements in qrels.items() if judgements]
+    if missing := sorted(set(judged) - set(queries.ids)):
+        raise ArtifactError(f"Judged query {missing[0]!r} has no embeddings.")
+    if missing := sorted({name for query in judged for name in qrels[query]} - known):
+        raise ArtifactError(f"Judged document {missing[0]!r} has no embeddings.")
+    return count
 
 
-def _check_comparable(run: RunScores, reference: RunScores) -> None:
-    """Refuse a reference that ranked other documents or judged other queries."""
-    own, others = run.per_query[HEADLINE], reference.per_query[HEADLINE]
-    same = own.keys() == others.keys() and run.rankings.keys() == reference.rankings.keys()
-    if not same or run.documents != reference.documents:
+def _check_finite(scores: np.ndarray, queries: EmbeddingSet, documents: EmbeddingSet) -> None:
+    if not np.isfinite(scores).all():
+        query, document = np.argwhere(~np.isfinite(scores))[0]
         raise ArtifactError(
-            f"The reference has {len(others)} judged of {len(reference.rankings)} queries on "
-            f"{reference.documents} documents and the run {len(own)} of {len(run.rankings)} on "
-            f"{run.documents}; they must be the same to be compared."
+            f"The score of document {documents.ids[document]!r} for query {queries.ids[query]!r} "
+            f"is {scores[query, document]}; embeddings must be finite."
         )
 
 
-def _ranking_overlap(
-    rankings: Mapping[str, Sequence[str]], others: Mapping[str, Sequence[str]]
-) -> float:
-    """Mean share of a query's best ten documents that are also among the other ranking's."""
-    shares = [len(set(best) & set(others[name])) / len(best) for name, best in rankings.items()]
-    return float(np.mean(shares))
+def _run_scores(
+    best: BestDocuments,
+    query_ids: Sequence[str],
+    qrels: Qrels,
+    documents: int,
+    bytes_per_document: float | None = None,
+) -> RunScores:
+    found = dict(zip(query_ids, best.rankings(), strict=True))
+    run = {query: dict(ranking) for query, ranking in found.items() if qrels.get(query)}
+    rankings = {
+        query: [name for name, _ in ranking[:RANKING_DEPTH]] for query, ranking in found.items()
+    }
+    per_query = evaluate(qrels, run) if run else {name: {} for name in METRIC_NAMES}
+    return RunScores(documents, per_query, rankings, bytes_per_document)

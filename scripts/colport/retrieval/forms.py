@@ -1,0 +1,68 @@
+"""Smaller forms of stored embeddings: fewer tokens a document, fewer bytes a token."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from colport.retrieval.plan import runs
+from colport.retrieval.pooling import pool_tokens
+from colport.retrieval.store import EmbeddingSet
+
+FULL = "full"
+"""Name of the embeddings as the model gives them."""
+
+_BLOCK_TOKENS = 1 << 17  # what deriving a form takes beside the shard stays within some 200 MB
+
+
+@dataclass(frozen=True)
+class Form:
+    """How a corpus is stored; queries stay as they are.
+
+    Attributes:
+        name: Its name in the configuration.
+        pooling: How many times fewer tokens, see :func:`colport.retrieval.pooling.pool_tokens`.
+        storage: One of :data:`colport.retrieval.quantized.PRECISIONS`; as given when ``None``.
+    """
+
+    name: str
+    pooling: int = 1
+    storage: str | None = None
+
+    def limit(self, dim: int) -> str:
+        """Why embeddings of this dimension cannot be stored so, or an empty text."""
+        if self.storage == "binary" and dim % 8:
+            return f"Embeddings have {dim} dimensions; binary storage needs a multiple of 8."
+        return ""
+
+
+def blocks(documents: EmbeddingSet) -> Iterator[EmbeddingSet]:
+    """Consecutive parts of some 130 thousand tokens, as views."""
+    for first, last in runs(documents.lengths, _BLOCK_TOKENS):
+        begin, end = documents.offsets[first], documents.offsets[last]
+        scales = documents.scales
+        yield replace(
+            documents,
+            ids=documents.ids[first:last],
+            values=documents.values[begin:end],
+            offsets=documents.offsets[first : last + 1] - begin,
+            scales=None if scales is None else scales[begin:end],
+        )
+
+
+def derive(documents: EmbeddingSet, forms: Sequence[Form]) -> Iterator[tuple[Form, EmbeddingSet]]:
+    """Store documents in each form; those that are pooled alike are pooled once."""
+    pooled: dict[int, EmbeddingSet] = {1: documents}
+    for form in forms:
+        if form.pooling not in pooled:
+            pooled[form.pooling] = _pooled(documents, form.pooling)
+        stored = pooled[form.pooling]
+        yield form, stored.stored_as(form.storage or stored.precision)
+
+
+def _pooled(documents: EmbeddingSet, factor: int) -> EmbeddingSet:
+    items = [pool_tokens(tokens, factor) for tokens in documents]
+    offsets = np.concatenate([[0], np.cumsum([len(item) for item in items])]).astype(np.int64)
+    return replace(documents, values=np.concatenate(items), offsets=offsets, scales=None)
