@@ -158,7 +158,10 @@ def test_a_mistake_is_one_sentence_and_exit_code_1(run, tmp_path, checkpoint_fol
         (("inspect", tmp_path), "is not an exported folder"),
         (("export", "no/such/place", "-o", output), "is neither a folder here nor a Hub id"),
         (("export", tmp_path, "-o", output), "config.json: cannot be read"),
-        (("export", checkpoint, "-o", output, "--variant", "int3"), "allowed are fp32, fp16, int8"),
+        (
+            ("export", checkpoint, "-o", output, "--variant", "int3"),
+            "allowed are fp32, fp16, bf16, int8",
+        ),
         (("export", checkpoint, "-o", output, "--family", "x"), "'x'"),
         (("export", checkpoint, "-o", output, "--base", checkpoint), "base goes with adapters"),
         (("export", checkpoint, "-o", output, "--layout", "shard"), "max_shard_bytes: is needed"),
