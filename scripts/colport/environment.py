@@ -66,6 +66,12 @@ def peak_rss_mb() -> float:
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
+def anonymous_mb() -> float:
+    """Memory of this process that no file backs, in MiB: Linux's ``RssAnon``."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("RssAnon:")[2].split()[0]) / 2**10
+
+
 @cache
 def _versions() -> dict[str, str]:
     versions = {}

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +14,8 @@ import numpy as np
 
 from colport import environment
 from colport.artifacts import require_space
+from colport.bench.processes import run_alone
+from colport.bench.tables import markdown_table
 from colport.embed import embed, shard_count
 from colport.retrieval.base import RetrievalDataset
 
@@ -38,7 +37,6 @@ COSTED = (1_000_000, 100_000_000)
 
 _SCORE = """
 import json, sys, threading, time
-from pathlib import Path
 from colport import environment
 from colport.embed import read_documents, read_queries
 from colport.retrieval.score import score_run
@@ -48,8 +46,7 @@ def watch():
     while not done.wait(0.02):
         sample()
 def sample():
-    status = Path("/proc/self/status").read_text()
-    anonymous.append(int(status.partition("RssAnon:")[2].split()[0]) / 2**10)
+    anonymous.append(environment.anonymous_mb())
 threading.Thread(target=watch, daemon=True).start()
 queries, documents = read_queries(sys.argv[1]), read_documents(sys.argv[1])
 score_run(queries, documents[0], {})  # loads libraries
@@ -144,7 +141,7 @@ def run(
         row = {**found, "pages": found["documents"], "disk_gb": size / 1e9}
         row |= {f"{key}ms_a_page": 1e3 * found[f"{key}seconds"] / count for key in ("", "cpu_")}
         rows.append({key: row[key] for key in COLUMNS})
-        report("  ".join(_cell(key, row[key]) for key in COLUMNS))
+        report("  ".join(_cell(key, row) for key in COLUMNS))
         shutil.rmtree(folder)
     return {"rows": rows, "shape": shape, "environment": environment.describe()}
 
@@ -175,13 +172,13 @@ def markdown(record: Mapping[str, Any]) -> str:
         "the fastest of three passes, on files just written, which the page cache holds as far as "
         "memory allows.",
         "",
-        *_table(COLUMNS, rows),
+        *markdown_table(COLUMNS, rows, _cell),
         "",
         "What larger corpora would cost, at the time a page of the largest one measured. A node is "
         "this machine with its",
         "share of the shards; disk in TB.",
         "",
-        *_table(COST_COLUMNS, costs),
+        *markdown_table(COST_COLUMNS, costs, _cell),
     ]
     return "\n".join(lines) + "\n"
 
@@ -210,25 +207,11 @@ def _write(folder: Path, pages: int, shape: Shape) -> None:
 
 
 def _score(first: Path) -> dict[str, Any]:
-    done = subprocess.run(
-        [sys.executable, "-c", _SCORE, str(first)],
-        check=True,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
-    )
-    return json.loads(done.stdout.splitlines()[-1])
+    return json.loads(run_alone(_SCORE, str(first)))
 
 
-def _table(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    return [
-        f"| {' | '.join(columns)} |",
-        f"|{'---|' * len(columns)}",
-        *(f"| {' | '.join(_cell(key, row[key]) for key in columns)} |" for row in rows),
-    ]
-
-
-def _cell(key: str, value: float) -> str:
+def _cell(key: str, row: Mapping[str, Any]) -> str:
+    value = row[key]
     if isinstance(value, int):
         return f"{value:,}"
     digits = {"seconds": 1, "disk_gb": 2, "node-hours": 2}.get(key, 3 if "ms" in key else 0)

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from colport import environment
 from colport.bench import random_checkpoints
+from colport.bench.processes import run_alone
+from colport.bench.tables import markdown_table
 from colport.manifest import folder_bytes
 
 COLUMNS = (
@@ -94,7 +94,7 @@ def run(
                 "overhead_percent": 100 * (size / (parameters * _BYTES[precision]) - 1),
             }
             rows.append(row)
-            report("  ".join(_cell(key, row[key]) for key in COLUMNS))
+            report("  ".join(_cell(key, row) for key in COLUMNS))
         shutil.rmtree(folder)
     return {"rows": rows, "environment": environment.describe()}
 
@@ -106,26 +106,17 @@ def markdown(record: dict[str, Any]) -> str:
         f"Measured on {machine['cpu']}, {machine['cores']} cores, "
         f"{machine['memory_mb'] / 1024:.0f} GiB; torch {machine['packages']['torch']}.",
         "",
-        f"| {' | '.join(COLUMNS)} |",
-        f"|{'---|' * len(COLUMNS)}",
+        *markdown_table(COLUMNS, record["rows"], _cell),
     ]
-    for row in record["rows"]:
-        lines.append(f"| {' | '.join(_cell(key, row[key]) for key in COLUMNS)} |")
     return "\n".join(lines) + "\n"
 
 
 def _export(source: Path, output: Path, precision: str) -> tuple[float, float]:
     """Peak memory in MiB and wall seconds of one export, imports included."""
     start = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, "-c", _EXPORT, str(source), str(output), precision],
-        check=True,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
-    )
+    printed = run_alone(_EXPORT, str(source), str(output), precision)
     seconds = time.perf_counter() - start
-    return json.loads(done.stdout.splitlines()[-1])["peak_rss_mb"], seconds
+    return json.loads(printed)["peak_rss_mb"], seconds
 
 
 def _copy_seconds(source: Path, target: Path) -> float:
@@ -136,7 +127,8 @@ def _copy_seconds(source: Path, target: Path) -> float:
     return seconds
 
 
-def _cell(key: str, value: Any) -> str:
+def _cell(key: str, row: Mapping[str, Any]) -> str:
+    value = row[key]
     if key == "parameters":
         return f"{value / 1e6:,.0f} M"
     return f"{value:.1f}" if isinstance(value, float) else str(value)

@@ -8,7 +8,6 @@ product of the model's size in ONNX Runtime says what the machine could do.
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -22,6 +21,8 @@ import numpy as np
 
 from colport import environment, families
 from colport.bench import graph_contenders, random_checkpoints
+from colport.bench.processes import run_alone
+from colport.bench.tables import markdown_table
 from colport.errors import ConfigError
 from colport.export.folder import export
 from colport.latency.operations import count_operations
@@ -37,14 +38,11 @@ _PAGE = (1240, 1754)  # pixels; A4 at 150 dpi
 _PLAIN = {"torch.onnx dynamo": True, "torch.onnx torchscript": False}
 _MEMORY = """
 import sys
-from pathlib import Path
+from colport import environment
 from colport.encoder import Encoder
-def anonymous():
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1e3 for line in lines if line.startswith("RssAnon"))
-before = anonymous()
+before = environment.anonymous_mb()
 encoder = Encoder(sys.argv[1], share_weights=sys.argv[2] == "shared")
-print(anonymous() - before)
+print((environment.anonymous_mb() - before) * 2**20 / 1e6)
 """
 _FORMS = {"colport": 24, "colport plain": 21}
 
@@ -93,7 +91,7 @@ def run(
             measured = _measure(model, files, batch, feeds, settings)
             for row in _rows(case, measured, count_operations(files["colport"], feeds)):
                 rows.append(row)
-                report("  ".join(_cell(key, row[key]) for key in COLUMNS))
+                report("  ".join(_cell(key, row) for key in COLUMNS))
         loads.append({"case": model.name, **_load(files["colport"])})
         report(f"{model.name}: {loads[-1]}")
         shutil.rmtree(folder)
@@ -108,9 +106,7 @@ def markdown(record: Mapping[str, Any]) -> str:
         f"Measured on {machine['cpu']}, {machine['cores']} cores; "
         f"onnxruntime {packages['onnxruntime']}, torch {packages['torch']}.",
         "",
-        f"| {' | '.join(COLUMNS)} |",
-        f"|{'---|' * len(COLUMNS)}",
-        *(f"| {' | '.join(_cell(key, row[key]) for key in COLUMNS)} |" for row in record["rows"]),
+        *markdown_table(COLUMNS, record["rows"], _cell),
         "",
         "| case | file MB | read s | session load s | ratio | own MB | own MB, shared weights |",
         "|---|---|---|---|---|---|---|",
@@ -301,17 +297,11 @@ def _load(file: Path, repeats: int = 5) -> dict[str, float]:
 
 
 def _own_megabytes(folder: Path, weights: str) -> float:
-    done = subprocess.run(
-        [sys.executable, "-c", _MEMORY, str(folder), weights],
-        check=True,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
-    )
-    return float(done.stdout)
+    return float(run_alone(_MEMORY, str(folder), weights))
 
 
-def _cell(key: str, value: Any) -> str:
+def _cell(key: str, row: Mapping[str, Any]) -> str:
+    value = row[key]
     if not isinstance(value, float):
         return "" if value is None else str(value)
     return {"ms": f"{value:.2f}", "gflops": f"{value:.0f}", "of_matmul": f"{value:.0%}"}.get(

@@ -18,6 +18,7 @@ import numpy as np
 from colport import environment
 from colport.bench import maxsim_contenders
 from colport.bench.maxsim_contenders import CONTENDERS, MATMULS
+from colport.bench.tables import markdown_table
 from colport.errors import ConfigError
 from colport.latency.runner import measure
 from colport.latency.settings import Contender, Inputs, LatencySettings
@@ -108,9 +109,7 @@ def markdown(record: Mapping[str, Any]) -> str:
         f"Measured on {machine['cpu']}, {machine['cores']} cores, in one interleaved run a case; "
         f"onnxruntime {packages['onnxruntime']}, torch {packages['torch']}.",
         "",
-        f"| {' | '.join(COLUMNS)} |",
-        f"|{'---|' * len(COLUMNS)}",
-        *(f"| {' | '.join(_cell(key, row) for key in COLUMNS)} |" for row in record["rows"]),
+        *markdown_table(COLUMNS, record["rows"], _cell),
     ]
     return "\n".join(lines) + "\n"
 

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from colport.export.operators.editing import stored
+
 MICROSOFT = "com.microsoft"
 """Domain of ONNX Runtime's own operators."""
 
@@ -42,13 +44,8 @@ class Chain:
 
     def stored(self, tensor: ir.TensorProtocol) -> ir.Value:
         """The initializer of this tensor's name, which is made if there is none."""
-        name = f"{tensor.name}{self.suffix}"
-        if name not in self._graph.initializers:
-            tensor.name = name
-            shape, kind = ir.Shape(list(tensor.shape)), ir.TensorType(tensor.dtype)
-            value = ir.Value(name=name, shape=shape, type=kind, const_value=tensor)
-            self._graph.initializers.add(value)
-        return self._graph.initializers[name]
+        tensor.name = f"{tensor.name}{self.suffix}"
+        return stored(self._graph, tensor)
 
     def constant(self, values: np.ndarray | np.generic, name: str) -> ir.Value:
         """An initializer of these values."""

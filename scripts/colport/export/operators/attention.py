@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from colport.export.markers import ATTENTION, DOMAIN
-from colport.export.operators.editing import constant, permutation, producer, replace
+from colport.export.operators.editing import constant, permutation, producer, replace, stored
 
 _SWAP = [0, 2, 1, 3]
 
@@ -88,7 +88,7 @@ class _Chain:
         self.type = node.outputs[0].type
         name = f"scale.{node.attributes.get_float('scale'):.9g}"
         values = np.array(node.attributes.get_float("scale"), self.type.dtype.numpy())
-        self.scale = _stored(graph, ir.tensor(values), name)
+        self.scale = stored(graph, ir.tensor(values, name=name))
 
     @property
     def last(self) -> ir.Value:
@@ -123,7 +123,8 @@ def _inputs(node: ir.Node) -> list[ir.Value | None]:
 def _bias(graph: ir.Graph, place: ir.Node, key: ir.Value, lengths: ir.Value) -> ir.Value:
     """``[batch, 1, 1, tokens]``: the lowest number where a key is padding."""
     dtype = key.dtype
-    lowest = ir.tensor(np.array(_lowest(dtype), dtype.numpy()))
+    name = f"lowest.{dtype.name.lower()}"
+    lowest = stored(graph, ir.tensor(np.array(_lowest(dtype), dtype.numpy()), name=name))
     nodes = [ir.node("Shape", [key], {"start": 2, "end": 3})]
 
     def add(operator: str, inputs: list[ir.Value]) -> ir.Value:
@@ -134,7 +135,6 @@ def _bias(graph: ir.Graph, place: ir.Node, key: ir.Value, lengths: ir.Value) -> 
     counts = add("CumSum", [ones, constant(graph, [0])])  # 1, 2, … tokens
     column = add("Unsqueeze", [lengths, constant(graph, [1])])
     padding = add("Greater", [counts, column])
-    lowest = _stored(graph, lowest, f"lowest.{dtype.name.lower()}")
     bias = add("Mul", [_cast(nodes, padding, dtype), lowest])
     bias = add("Unsqueeze", [bias, constant(graph, [1, 2])])
     bias.shape = ir.Shape([lengths.shape[0], 1, 1, key.shape[2]])
@@ -150,17 +150,6 @@ def _cast(nodes: list[ir.Node], value: ir.Value, dtype: ir.DataType) -> ir.Value
 
 def _lowest(dtype: ir.DataType) -> float:
     return float(ml_dtypes.finfo(dtype.numpy()).min)
-
-
-def _stored(graph: ir.Graph, tensor: ir.Tensor, name: str) -> ir.Value:
-    """The initializer of this name, made of the tensor if there is none."""
-    if name not in graph.initializers:
-        tensor.name = name
-        kind = ir.TensorType(tensor.dtype)
-        graph.initializers.add(
-            ir.Value(name=name, shape=tensor.shape, type=kind, const_value=tensor)
-        )
-    return graph.initializers[name]
 
 
 def _heads(value: ir.Value) -> int:

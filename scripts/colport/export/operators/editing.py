@@ -28,13 +28,17 @@ def permutation(node: ir.Node) -> list[int]:
 def constant(graph: ir.Graph, values: Sequence[int]) -> ir.Value:
     """An ``int64`` initializer of these values, shared by all who ask for them."""
     name = f"int64.{'.'.join(map(str, values))}"
-    if name not in graph.initializers:
-        tensor = ir.tensor(np.array(values, np.int64), name=name)
-        kind = ir.TensorType(tensor.dtype)
+    return stored(graph, ir.tensor(np.array(values, np.int64), name=name))
+
+
+def stored(graph: ir.Graph, tensor: ir.TensorProtocol) -> ir.Value:
+    """The initializer of the tensor's name, made of the tensor if there is none."""
+    if tensor.name not in graph.initializers:
+        shape, kind = ir.Shape(list(tensor.shape)), ir.TensorType(tensor.dtype)
         graph.initializers.add(
-            ir.Value(name=name, shape=tensor.shape, type=kind, const_value=tensor)
+            ir.Value(name=tensor.name, shape=shape, type=kind, const_value=tensor)
         )
-    return graph.initializers[name]
+    return graph.initializers[tensor.name]
 
 
 def replace(graph: ir.Graph, old: ir.Value, nodes: Sequence[ir.Node]) -> None:
