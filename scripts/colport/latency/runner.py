@@ -167,6 +167,7 @@ class _Lane:
             truncated=short or len(samples) < self.settings.min_samples,
             peak_rss_mb=self.worker.peak_rss_mb,
             **statistics.summarize(samples, case.batch_size),
+            **statistics.intervals(record.rounds),
         )
 
     def raw(self, case: Case) -> dict[str, Any]:

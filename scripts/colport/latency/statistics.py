@@ -7,7 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from colport.latency.intervals import percentile_interval
 from colport.latency.settings import REFERENCE_VARIANT, Case
+
+PERCENTILES = (50, 90, 95, 99)
 
 COLUMNS = (
     "model",
@@ -39,6 +42,7 @@ COLUMNS = (
     "speedup_rounds",
     "speedup_low",
     "speedup_high",
+    *(f"p{percentile}_{end}_ms" for percentile in PERCENTILES for end in ("low", "high")),
 )
 """Columns of every row: those of the output contract, then further ones.
 
@@ -46,10 +50,10 @@ COLUMNS = (
 the first call of the case. ``warmup_stable`` says whether the last warm-up calls lay within 10%
 of each other, ``truncated`` that ``max_seconds`` ended the case before its minima.
 ``speedup_rounds``, ``speedup_low`` and ``speedup_high`` are the median, the smallest and the
-largest of the speed-ups of single rounds.
+largest of the speed-ups of single rounds. ``p50_low_ms`` and ``p50_high_ms``, and so on, are the
+ends of the percentiles' 95% intervals (:mod:`colport.latency.intervals`).
 """
 
-_PERCENTILES = (50, 90, 95, 99)
 _NS_PER_MS = 1e6
 
 
@@ -70,13 +74,27 @@ def summarize(durations_ns: Sequence[int], batch_size: int) -> dict[str, Any]:
     values = np.asarray(durations_ns, dtype=np.float64) / _NS_PER_MS
     mean = float(values.mean())
     return {
-        **{f"p{p}_ms": float(np.percentile(values, p)) for p in _PERCENTILES},
+        **{f"p{p}_ms": float(np.percentile(values, p)) for p in PERCENTILES},
         "mean_ms": mean,
         "min_ms": float(values.min()),
         "max_ms": float(values.max()),
         "samples": int(values.size),
         "per_second": batch_size * 1000.0 / mean,
     }
+
+
+def intervals(rounds_ns: Sequence[Sequence[int]]) -> dict[str, float | None]:
+    """``p50_low_ms``, ``p50_high_ms`` … ``p99_high_ms``; ``None`` where the samples are too few.
+
+    Args:
+        rounds_ns: Durations of whole calls, one sequence a round, in nanoseconds.
+    """
+    figures = {}
+    for percentile in PERCENTILES:
+        ends = percentile_interval(rounds_ns, percentile / 100)
+        for name, value in zip(("low", "high"), ends, strict=True):
+            figures[f"p{percentile}_{name}_ms"] = None if value is None else value / _NS_PER_MS
+    return figures
 
 
 def compare_rounds(

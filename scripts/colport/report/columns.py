@@ -114,6 +114,8 @@ COLUMNS = {
         name: Column(label, fmt.significant, numeric=True, better="lower")
         for name, label in {
             **{f"p{p}_ms": f"p{p}, ms" for p in (50, 90, 95, 99)},
+            **{f"p{p}_low_ms": f"p{p} at least, ms" for p in (50, 90, 95, 99)},
+            **{f"p{p}_high_ms": f"p{p} at most, ms" for p in (50, 90, 95, 99)},
             "mean_ms": "Mean, ms",
             "min_ms": "Min., ms",
             "max_ms": "Max., ms",

@@ -1,0 +1,79 @@
+import numpy as np
+import pytest
+from scipy.stats import binom
+
+from colport.latency.intervals import (
+    effective_samples,
+    needed_samples,
+    percentile_interval,
+)
+
+
+def drifting(generator, rounds, samples, drift):
+    """Log-normal durations whose level moves from round to round, one in twenty half as long again."""
+    level = drift * generator.standard_normal((rounds, 1))
+    noise = 0.1 * generator.standard_normal((rounds, samples))
+    slow = 1 + 0.5 * (generator.random((rounds, samples)) < 0.05)
+    return np.exp(level + noise) * slow
+
+
+def coverage(interval, rounds, samples, drift, share, runs=250):
+    generator = np.random.default_rng(5)
+    true = np.quantile(drifting(generator, 200_000, 1, drift), share)
+    found = [interval(drifting(generator, rounds, samples, drift), share) for _ in range(runs)]
+    given = [ends for ends in found if ends[0] is not None]
+    return np.mean([low <= true <= high for low, high in given]), len(given) / runs
+
+
+def independent_interval(rounds, share):
+    """What a textbook gives for samples that do not depend on each other."""
+    values = np.sort(rounds.ravel())
+    return values[int(binom.ppf(0.025, values.size, share)) - 1], values[
+        int(binom.ppf(0.975, values.size, share))
+    ]
+
+
+@pytest.mark.parametrize("drift", [0.0, 0.1])
+def test_median_is_covered_whatever_the_drift(drift):
+    held, given = coverage(percentile_interval, 10, 5, drift, 0.5)
+    assert held >= 0.94
+    assert given == 1
+
+
+def test_high_percentile_is_covered():
+    held, given = coverage(percentile_interval, 10, 40, 0.05, 0.9)
+    assert held >= 0.94
+    assert given > 0.7
+
+
+def test_intervals_for_independent_samples_are_too_narrow():
+    held, _ = coverage(independent_interval, 10, 40, 0.1, 0.5)
+    assert held < 0.6
+
+
+def test_interval_of_independent_samples_is_close_to_the_textbook_s():
+    rounds = np.random.default_rng(0).random((50, 20))
+    low, high = percentile_interval(rounds, 0.5)
+    textbook = independent_interval(rounds, 0.5)
+    assert low < 0.5 < high
+    assert high - low == pytest.approx(textbook[1] - textbook[0], rel=0.3)
+
+
+def test_samples_that_an_interval_needs():
+    assert [needed_samples(share) for share in (0.5, 0.9, 0.95, 0.99)] == [6, 36, 72, 368]
+    rounds = np.random.default_rng(0).random((10, 30))
+    assert percentile_interval(rounds, 0.99) == (None, None)
+    assert percentile_interval(rounds[:5], 0.5) == (None, None)
+    assert percentile_interval([[], []], 0.5) == (None, None)
+
+
+def test_rounds_that_differ_count_as_few_samples():
+    rounds = [np.full(50, level) + np.arange(50) * 1e-6 for level in range(1, 11)]
+    assert effective_samples(rounds, 0.5) < 10
+    assert effective_samples([np.ones(50)] * 10, 0.5) <= 500
+    assert percentile_interval([[3.0] * 50] * 10, 0.5) == (3.0, 3.0)
+
+
+def test_empty_rounds_do_not_count():
+    rounds = list(np.random.default_rng(1).random((8, 20)))
+    assert percentile_interval([*rounds, [], []], 0.5) == percentile_interval(rounds, 0.5)
