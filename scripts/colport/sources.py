@@ -57,4 +57,11 @@ def _files(module: str) -> set[Path]:
     elif path.is_dir() and len(parts) > 1:
         # A package may choose its modules at run time (families) or read data files (report).
         files |= {file for file in path.iterdir() if file.is_file()}
+        files |= {
+            file
+            for folder in path.iterdir()
+            if folder.is_dir() and not (folder / "__init__.py").is_file()
+            for file in folder.rglob("*")
+            if file.is_file() and file.suffix != ".pyc"
+        }
     return files

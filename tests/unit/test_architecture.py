@@ -23,7 +23,8 @@ LAYERS = [  # bottom first; modules of one layer do not import each other
     {"contenders", "explain"},
     {"recommendation"},
     {"tables"},
-    {"report", "gate", "compare"},
+    {"gate", "compare"},
+    {"report"},
     {"job", "sources", "bench", "model_card", "hub"},
     {"workflow", "cli"},
 ]

@@ -234,4 +234,8 @@ def test_the_code_hash_follows_imports(tmp_path, monkeypatch):
     second = hashed()
     assert second != first
     (package / "inner/page.html").write_text("<b>")
-    assert hashed() != second
+    third = hashed()
+    assert third != second
+    (package / "inner/assets").mkdir()
+    (package / "inner/assets/style.css").write_text("p {}")
+    assert hashed() != third

@@ -7,9 +7,11 @@ from typing import Any
 
 import pandas as pd
 
-from colport.recommendation import REFERENCE_VARIANT, SIGNIFICANCE
+from colport.recommendation import ACCEPTED_LOSS, NOISE_LOSS, REFERENCE_VARIANT, SIGNIFICANCE
 from colport.report import formatting as fmt
+from colport.report.section import Material, Section
 from colport.report.views import delta_note
+from colport.tables import full_rows
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,17 @@ class Advice:
     sentences: list[str] = field(default_factory=list)
     figures: list[Figure] = field(default_factory=list)
     others: list[Reason] = field(default_factory=list)
+
+
+def section(material: Material) -> Section:
+    """What to ship, for each model."""
+    content = {
+        "advice": advise(material.tables["summary"], full_rows(material.tables["retrieval"])),
+        "rule": {"accepted": ACCEPTED_LOSS, "noise": NOISE_LOSS, "significance": SIGNIFICANCE},
+        "allow_failed_parity": bool(material.run.get("allow_failed_parity")),
+    }
+    title = "Recommendation"
+    return Section("recommendation", title, title, "recommendation.html", content)
 
 
 def advise(summary: pd.DataFrame, retrieval: pd.DataFrame) -> list[Advice]:

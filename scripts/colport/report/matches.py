@@ -11,6 +11,7 @@ from typing import Any
 from colport.explain.picture import CHANGE, HEAT, colour_bar
 from colport.explain.selection import DAMAGED
 from colport.report import formatting as fmt
+from colport.report.section import Material, Section
 from colport.retrieval.score import HEADLINE
 
 _MAX_BYTES = 2_000_000  # of pictures; the page is to stay below 5 MB
@@ -101,6 +102,14 @@ class Matches:
     models: list[ModelMatches]
     bar: str
     further: int
+
+
+def section(material: Material) -> Section | None:
+    """Heat maps of what matched, where the run explained any."""
+    matches = match_views(material.explained)
+    title = "What matched"
+    content = {"matches": matches}
+    return Section("matches", title, title, "matches.html", content) if matches.models else None
 
 
 def match_views(records: Sequence[Mapping[str, Any]]) -> Matches:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from colport.latency.profile import COLUMNS
 from colport.report import formatting as fmt
+from colport.report.section import Material, Section
 
 LARGEST = 6
 """Operators with a colour of their own; there is one more colour, that of the others."""
@@ -60,6 +60,14 @@ class BarChart:
     bar: int = _BAR
 
 
+def section(material: Material) -> Section | None:
+    """Bars of operators, where the run was profiled."""
+    charts = operator_charts(material.tables.get("operators"))
+    title = "Where the time goes"
+    content = {"charts": charts}
+    return Section("operators", title, title, "operators.html", content) if charts else None
+
+
 def read_operators(file: Path | str) -> pd.DataFrame:
     """``operators.csv`` as the page shows it."""
     return pd.read_csv(file).astype({"nodes": "Int64"}).fillna({"kind": "", "operator": ""})
@@ -79,11 +87,6 @@ def operator_charts(table: pd.DataFrame | None) -> list[BarChart]:
         _chart(f"operators-{number}", str(model), rows)
         for number, (model, rows) in enumerate(models)
     ]
-
-
-def empty_table() -> pd.DataFrame:
-    """The table of a run without profiles."""
-    return pd.DataFrame(columns=COLUMNS)
 
 
 def _chart(key: str, model: str, rows: pd.DataFrame) -> BarChart:

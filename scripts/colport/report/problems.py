@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from colport.report import formatting as fmt
+from colport.report.section import Material, Section
 from colport.retrieval.controls import MODEL as CONTROL
 
 _STAGES = ("export", "parity", "retrieval", "latency")
@@ -37,6 +38,16 @@ class Problem:
                 singular = label[:-1] if len(names) == 1 else label
                 facts.append((singular, ", ".join(names[:_SHOWN_NAMES]) + more))
         return facts
+
+
+def section(material: Material) -> Section:
+    """What failed or is unsupported."""
+    content = {
+        "problems": find_problems(material.tables),
+        "failed_parity": failed_parity(material.tables["parity"]),
+    }
+    title = "Failed or unsupported"
+    return Section("problems", title, title, "problems.html", content)
 
 
 def find_problems(tables: Mapping[str, pd.DataFrame]) -> list[Problem]:

@@ -19,8 +19,10 @@ from colport.report.columns import (
     Column,
     column,
 )
+from colport.report.embeddings import embeddings_table
+from colport.report.section import Material, Section
 from colport.retrieval.controls import MODEL as CONTROL
-from colport.tables import text_table
+from colport.tables import COLUMNS, full_rows, text_table
 
 _LONG_NAME = 24
 
@@ -75,6 +77,19 @@ class TableView:
     data: str
     further: bool
     unsupported: int
+
+
+def section(material: Material) -> Section:
+    """The tables of :data:`TITLES`; beyond those of the contract only what has rows."""
+    retrieval = material.tables["retrieval"]
+    tables = {**material.tables, "embeddings": embeddings_table(retrieval)}
+    tables["retrieval"] = full_rows(retrieval)
+    views = [
+        table_view(name, tables[name])
+        for name in TITLES
+        if name in COLUMNS or len(tables.get(name, ()))
+    ]
+    return Section("tables", "Tables", "Tables", "tables.html", {"views": views})
 
 
 def table_view(name: str, table: pd.DataFrame) -> TableView:
