@@ -169,13 +169,16 @@ def check_documents(config: Mapping[str, Any]) -> None:
     """Each dataset's entry is sound, and a model's hold what its family reads: pages or passages.
 
     Raises:
-        ConfigError: An entry contradicts itself, or a dataset holds the other.
+        ConfigError: An entry contradicts itself, a family is unknown, or a dataset holds the other.
     """
     for name, declaration in config["datasets"].items():
         check_declaration(name, declaration)
     for name, model in config["models"].items():
         calibration = [model["calibration"]] if "calibration" in model else []
-        needed = families.get(model["family"]).document_type
+        try:
+            needed = families.get(model["family"]).document_type
+        except ConfigError as error:
+            raise ConfigError(f"models.{name}.{error}") from error
         for index, dataset in enumerate([*model["datasets"], *calibration]):
             found = config["datasets"][dataset].get("documents", "pages")
             if found != needed:

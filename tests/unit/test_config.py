@@ -80,7 +80,6 @@ def validated(**changes):
             },
             "revision: found '../main', which does not match",
         ),
-        ({"models__colpali-demo__family": "colbart"}, "family: found 'colbart'; allowed are"),
         ({"models__colpali-demo__datasets": ["docvqa"]}, r"datasets\[0\]: 'docvqa' is not defined"),
         ({"datasets__demo-pages-qa__schema": "v9"}, "schema: found 'v9'; allowed are qa, beir"),
         ({"datasets__demo-pages-qa__path": ...}, "demo-pages-qa: needs exactly one of hub, path"),
@@ -105,6 +104,13 @@ def test_a_mistake_is_named(changes, message):
 def test_pages_for_a_text_model_are_refused():
     config = validated(**{"models__minilm-colbert__datasets": ["demo-pages-qa"]})
     with pytest.raises(ConfigError, match="'demo-pages-qa' holds pages, family colbert reads"):
+        check_documents(config)
+
+
+def test_an_unknown_family_is_refused():
+    config = validated(**{"models__minilm-colbert__family": "colbart"})
+    message = "models.minilm-colbert.family: 'colbart' is unknown; allowed are colbert, colpali"
+    with pytest.raises(ConfigError, match=message):
         check_documents(config)
 
 

@@ -1,17 +1,25 @@
 """Model families. This package is the only place that knows one.
 
-A new family is one module here with a :class:`~colport.families.base.Family`, and its name below.
+A new family is one module here that defines ``FAMILY``, a
+:class:`~colport.families.base.Family`; docs/extending.md has an example.
 """
 
 from __future__ import annotations
 
+import re
 from importlib import import_module
 from pathlib import Path
 
 from colport.errors import CheckpointError, ConfigError
 from colport.families.base import Family
 
-NAMES = ("colbert", "colpali", "colqwen2")
+NAMES = tuple(
+    sorted(
+        file.stem
+        for file in Path(__file__).parent.glob("*.py")
+        if re.search(r"^FAMILY = ", file.read_text(encoding="utf-8"), re.MULTILINE)
+    )
+)
 """Each is a module of this package that defines ``FAMILY``."""
 
 
