@@ -66,28 +66,58 @@ def compare(
         The stage's record; rows are ``unsupported`` where a known limit prevents a contender.
     """
     chosen = LatencySettings(**{"threads": threads, **settings})
-    rows, runnable = [], []
+    everyone, missing = entrants(model, provider, checkpoint, folders, options, chosen.threads)
+    rows = [
+        row
+        for variant, reason in missing.items()
+        for row in latency.unsupported_rows(
+            model, variant, provider, KINDS, chosen.batch_sizes, reason
+        )
+    ]
+    if not everyone:
+        return {"rows": rows, "environment": environment.describe()}
+    encoded = inputs(dataset, max(chosen.batch_sizes), Path(scratch))
+    record = latency.measure(everyone, encoded, chosen, report)
+    mark_noise(record)
+    return {**record, "rows": [*record["rows"], *rows]}
+
+
+def entrants(
+    model: str,
+    provider: str,
+    checkpoint: Mapping[str, Any],
+    folders: Mapping[str, str],
+    options: Mapping[str, Any] | None,
+    threads: int,
+) -> tuple[list[Contender], dict[str, str]]:
+    """PyTorch and the variants that can run here, and why the others cannot.
+
+    Args:
+        model: Name of the model.
+        provider: Name of the provider.
+        checkpoint: Record of :func:`colport.checkpoints.record`.
+        folders: Variant to exported folder.
+        options: Provider options.
+        threads: Threads of each contender.
+
+    Returns:
+        The contenders, none where no variant can run, and the reason by variant.
+    """
+    runnable, missing = [], {}
     for variant, folder in folders.items():
         try:
             providers.require(provider)
             read_manifest(folder)
-            runnable.append(variant)
+            runnable.append(_variant(model, variant, provider, folder, options, threads))
         except UnsupportedError as limit:
-            rows += latency.unsupported_rows(
-                model, variant, provider, KINDS, chosen.batch_sizes, str(limit)
-            )
+            missing[variant] = str(limit)
     if not runnable:
-        return {"rows": rows, "environment": environment.describe()}
-    everyone = [
-        _pytorch(model, checkpoint, providers.get(provider).torch_device, chosen.threads),
-        *(_variant(model, v, provider, folders[v], options, chosen.threads) for v in runnable),
-    ]
-    record = latency.measure(everyone, inputs(dataset, chosen, Path(scratch)), chosen, report)
-    _mark_noise(record)
-    return {**record, "rows": [*record["rows"], *rows]}
+        return [], missing
+    device = providers.get(provider).torch_device
+    return [_pytorch(model, checkpoint, device, threads), *runnable], missing
 
 
-def _mark_noise(record: Mapping[str, Any]) -> None:
+def mark_noise(record: Mapping[str, Any]) -> None:
     """Say on each measured row that others used the machine meanwhile."""
     if record["noise"]["noisy"]:
         note = f"noisy machine: {'; '.join(record['noise']['reasons'])}"
@@ -96,9 +126,8 @@ def _mark_noise(record: Mapping[str, Any]) -> None:
                 row["reason"] = note
 
 
-def inputs(dataset: Any, settings: LatencySettings, scratch: Path) -> Inputs:
-    """The first queries and documents of a dataset; pages are written as files."""
-    count = max(settings.batch_sizes)
+def inputs(dataset: Any, count: int, scratch: Path) -> Inputs:
+    """The first ``count`` queries and documents of a dataset; pages are written as files."""
     documents = dataset.documents[:count]
     pages = bool(documents) and not isinstance(documents[0], str)
     if pages:

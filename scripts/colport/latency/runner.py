@@ -222,7 +222,7 @@ def measure(
         ConfigError: The contenders do not belong together, or there is nothing to encode.
     """
     cases = settings.cases(inputs)
-    _check(contenders, cases, settings)
+    check(contenders, cases, settings.threads)
     lanes = [_Lane(contender, cases, settings) for contender in contenders]
     watch = noise.Watch(environment.usable_cores(), settings.quiet_wait_s)
     with ExitStack() as stack:
@@ -243,9 +243,17 @@ def measure(
     return _payload(lanes, cases, inputs, settings, _with_restless(watch.record(), lanes))
 
 
-def _check(
-    contenders: Sequence[Contender], cases: Sequence[Case], settings: LatencySettings
-) -> None:
+def check(contenders: Sequence[Contender], cases: Sequence[Any], threads: int) -> None:
+    """Refuse a run that would compare nothing, or what cannot be compared.
+
+    Args:
+        contenders: Who is timed.
+        cases: What is timed; must not be empty.
+        threads: Threads of each contender.
+
+    Raises:
+        ConfigError: The contenders do not belong together, or there is nothing to encode.
+    """
     if not contenders or not cases:
         raise ConfigError("A latency run needs at least one contender and one input.")
     models = sorted({contender.model for contender in contenders})
@@ -258,11 +266,11 @@ def _check(
     if sum(contender.variant == REFERENCE_VARIANT for contender in contenders) > 1:
         raise ConfigError("A latency run has one PyTorch reference; found several.")
     for contender in contenders:
-        threads = contender.arguments.get("threads", settings.threads)
-        if threads != settings.threads:
+        found = contender.arguments.get("threads", threads)
+        if found != threads:
             raise ConfigError(
-                f"{contender.variant}: arguments.threads is {threads}, but settings.threads is "
-                f"{settings.threads}; contenders are compared at the same number."
+                f"{contender.variant}: arguments.threads is {found}, but settings.threads is "
+                f"{threads}; contenders are compared at the same number."
             )
 
 

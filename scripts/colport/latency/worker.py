@@ -1,7 +1,8 @@
 """The process of one contender: reads requests from stdin, one JSON object a line, and answers.
 
 Started as ``python -m colport.latency.worker PARENT_PID``. Requests: ``load`` (contender and
-inputs), ``first``, ``warm_up`` and ``block`` (each of one case); it ends when stdin closes.
+inputs), ``first``, ``warm_up`` and ``block`` (each of one case), ``calls`` and ``serve`` (both in
+:mod:`colport.latency.load`); it ends when stdin closes.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import numpy as np
 
 from colport.environment import peak_rss_mb
 from colport.errors import ColPortError, UnsupportedError
+from colport.latency.load import serve_requests, timed_calls
 from colport.latency.schedule import is_stable
 
 _PR_SET_PDEATHSIG = 1
@@ -41,6 +43,8 @@ class Worker:
             "first": self._first,
             "warm_up": self._warm_up,
             "block": self._block,
+            "calls": self._calls,
+            "serve": self._serve,
         }
         try:
             reply = actions[request["request"]](request)
@@ -106,6 +110,14 @@ class Worker:
             if len(durations) >= request["calls"] and sampled >= enough:
                 break
         return {"durations_ns": durations, "settle_ns": settling}
+
+    def _calls(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        kind = request["kind"]
+        return timed_calls(self._encode[kind], self._inputs[kind], request, _count_tokens)
+
+    def _serve(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        kind = request["kind"]
+        return serve_requests(self._encode[kind], self._inputs[kind], request)
 
     def _call(self, request: Mapping[str, Any]) -> tuple[int, list[np.ndarray]]:
         """Time one whole call: tokenizing, image resizing and copies are part of it."""
