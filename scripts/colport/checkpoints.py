@@ -17,8 +17,9 @@ from typing import Any
 
 from yaml import YAMLError
 
+from colport import downloads
 from colport.artifacts import atomic_folder, sha256_file
-from colport.errors import CheckpointError
+from colport.errors import CheckpointError, HubError
 from colport.weights import read_header
 
 HUB_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.metadata", "README.md")
@@ -202,19 +203,10 @@ def _from_package(package: str, folder: str) -> Path:
 
 
 def _from_hub(repository: str, revision: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
     try:
-        return Path(snapshot_download(repository, revision=revision, allow_patterns=HUB_FILES))
-    except LocalEntryNotFoundError as error:
-        raise CheckpointError(
-            f"checkpoint {repository}@{revision}: the Hub cannot be reached and the "
-            "offline cache does not hold this revision."
-        ) from error
-    except (HfHubHTTPError, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"checkpoint {repository}@{revision}: {reason}") from error
+        return downloads.fetch(repository, revision, HUB_FILES)
+    except HubError as error:
+        raise CheckpointError(f"checkpoint {repository}@{revision}: {error}.") from error
 
 
 def _lay_over(layers: Sequence[_Layer], workspace: Path) -> Path:

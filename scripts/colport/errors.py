@@ -44,4 +44,4 @@ class RunError(ColPortError):
 
 
 class HubError(ColPortError):
-    """The Hugging Face Hub refused an upload, or cannot be reached."""
+    """The Hugging Face Hub refused an upload or a download, or cannot be reached."""

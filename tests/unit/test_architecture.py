@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[2] / "scripts/colport"
 
 LAYERS = [  # bottom first; modules of one layer do not import each other
     {"errors"},
-    {"artifacts", "environment", "config", "weights", "streaming"},
+    {"artifacts", "environment", "config", "weights", "streaming", "downloads"},
     {"checkpoints"},
     {"families"},
     {"manifest", "providers", "external_data"},

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from colport.errors import DatasetError
 from colport.retrieval.datasets import check_pages, dataset_record, load_retrieval_dataset
+from tests.hub_downloads import DownloadHub
 
 datasets = pytest.importorskip("datasets")
 
@@ -96,79 +94,15 @@ def test_limit_cuts_texts_too():
     assert load("v1-qa", limit=1).texts == ["text of page 0"]
 
 
-class Hub:
-    """One dataset repository, as huggingface_hub asks for it; keeps the files that it sent."""
-
-    def __init__(self, folder: Path) -> None:
-        files = {
-            file.relative_to(folder).as_posix(): file.read_bytes()
-            for file in folder.rglob("*")
-            if file.is_file()
-        }
-        self.sent: list[str] = []
-        hub = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                path = self.path.partition("?")[0]
-                name = path.partition(f"/resolve/{COMMIT}/")[2]
-                if path.endswith(f"/tree/{COMMIT}"):
-                    tree = [
-                        {"type": "file", "path": name, "size": len(content), "oid": _oid(content)}
-                        for name, content in files.items()
-                    ]
-                    self._answer(json.dumps(tree).encode(), "application/json")
-                elif name in files:
-                    if self.command == "GET":
-                        hub.sent.append(name)
-                    self._answer(files[name], "application/octet-stream")
-                else:
-                    self.send_error(404)
-
-            do_HEAD = do_GET  # noqa: N815 (http.server's name)
-
-            def _answer(self, content: bytes, kind: str) -> None:
-                self.send_response(200)
-                self.send_header("Content-Type", kind)
-                self.send_header("Content-Length", str(len(content)))
-                self.send_header("ETag", f'"{_oid(content)}"')
-                self.send_header("X-Repo-Commit", COMMIT)
-                self.end_headers()
-                if self.command == "GET":
-                    self.wfile.write(content)
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-
-    def stop(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-
-
-def _oid(content: bytes) -> str:
-    return hashlib.sha1(content).hexdigest()
-
-
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
     folder = tmp_path / "repository"
     shutil.copytree(FORMS / "v3-mteb", folder)
     other_split = folder / "french-corpus" / "train-00000-of-00001.parquet"
     other_split.write_bytes(b"not fetched")
-    server = Hub(folder)
-    constants = pytest.importorskip("huggingface_hub").constants
-    monkeypatch.setattr(constants, "ENDPOINT", server.url)
-    address = f"{server.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", address)
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    yield server
-    server.stop()
+    with DownloadHub(folder, COMMIT) as server:
+        server.use(monkeypatch, tmp_path / "hub")
+        yield server
 
 
 ON_HUB = {"hub": "vidore/tiny", "revision": COMMIT, "schema": "beir", "language": "french"}
@@ -184,7 +118,7 @@ def test_only_what_is_read_is_fetched_and_then_the_cache_serves(hub, monkeypatch
     hub.stop()
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert colours(load_retrieval_dataset("tiny", ON_HUB)) == COLOURS
-    with pytest.raises(DatasetError, match=r"tiny: vidore/tiny at .* cannot be fetched"):
+    with pytest.raises(DatasetError, match=r"tiny: vidore/tiny@\w+: the Hub cannot be reached"):
         load_retrieval_dataset("tiny", ON_HUB | {"language": "english"})
 
 

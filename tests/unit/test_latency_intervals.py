@@ -10,7 +10,7 @@ from colport.latency.intervals import (
 
 
 def drifting(generator, rounds, samples, drift):
-    """Log-normal durations whose level moves from round to round, one in twenty half as long again."""
+    """Log-normal durations whose level moves from round to round; one in twenty is longer."""
     level = drift * generator.standard_normal((rounds, 1))
     noise = 0.1 * generator.standard_normal((rounds, samples))
     slow = 1 + 0.5 * (generator.random((rounds, samples)) < 0.05)

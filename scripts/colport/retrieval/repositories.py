@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from colport.errors import DatasetError
+from colport import downloads
+from colport.errors import DatasetError, HubError
 
 CARD = "README.md"
 DEFAULT = "default"
@@ -146,18 +147,8 @@ def _card_configs(name: str, folder: Path) -> dict[str, dict[str, list[str]]]:
 
 
 def _fetch(name: str, hub: tuple[str, str], patterns: Sequence[str]) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError
-
     repository, revision = hub
     try:
-        return Path(
-            snapshot_download(
-                repository, repo_type="dataset", revision=revision, allow_patterns=list(patterns)
-            )
-        )
-    except (OSError, ValueError, HfHubHTTPError) as error:
-        raise DatasetError(
-            f"{name}: {repository} at {revision} cannot be fetched from the Hub and is not in its "
-            f"cache ({type(error).__name__})."
-        ) from error
+        return downloads.fetch(repository, revision, patterns, "dataset")
+    except HubError as error:
+        raise DatasetError(f"{name}: {repository}@{revision}: {error}.") from error
