@@ -18,10 +18,26 @@ NOISE_LOSS = 0.02
 """NDCG@5 that a variant may lose and still be recommended if the loss is within noise."""
 
 
-def recommend(rows: Sequence[dict[str, Any]]) -> None:
-    """Fill in ``verdict`` and ``recommended`` of one model's summary rows, in place.
+SAME_SPEED = 0.05
+"""Share by which a document may take longer than with the fastest and count as equally fast."""
 
-    The rule. For each model, at most one variant on one provider is recommended. It qualifies if
+TIED_SPEED = 0.20
+"""The same where the difference lies within the range of the speed-ups of single rounds."""
+
+SAME_QUALITY = 0.0005
+"""NDCG@5 within which two variants are equally good: half of the last digit that is shown."""
+
+SMALL_LOSS = 0.01
+"""Share of PyTorch's NDCG@5 that the smallest variant may lose."""
+
+FASTEST, SMALLEST, BEST = "fastest", "smallest", "best quality"
+NEEDS = (FASTEST, SMALLEST, BEST)
+
+
+def recommend(rows: Sequence[dict[str, Any]]) -> None:
+    """Fill in ``verdict``, ``recommended`` and ``best_for`` of one model's rows, in place.
+
+    The rule. A variant on a provider qualifies if
 
     1. export, parity, retrieval and latency are ``ok`` for it, and all of them were measured;
     2. parity passed, for queries and for documents;
@@ -31,8 +47,18 @@ def recommend(rows: Sequence[dict[str, Any]]) -> None:
     4. no other measured row of the model that passed parity, nor PyTorch, is at once faster on
        documents, smaller and better in NDCG@5.
 
-    Of those that qualify, the one with the lowest ``document_p50_ms`` is recommended; at a tie
-    the smaller one, then the better one. PyTorch itself never is. If none qualifies, none is.
+    Of those that qualify, there is one for each need:
+
+    - *fastest*: of those as fast as the lowest ``document_p50_ms`` the best, then the smallest,
+      then the fastest. As fast is up to 5% slower (:data:`SAME_SPEED`), or up to 20% slower
+      (:data:`TIED_SPEED`) with a speed-up that the fastest one's had, too, in some round;
+    - *smallest*: the lowest ``size_mb`` of those that keep 99% of PyTorch's NDCG@5
+      (:data:`SMALL_LOSS`); at a tie the better, then the faster one;
+    - *best quality*: the best; of those equally good the fastest, then the smallest.
+
+    In all of them quality is the difference to PyTorch, in which a gain that is not significant
+    counts as none, and differences up to 0.0005 (:data:`SAME_QUALITY`) as equal. The fastest one
+    is ``recommended``. PyTorch itself never is. If none qualifies, none is.
 
     Args:
         rows: Rows of ``summary.csv`` as dicts; what is missing is NaN, an unchecked
@@ -40,26 +66,72 @@ def recommend(rows: Sequence[dict[str, Any]]) -> None:
     """
     qualified = []
     for row in rows:
+        row["best_for"] = ""
         row["verdict"] = row["verdict"] or _objection(row, rows)
         if not row["verdict"]:
             qualified.append(row)
     if not qualified:
         return
-    best = min(
-        qualified,
-        key=lambda row: (
-            row["document_p50_ms"],
-            row["size_mb"],
-            -row["ndcg_at_5_delta"],
-        ),
-    )
+    chosen = {FASTEST: _fastest(qualified), SMALLEST: _smallest(qualified), BEST: _best(qualified)}
+    fastest = chosen[FASTEST]
     for row in qualified:
-        ratio = row["document_p50_ms"] / best["document_p50_ms"]
-        row["verdict"] = (
-            f"qualifies; a document takes {ratio:.3g} times as long as with {best['variant']} "
-            f"on {best['provider']}"
-        )
-    best["recommended"], best["verdict"] = True, "recommended"
+        row["best_for"] = ", ".join(need for need, found in chosen.items() if found is row)
+        row["verdict"] = row["best_for"] or _verdict(row, fastest)
+    fastest["recommended"] = True
+
+
+def _fastest(qualified: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    first = min(qualified, key=_milliseconds)
+    tied = [row for row in qualified if _as_fast(row, first)]
+    good = [row for row in tied if _quality(row) >= max(map(_quality, tied)) - SAME_QUALITY]
+    return min(good, key=lambda row: (row["size_mb"], _milliseconds(row)))
+
+
+def _smallest(qualified: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    kept = [
+        row
+        for row in qualified
+        if row["ndcg_at_5"] >= (1 - SMALL_LOSS) * (row["ndcg_at_5"] - row["ndcg_at_5_delta"])
+    ]
+    return min(
+        kept,
+        key=lambda row: (row["size_mb"], -_quality(row), _milliseconds(row)),
+        default=None,
+    )
+
+
+def _best(qualified: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    best = max(map(_quality, qualified))
+    good = [row for row in qualified if _quality(row) >= best - SAME_QUALITY]
+    return min(good, key=lambda row: (_milliseconds(row), row["size_mb"]))
+
+
+def _milliseconds(row: Mapping[str, Any]) -> float:
+    return row["document_p50_ms"]
+
+
+def _as_fast(row: Mapping[str, Any], first: Mapping[str, Any]) -> bool:
+    own, least = _milliseconds(row), _milliseconds(first)
+    # A missing bound is NaN, which no speed-up reaches.
+    within = row["document_speedup"] >= first.get("document_speedup_low", math.nan)
+    return own <= (1 + SAME_SPEED) * least or (own <= (1 + TIED_SPEED) * least and within)
+
+
+def _quality(row: Mapping[str, Any]) -> float:
+    """Difference to PyTorch; a gain within noise is none."""
+    delta = row["ndcg_at_5_delta"]
+    return delta if row["p_value"] <= SIGNIFICANCE else min(delta, 0.0)
+
+
+def _verdict(row: Mapping[str, Any], fastest: Mapping[str, Any]) -> str:
+    ratio = _milliseconds(row) / _milliseconds(fastest)
+    name = f"{fastest['variant']} on {fastest['provider']}"
+    if _as_fast(row, fastest) or ratio < 1:
+        loss = 100 * (_quality(fastest) - _quality(row))
+        if loss > 100 * SAME_QUALITY:
+            return f"qualifies; as fast as {name} ({ratio:.3g} times), {loss:.1f} points worse"
+        return f"qualifies; as fast as {name} ({ratio:.3g} times) and as good, larger"
+    return f"qualifies; a document takes {ratio:.3g} times as long as with {name}"
 
 
 def _objection(row: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> str:

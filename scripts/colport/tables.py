@@ -50,7 +50,16 @@ COLUMNS: dict[str, tuple[str, ...]] = {
 }
 """The columns of the output contract, in order; a table may have further ones after them."""
 
-SUMMARY_EXTRA = ("p_value", "status", "verdict")
+SUMMARY_EXTRA = (
+    *("p_value", "status", "verdict", "best_for", "ndcg_at_5_delta_low", "ndcg_at_5_delta_high"),
+    *("query_speedup_low", "query_speedup_high", "document_speedup_low", "document_speedup_high"),
+)
+
+QUALITY = (
+    *("ndcg_at_5", "ndcg_at_5_delta", "p_value"),
+    *("ndcg_at_5_delta_low", "ndcg_at_5_delta_high"),
+)
+"""Figures of :func:`quality`."""
 
 STAGES = ("export", "parity", "retrieval", "latency")
 
@@ -58,14 +67,19 @@ STATUSES = ("ok", "failed", "unsupported")
 
 _TEXT = {
     *("model", "family", "variant", "provider", "graph", "kind", "dataset", "image_size"),
-    *("tolerance", "embeddings", "status", "reason", "verdict"),
+    *("tolerance", "embeddings", "status", "reason", "verdict", "best_for"),
 }
 _INTEGER = {
     *("opset", "parameters", "nodes", "size_bytes", "folder_bytes", "weight_files", "inputs"),
     *("queries", "documents", "batch_size", "samples"),
 }
 _BOOLEAN = {"passed", "parity_passed", "recommended"}
-_FLOAT = {name for names in COLUMNS.values() for name in names} - _TEXT - _INTEGER - _BOOLEAN
+_FLOAT = (
+    {name for names in (*COLUMNS.values(), SUMMARY_EXTRA) for name in names}
+    - _TEXT
+    - _INTEGER
+    - _BOOLEAN
+)
 
 
 def export_table(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
@@ -177,8 +191,10 @@ def summary_table(
         exported folder (``folder_bytes``, else the sum of ``size_bytes``). ``ndcg_at_5`` and its
         delta: means over the model's judged datasets, missing unless all are ``ok``. Latency
         columns: those of the smallest batch size, the median if there are several rows.
-        ``p_value``: those of the datasets combined by Stouffer's method. ``status``: the worst
-        of all stages. ``verdict``: why the row is recommended or not, one phrase.
+        ``p_value``: those of the datasets combined by Stouffer's method, and their intervals of
+        the difference as independent normal ones. Speed-ups have the range of their rounds.
+        ``status``: the worst of all stages. ``verdict``: why the row is recommended or not, one
+        phrase. ``best_for``: the :data:`colport.recommendation.NEEDS` that it is chosen for.
     """
     retrieval = full_rows(retrieval[retrieval["model"] != controls.MODEL])
     measured = {"parity": parity, "retrieval": retrieval, "latency": latency}
@@ -363,13 +379,26 @@ def quality(rows: pd.DataFrame, datasets: set[str]) -> dict[str, float]:
     """Means over datasets, and one p-value for them; all NaN unless every dataset is there."""
     rows = rows[rows["status"] == "ok"]
     if not datasets or set(rows["dataset"]) != datasets:
-        return dict.fromkeys(("ndcg_at_5", "ndcg_at_5_delta", "p_value"), math.nan)
+        return dict.fromkeys(QUALITY, math.nan)
     rows = rows[rows["ndcg_at_5"].notna()]  # without judgements there is nothing to average
     return {
         "ndcg_at_5": rows["ndcg_at_5"].mean(skipna=False),
         "ndcg_at_5_delta": rows["ndcg_at_5_delta"].mean(skipna=False),
         "p_value": _combined_p_value(rows),
+        **_combined_interval(rows),
     }
+
+
+def _combined_interval(rows: pd.DataFrame) -> dict[str, float]:
+    """Interval of the mean difference: half-widths of the datasets add up in squares."""
+    ends = [f"ndcg_at_5_delta_{end}" for end in ("low", "high")]
+    if not len(rows) or not set(ends) <= set(rows):
+        return dict.fromkeys(ends, math.nan)
+    deltas = rows["ndcg_at_5_delta"]
+    delta = deltas.mean(skipna=False)
+    widths = [((pd.to_numeric(rows[end]) - deltas) ** 2).sum(skipna=False) for end in ends]
+    below, above = (math.sqrt(width) / len(rows) for width in widths)
+    return dict(zip(ends, (delta - below, delta + above), strict=True))
 
 
 def _combined_p_value(rows: pd.DataFrame) -> float:
@@ -394,4 +423,9 @@ def _speed(rows: pd.DataFrame, kind: str, batch_size: Any) -> dict[str, float]:
     return {
         f"{kind}_p50_ms": rows.loc[chosen, "p50_ms"].median(),
         f"{kind}_speedup": rows.loc[chosen, "speedup_vs_pytorch"].median(),
+        **{
+            f"{kind}_speedup_{end}": pd.to_numeric(rows.loc[chosen, f"speedup_{end}"]).median()
+            for end in ("low", "high")
+            if f"speedup_{end}" in rows
+        },
     }

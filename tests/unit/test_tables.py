@@ -307,6 +307,20 @@ def test_a_dataset_without_judgements_does_not_hide_the_quality_on_the_others():
     assert run.recommended() == []
 
 
+def test_intervals_of_differences_are_combined():
+    run = Run().add("fp32", ms=60, mb=100, delta=-0.02, p=0.04)
+    ends = {"ndcg_at_5_delta_low": -0.05, "ndcg_at_5_delta_high": 0.02}
+    run.rows["retrieval"][-1].update(ends)
+    summary = run.summary()
+    assert summary[list(ends)].iloc[1].tolist() == pytest.approx([-0.05, 0.02])
+    assert summary[list(ends)].iloc[0].isna().all()
+    for item in list(run.rows["retrieval"]):
+        run.rows["retrieval"].append({**item, "dataset": "more"})
+    # The mean of two independent equal differences: half the width times the root of two.
+    low = -0.02 - 0.03 / math.sqrt(2)
+    assert run.summary()["ndcg_at_5_delta_low"][1] == pytest.approx(low)
+
+
 def test_p_values_of_datasets_are_combined_with_their_signs():
     run = Run().add("fp32", ms=60, mb=100, delta=-0.02, p=0.04)
     for variant, provider, delta, p in (

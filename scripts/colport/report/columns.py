@@ -107,6 +107,8 @@ COLUMNS = {
         }.items()
     },
     "ndcg_at_5_delta": Column("vs PyTorch", fmt.fixed(3, signed=True), True, "higher"),
+    "ndcg_at_5_delta_low": Column("vs PyTorch, low", fmt.fixed(3, signed=True), True, "higher"),
+    "ndcg_at_5_delta_high": Column("vs PyTorch, high", fmt.fixed(3, signed=True), True, "higher"),
     "p_value": Column("p-value", fmt.p_value, numeric=True, better="lower"),
     "batch_size": Column("Batch", fmt.count, numeric=True, better="lower"),
     "image_size": Column("Page size"),
@@ -143,6 +145,11 @@ COLUMNS = {
             "speedup_high": "Times PyTorch, highest round",
             "query_speedup": "Query, times PyTorch",
             "document_speedup": "Document, times PyTorch",
+            **{
+                f"{kind}_speedup_{end}": f"{kind.capitalize()}, times PyTorch, {word} round"
+                for kind in ("query", "document")
+                for end, word in (("low", "lowest"), ("high", "highest"))
+            },
         }.items()
     },
     "parity_passed": Column("Parity"),
@@ -150,6 +157,7 @@ COLUMNS = {
     "status": Column("Status"),
     "reason": Column("Reason"),
     "verdict": Column("Verdict"),
+    "best_for": Column("Ship for"),
 }
 
 ROW_HEADERS = ("model", "variant", "provider", "graph")

@@ -12,10 +12,11 @@ from colport import environment
 from colport.retrieval.metrics import METRIC_NAMES
 
 PLACE = ("model", "variant", "provider", "dataset")
-FIGURES = ("mean", "low", "high", "delta", "p_value")
+FIGURES = ("mean", "low", "high", "delta", "p_value", "delta_low", "delta_high")
 
 INTERVAL_COLUMNS = (*PLACE, "metric", *FIGURES)
-"""Columns of ``retrieval_intervals.csv``: ``low`` to ``high`` is the bootstrap interval."""
+"""Columns of ``retrieval_intervals.csv``: ``low`` to ``high`` is the bootstrap interval,
+``delta_low`` to ``delta_high`` that of the paired difference."""
 
 QUERY_COLUMNS = (*PLACE, "query", *METRIC_NAMES, "top10")
 """Columns of ``retrieval_queries.csv``: ``top10`` are the best document ids, as a JSON list."""

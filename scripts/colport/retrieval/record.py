@@ -44,7 +44,10 @@ COLUMNS = (
 )
 """Columns of ``retrieval.csv``, in order; :data:`FURTHER` follow them."""
 
-FURTHER = (OVERLAP, "embeddings", "bytes_per_document")
+FURTHER = (
+    *(OVERLAP, "embeddings", "bytes_per_document"),
+    *("ndcg_at_5_delta_low", "ndcg_at_5_delta_high"),
+)
 """``embeddings`` is :data:`colport.retrieval.forms.FULL` or a form's name, null for a baseline."""
 
 NO_JUDGEMENTS = "no judgements"
@@ -77,9 +80,10 @@ def retrieval_record(
 
     Returns:
         ``rows``, that of full embeddings first; ``statistics`` (metric name to its ``mean``,
-        interval ``low`` to ``high``, ``delta`` and ``p_value``), ``per_query`` and ``rankings`` as
-        in :class:`RunScores`; ``forms`` (the same three of each form); ``environment`` and
-        ``settings``. Without judgements every figure but overlap and size is null.
+        interval ``low`` to ``high``, ``delta`` with its own, and ``p_value``), ``per_query`` and
+        ``rankings`` as in :class:`RunScores`; ``forms`` (the same three of each form);
+        ``environment`` and ``settings``. Without judgements every figure but overlap and size is
+        null.
 
     Raises:
         ArtifactError: The reference was scored on other queries or documents.
@@ -150,7 +154,10 @@ def _result(
         **{name: statistics[name]["mean"] for name in METRIC_NAMES},
         "queries": judged or len(run.rankings),
         "documents": run.documents,
-        **{f"{HEADLINE}_{key}": headline[key] for key in ("low", "high", "delta")},
+        **{
+            f"{HEADLINE}_{key}": headline[key]
+            for key in ("low", "high", "delta", "delta_low", "delta_high")
+        },
         "p_value": headline["p_value"],
         OVERLAP: overlap,
         "bytes_per_document": run.bytes_per_document,
@@ -177,7 +184,9 @@ def _statistics(
     settings: Mapping[str, Any],
 ) -> dict[str, float | None]:
     """Mean of one metric, how sure it is, and its difference to PyTorch."""
-    found: dict[str, float | None] = dict.fromkeys(("mean", "low", "high", "delta", "p_value"))
+    found: dict[str, float | None] = dict.fromkeys(
+        ("mean", "low", "high", "delta", "delta_low", "delta_high", "p_value")
+    )
     if not values:
         return found
     own = list(values.values())
@@ -189,6 +198,8 @@ def _statistics(
     elif reference is not None:
         others = [reference[query] for query in values]
         found["delta"] = float(np.mean(own) - np.mean(others))
+        ends = bootstrap_interval(np.subtract(own, others), settings["confidence"], **sampling)
+        found["delta_low"], found["delta_high"] = ends
         found["p_value"] = paired_randomisation(own, others, **sampling)
     return found
 
