@@ -110,7 +110,7 @@ class Run:
 def test_flatten_keeps_order_and_puts_further_columns_last():
     first = {"rows": [row("parity", model="b", kind="query", passed=True, extra=1)], "raw": []}
     second = {"rows": [row("parity", model="a", kind="query")]}
-    table = tables.parity_table([first, second])
+    table = tables.flatten("parity", [first, second])
     assert tuple(table.columns) == (*tables.COLUMNS["parity"], "extra")
     assert list(table["model"]) == ["b", "a"]
     assert table["passed"].isna().tolist() == [False, True]
@@ -122,9 +122,9 @@ def test_full_rows_are_those_of_no_smaller_form():
         row("retrieval", model="m", embeddings="binary"),
         row("retrieval", model="-", embeddings=None),  # a baseline
     ]
-    table = tables.retrieval_table([{"rows": rows}])
+    table = tables.flatten("retrieval", [{"rows": rows}])
     assert list(tables.full_rows(table)["model"]) == ["m", "-"]
-    without = tables.retrieval_table([{"rows": [row("retrieval", model="m")]}])
+    without = tables.flatten("retrieval", [{"rows": [row("retrieval", model="m")]}])
     assert tables.full_rows(without) is without
 
 
@@ -139,23 +139,23 @@ def test_a_missing_column_is_named_with_its_place():
     broken = row("latency", model="m", variant="v", provider="p")
     del broken["p50_ms"]
     with pytest.raises(ArtifactError, match=r"latency record 1 \(m/v/p\).*p50_ms"):
-        tables.latency_table([{"rows": [broken]}])
+        tables.flatten("latency", [{"rows": [broken]}])
 
 
 def test_an_unknown_status_is_refused():
     with pytest.raises(ArtifactError, match="'broken'; allowed are ok, failed, unsupported"):
-        tables.export_table([{"rows": [row("export", model="m", status="broken")]}])
+        tables.flatten("export", [{"rows": [row("export", model="m", status="broken")]}])
 
 
 @pytest.mark.parametrize("record", [{}, {"rows": None}, {"rows": ["x"]}])
 def test_a_record_without_rows_is_refused(record: dict[str, Any]):
     with pytest.raises(ArtifactError, match="export record 1"):
-        tables.export_table([record])
+        tables.flatten("export", [record])
 
 
 def test_a_value_that_is_no_number_is_refused():
     with pytest.raises(ArtifactError, match="column 'p50_ms'"):
-        tables.latency_table([{"rows": [row("latency", p50_ms="fast")]}])
+        tables.flatten("latency", [{"rows": [row("latency", p50_ms="fast")]}])
 
 
 def test_summary_takes_folder_bytes_smallest_batch_and_puts_pytorch_first():
@@ -373,7 +373,7 @@ def test_tables_survive_the_disk(tmp_path):
 
 def test_csv_cells(tmp_path):
     figures = {"p50_ms": 1 / 3, "mean_ms": 1234567.0, "batch_size": 1, "p99_ms": math.nan}
-    table = tables.latency_table([{"rows": [row("latency", **figures, truncated=False)]}])
+    table = tables.flatten("latency", [{"rows": [row("latency", **figures, truncated=False)]}])
     tables.write_tables({"latency": table}, tmp_path)
     header, line = (tmp_path / "latency.csv").read_text().splitlines()
     cells = dict(zip(header.split(","), line.split(","), strict=True))

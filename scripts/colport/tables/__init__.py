@@ -1,0 +1,37 @@
+"""The five tables of the output contract.
+
+The four measured tables concatenate the rows of the stages' records; ``summary`` is computed from
+them.
+"""
+
+from __future__ import annotations
+
+from colport.tables.frames import (
+    COLUMNS,
+    STAGES,
+    STATUSES,
+    SUMMARY_EXTRA,
+    flatten,
+    full_rows,
+    read_tables,
+    text_table,
+    typed,
+    write_tables,
+)
+from colport.tables.summary import build, quality, summary_table
+
+__all__ = [
+    "COLUMNS",
+    "STAGES",
+    "STATUSES",
+    "SUMMARY_EXTRA",
+    "build",
+    "flatten",
+    "full_rows",
+    "quality",
+    "read_tables",
+    "summary_table",
+    "text_table",
+    "typed",
+    "write_tables",
+]

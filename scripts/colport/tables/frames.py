@@ -1,0 +1,223 @@
+"""Tables as data frames: from leaf records, to CSV files and back.
+
+Every leaf record (one JSON file of a stage) carries ``rows``: dicts with the columns of its table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from colport.artifacts import atomic_path
+from colport.errors import ArtifactError
+from colport.retrieval.forms import FULL
+
+COLUMNS: dict[str, tuple[str, ...]] = {
+    "export": (
+        *("model", "family", "variant", "graph", "opset", "parameters", "nodes", "size_bytes"),
+        *("weight_files", "seconds", "peak_rss_mb", "status", "reason"),
+    ),
+    "parity": (
+        *("model", "variant", "provider", "kind", "inputs", "tokens", "max_abs_diff"),
+        *("mean_cosine", "min_cosine", "top10_overlap", "tolerance", "passed", "status", "reason"),
+        "batch_max_abs_diff",
+    ),
+    "retrieval": (
+        *("model", "variant", "provider", "dataset", "queries", "documents"),
+        *("ndcg_at_1", "ndcg_at_5", "ndcg_at_10", "recall_at_1", "recall_at_5", "recall_at_10"),
+        *("mrr_at_10", "map", "ndcg_at_5_low", "ndcg_at_5_high", "ndcg_at_5_delta", "p_value"),
+        *("status", "reason"),
+    ),
+    "latency": (
+        *("model", "variant", "provider", "kind", "batch_size", "tokens", "image_size"),
+        *("p50_ms", "p90_ms", "p95_ms", "p99_ms", "mean_ms", "samples", "per_second", "load_ms"),
+        *("peak_rss_mb", "speedup_vs_pytorch", "status", "reason"),
+    ),
+    "summary": (
+        *("model", "variant", "provider", "size_mb", "ndcg_at_5", "ndcg_at_5_delta"),
+        *("query_p50_ms", "document_p50_ms", "query_speedup", "document_speedup"),
+        *("parity_passed", "recommended"),
+    ),
+}
+"""The columns of the output contract, in order; a table may have further ones after them."""
+
+SUMMARY_EXTRA = (
+    *("p_value", "status", "verdict", "best_for", "ndcg_at_5_delta_low", "ndcg_at_5_delta_high"),
+    *("query_speedup_low", "query_speedup_high", "document_speedup_low", "document_speedup_high"),
+)
+
+STAGES = ("export", "parity", "retrieval", "latency")
+
+STATUSES = ("ok", "failed", "unsupported")
+
+_TEXT = {
+    *("model", "family", "variant", "provider", "graph", "kind", "dataset", "image_size"),
+    *("tolerance", "embeddings", "status", "reason", "verdict", "best_for"),
+}
+_INTEGER = {
+    *("opset", "parameters", "nodes", "size_bytes", "folder_bytes", "weight_files", "inputs"),
+    *("queries", "documents", "batch_size", "samples"),
+}
+_BOOLEAN = {"passed", "parity_passed", "recommended"}
+_FLOAT = (
+    {name for names in (*COLUMNS.values(), SUMMARY_EXTRA) for name in names}
+    - _TEXT
+    - _INTEGER
+    - _BOOLEAN
+)
+
+
+def flatten(name: str, records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """The rows of all records, in their order, as one table.
+
+    Args:
+        name: ``export``, ``parity``, ``retrieval`` or ``latency``.
+        records: Leaf records; each has ``rows``, a list of dicts.
+
+    Returns:
+        The contract's columns in order, then further ones as they first appear. Missing text is
+        ``""``, a missing number NaN or ``<NA>``, a missing truth value ``<NA>``.
+
+    Raises:
+        ArtifactError: A record has no ``rows``, a row misses a column, has an unknown ``status``
+            or a value that its column cannot hold.
+    """
+    rows: list[Mapping[str, Any]] = []
+    for number, record in enumerate(records, start=1):
+        found = record.get("rows")
+        if not isinstance(found, list):
+            raise ArtifactError(
+                f"{name} record {number}: 'rows' is {type(found).__name__}; a list is needed."
+            )
+        for row in found:
+            _check_row(name, number, row)
+        rows += found
+    further = dict.fromkeys(key for row in rows for key in row if key not in COLUMNS[name])
+    columns = [*COLUMNS[name], *further]
+    return typed(name, pd.DataFrame([dict(row) for row in rows], columns=columns, dtype=object))
+
+
+def typed(name: str, frame: pd.DataFrame) -> pd.DataFrame:
+    """``frame`` with the data type of each column of the contract; further ones are inferred.
+
+    Raises:
+        ArtifactError: A column has a value that it cannot hold.
+    """
+    columns = {}
+    for column in frame.columns:
+        try:
+            columns[column] = _typed_column(column, frame[column])
+        except (TypeError, ValueError) as error:
+            raise ArtifactError(f"{name} table, column {column!r}: {error}.") from error
+    return pd.DataFrame(columns, index=frame.index, columns=frame.columns)
+
+
+def full_rows(retrieval: pd.DataFrame) -> pd.DataFrame:
+    """Rows of ``retrieval.csv`` without those of smaller forms of embeddings."""
+    if "embeddings" not in retrieval:
+        return retrieval
+    return retrieval[retrieval["embeddings"].isin(["", FULL])]
+
+
+def write_tables(tables: Mapping[str, pd.DataFrame], folder: Path | str) -> None:
+    """Write each table as ``{folder}/{name}.csv``, each file all or nothing.
+
+    Floats have six significant digits, truth values are ``true`` and ``false``, what is missing
+    is empty.
+    """
+    for name, table in tables.items():
+        with atomic_path(Path(folder) / f"{name}.csv") as temporary:
+            text_table(table).to_csv(temporary, index=False, lineterminator="\n", encoding="utf-8")
+
+
+def read_tables(folder: Path | str) -> dict[str, pd.DataFrame]:
+    """Read the five tables that :func:`write_tables` wrote, in the order of :data:`COLUMNS`.
+
+    Raises:
+        ArtifactError: A file is missing, unreadable or lacks a column.
+    """
+    return {name: _read_table(name, Path(folder) / f"{name}.csv") for name in COLUMNS}
+
+
+def text_table(table: pd.DataFrame) -> pd.DataFrame:
+    """Every cell as the text that it has in the CSV file."""
+    columns = [[_cell_text(value) for value in table[column]] for column in table.columns]
+    names = [str(column) for column in table.columns]
+    return pd.DataFrame(dict(zip(names, columns, strict=True)), columns=names, dtype=object)
+
+
+def _check_row(name: str, number: int, row: Any) -> None:
+    if not isinstance(row, Mapping):
+        raise ArtifactError(f"{name} record {number}: a row is {type(row).__name__}, not a dict.")
+    where = "/".join(str(row[key]) for key in ("model", "variant", "provider") if key in row)
+    missing = [column for column in COLUMNS[name] if column not in row]
+    if missing:
+        raise ArtifactError(
+            f"{name} record {number} ({where}): a row misses the column(s) {', '.join(missing)}."
+        )
+    if row["status"] not in STATUSES:
+        raise ArtifactError(
+            f"{name} record {number} ({where}): status is {row['status']!r}; "
+            f"allowed are {', '.join(STATUSES)}."
+        )
+
+
+def _typed_column(column: str, values: pd.Series) -> pd.Series:
+    if column in _TEXT:
+        return pd.Series(
+            ["" if _missing(value) else _plain_text(value) for value in values],
+            index=values.index,
+            dtype=object,
+        )
+    if column in _BOOLEAN:
+        return values.astype("boolean")
+    if column in _INTEGER:
+        return pd.to_numeric(values.where(values.notna(), None)).astype("Int64")
+    if column in _FLOAT:
+        return pd.to_numeric(values).astype("float64")
+    present = [value for value in values if not _missing(value)]
+    if present and all(pd.api.types.is_bool(value) for value in present):
+        return values.astype("boolean")
+    if present and all(pd.api.types.is_number(value) for value in present):
+        return pd.to_numeric(values)
+    return values.astype(object)
+
+
+def _plain_text(value: Any) -> str:
+    return "x".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def _missing(value: Any) -> bool:
+    return not isinstance(value, list | tuple | dict) and bool(pd.isna(value))
+
+
+def _cell_text(value: Any) -> str:
+    if _missing(value):
+        return ""
+    if pd.api.types.is_bool(value):
+        return "true" if value else "false"
+    if pd.api.types.is_float(value):
+        return f"{value:.0f}" if float(value).is_integer() else f"{value:.6g}"
+    return _plain_text(value)
+
+
+def _read_table(name: str, path: Path) -> pd.DataFrame:
+    try:
+        frame = pd.read_csv(
+            path,
+            dtype=dict.fromkeys(_TEXT, object),
+            keep_default_na=False,
+            na_values=[""],
+            encoding="utf-8",
+        )
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot be read ({error.strerror}).") from error
+    except ValueError as error:
+        raise ArtifactError(f"{path}: is not a CSV table ({error}).") from error
+    missing = [column for column in COLUMNS[name] if column not in frame.columns]
+    if missing:
+        raise ArtifactError(f"{path}: misses the column(s) {', '.join(missing)}.")
+    return typed(name, frame)

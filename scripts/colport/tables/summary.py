@@ -1,0 +1,174 @@
+"""``summary.csv``: computed from the four measured tables, it names the variants to ship."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from statistics import NormalDist
+from typing import Any
+
+import pandas as pd
+
+from colport.recommendation import REFERENCE_VARIANT, recommend
+from colport.retrieval import controls
+from colport.tables.frames import COLUMNS, STAGES, SUMMARY_EXTRA, flatten, full_rows, typed
+
+QUALITY = (
+    *("ndcg_at_5", "ndcg_at_5_delta", "p_value"),
+    *("ndcg_at_5_delta_low", "ndcg_at_5_delta_high"),
+)
+"""Figures of :func:`quality`."""
+
+
+def build(records: Mapping[str, Iterable[Mapping[str, Any]]]) -> dict[str, pd.DataFrame]:
+    """All five tables, from the records of the four stages by their names.
+
+    Raises:
+        ArtifactError: See :func:`flatten`.
+    """
+    stages = {name: flatten(name, records[name]) for name in STAGES}
+    return {"summary": summary_table(**stages), **stages}
+
+
+def summary_table(
+    export: pd.DataFrame, parity: pd.DataFrame, retrieval: pd.DataFrame, latency: pd.DataFrame
+) -> pd.DataFrame:
+    """One row a model, variant and provider, PyTorch included, with the recommendation.
+
+    The rule of the recommendation: :func:`colport.recommendation.recommend`.
+
+    Returns:
+        The contract's columns, then :data:`SUMMARY_EXTRA`. ``size_mb``: 10**6 bytes of the
+        exported folder (``folder_bytes``, else the sum of ``size_bytes``). ``ndcg_at_5`` and its
+        delta: means over the model's judged datasets, missing unless all are ``ok``. Latency
+        columns: those of the smallest batch size, the median if there are several rows.
+        ``p_value``: those of the datasets combined by Stouffer's method, and their intervals of
+        the difference as independent normal ones. Speed-ups have the range of their rounds.
+        ``status``: the worst of all stages. ``verdict``: why the row is recommended or not, one
+        phrase. ``best_for``: the :data:`colport.recommendation.NEEDS` that it is chosen for.
+    """
+    retrieval = full_rows(retrieval[retrieval["model"] != controls.MODEL])
+    measured = {"parity": parity, "retrieval": retrieval, "latency": latency}
+    groups = {name: _groups(table, "provider") for name, table in measured.items()}
+    folders = _groups(export)
+    datasets = {
+        model: set(rows["dataset"]) for model, rows in retrieval.groupby("model", sort=False)
+    }
+    smallest = latency.groupby(["model", "kind"])["batch_size"].min().to_dict()
+    rows = []
+    for key in _row_keys(export, measured.values()):
+        model, variant, provider = key
+        folder = folders.get((model, variant), export.iloc[:0])
+        found = {name: groups[name].get(key, table.iloc[:0]) for name, table in measured.items()}
+        status, verdict = _worst_status([folder, *found.values()])
+        row = {"model": model, "variant": variant, "provider": provider, "recommended": False}
+        row |= {"size_mb": _folder_mb(folder), "status": status, "verdict": verdict}
+        row |= {"parity_passed": _parity_passed(found["parity"])}
+        row |= quality(found["retrieval"], datasets.get(model, set()))
+        for kind in ("query", "document"):
+            row |= _speed(found["latency"], kind, smallest.get((model, kind)))
+        rows.append(row)
+    for model in dict.fromkeys(row["model"] for row in rows):
+        recommend([row for row in rows if row["model"] == model])
+    columns = [*COLUMNS["summary"], *SUMMARY_EXTRA]
+    return typed("summary", pd.DataFrame(rows, columns=columns, dtype=object))
+
+
+def _groups(table: pd.DataFrame, *further: str) -> dict[tuple[str, ...], pd.DataFrame]:
+    return dict(iter(table.groupby(["model", "variant", *further], sort=False)))
+
+
+def _row_keys(
+    export: pd.DataFrame, measured: Iterable[pd.DataFrame]
+) -> Iterator[tuple[str, str, str]]:
+    """Model, variant and provider in order of appearance; PyTorch first within its model."""
+    models: dict[str, dict[str, dict[str, None]]] = {}
+    for model, variant in zip(export["model"], export["variant"], strict=True):
+        models.setdefault(model, {}).setdefault(variant, {})
+    for table in measured:
+        for model, variant, provider in zip(
+            table["model"], table["variant"], table["provider"], strict=True
+        ):
+            models.setdefault(model, {}).setdefault(variant, {})[provider] = None
+    for model, variants in models.items():
+        for variant in sorted(variants, key=lambda name: name != REFERENCE_VARIANT):
+            for provider in variants[variant]:
+                yield model, variant, provider
+
+
+def _worst_status(tables: Iterable[pd.DataFrame]) -> tuple[str, str]:
+    rows = pd.concat([table[["status", "reason"]] for table in tables])
+    for status in ("failed", "unsupported"):
+        reasons = rows.loc[rows["status"] == status, "reason"]
+        if len(reasons):
+            return status, f"{status}: {reasons.iloc[0] or 'no reason was recorded'}"
+    return "ok", ""
+
+
+def _folder_mb(rows: pd.DataFrame) -> float:
+    if "folder_bytes" in rows and rows["folder_bytes"].notna().any():
+        return float(rows["folder_bytes"].dropna().iloc[0]) / 1e6
+    return float(rows["size_bytes"].sum()) / 1e6 if rows["size_bytes"].notna().any() else math.nan
+
+
+def _parity_passed(rows: pd.DataFrame) -> bool | None:
+    if (rows["passed"].eq(False)).any():
+        return False
+    complete = {"query", "document"} <= set(rows["kind"]) and rows["passed"].notna().all()
+    return True if complete and rows["status"].eq("ok").all() else None
+
+
+def quality(rows: pd.DataFrame, datasets: set[str]) -> dict[str, float]:
+    """Means over datasets, and one p-value for them; all NaN unless every dataset is there."""
+    rows = rows[rows["status"] == "ok"]
+    if not datasets or set(rows["dataset"]) != datasets:
+        return dict.fromkeys(QUALITY, math.nan)
+    rows = rows[rows["ndcg_at_5"].notna()]  # without judgements there is nothing to average
+    return {
+        "ndcg_at_5": rows["ndcg_at_5"].mean(skipna=False),
+        "ndcg_at_5_delta": rows["ndcg_at_5_delta"].mean(skipna=False),
+        "p_value": _combined_p_value(rows),
+        **_combined_interval(rows),
+    }
+
+
+def _combined_interval(rows: pd.DataFrame) -> dict[str, float]:
+    """Interval of the mean difference: half-widths of the datasets add up in squares."""
+    ends = [f"ndcg_at_5_delta_{end}" for end in ("low", "high")]
+    if not len(rows) or not set(ends) <= set(rows):
+        return dict.fromkeys(ends, math.nan)
+    deltas = rows["ndcg_at_5_delta"]
+    delta = deltas.mean(skipna=False)
+    widths = [((pd.to_numeric(rows[end]) - deltas) ** 2).sum(skipna=False) for end in ends]
+    below, above = (math.sqrt(width) / len(rows) for width in widths)
+    return dict(zip(ends, (delta - below, delta + above), strict=True))
+
+
+def _combined_p_value(rows: pd.DataFrame) -> float:
+    """Stouffer's method: signed z-scores weighted by the square root of the queries."""
+    needed = rows[["ndcg_at_5_delta", "p_value", "queries"]]
+    if needed.isna().any(axis=None):
+        return math.nan
+    if len(needed) == 1:
+        return float(needed["p_value"].iloc[0])
+    normal, total, variance = NormalDist(), 0.0, 0.0
+    for delta, p_value, queries in needed.itertuples(index=False):
+        score = normal.inv_cdf(1 - min(max(float(p_value), 1e-12), 1.0) / 2)
+        total += math.copysign(score, delta) * math.sqrt(queries) if delta else 0.0
+        variance += float(queries)
+    return 2 * (1 - normal.cdf(abs(total) / math.sqrt(variance))) if variance else math.nan
+
+
+def _speed(rows: pd.DataFrame, kind: str, batch_size: Any) -> dict[str, float]:
+    chosen = (rows["kind"] == kind) & (rows["status"] == "ok")
+    if batch_size is not None and not pd.isna(batch_size):
+        chosen &= (rows["batch_size"] == batch_size).fillna(False)
+    return {
+        f"{kind}_p50_ms": rows.loc[chosen, "p50_ms"].median(),
+        f"{kind}_speedup": rows.loc[chosen, "speedup_vs_pytorch"].median(),
+        **{
+            f"{kind}_speedup_{end}": pd.to_numeric(rows.loc[chosen, f"speedup_{end}"]).median()
+            for end in ("low", "high")
+            if f"speedup_{end}" in rows
+        },
+    }
