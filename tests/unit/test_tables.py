@@ -130,7 +130,7 @@ def test_full_rows_are_those_of_no_smaller_form():
 
 @pytest.mark.parametrize("name", ["export", "parity", "retrieval", "latency"])
 def test_no_records_give_an_empty_table_with_all_columns(name: str):
-    table = getattr(tables, f"{name}_table")([])
+    table = tables.flatten(name, [])
     assert tuple(table.columns) == tables.COLUMNS[name]
     assert table.empty
 
