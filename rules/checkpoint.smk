@@ -11,8 +11,11 @@ rule checkpoint:
     log:
         "logs/checkpoint/{model}.log",
     retries: 2
+    localrule: PLAN.config["local_downloads"]
     conda:
         "../envs/cpu.yaml"
+    resources:
+        **PLAN.needs("checkpoint"),
     params:
         model=lambda wildcards: PLAN.config["models"][wildcards.model],
         workspace="results/checkpoints/{model}",
@@ -29,8 +32,11 @@ checkpoint dataset:
         "results/datasets/{dataset}.json",
     log:
         "logs/dataset/{dataset}.log",
+    localrule: PLAN.config["local_downloads"]
     conda:
         "../envs/cpu.yaml"
+    resources:
+        **PLAN.needs("dataset"),
     params:
         dataset=lambda wildcards: PLAN.config["datasets"][wildcards.dataset],
         code=PLAN.code("dataset.py"),

@@ -27,6 +27,8 @@ rule explain:
         "logs/explain/{model}/{dataset}.log",
     conda:
         "../envs/cpu.yaml"
+    resources:
+        **PLAN.needs("explain"),
     params:
         dataset=lambda wildcards: PLAN.config["datasets"][wildcards.dataset],
         variants=PLAN.variants,

@@ -3,7 +3,7 @@
 
 rule export:
     input:
-        "results/checkpoints/{model}.json",
+        checkpoint="results/checkpoints/{model}.json",
     output:
         folder=directory("results/models/{model}/{variant}"),
         record="results/export/{model}/{variant}.json",
@@ -15,6 +15,8 @@ rule export:
         variant=PLAN.pattern(PLAN.exported),
     conda:
         "../envs/cpu.yaml"
+    resources:
+        **PLAN.needs("export"),
     params:
         variant=lambda wildcards: PLAN.config["variants"][wildcards.variant],
         code=PLAN.code("export.py"),

@@ -13,6 +13,8 @@ rule latency:
     conda:
         "../envs/cpu.yaml"
     threads: all_cores
+    resources:
+        **PLAN.needs("latency"),
     params:
         variants=PLAN.variants,
         dataset=lambda wildcards: PLAN.config["datasets"][PLAN.first(wildcards.model)],

@@ -20,6 +20,8 @@ rule operators:
     conda:
         "../envs/cpu.yaml"
     threads: all_cores
+    resources:
+        **PLAN.needs("operators"),
     params:
         variants=PLAN.variants,
         providers=PLAN.providers,

@@ -20,6 +20,8 @@ rule parity:
         "logs/parity/{model}/{variant}/{provider}.log",
     conda:
         "../envs/cpu.yaml"
+    resources:
+        **PLAN.needs("parity"),
     params:
         dataset=lambda wildcards: PLAN.config["datasets"][PLAN.first(wildcards.model)],
         provider=lambda wildcards: PLAN.config["providers"][wildcards.provider],

@@ -23,6 +23,8 @@ rule quantize:
         variant=PLAN.pattern(PLAN.quantized),
     conda:
         "../envs/cpu.yaml"
+    resources:
+        **PLAN.needs("quantize"),
     params:
         family=lambda wildcards: PLAN.config["models"][wildcards.model]["family"],
         variant=lambda wildcards: PLAN.config["variants"][wildcards.variant],

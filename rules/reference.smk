@@ -14,6 +14,8 @@ rule reference:
         "results/benchmarks/reference/{model}/{dataset}/{shard}.tsv"
     conda:
         "../envs/cpu.yaml"
+    resources:
+        **PLAN.needs("reference"),
     params:
         dataset=lambda wildcards: PLAN.config["datasets"][wildcards.dataset],
         settings=PLAN.config["encode"],

@@ -14,6 +14,8 @@ rule embed:
         "results/benchmarks/embed/{model}/{variant}/{provider}/{dataset}/{shard}.tsv"
     conda:
         "../envs/cpu.yaml"
+    resources:
+        **PLAN.needs("embed"),
     params:
         dataset=lambda wildcards: PLAN.config["datasets"][wildcards.dataset],
         provider=lambda wildcards: PLAN.config["providers"][wildcards.provider],
@@ -25,13 +27,15 @@ rule embed:
 
 rule control:
     input:
-        "results/datasets/{dataset}.json",
+        dataset="results/datasets/{dataset}.json",
     output:
         "results/retrieval/controls/{control}/{dataset}.json",
     log:
         "logs/retrieval/controls/{control}/{dataset}.log",
     conda:
         "../envs/cpu.yaml"
+    resources:
+        **PLAN.needs("score"),
     params:
         dataset=lambda wildcards: PLAN.config["datasets"][wildcards.dataset],
         settings=PLAN.scoring,
@@ -53,6 +57,8 @@ rule score_reference:
         "logs/retrieval/{model}/pytorch/{dataset}.log",
     conda:
         "../envs/cpu.yaml"
+    resources:
+        **PLAN.needs("score"),
     params:
         settings=PLAN.scoring,
         forms=PLAN.forms,
@@ -75,6 +81,8 @@ rule score:
         "logs/retrieval/{model}/{variant}/{provider}/{dataset}.log",
     conda:
         "../envs/cpu.yaml"
+    resources:
+        **PLAN.needs("score"),
     params:
         settings=PLAN.scoring,
         forms=PLAN.forms,
@@ -109,6 +117,8 @@ rule mteb:
         "logs/mteb/{model}/{variant}/{provider}/{dataset}.log",
     conda:
         "../envs/cpu.yaml"
+    resources:
+        **PLAN.needs("mteb"),
     params:
         dataset=lambda wildcards: PLAN.config["datasets"][wildcards.dataset],
         provider=lambda wildcards: PLAN.config["providers"][wildcards.provider],

@@ -12,7 +12,7 @@ from colport.job import job
 def main(snakemake):
     """Write the exported folder and its record, or the known limit that prevents it."""
     variant, output = snakemake.params.variant, Path(snakemake.output.folder)
-    checkpoint = read_json(snakemake.input[0])
+    checkpoint = read_json(snakemake.input.checkpoint)
     labels = {**dict(snakemake.wildcards.items()), "family": checkpoint["family"]}
     with job(snakemake.log[0], f"{labels['model']} {labels['variant']}") as log:
         watch = record.Stopwatch()

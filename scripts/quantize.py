@@ -27,7 +27,10 @@ def main(snakemake):
                 declared = snakemake.params.dataset
                 dataset = load_retrieval_dataset(snakemake.params.calibration, declared)
             base = Path(snakemake.input.base)
-            manifest = quantize(base, output, settings, layout, log.info, dataset=dataset)
+            scratch = snakemake.resources.get("scratch")
+            manifest = quantize(
+                base, output, settings, layout, log.info, dataset=dataset, scratch=scratch
+            )
             result = record.record(manifest, output, labels, watch.cost())
         except UnsupportedError as limit:
             write_unsupported(output, str(limit))

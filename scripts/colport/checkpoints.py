@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -73,7 +74,7 @@ def record(declaration: Mapping[str, Any], family: str, workspace: Path | str) -
 
     ``source`` names the commit that a Hub id stands for, and an adapter's base. ``weights`` holds
     the SHA-256 of every safetensors file, an adapter's base's included, so that another checkpoint
-    under the same name reruns what depends on it.
+    under the same name reruns what depends on it; ``parameters`` counts what these files hold.
 
     Raises:
         CheckpointError: See :func:`resolve`; or a safetensors header does not fit its file.
@@ -81,12 +82,12 @@ def record(declaration: Mapping[str, Any], family: str, workspace: Path | str) -
     layers = _layers(declaration)
     folder = _assembled(layers, declaration, Path(workspace))
     files = sorted(folder.rglob("*.safetensors"))
-    for file in files:
-        read_header(file)
+    entries = [entry for file in files for entry in read_header(file).values()]
     return {
         "folder": str(folder),
         "family": family,
         "source": " on ".join(layer.source for layer in reversed(layers) if layer.source),
+        "parameters": sum(math.prod(entry.shape) for entry in entries),
         "weights": {str(file.relative_to(folder)): sha256_file(file) for file in files},
     }
 

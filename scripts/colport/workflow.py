@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from colport import config as configuration
-from colport import families, sources
+from colport import families, resources, sources
 from colport.artifacts import read_json
 from colport.embed import shard_count
 from colport.errors import ColPortError, ConfigError
@@ -158,6 +158,10 @@ class Plan:
     def code(self, script: str) -> str:
         """Content hash of the library code that a script of ``scripts/`` can run."""
         return sources.code_hash(self.base / "scripts" / script)
+
+    def needs(self, stage: str) -> dict[str, Callable[..., int]]:
+        """Memory and run time that a stage's jobs ask a cluster for."""
+        return resources.needs(self.config, stage)
 
     @staticmethod
     def pattern(names: Iterable[str]) -> str:

@@ -38,6 +38,7 @@ def quantize(
     report: Report = lambda message: None,
     progress: Progress | None = None,
     dataset: Any = None,
+    scratch: Path | str | None = None,
 ) -> Manifest:
     """Write the integer variant of an exported float folder.
 
@@ -50,6 +51,8 @@ def quantize(
         progress: Called after each block of weights, with the bytes written and those of all.
         dataset: A :class:`~colport.retrieval.datasets.RetrievalDataset`, for settings that are
             calibrated.
+        scratch: Folder for what a calibration measures, the inner size of each product squared in
+            fp32; by default the one that the output is in.
 
     Raises:
         ConfigError: The settings are calibrated, and there is no dataset.
@@ -67,10 +70,11 @@ def quantize(
             "queries and documents."
         )
     layout = layout or Layout()
-    with atomic_folder(output) as folder, scratch_folder(output) as scratch:
+    beside = Path(scratch, output.name) if scratch else output
+    with atomic_folder(output) as folder, scratch_folder(beside) as measured:
         recipes, record = uncalibrated(base, source, settings), {}
         if settings.is_calibrated:
-            recipes, record = calibrate(base, source, settings, dataset, scratch, report)
+            recipes, record = calibrate(base, source, settings, dataset, measured, report)
         models = read(base, source)
         counts = _apply(models, recipes, settings)
         _check_counts(base, counts, settings)

@@ -1,0 +1,217 @@
+"""Memory and time that a job asks a cluster for, from the size of what it will hold.
+
+Each estimate is a base and what was measured to grow with the model (docs/cluster.md has the
+figures). Snakemake multiplies nothing itself: a second attempt asks for twice as much.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from colport import families
+from colport.manifest import FILE
+from colport.manifest import folder_bytes as _bytes_of
+from colport.quantize.settings import QuantizeSettings
+
+_MB = 1e6
+_EMBEDDING_MB = 1.1
+"""Of a document of 1030 tokens: its embeddings, and the copy that is written."""
+_SESSION = 3.0
+"""Sizes of an exported folder: the mapped file, and what ONNX Runtime repacks for two graphs."""
+_REFERENCE_BYTES = 4.4
+"""Of a parameter in PyTorch: fp32, and what loading adds."""
+_TOKENS = {"pages": 1030, "passages": 300}
+_FLOPS_OF_THREAD = 40e9
+"""Half of what PyTorch reaches on a core (benchmarks/graphs.md)."""
+
+
+@dataclass(frozen=True)
+class Need:
+    """What one attempt asks for.
+
+    Attributes:
+        memory_mb: Megabytes (10**6).
+        minutes: Wall time.
+    """
+
+    memory_mb: float
+    minutes: float
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job as Snakemake describes it, beside the config."""
+
+    config: Mapping[str, Any]
+    wildcards: Any
+    input: Any
+    threads: int
+
+    def parameters(self) -> int:
+        """Of the checkpoint, by its record; one of an older ColPort counts as not there yet."""
+        file = self.input.checkpoint
+        if "parameters" not in (record := _read(file)):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(file))
+        return record["parameters"]
+
+    def documents(self) -> int:
+        """Of the dataset, by its record."""
+        return _read(self.input.dataset)["counts"]["documents"]
+
+    def shard(self) -> int:
+        """Documents of one shard."""
+        return min(self.documents(), self.config["encode"]["shard_documents"])
+
+    def encoding_minutes(self, documents: int, parameters: int) -> float:
+        """Of so many documents; two operations a parameter and token."""
+        family = families.get(self.config["models"][self.wildcards.model]["family"])
+        flops = 2 * parameters * _TOKENS[family.document_type] * documents
+        return flops / (_FLOPS_OF_THREAD * self.threads) / 60
+
+
+def needs(config: Mapping[str, Any], stage: str) -> dict[str, Callable[..., int]]:
+    """Snakemake's ``mem_mb`` and ``runtime`` of a stage, as functions of the job and its attempt.
+
+    They raise ``FileNotFoundError`` while an input is not there; Snakemake then asks again.
+
+    Args:
+        config: The validated config.
+        stage: A key of :data:`STAGES`.
+    """
+    estimate = STAGES[stage]
+
+    def mem_mb(wildcards: Any, input: Any, threads: int, attempt: int) -> int:
+        return math.ceil(estimate(Job(config, wildcards, input, threads)).memory_mb * attempt)
+
+    def runtime(wildcards: Any, input: Any, threads: int, attempt: int) -> int:
+        return math.ceil(estimate(Job(config, wildcards, input, threads)).minutes * attempt)
+
+    return {"mem_mb": mem_mb, "runtime": runtime}
+
+
+def _checkpoint(job: Job) -> Need:
+    return Need(1500, 240)  # a download of some GB; its size is known only afterwards
+
+
+def _dataset(job: Job) -> Need:
+    return Need(2000, 240)
+
+
+def _export(job: Job) -> Need:
+    gigabytes = 4e-9 * job.parameters()
+    return Need(1500 + 50 * gigabytes, 10 + 2 * gigabytes)
+
+
+def _quantize(job: Job) -> Need:
+    size = _folder_bytes(job.input.base)
+    variant = job.config["variants"][job.wildcards.variant]
+    if QuantizeSettings.from_config(variant).is_calibrated:
+        return Need(2000 + _SESSION * size / _MB, 10 + 60e-9 * size)
+    return Need(1500 + 0.05 * size / _MB, 10 + 4e-9 * size)
+
+
+def _reference(job: Job) -> Need:
+    parameters, documents = job.parameters(), job.shard()
+    return Need(
+        1500 + _REFERENCE_BYTES * parameters / _MB + _EMBEDDING_MB * documents,
+        10 + job.encoding_minutes(documents, parameters),
+    )
+
+
+def _parity(job: Job) -> Need:
+    settings = job.config["parity"]
+    documents = settings["inputs"] * len(settings["batch_sizes"])
+    return _encoder(job, documents)
+
+
+def _embed(job: Job) -> Need:
+    return _encoder(job, job.shard())
+
+
+def _mteb(job: Job) -> Need:
+    return _encoder(job, job.documents())
+
+
+def _encoder(job: Job, documents: int) -> Need:
+    return Need(
+        1000 + _session_mb(job.input.model) + _EMBEDDING_MB * documents,
+        10 + job.encoding_minutes(documents, _graph_parameters(job.input.model)),
+    )
+
+
+def _score(job: Job) -> Need:
+    documents, forms = job.documents(), 1 + len(job.config["run"]["embeddings"])
+    return Need(3000, 20 + 0.01 * documents * forms)
+
+
+def _explain(job: Job) -> Need:
+    return Need(3000, 20)
+
+
+def _latency(job: Job) -> Need:
+    """All contenders are in memory at once, and each case takes its seconds."""
+    settings, contenders = job.config["latency"], 1 + len(job.input.models)
+    sizes = settings["batch_sizes"]
+    parameters = job.parameters()
+    calls = 2 * contenders * len(sizes)
+    timed = calls * (settings["max_seconds"] + settings["warmup_max_seconds"]) / 60
+    slow = contenders * (settings["rounds"] + 2) * job.encoding_minutes(sum(sizes), parameters)
+    sessions = sum(map(_session_mb, job.input.models))
+    return Need(
+        1500 + _REFERENCE_BYTES * parameters / _MB + 300 * contenders + sessions,
+        20 + timed + slow,
+    )
+
+
+def _operators(job: Job) -> Need:
+    largest = max(job.input.models, key=_folder_bytes)
+    parameters = _graph_parameters(largest)
+    calls = 10 * len(job.input.models)
+    return Need(
+        1500 + _session_mb(largest),
+        20 + calls * job.encoding_minutes(1, parameters),
+    )
+
+
+STAGES: Mapping[str, Callable[[Job], Need]] = {
+    "checkpoint": _checkpoint,
+    "dataset": _dataset,
+    "export": _export,
+    "quantize": _quantize,
+    "reference": _reference,
+    "parity": _parity,
+    "embed": _embed,
+    "score": _score,
+    "mteb": _mteb,
+    "explain": _explain,
+    "latency": _latency,
+    "operators": _operators,
+}
+"""How each stage's need is estimated."""
+
+
+def _session_mb(folder: str) -> float:
+    return _SESSION * _folder_bytes(folder) / _MB
+
+
+def _graph_parameters(folder: str) -> int:
+    """Of an exported folder's largest graph; none in a folder that a known limit prevented."""
+    file = Path(folder, FILE)
+    graphs = _read(file)["graphs"].values() if file.is_file() else ()
+    return max((graph["parameters"] for graph in graphs), default=0)
+
+
+def _folder_bytes(folder: str) -> int:
+    Path(folder).stat()  # a sum over nothing would hide that it is not there
+    return _bytes_of(folder)
+
+
+def _read(file: Path | str) -> dict[str, Any]:
+    return json.loads(Path(file).read_text(encoding="utf-8"))
