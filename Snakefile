@@ -37,3 +37,15 @@ rule models:
 rule tables:
     input:
         TABLE_FILES,
+
+
+onstart:
+    runs.claim(on_cluster=not workflow.local_exec)
+
+
+onsuccess:
+    runs.release()
+
+
+onerror:
+    runs.release()

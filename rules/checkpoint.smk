@@ -3,7 +3,7 @@
 
 rule checkpoint:
     input:
-        lambda wildcards: PLAN.local_files(
+        lambda wildcards: local_files(
             PLAN.config["models"][wildcards.model]["checkpoint"]
         ),
     output:
@@ -27,7 +27,7 @@ rule checkpoint:
 checkpoint dataset:
     # A checkpoint, since its number of documents says how many shards are embedded.
     input:
-        lambda wildcards: PLAN.local_files(PLAN.config["datasets"][wildcards.dataset]),
+        lambda wildcards: local_files(PLAN.config["datasets"][wildcards.dataset]),
     output:
         "results/datasets/{dataset}.json",
     log:

@@ -5,7 +5,11 @@ from pathlib import Path
 SCRIPTS = Path(workflow.basedir, "scripts")
 sys.path.insert(0, str(SCRIPTS))
 
+from colport import runs
 from colport.workflow import Plan
+
+if workflow.is_main_process:  # its jobs read this file, too
+    runs.announce()
 
 PLAN = Plan.read(config, workflow.basedir)
 
@@ -22,6 +26,11 @@ wildcard_constraints:
     dataset=PLAN.pattern(PLAN.datasets),
     control=PLAN.pattern(PLAN.controls),
     shard=r"\d+",
+
+
+def local_files(declaration):
+    """What a checkpoint or dataset is read from here, also if results lie in an object store."""
+    return [local(file) for file in PLAN.local_files(declaration)]
 
 
 def shards(folder, first=None, **names):

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from colport.artifacts import read_json, write_json, write_unsupported
+from colport import checkpoints
+from colport.artifacts import write_json, write_unsupported
 from colport.errors import UnsupportedError
 from colport.export import folder, record
 from colport.external_data import Layout
@@ -12,9 +13,10 @@ from colport.job import job
 def main(snakemake):
     """Write the exported folder and its record, or the known limit that prevents it."""
     variant, output = snakemake.params.variant, Path(snakemake.output.folder)
-    checkpoint = read_json(snakemake.input.checkpoint)
-    labels = {**dict(snakemake.wildcards.items()), "family": checkpoint["family"]}
+    labels = dict(snakemake.wildcards.items())
     with job(snakemake.log[0], f"{labels['model']} {labels['variant']}") as log:
+        checkpoint = checkpoints.read_record(snakemake.input.checkpoint)
+        labels["family"] = checkpoint["family"]
         watch = record.Stopwatch()
         try:
             manifest = folder.export(

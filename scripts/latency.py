@@ -2,8 +2,8 @@
 
 from tempfile import TemporaryDirectory
 
-from colport import contenders
-from colport.artifacts import read_json, write_json
+from colport import checkpoints, contenders
+from colport.artifacts import write_json
 from colport.job import job
 from colport.retrieval.datasets import load_retrieval_dataset
 
@@ -17,7 +17,7 @@ def main(snakemake):
         record = contenders.compare(
             model,
             provider,
-            read_json(snakemake.input.checkpoint),
+            checkpoints.read_record(snakemake.input.checkpoint),
             folders,
             dataset,
             pages,

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import torch
 
-from colport import families
-from colport.artifacts import read_json
+from colport import checkpoints, families
 from colport.embed import embed
 from colport.job import job
 from colport.retrieval.datasets import load_retrieval_dataset
@@ -16,7 +15,7 @@ def main(snakemake):
     model, dataset, shard = (snakemake.wildcards[key] for key in ("model", "dataset", "shard"))
     with job(snakemake.log[0], f"{model} pytorch {dataset} {shard}") as log:
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        checkpoint = read_json(snakemake.input.checkpoint)
+        checkpoint = checkpoints.read_record(snakemake.input.checkpoint)
         family = families.get(checkpoint["family"])
         embed(
             family.reference(Path(checkpoint["folder"]), device),

@@ -11,6 +11,7 @@ import importlib.util
 import json
 import math
 import re
+import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import Any
 from yaml import YAMLError
 
 from colport import downloads
-from colport.artifacts import atomic_folder, sha256_file
+from colport.artifacts import atomic_folder, read_json, sha256_file
 from colport.errors import CheckpointError, HubError
 from colport.weights import read_header
 
@@ -90,6 +91,22 @@ def record(declaration: Mapping[str, Any], family: str, workspace: Path | str) -
         "parameters": sum(math.prod(entry.shape) for entry in entries),
         "weights": {str(file.relative_to(folder)): sha256_file(file) for file in files},
     }
+
+
+def read_record(file: Path | str) -> dict[str, Any]:
+    """The record that the checkpoint's job wrote, as jobs on other machines read it.
+
+    Raises:
+        CheckpointError: The checkpoint's folder is not on this machine.
+        ArtifactError: There is no such record.
+    """
+    found = read_json(file)
+    if not Path(found["folder"]).is_dir():
+        raise CheckpointError(
+            f"{file}: names the folder {found['folder']}, which is not on {socket.gethostname()}; "
+            "the checkpoint has to lie where every machine of the run sees it."
+        )
+    return found
 
 
 def license_of(folder: Path | str) -> dict[str, Any]:

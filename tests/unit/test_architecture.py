@@ -25,7 +25,7 @@ LAYERS = [  # bottom first; modules of one layer do not import each other
     {"tables"},
     {"gate", "compare"},
     {"report"},
-    {"job", "sources", "resources", "bench", "model_card", "hub"},
+    {"job", "sources", "resources", "runs", "bench", "model_card", "hub"},
     {"workflow", "cli"},
 ]
 RANK = {module: rank for rank, layer in enumerate(LAYERS) for module in layer}

