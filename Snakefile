@@ -19,6 +19,7 @@ include: "rules/retrieval.smk"
 include: "rules/explain.smk"
 include: "rules/latency.smk"
 include: "rules/operators.smk"
+include: "rules/scenarios.smk"
 include: "rules/report.smk"
 
 

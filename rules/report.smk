@@ -33,6 +33,7 @@ RECORDS = {
     ),
     "mteb": [f"{folder}.json" for folder in MTEB_FOLDERS],
     "operators": PROFILE_FILES,
+    "scenarios": SCENARIO_FILES,
     "latency": expand(
         "results/latency/{model}/{provider}.json",
         model=PLAN.models,
@@ -62,6 +63,7 @@ rule report:
         TABLE_FILES,
         explained=EXPLAIN_FILES,
         operators=["results/tables/operators.csv"] if PROFILE_FILES else [],
+        scenarios=["results/tables/scenarios.csv"] if SCENARIO_FILES else [],
     output:
         "results/report.html",
     log:

@@ -6,6 +6,7 @@ from colport import tables
 from colport.artifacts import read_json
 from colport.job import job
 from colport.latency.profile import operator_table
+from colport.latency.scenario_rows import scenario_table
 from colport.retrieval import details
 
 
@@ -21,6 +22,8 @@ def main(snakemake):
             built["mteb"] = details.mteb_table(map(read_json, files))
         if files := snakemake.input.get("operators"):
             built["operators"] = operator_table(map(read_json, files))
+        if files := snakemake.input.get("scenarios"):
+            built["scenarios"] = scenario_table(map(read_json, files))
         tables.write_tables(built, Path(snakemake.output[0]).parent)
 
 

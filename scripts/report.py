@@ -8,6 +8,7 @@ from colport import environment, report
 from colport.artifacts import read_json, write_text
 from colport.job import job
 from colport.report.operators import read_operators
+from colport.report.scenarios import read_scenarios
 from colport.tables import read_tables
 
 
@@ -25,6 +26,8 @@ def main(snakemake):
         tables = read_tables(Path(snakemake.input[0]).parent)
         for file in snakemake.input.operators:
             tables["operators"] = read_operators(file)
+        for file in snakemake.input.scenarios:
+            tables["scenarios"] = read_scenarios(file)
         explained = [read_json(file) for file in snakemake.input.explained]
         page = report.render(tables, run, explained)
         write_text(snakemake.output[0], page)

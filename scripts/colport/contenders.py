@@ -82,6 +82,54 @@ def compare(
     return {**record, "rows": [*record["rows"], *rows]}
 
 
+def run_scenarios(
+    model: str,
+    provider: str,
+    checkpoint: Mapping[str, Any],
+    folders: Mapping[str, str],
+    dataset: Any,
+    scratch: str | Path,
+    *,
+    settings: Mapping[str, Any],
+    options: Mapping[str, Any] | None,
+    threads: int,
+    report: Callable[[str], None],
+) -> dict[str, Any]:
+    """PyTorch and every variant of a model on one provider, as single stream, offline and server.
+
+    Args:
+        model: Name of the model.
+        provider: Name of the provider.
+        checkpoint: Record of :func:`colport.checkpoints.record`.
+        folders: Variant to exported folder.
+        dataset: Its first queries and documents are the inputs.
+        scratch: Folder for the pages of the inputs.
+        settings: The ``scenarios`` section of the config.
+        options: Provider options.
+        threads: Threads of each contender.
+        report: Called with the progress.
+
+    Returns:
+        The stage's record; rows are ``unsupported`` where a known limit prevents a contender.
+    """
+    from colport.latency import scenario_rows, scenarios
+    from colport.latency.scenario_settings import ScenarioSettings
+
+    chosen = ScenarioSettings.from_config(settings, threads)
+    everyone, missing = entrants(model, provider, checkpoint, folders, options, threads)
+    rows = [
+        row
+        for variant, reason in missing.items()
+        for row in scenario_rows.unsupported_rows(model, variant, provider, chosen, reason)
+    ]
+    if not everyone:
+        return {"rows": rows, "environment": environment.describe()}
+    encoded = inputs(dataset, chosen.inputs, Path(scratch))
+    record = scenarios.measure(everyone, encoded, chosen, report)
+    mark_noise(record)
+    return {**record, "rows": [*record["rows"], *rows]}
+
+
 def entrants(
     model: str,
     provider: str,
@@ -123,7 +171,7 @@ def mark_noise(record: Mapping[str, Any]) -> None:
         note = f"noisy machine: {'; '.join(record['noise']['reasons'])}"
         for row in record["rows"]:
             if row["status"] == "ok":
-                row["reason"] = note
+                row["reason"] = "; ".join(filter(None, (row["reason"], note)))
 
 
 def inputs(dataset: Any, count: int, scratch: Path) -> Inputs:

@@ -88,7 +88,8 @@ class Plan:
         """Names of the tables."""
         mteb = ("mteb",) if self.config["retrieval"]["mteb"] else ()
         operators = ("operators",) if self.config["latency"]["profile"] else ()
-        return (*TABLES, *mteb, *operators)
+        scenarios = ("scenarios",) if self.config["scenarios"]["run"] else ()
+        return (*TABLES, *mteb, *operators, *scenarios)
 
     @property
     def controls(self) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from pathlib import Path
 import yaml
 
 from colport.latency import COLUMNS, noise
+from colport.latency.scenario_rows import COLUMNS as SCENARIO_COLUMNS
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/measuring.md").read_text()
@@ -16,6 +17,15 @@ def test_every_latency_setting_is_explained():
     schema = yaml.safe_load((ROOT / "config/schemas/config.schema.yaml").read_text())
     settings = set(schema["properties"]["latency"]["properties"])
     assert settings <= NAMES
+
+
+def test_every_scenario_column_and_server_setting_is_explained():
+    schema = yaml.safe_load((ROOT / "config/schemas/config.schema.yaml").read_text())
+    section = schema["properties"]["scenarios"]["properties"]
+    assert set(section["server"]["properties"]) <= NAMES
+    identity = {"model", "variant", "provider", "scenario", "kind", "status", "samples", "rate"}
+    known = {"p90_ms", "p99_ms", "target_ms", "meets_target"}
+    assert set(SCENARIO_COLUMNS) - NAMES - identity <= known
 
 
 def test_every_measured_column_is_explained():

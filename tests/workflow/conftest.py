@@ -18,6 +18,15 @@ REDUCED = {
     "run": {"variants": ["fp32", "int8"], "providers": ["cpu", "tensorrt"]},
     "parity": {"inputs": 16, "batch_sizes": [1, 4]},
     "retrieval": {"resamples": 200},
+    "scenarios": {
+        "inputs": 4,
+        "rounds": 1,
+        "min_seconds": 0,
+        "max_seconds": 2,
+        "warmup_calls": 2,
+        "offline": {"batch_sizes": [4], "min_seconds": 0},
+        "server": {"confidence": 0.5, "min_seconds": 0, "max_batch": 2, "max_probes": 1},
+    },
     "latency": {
         "batch_sizes": [1],
         "rounds": 2,

@@ -158,6 +158,21 @@ def test_latency_has_its_baseline_in_the_same_run(tables):
     assert (timed["p50_ms"] <= timed["p99_ms"]).all()
 
 
+def test_scenarios_have_their_baseline_in_the_same_run(finished):
+    table = pd.read_csv(finished[0].folder / "results/tables/scenarios.csv")
+    ran = table[(table["status"] == "ok") & table["best"]]
+    places = ["model", "scenario", "kind"]
+    assert len(ran.groupby(places)) == 3 * 3 * 2
+    for _, rows in ran.groupby(places):
+        assert set(rows["variant"]) == {"pytorch", "fp32", "int8"}
+    for _, rows in ran[ran["scenario"] == "server"].groupby(["model", "kind"]):
+        assert rows["target_ms"].nunique() == 1
+        assert (rows["samples"] > 0).all()
+    absent = table[table["provider"] == "tensorrt"]
+    assert set(absent["status"]) == {"unsupported"}
+    assert len(absent) == 3 * 2 * 3 * 2
+
+
 def test_weights_are_written_once_and_int8_is_smaller(tables):
     export = tables["export"]
     assert (export["status"] == "ok").all()

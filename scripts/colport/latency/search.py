@@ -79,8 +79,8 @@ def predict_highest_rate(
     """The rate that a simulated server of these service times sustains: a guess to start from.
 
     Args:
-        service: Seconds of a call by number of requests, from 1 to the largest batch; sizes
-            between are interpolated.
+        service: Seconds of a call by number of requests, 1 and the largest batch among them;
+            those between are interpolated.
         singles: Seconds of calls with one request; their spread is that of every call.
         limit_s: The latency target.
         allowed_slow: From a rate to the requests of a probe and how many of them may be slow.
@@ -97,7 +97,8 @@ def predict_highest_rate(
     random.Random(seed).shuffle(spread)
     capacity = max(size / taken for size, taken in enumerate(seconds, start=1))
     search = RateSearch(capacity / 2, _SIMULATED_RESOLUTION, _SIMULATED_PROBES)
-    while (rate := search.next_rate()) is not None:
+    # Beyond its capacity a server passes only while its probes are too short to show it.
+    while (rate := search.next_rate()) is not None and rate < 2 * capacity:
         factors = itertools.cycle(spread)
         requests, allowed = allowed_slow(rate)
         served = simulate(
@@ -109,7 +110,7 @@ def predict_highest_rate(
         )
         search.record(rate, len(served.latencies) == requests and _slow(served, limit_s) <= allowed)
     # A target below the service time itself is met by no rate; the probes will say so.
-    return search.passed or 0.05 * capacity
+    return min(search.passed or 0.05 * capacity, capacity)
 
 
 def _slow(served, limit_s: float) -> int:

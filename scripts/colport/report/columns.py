@@ -32,10 +32,11 @@ TITLES = {
     "embeddings": "Smaller embeddings",
     "parity": "Parity",
     "latency": "Latency",
+    "scenarios": "Scenarios",
     "operators": "Operators",
     "export": "Export",
 }
-"""The tables in the order in which the page shows them; two of them only where they have rows."""
+"""The tables in the order in which the page shows them; three of them only where they have rows."""
 
 CAPTIONS = {
     "summary": "One row a model, variant and provider: folder size (lower is better), mean NDCG@5 "
@@ -57,6 +58,12 @@ CAPTIONS = {
     "latency": "Time of one whole encode call in milliseconds (lower is better) and speed-up "
     "against PyTorch in the same run (higher is better), from all samples of the interleaved "
     "rounds, outliers included.",
+    "scenarios": "The scenarios that MLPerf names, PyTorch beside each variant in the same run. "
+    "Single stream: one input after the other, p90 (lower is better). Offline: all inputs at once, "
+    "inputs a second at the best batch size (higher is better). Server: requests that arrive at "
+    "random, and the highest rate a second at which the p99 is known to meet the target (higher is "
+    "better). Times PyTorch compares each scenario's own figure. Every batch size and rate that "
+    "was tried is in results/tables/scenarios.csv.",
     "operators": "Time of one query and of one document in the graph by operator, milliseconds "
     "(lower is better), from ONNX Runtime's profile: medians over seven calls at batch size 1. The "
     "call is measured without the profiler; the share of matmul is its rate over that of a plain "
@@ -134,6 +141,13 @@ COLUMNS = {
     "graph_ms": Column("Call, ms", fmt.significant, numeric=True, better="lower"),
     "gflop": Column("GFLOP", fmt.significant, numeric=True, better="lower"),
     "matmul_share": Column("Share of matmul", fmt.fixed(2), numeric=True, better="higher"),
+    "scenario": Column("Scenario", lambda name: fmt.text(name).replace("_", " ")),
+    "target_ms": Column("Target p99, ms", fmt.significant, numeric=True),
+    "rate": Column("Offered a second", fmt.significant, numeric=True, better="higher"),
+    "highest_rate": Column("Highest rate", fmt.significant, numeric=True, better="higher"),
+    "failed_rate": Column("Missed at", fmt.significant, numeric=True, better="higher"),
+    "p99_bound_ms": Column("p99 surely below, ms", fmt.significant, True, "lower"),
+    "meets_target": Column("Meets target"),
     "samples": Column("Samples", fmt.count, numeric=True, better="higher"),
     "per_second": Column("Per second", fmt.significant, numeric=True, better="higher"),
     **{
@@ -184,6 +198,10 @@ SHOWN_FIRST = {
     "latency": {
         *("model", "variant", "provider", "kind", "batch_size", "p50_ms", "p95_ms", "samples"),
         *("per_second", "speedup_vs_pytorch", "load_ms", "peak_rss_mb", "status"),
+    },
+    "scenarios": {
+        *("model", "variant", "provider", "scenario", "kind", "batch_size", "p90_ms", "p99_ms"),
+        *("samples", "per_second", "target_ms", "highest_rate", "speedup_vs_pytorch", "status"),
     },
     "operators": {
         *("model", "variant", "provider", "kind", "operator", "nodes", "ms", "share"),

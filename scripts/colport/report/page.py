@@ -14,7 +14,16 @@ import pandas as pd
 from markupsafe import Markup
 
 from colport.recommendation import REFERENCE_VARIANT
-from colport.report import advice, machine, matches, operators, problems, quality, views
+from colport.report import (
+    advice,
+    machine,
+    matches,
+    operators,
+    problems,
+    quality,
+    scenarios,
+    views,
+)
 from colport.report.section import Maker, Material
 from colport.tables import COLUMNS, typed
 
@@ -22,6 +31,7 @@ SECTIONS: tuple[Maker, ...] = (
     advice.section,
     quality.section,
     operators.section,
+    scenarios.section,
     views.section,
     matches.section,
     problems.section,

@@ -11,7 +11,7 @@ from colport.report import formatting as fmt
 from colport.report.section import Material, Section
 from colport.retrieval.controls import MODEL as CONTROL
 
-_STAGES = ("export", "parity", "retrieval", "latency")
+_STAGES = ("export", "parity", "retrieval", "latency", "scenarios")
 _SHOWN_NAMES = 12
 
 
@@ -53,7 +53,7 @@ def section(material: Material) -> Section:
 def find_problems(tables: Mapping[str, pd.DataFrame]) -> list[Problem]:
     """Failures first, then what is unsupported, each in the order of the stages."""
     problems: dict[tuple[str, str], Problem] = {}
-    for stage in _STAGES:
+    for stage in filter(tables.__contains__, _STAGES):
         table = tables[stage]
         for row in table[~table["status"].isin(["ok", ""])].to_dict("records"):
             reason = fmt.redact(row["reason"]) or "No reason was recorded."

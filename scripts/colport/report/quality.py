@@ -48,7 +48,7 @@ def section(material: Material) -> Section:
     """NDCG@5 against latency, folder size and stored embeddings, for each model."""
     summary = material.tables["summary"]
     forms = embeddings_table(material.tables["retrieval"])
-    legend = _legend(summary)
+    legend = variant_legend(summary)
     content = {
         "legend": legend,
         "charted": _charts(summary, forms, legend),
@@ -58,7 +58,8 @@ def section(material: Material) -> Section:
     return Section("charts", "Quality against cost", "Charts", "quality.html", content)
 
 
-def _legend(summary: pd.DataFrame) -> list[LegendEntry]:
+def variant_legend(summary: pd.DataFrame) -> list[LegendEntry]:
+    """The mark of every variant, PyTorch first; the same in every chart of the page."""
     variants = [name for name in summary["variant"].unique() if name != REFERENCE_VARIANT]
     entries = [LegendEntry(name, *shape_and_colour(i)) for i, name in enumerate(variants)]
     if (summary["variant"] == REFERENCE_VARIANT).any():

@@ -20,6 +20,7 @@ from colport.report.columns import (
     column,
 )
 from colport.report.embeddings import embeddings_table
+from colport.report.scenarios import shown_rows
 from colport.report.section import Material, Section
 from colport.retrieval.controls import MODEL as CONTROL
 from colport.tables import COLUMNS, full_rows, text_table
@@ -84,6 +85,8 @@ def section(material: Material) -> Section:
     retrieval = material.tables["retrieval"]
     tables = {**material.tables, "embeddings": embeddings_table(retrieval)}
     tables["retrieval"] = full_rows(retrieval)
+    if "scenarios" in tables:
+        tables["scenarios"] = shown_rows(tables["scenarios"])
     views = [
         table_view(name, tables[name])
         for name in TITLES

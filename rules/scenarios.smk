@@ -1,0 +1,30 @@
+# Single stream, offline and server: every variant beside PyTorch, alone.
+
+SCENARIO_FILES = expand(
+    "results/scenarios/{model}/{provider}.json",
+    model=PLAN.models if PLAN.config["scenarios"]["run"] else [],
+    provider=PLAN.providers,
+)
+
+
+rule scenarios:
+    input:
+        checkpoint="results/checkpoints/{model}.json",
+        models=expand("results/models/{{model}}/{variant}", variant=PLAN.variants),
+        dataset=lambda wildcards: f"results/datasets/{PLAN.first(wildcards.model)}.json",
+    output:
+        "results/scenarios/{model}/{provider}.json",
+    log:
+        "logs/scenarios/{model}/{provider}.log",
+    conda:
+        "../envs/cpu.yaml"
+    threads: all_cores
+    params:
+        variants=PLAN.variants,
+        dataset=lambda wildcards: PLAN.config["datasets"][PLAN.first(wildcards.model)],
+        provider=lambda wildcards: PLAN.config["providers"][wildcards.provider],
+        settings=PLAN.config["scenarios"],
+        threads=PLAN.config["latency"].get("threads"),
+        code=PLAN.code("scenarios.py"),
+    script:
+        "../scripts/scenarios.py"

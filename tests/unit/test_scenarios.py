@@ -1,0 +1,286 @@
+"""The scenarios on contenders of known duration, and the rows that come of them."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from colport.errors import ConfigError
+from colport.latency import Contender, Inputs, scenario_rows
+from colport.latency.arrivals import Batching, poisson_arrivals, simulate
+from colport.latency.probes import Probe, ServerRun, plan_given, plan_probe
+from colport.latency.scenario_rows import COLUMNS, scenario_table, unsupported_rows
+from colport.latency.scenario_settings import ScenarioSettings, ServerSettings
+from colport.latency.scenarios import measure
+from colport.latency.search import RateSearch, predict_highest_rate
+
+HERE = Path(__file__).parent
+INPUTS = Inputs(queries=("a", "bb", "ccc"), documents=("d", "ee"))
+QUICK = {
+    "inputs": 3,
+    "rounds": 2,
+    "min_seconds": 0.0,
+    "max_seconds": 5.0,
+    "warmup_calls": 1,
+    "quiet_wait_s": 0.0,
+    "timeout_s": 60.0,
+    "offline": {"batch_sizes": [1, 2], "min_seconds": 0.0},
+    "server": {
+        "max_batch": 2,
+        "confidence": 0.5,
+        "min_seconds": 0.0,
+        "max_seconds": 5.0,
+        "resolution": 0.5,
+        "max_probes": 3,
+        "p99_ms": {"query": 200.0},
+        "p99_multiple": 50.0,
+    },
+}
+
+
+@pytest.fixture(autouse=True)
+def _contenders_on_path(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(HERE))
+
+
+def contender(variant, factory="spinner", **arguments):
+    return Contender("m", variant, "cpu", f"test_latency_contenders:{factory}", arguments)
+
+
+def run(contenders, inputs=INPUTS, **settings):
+    chosen = ScenarioSettings.from_config({**QUICK, **settings}, threads=1)
+    return measure(contenders, inputs, chosen, progress=lambda message: None)
+
+
+def chosen_rows(record, **where):
+    return [
+        row
+        for row in record["rows"]
+        if row["best"] and all(row[key] == value for key, value in where.items())
+    ]
+
+
+@pytest.fixture(scope="module")
+def record():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(HERE))
+        found = run(
+            [contender("pytorch", pattern=[4]), contender("fp32", pattern=[1])],
+            server={**QUICK["server"], "rates": {"document": [20.0]}},
+        )
+    return json.loads(json.dumps(found))
+
+
+def test_every_scenario_has_a_row_that_stands_for_it(record):
+    names = [(r["variant"], r["kind"], r["scenario"]) for r in record["rows"] if r["best"]]
+    assert names == [
+        (variant, kind, scenario)
+        for variant in ("pytorch", "fp32")
+        for kind in ("query", "document")
+        for scenario in ("single_stream", "offline", "server")
+    ]
+    assert all(tuple(row) == COLUMNS for row in record["rows"])
+    assert {row["status"] for row in record["rows"]} == {"ok"}
+    assert record["failures"] == []
+
+
+def test_single_stream_calls_every_input_as_often(record):
+    (row,) = chosen_rows(record, variant="pytorch", scenario="single_stream", kind="query")
+    assert row["samples"] == 2 * 3
+    assert row["p50_ms"] >= 4
+    assert row["per_second"] <= 1000 / 4
+    assert not row["stopped"]
+    assert row["speedup_vs_pytorch"] == 1
+
+
+def test_offline_counts_inputs_and_takes_the_best_batch(record):
+    rows = [
+        row
+        for row in record["rows"]
+        if (row["variant"], row["scenario"], row["kind"]) == ("fp32", "offline", "query")
+    ]
+    assert [row["batch_size"] for row in rows] == [1, 2]
+    assert [row["samples"] for row in rows] == [6, 6]
+    best = max(rows, key=lambda row: row["per_second"])
+    assert [row["best"] for row in rows] == [row is best for row in rows]
+    # The spinner takes a millisecond an input, whatever the batch.
+    assert best["per_second"] <= 1000
+    calls = next(
+        call["rounds_ns"]
+        for call in record["samples"][1]["calls"]
+        if (call["scenario"], call["kind"], call["batch_size"]) == ("offline", "query", 2)
+    )
+    taken = sum(duration for durations in calls for duration in durations)
+    assert rows[1]["per_second"] == pytest.approx(6e9 / taken)
+
+
+def test_a_server_s_rows_follow_from_its_samples(record):
+    assert record["targets"]["query"] == 200.0
+    stream = chosen_rows(record, variant="pytorch", scenario="single_stream", kind="document")
+    assert record["targets"]["document"] == pytest.approx(50 * stream[0]["p50_ms"])
+    probes = record["samples"][1]["probes"]
+    rows = [r for r in record["rows"] if (r["variant"], r["scenario"]) == ("fp32", "server")]
+    assert len(rows) == len(probes)
+    for row, probe in zip(rows, probes, strict=True):
+        slow = sum(latency > row["target_ms"] * 1e6 for latency in probe["latencies_ns"])
+        assert row["slow"] == slow
+        assert row["samples"] == len(probe["latencies_ns"]) == sum(probe["batches"])
+        assert row["stopped"] == (row["samples"] < probe["requests"])
+        assert row["meets_target"] == (slow <= row["allowed_slow"] and not row["stopped"])
+        if row["meets_target"]:
+            assert row["p99_bound_ms"] <= row["target_ms"]
+    for row in chosen_rows(record, scenario="server"):
+        if row["meets_target"]:
+            assert row["highest_rate"] == row["rate"]
+
+
+def test_a_given_rate_is_measured_to_its_end(record):
+    rows = [row for row in record["rows"] if row["rate"] == 20.0]
+    assert {row["variant"] for row in rows} == {"pytorch", "fp32"}
+    assert not any(row["stopped"] or row["best"] for row in rows)
+    assert all(row["samples"] == plan_probe(20.0, row["target_ms"], server())[0] for row in rows)
+
+
+def test_failures_stay_where_they_happened():
+    found = run(
+        [
+            contender("int8", pattern=[1], fail_kind="document"),
+            contender("fp16", "dies"),
+            contender("int4", "unsupported"),
+            contender("pytorch", pattern=[1]),
+        ],
+        run=["offline", "server"],
+        server={**QUICK["server"], "max_probes": 1},
+    )
+    status = {}
+    for row in found["rows"]:
+        status.setdefault((row["variant"], row["kind"]), set()).add(row["status"])
+    assert status["int8", "query"] == status["pytorch", "document"] == {"ok"}
+    assert status["int8", "document"] == status["fp16", "query"] == {"failed"}
+    assert status["int4", "query"] == status["int4", "document"] == {"unsupported"}
+    assert {row["scenario"] for row in found["rows"]} == {"offline", "server"}
+    reasons = {row["variant"]: row["reason"] for row in found["rows"] if row["status"] == "failed"}
+    assert reasons["int8"] == "ValueError: no document today second line"
+    assert reasons["fp16"].startswith("killed by SIGSEGV")
+    assert {failure["variant"] for failure in found["failures"]} == {"int8", "fp16", "int4"}
+
+
+def test_a_hang_fails_its_contender_only():
+    found = run(
+        [contender("int8", pattern=[1], hang_kind="document"), contender("pytorch", pattern=[1])],
+        run=["single_stream"],
+        timeout_s=4.0,
+    )
+    assert [row["status"] for row in found["rows"]] == ["failed", "failed", "ok", "ok"]
+    assert found["rows"][0]["reason"] == "no answer within timeout_s (4 s)"
+
+
+def server(**changes):
+    return ServerSettings(**{**QUICK["server"], **changes})
+
+
+def simulated_probe(rate, service_s, settings, target_ms, seed=0):
+    requests, allowed = plan_probe(rate, target_ms, settings)
+    served = simulate(
+        poisson_arrivals(rate, requests, seed),
+        lambda size: service_s,
+        Batching(settings.max_batch),
+        target_ms / 1e3,
+        allowed,
+    )
+    latencies = [round(latency * 1e9) for latency in served.latencies]
+    return Probe(rate, requests, allowed, latencies, served.batches, served.seconds)
+
+
+@pytest.mark.parametrize("confidence", [0.8, 0.99])
+def test_the_search_recovers_the_rate_of_md1(confidence):
+    """Against the rate at which 99% of a long simulated M/D/1 queue stay within the target."""
+    service, target_ms = 0.010, 50.0
+    settings = server(max_batch=1, confidence=confidence, min_seconds=800.0, max_seconds=1e6)
+    run = ServerRun(target_ms, RateSearch(53.0, 0.02, 20), settings)
+    while (rate := run.next_rate()) is not None:
+        run.record(simulated_probe(rate, service, settings, target_ms))
+    truth = predict_highest_rate(
+        {1: service}, [service], target_ms / 1e3, lambda rate: (100_000, 1000), Batching(), seed=9
+    )
+    assert run.search.passed == pytest.approx(truth, rel=0.05)
+    assert run.best().rate == run.search.passed
+    assert run.remark() == ""
+    rows = scenario_rows.server_rows(contender("fp32"), "query", run)
+    best = [row for row in rows if row["best"]]
+    assert [row["highest_rate"] for row in best] == [run.search.passed]
+    assert best[0]["p99_ms"] <= best[0]["p99_bound_ms"] <= target_ms
+    assert best[0]["failed_rate"] <= 1.021 * best[0]["highest_rate"]
+
+
+def test_a_target_that_nothing_meets_is_said():
+    settings = server(max_probes=4, max_seconds=100.0)
+    run = ServerRun(5.0, RateSearch(10.0, 0.5, 4), settings)
+    while (rate := run.next_rate()) is not None:
+        run.record(simulated_probe(rate, 0.010, settings, 5.0))
+    (best,) = (r for r in scenario_rows.server_rows(contender("fp32"), "query", run) if r["best"])
+    assert best["highest_rate"] is None
+    assert best["meets_target"] is False
+    assert best["stopped"]
+    assert best["reason"].startswith("no rate is known to meet the target")
+    assert best["rate"] == min(probe.rate for probe in run.probes)
+
+
+def test_a_probe_that_would_last_too_long_is_not_made():
+    settings = server(confidence=0.99)
+    assert plan_probe(459 / 5.0, 5.0, settings) == (459, 0)
+    assert plan_probe(459 / 5.1, 5.0, settings) is None
+    assert plan_given(10.0, 5.0, settings) == (50, -1)
+    # Long enough for an overload by the resolution to fill the target.
+    assert plan_probe(1000.0, 1000.0, settings)[0] == 2000
+    assert plan_probe(1000.0, 2600.0, settings) is None
+    run = ServerRun(5.0, RateSearch(10.0, 0.5, 4), settings)
+    assert run.next_rate() is None
+    (row,) = scenario_rows.server_rows(contender("fp32"), "query", run)
+    assert row["status"] == "unsupported"
+    assert "longer than max_seconds" in row["reason"]
+
+
+def test_speedups_compare_each_scenario_s_own_figure():
+    def made(variant, scenario, **figures):
+        return scenario_rows.make_row(contender(variant), scenario, "query", 1, **figures)
+
+    rows = [
+        made("pytorch", "single_stream", p90_ms=8.0, best=True),
+        made("fp32", "single_stream", p90_ms=2.0, best=True),
+        made("pytorch", "offline", per_second=10.0),
+        made("fp32", "offline", per_second=30.0),
+        made("fp32", "offline", per_second=20.0),
+        made("pytorch", "server", highest_rate=5.0, best=True),
+        made("fp32", "server", highest_rate=None, best=True),
+        made("fp32", "server", best=False),
+    ]
+    scenario_rows.mark_best(rows)
+    assert [row["speedup_vs_pytorch"] for row in rows] == [1, 4, 1, 3, None, 1, None, None]
+    assert [row["best"] for row in rows] == [True, True, True, True, False, True, True, False]
+
+
+def test_rows_without_figures_have_the_same_columns():
+    chosen = ScenarioSettings(run=("offline", "server"))
+    rows = unsupported_rows("m", "fp16", "cuda", chosen, "No GPU here.")
+    assert [(row["kind"], row["scenario"]) for row in rows] == [
+        ("query", "offline"),
+        ("query", "server"),
+        ("document", "offline"),
+        ("document", "server"),
+    ]
+    assert tuple(scenario_table([{"rows": rows}]).columns) == COLUMNS
+    assert {row["status"] for row in rows} == {"unsupported"}
+    with pytest.raises(KeyError):
+        scenario_rows.make_row(contender("fp32"), "offline", "query", 1, colour="red")
+
+
+def test_settings_that_contradict_each_other():
+    with pytest.raises(ConfigError, match=r"scenarios\.run: found 'multi_stream'"):
+        ScenarioSettings(run=("multi_stream",))
+    with pytest.raises(ConfigError, match=r"scenarios\.max_seconds: found 0.5"):
+        ScenarioSettings(max_seconds=0.5)
+    with pytest.raises(ConfigError, match=r"scenarios\.server\.max_seconds: found 0.5"):
+        ScenarioSettings.from_config({"server": {"max_seconds": 0.5}}, threads=1)
+    assert math.isinf(server(max_seconds=math.inf).max_seconds)
