@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import atexit
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +18,16 @@ from colport.latency import Contender, Inputs, LatencySettings
 from colport.manifest import read as read_manifest
 
 KINDS = ("query", "document")
+PYTORCH: Mapping[str, Mapping[str, Any]] = {
+    "bf16": {"precision": "bf16"},
+    "compile": {"compiled": True},
+    "compile-bf16": {"precision": "bf16", "compiled": True},
+}
+"""Further ways to run PyTorch, by their names in ``latency.pytorch``; rows are ``pytorch-{name}``.
+
+They are timed beside the reference and shown in the latency table, and are no candidates to ship.
+"""
+
 _HERE = __name__
 
 
@@ -25,14 +40,55 @@ def exported(
     return Encoder(folder, provider, threads, options)
 
 
-def reference(checkpoint: str, family: str, device: str, threads: int) -> Embedder:
-    """The checkpoint in its original library on a torch device, with ``threads`` threads."""
+def reference(
+    checkpoint: str,
+    family: str,
+    device: str,
+    threads: int,
+    precision: str = "fp32",
+    compiled: bool = False,
+) -> Embedder:
+    """The checkpoint in its original library on a torch device.
+
+    Args:
+        checkpoint: Its folder.
+        family: Its family.
+        device: ``cpu`` or ``cuda``.
+        threads: PyTorch's threads.
+        precision: ``fp32``, or ``bf16`` for weights and activations.
+        compiled: Run the model's forward through ``torch.compile`` with dynamic shapes; it is
+            compiled in the first calls, without caches of earlier runs.
+
+    Raises:
+        UnsupportedError: ``torch.compile`` has no compiler here.
+    """
+    if compiled:
+        _prepare_compiling()
     import torch
 
     from colport import families
 
     torch.set_num_threads(threads)
-    return families.get(family).reference(Path(checkpoint), device)
+    embedder = families.get(family).reference(Path(checkpoint), device)
+    if precision != "fp32":
+        embedder.module.to(getattr(torch, {"bf16": "bfloat16"}[precision]))
+    if compiled:
+        embedder.module.compile(dynamic=True)
+    return embedder
+
+
+def _prepare_compiling() -> None:
+    """Look for the compiler that PyTorch's inductor calls, and give it an empty cache."""
+    compiler = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
+    if shutil.which(compiler) is None:
+        raise UnsupportedError(
+            f"torch.compile needs a C++ compiler; {compiler!r} is not on this machine."
+        )
+    folder = tempfile.mkdtemp(prefix="colport-compile-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder
+    # A pool of compiling processes would stay beside the contender.
+    os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
 
 
 def compare(
@@ -57,7 +113,7 @@ def compare(
         folders: Variant to exported folder.
         dataset: Its first queries and documents are the inputs.
         scratch: Folder for the pages of the inputs.
-        settings: The ``latency`` section of the config.
+        settings: The ``latency`` section of the config; its ``pytorch`` names :data:`PYTORCH`.
         options: Provider options.
         threads: Threads of each contender, unless ``settings`` say otherwise.
         report: Called with the progress.
@@ -65,8 +121,12 @@ def compare(
     Returns:
         The stage's record; rows are ``unsupported`` where a known limit prevents a contender.
     """
-    chosen = LatencySettings(**{"threads": threads, **settings})
-    everyone, missing = entrants(model, provider, checkpoint, folders, options, chosen.threads)
+    own = {name: value for name, value in settings.items() if name != "pytorch"}
+    chosen = LatencySettings(**{"threads": threads, **own})
+    everyone, missing = entrants(
+        *(model, provider, checkpoint, folders, options, chosen.threads),
+        pytorch=settings.get("pytorch", ()),
+    )
     rows = [
         row
         for variant, reason in missing.items()
@@ -137,6 +197,7 @@ def entrants(
     folders: Mapping[str, str],
     options: Mapping[str, Any] | None,
     threads: int,
+    pytorch: Iterable[str] = (),
 ) -> tuple[list[Contender], dict[str, str]]:
     """PyTorch and the variants that can run here, and why the others cannot.
 
@@ -147,6 +208,7 @@ def entrants(
         folders: Variant to exported folder.
         options: Provider options.
         threads: Threads of each contender.
+        pytorch: Names of :data:`PYTORCH`: further ways to run PyTorch, beside the reference.
 
     Returns:
         The contenders, none where no variant can run, and the reason by variant.
@@ -162,7 +224,14 @@ def entrants(
     if not runnable:
         return [], missing
     device = providers.get(provider).torch_device
-    return [_pytorch(model, checkpoint, device, threads), *runnable], missing
+    references = [
+        _pytorch(model, "pytorch", checkpoint, device, threads),
+        *(
+            _pytorch(model, f"pytorch-{name}", checkpoint, device, threads, PYTORCH[name])
+            for name in pytorch
+        ),
+    ]
+    return [*references, *runnable], missing
 
 
 def mark_noise(record: Mapping[str, Any]) -> None:
@@ -186,14 +255,22 @@ def inputs(dataset: Any, count: int, scratch: Path) -> Inputs:
     return Inputs(tuple(dataset.queries[:count]), tuple(documents), pages)
 
 
-def _pytorch(model: str, checkpoint: Mapping[str, Any], device: str, threads: int) -> Contender:
+def _pytorch(
+    model: str,
+    variant: str,
+    checkpoint: Mapping[str, Any],
+    device: str,
+    threads: int,
+    further: Mapping[str, Any] | None = None,
+) -> Contender:
     arguments = {
         "checkpoint": checkpoint["folder"],
         "family": checkpoint["family"],
         "device": device,
         "threads": threads,
+        **(further or {}),
     }
-    return Contender(model, "pytorch", f"torch-{device}", f"{_HERE}:reference", arguments)
+    return Contender(model, variant, f"torch-{device}", f"{_HERE}:reference", arguments)
 
 
 def _variant(

@@ -72,7 +72,7 @@ class Encoder:
         Returns:
             One ``float32 [tokens, dim]`` a query, L2-normalised.
         """
-        return self._encode(queries, batch_size, self._runtime.query_batch)
+        return self._encode(queries, batch_size, self.prepare_queries)
 
     def encode_documents(
         self, documents: Sequence[Document], batch_size: int = 8
@@ -89,17 +89,18 @@ class Encoder:
         Raises:
             TypeError: Pages were given to a text model, or texts to a page model.
         """
-        return self._encode(documents, batch_size, self._document_batch)
+        return self._encode(documents, batch_size, self.prepare_documents)
 
-    def document_feeds(self, documents: Sequence[Document]) -> Mapping[str, np.ndarray]:
-        """The graph inputs of one batch of documents, as :meth:`encode_documents` makes them."""
-        return self._document_batch(documents).feeds
+    def prepare_queries(self, queries: Sequence[str]) -> Batch:
+        """The preprocessing of one batch of queries, as :meth:`encode_queries` does it."""
+        return self._runtime.query_batch(queries)
 
-    def score(self, queries: Sequence[np.ndarray], documents: Sequence[np.ndarray]) -> np.ndarray:
-        """MaxSim of every query with every document, ``float32 [queries, documents]``."""
-        return maxsim(queries, documents)
+    def prepare_documents(self, documents: Sequence[Document]) -> Batch:
+        """The preprocessing of one batch of documents, as :meth:`encode_documents` does it.
 
-    def _document_batch(self, documents: Sequence[Document]) -> Batch:
+        Raises:
+            TypeError: Pages were given to a text model, or texts to a page model.
+        """
         expected = Image.Image if self.document_type == "pages" else str
         for document in documents:
             if not isinstance(document, expected):
@@ -109,6 +110,19 @@ class Encoder:
                 )
         return self._runtime.document_batch(documents)
 
+    def run(self, batch: Batch) -> np.ndarray:
+        """The graph of one prepared batch.
+
+        Returns:
+            ``float32 [batch, tokens, dim]``; ``batch.keep`` says which tokens are embeddings.
+        """
+        (output,) = self._sessions[batch.graph].run(None, batch.feeds)
+        return output
+
+    def score(self, queries: Sequence[np.ndarray], documents: Sequence[np.ndarray]) -> np.ndarray:
+        """MaxSim of every query with every document, ``float32 [queries, documents]``."""
+        return maxsim(queries, documents)
+
     def _encode(self, inputs: Sequence[Any], batch_size: int, prepare: Any) -> list[np.ndarray]:
         if isinstance(inputs, str):
             raise TypeError("expected a list of inputs, found a single string.")
@@ -116,7 +130,7 @@ class Encoder:
         for start in range(0, len(inputs), batch_size):
             stop = min(start + batch_size, len(inputs))
             batch = prepare([inputs[index] for index in range(start, stop)])
-            (output,) = self._sessions[batch.graph].run(None, batch.feeds)
+            output = self.run(batch)
             embeddings.extend(row[kept] for row, kept in zip(output, batch.keep, strict=True))
         return embeddings
 

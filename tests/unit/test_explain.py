@@ -38,7 +38,7 @@ def test_patches_are_the_image_tokens_of_the_embedding(exported, family, size):
         preprocessing(exported[family]),
         page_of(size),
     )
-    ids = encoder.document_feeds([page])["input_ids"][0]
+    ids = encoder.prepare_documents([page]).feeds["input_ids"][0]
     grid = runtime.patches(page)
     image_token = ids[grid.first]
     assert np.flatnonzero(ids == image_token).tolist() == list(range(len(ids)))[grid.tokens]

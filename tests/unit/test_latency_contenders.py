@@ -12,8 +12,9 @@ import numpy as np
 from colport.errors import UnsupportedError
 
 
-class Spinner:
-    """Keeps one core busy for ``pattern`` milliseconds, one after the other, an input."""
+class Sleeper:
+    """Takes ``pattern`` milliseconds, one after the other, an input; asleep, so that a busy machine
+    changes little."""
 
     def __init__(self, pattern, tokens=7, fail_kind=None, hang_kind=None, chatter=False):
         self.pattern = pattern
@@ -45,22 +46,21 @@ class Spinner:
             assert sys.stdin.read() == ""
         duration = self.pattern[self.calls % len(self.pattern)] * batch_size * 1_000_000
         self.calls += 1
-        while time.perf_counter_ns() - start < duration:
-            pass
+        time.sleep(max(0, start + duration - time.perf_counter_ns()) / 1e9)
         return [np.zeros((self.tokens, 4), dtype=np.float32) for _ in items]
 
 
-def spinner(**arguments):
-    return Spinner(**arguments)
+def sleeper(**arguments):
+    return Sleeper(**arguments)
 
 
 def slow_to_load(seconds):
     time.sleep(seconds)
-    return Spinner([1])
+    return Sleeper([1])
 
 
 def big(megabytes):
-    encoder = Spinner([1])
+    encoder = Sleeper([1])
     encoder.ballast = np.ones(megabytes * 2**20, dtype=np.uint8)
     return encoder
 
@@ -79,7 +79,7 @@ def unsupported():
     raise UnsupportedError("Provider X is not on this machine.")
 
 
-class Tensors(Spinner):
+class Tensors(Sleeper):
     def encode_queries(self, texts, batch_size):
         return [[[0.0]] for _ in texts]
 
@@ -106,9 +106,122 @@ def leaves_traces(folder):
     """Writes its process id and that of a child that would outlive it."""
     child = subprocess.Popen(["sleep", "600"])
     Path(folder, "pids").write_text(f"{os.getpid()} {child.pid}")
-    return Spinner([1], hang_kind="query")
+    return Sleeper([1], hang_kind="query")
 
 
 def has_loaded(module):
     assert module not in sys.modules
-    return Spinner([1])
+    return Sleeper([1])
+
+
+class InParts(Sleeper):
+    """Spends 6 ms on preprocessing, 12 ms in the model and 2 ms on cutting out, an input."""
+
+    def __init__(self):
+        super().__init__([20])
+
+    def prepare_queries(self, texts):
+        return self._sleep(texts, 6)
+
+    def prepare_documents(self, items):
+        return self._sleep(items, 6)
+
+    def run(self, batch):
+        return self._sleep(batch, 12)
+
+    def _sleep(self, items, milliseconds):
+        time.sleep(milliseconds * len(items) / 1000)
+        return items
+
+
+def in_parts():
+    return InParts()
+
+
+class Greedy(Sleeper):
+    """Needs ``megabytes`` for each document of a batch; queries need none."""
+
+    def __init__(self, megabytes, library):
+        super().__init__([1])
+        self.megabytes = megabytes
+        self.library = library
+
+    def encode_documents(self, items, batch_size):
+        size = self.megabytes * 2**20 * batch_size
+        if self.library == "torch":
+            import torch
+
+            torch.empty(size, dtype=torch.uint8)
+        else:
+            np.empty(size, dtype=np.uint8)
+        return super().encode_documents(items, batch_size)
+
+
+def greedy(megabytes, library="numpy"):
+    return Greedy(megabytes, library)
+
+
+class OutOfMemoryError(RuntimeError):
+    """As torch names it on a device."""
+
+
+class SaysNo(Sleeper):
+    """Raises ``message`` for documents from ``batch_size`` 4 on."""
+
+    def __init__(self, message):
+        super().__init__([1])
+        self.message = message
+
+    def encode_documents(self, items, batch_size):
+        if batch_size >= 4:
+            raise OutOfMemoryError(self.message)
+        return super().encode_documents(items, batch_size)
+
+
+def says_no(message):
+    return SaysNo(message)
+
+
+class Killed(Sleeper):
+    """Is killed as by the kernel at documents of batch size 4, after ``calls`` calls of them."""
+
+    def __init__(self, calls):
+        super().__init__([1])
+        self.left = calls
+
+    def encode_documents(self, items, batch_size):
+        if batch_size == 4:
+            self.left -= 1
+            if self.left < 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return super().encode_documents(items, batch_size)
+
+
+def killed(calls=0):
+    return Killed(calls)
+
+
+class HangsAfter(InParts):
+    """Hangs in the call, or the part of one, after so many."""
+
+    def __init__(self, calls):
+        super().__init__()
+        self.pattern = [1]
+        self.left = calls
+
+    def encode_queries(self, texts, batch_size):
+        self._count()
+        return super().encode_queries(texts, batch_size)
+
+    def run(self, batch):
+        self._count()
+        return batch
+
+    def _count(self):
+        self.left -= 1
+        if self.left < 0:
+            time.sleep(600)
+
+
+def hangs_after(calls):
+    return HangsAfter(calls)

@@ -67,8 +67,8 @@ def page_model(checkpoint: str, family: str, page: str) -> Call:
 
     reference = families.get(family).reference(Path(checkpoint), "cpu")
     with Image.open(page) as image:
-        features = reference.process_pages([image])
-    return Call(lambda: reference.embed(features))
+        features = reference.prepare_documents([image])
+    return Call(lambda: reference.run(features))
 
 
 def matmul(batch: int, rows: int, inner: int, columns: int, threads: int) -> Call:

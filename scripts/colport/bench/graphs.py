@@ -190,7 +190,7 @@ def _cases(model: _Model, folder: Path) -> list[tuple[str, int, Path]]:
     noise = np.random.default_rng(0).integers(0, 256, (*_PAGE[::-1], 3), np.uint8)
     Image.fromarray(noise).save(folder / "page.png")
     with Image.open(folder / "page.png") as page:
-        feeds = Encoder(folder / "colport").document_feeds([page.convert("RGB")])
+        feeds = Encoder(folder / "colport").prepare_documents([page.convert("RGB")]).feeds
     np.savez(folder / "page.npz", **feeds)
     return [(f"{model.name} 1 page", 1, folder / "page.npz")]
 

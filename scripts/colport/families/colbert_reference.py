@@ -13,15 +13,42 @@ if TYPE_CHECKING:
     import torch
 
 
-class Reference:
+Prepared = tuple[str, Mapping[str, Any]]
+"""The kind of a batch, and the features that its preprocessing gave."""
+
+
+class _Encoder:
+    """What both have: the model, and how it takes prepared inputs."""
+
+    def __init__(self, encoder: Any) -> None:
+        self._encoder = encoder
+
+    @property
+    def module(self) -> Any:
+        """The model, a ``torch.nn.Module``."""
+        return self._encoder
+
+    def run(self, prepared: Prepared) -> np.ndarray:
+        """The model's output ``float32 [batch, tokens, dim]`` for prepared inputs."""
+        import torch
+
+        kind, features = prepared
+        device = self._encoder.device
+        moved = {
+            name: value.to(device) if isinstance(value, torch.Tensor) else value
+            for name, value in features.items()
+        }
+        with torch.inference_mode():
+            output = self._encoder(moved, task=kind)["token_embeddings"]
+        return output.float().cpu().numpy()
+
+
+class Reference(_Encoder):
     """``MultiVectorEncoder`` with its own ``encode_query`` and ``encode_document``.
 
     Args:
         encoder: A ``MultiVectorEncoder``.
     """
-
-    def __init__(self, encoder: Any) -> None:
-        self._encoder = encoder
 
     def encode_queries(self, queries: Sequence[str], batch_size: int = 8) -> list[np.ndarray]:
         """Token embeddings of each query, ``float32 [tokens, dim]``."""
@@ -37,8 +64,23 @@ class Reference:
             list(documents), batch_size=batch_size, convert_to_numpy=True, show_progress_bar=False
         )
 
+    def prepare_queries(self, queries: Sequence[str]) -> Prepared:
+        """The library's own preprocessing of one batch of queries."""
+        return self._prepare(queries, "query", ("query",))
 
-class MarkedReference:
+    def prepare_documents(self, documents: Sequence[Document]) -> Prepared:
+        """The library's own preprocessing of one batch of passages."""
+        return self._prepare(documents, "document", ("document", "passage", "corpus"))
+
+    def _prepare(self, texts: Sequence[Any], kind: str, prompts: tuple[str, ...]) -> Prepared:
+        # As `encode_query` and `encode_document` choose: the first that there is, else the default.
+        names = [name for name in prompts if name in self._encoder.prompts]
+        name = names[0] if names else self._encoder.default_prompt_name
+        prompt = None if name is None else self._encoder.prompts[name]
+        return kind, self._encoder.preprocess(list(texts), prompt=prompt, task=kind)
+
+
+class MarkedReference(_Encoder):
     """``MultiVectorEncoder`` behind the tokenization of PyLate and of Stanford's ColBERT.
 
     Args:
@@ -48,7 +90,7 @@ class MarkedReference:
     """
 
     def __init__(self, encoder: Any, tokenizer: Any, settings: Mapping[str, Any]) -> None:
-        self._encoder = encoder
+        super().__init__(encoder)
         self._tokenizer = tokenizer
         self._settings = settings
 
@@ -62,16 +104,20 @@ class MarkedReference:
         """Token embeddings of each passage, ``float32 [tokens, dim]``."""
         return self._encode(documents, "document", batch_size)
 
-    def _encode(self, texts: Sequence[Any], kind: str, batch_size: int) -> list[np.ndarray]:
-        import torch
+    def prepare_queries(self, queries: Sequence[str]) -> Prepared:
+        """The tokenization of one batch of queries."""
+        return "query", self._tokenize(list(queries), "query")[0]
 
+    def prepare_documents(self, documents: Sequence[Document]) -> Prepared:
+        """The tokenization of one batch of passages."""
+        return "document", self._tokenize(list(documents), "document")[0]
+
+    def _encode(self, texts: Sequence[Any], kind: str, batch_size: int) -> list[np.ndarray]:
         embeddings: list[np.ndarray] = []
         for start in range(0, len(texts), batch_size):
             features, keep = self._tokenize(list(texts[start : start + batch_size]), kind)
-            features = features.to(self._encoder.device)
-            with torch.inference_mode():
-                output = self._encoder(dict(features), task=kind)["token_embeddings"].cpu()
-            embeddings.extend(row[kept].numpy() for row, kept in zip(output, keep, strict=True))
+            output = self.run((kind, features))
+            embeddings.extend(row[kept] for row, kept in zip(output, keep.numpy(), strict=True))
         return embeddings
 
     def _tokenize(self, texts: list[str], kind: str) -> tuple[Any, torch.Tensor]:

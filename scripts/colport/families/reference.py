@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,22 +47,31 @@ class ProcessorReference:
             model.set_submodule(name, torch.nn.Identity())
         return cls(model.eval().to(device), processor)
 
+    @property
+    def module(self) -> Any:
+        """The model, a ``torch.nn.Module``."""
+        return self._model
+
     def encode_queries(self, queries: Sequence[str], batch_size: int = 8) -> list[np.ndarray]:
         """Token embeddings of each query, ``float32 [tokens, dim]``."""
-        return self._encode(queries, batch_size, self._processor.process_queries)
+        return self._encode(queries, batch_size, self.prepare_queries)
 
     def encode_documents(
         self, documents: Sequence[Document], batch_size: int = 8
     ) -> list[np.ndarray]:
         """Token embeddings of each page, ``float32 [tokens, dim]``."""
-        return self._encode(documents, batch_size, self.process_pages)
+        return self._encode(documents, batch_size, self.prepare_documents)
 
-    def process_pages(self, pages: Sequence[Any]) -> Mapping[str, Any]:
-        """The model's inputs for a batch of pages."""
+    def prepare_queries(self, queries: Sequence[str]) -> Any:
+        """The model's inputs for one batch of queries."""
+        return self._processor.process_queries(list(queries))
+
+    def prepare_documents(self, pages: Sequence[Any]) -> Any:
+        """The model's inputs for one batch of pages."""
         return self._processor.process_images([page.convert("RGB") for page in pages])
 
-    def embed(self, features: Any) -> np.ndarray:
-        """The model's output ``float32 [batch, tokens, dim]`` for processed inputs."""
+    def run(self, features: Any) -> np.ndarray:
+        """The model's output ``float32 [batch, tokens, dim]`` for prepared inputs."""
         import torch
 
         features = features.to(self._model.device)
@@ -71,18 +80,21 @@ class ProcessorReference:
             # colpali-engine leaves them out for queries. transformers 5 then makes a batch with
             # padding causal, yet not a single query; ColPali was trained to attend both ways.
             features.setdefault("token_type_ids", torch.zeros_like(features["input_ids"]))
+        for name, value in features.items():
+            if isinstance(value, torch.Tensor) and value.is_floating_point():
+                features[name] = value.to(self._model.dtype)
         with torch.inference_mode():
             output = self._model(**features)
         return getattr(output, "embeddings", output).float().cpu().numpy()
 
     def _encode(
-        self, inputs: Sequence[Any], batch_size: int, process: Callable[[list[Any]], Any]
+        self, inputs: Sequence[Any], batch_size: int, prepare: Callable[[list[Any]], Any]
     ) -> list[np.ndarray]:
         embeddings: list[np.ndarray] = []
         for start in range(0, len(inputs), batch_size):
             batch = [inputs[i] for i in range(start, min(start + batch_size, len(inputs)))]
-            features = process(batch)
+            features = prepare(batch)
             keep = features["attention_mask"].bool().cpu().numpy()
-            output = self.embed(features)
+            output = self.run(features)
             embeddings.extend(row[mask] for row, mask in zip(output, keep, strict=True))
         return embeddings

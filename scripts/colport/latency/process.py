@@ -14,6 +14,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from colport.latency.memory import kernel_kills, names_memory
+
 _PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 _THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -36,16 +38,31 @@ class WorkerFailure(Exception):  # noqa: N818 - what happened to a contender, no
         detail: The traceback, or the last output of the process.
         unsupported: The contender named a known limit.
         ended: The process is gone; no further request can be made.
+        out_of_memory: Memory ran out, by what the contender or the kernel said.
+        killed: The process was killed by SIGKILL, for a reason that nobody gave.
     """
 
     def __init__(
-        self, reason: str, detail: str = "", unsupported: bool = False, ended: bool = False
+        self,
+        reason: str,
+        detail: str = "",
+        *,
+        unsupported: bool = False,
+        ended: bool = False,
+        out_of_memory: bool = False,
+        killed: bool = False,
     ) -> None:
         super().__init__(reason)
         self.reason = reason
         self.detail = detail
         self.unsupported = unsupported
         self.ended = ended
+        self.out_of_memory = out_of_memory
+        self.killed = killed
+
+    def as_limit(self, reason: str) -> WorkerFailure:
+        """The same with a reason of its own; want of memory is a known limit."""
+        return WorkerFailure(reason, self.detail, unsupported=self.out_of_memory)
 
 
 class WorkerProcess:
@@ -74,6 +91,7 @@ class WorkerProcess:
         except BaseException:
             self._output.close()
             raise
+        self._kernel_kills = kernel_kills()
         self._ready = False
         self._stopped = False
         self.peak_rss_mb: float | None = None
@@ -104,7 +122,12 @@ class WorkerProcess:
         reply = json.loads(self._read_line(deadline))
         self.peak_rss_mb = reply["peak_rss_mb"]
         if "error" in reply:
-            raise WorkerFailure(_one_line(reply["error"]), reply["traceback"], reply["unsupported"])
+            raise WorkerFailure(
+                _one_line(reply["error"]),
+                reply["traceback"],
+                unsupported=reply["unsupported"],
+                out_of_memory=reply["out_of_memory"],
+            )
         return reply
 
     def wait_quiet(self, seconds: float = 1.0) -> bool:
@@ -195,7 +218,14 @@ class WorkerProcess:
         if lines:
             reason += f"; last output: {' | '.join(lines[-_REASON_LINES:])}"
         self.stop(grace_s=0.0)
-        return WorkerFailure(_one_line(reason), detail, ended=True)
+        by_kernel = code == -signal.SIGKILL and kernel_kills() > self._kernel_kills
+        return WorkerFailure(
+            _one_line(reason),
+            detail,
+            ended=True,
+            out_of_memory=by_kernel or (code == -signal.SIGABRT and names_memory(detail)),
+            killed=code == -signal.SIGKILL,
+        )
 
     def _last_output(self) -> str:
         size = self._output.seek(0, os.SEEK_END)

@@ -6,14 +6,13 @@ import dataclasses
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from typing import Any
 
 from colport import environment
 from colport.errors import ConfigError
 from colport.latency import noise, statistics
-from colport.latency.process import WorkerFailure, WorkerProcess
-from colport.latency.schedule import plan_block, turns
+from colport.latency.rounds import Lane
+from colport.latency.schedule import turns
 from colport.latency.settings import (
     REFERENCE_VARIANT,
     Case,
@@ -23,165 +22,7 @@ from colport.latency.settings import (
 )
 
 Progress = Callable[[str], None]
-_NS_PER_MS = 1e6
-_NS_PER_S = 1e9
-
-
-@dataclass
-class _Record:
-    """What is known of one contender's case."""
-
-    rounds: list[list[int]]
-    tokens: float | None = None
-    first_ns: int | None = None
-    warmup_ns: list[int] = field(default_factory=list)
-    warmup_stable: bool = False
-    settle_ns: list[int] = field(default_factory=list)
-    failure: WorkerFailure | None = None
-
-    def samples(self) -> list[int]:
-        return [duration for durations in self.rounds for duration in durations]
-
-
-class _Lane:
-    """A contender, its worker and its records."""
-
-    def __init__(
-        self, contender: Contender, cases: Sequence[Case], settings: LatencySettings
-    ) -> None:
-        self.contender = contender
-        self.settings = settings
-        self.records = {case: _Record([[] for _ in range(settings.rounds)]) for case in cases}
-        self.worker: WorkerProcess | None = None
-        self.loaded: Mapping[str, Any] = {}
-        self.restless = False
-
-    @property
-    def name(self) -> str:
-        return f"{self.contender.variant} on {self.contender.provider}"
-
-    def start(self, inputs: Inputs, stack: ExitStack) -> None:
-        """Load the contender, and call each case until its duration is stable."""
-        self.worker = WorkerProcess(self.settings.threads, self.settings.timeout_s)
-        stack.callback(self.worker.stop)
-        most = max((case.batch_size for case in self.records), default=0)
-        try:
-            self.loaded = self.worker.ask(
-                "load",
-                factory=self.contender.factory,
-                arguments=dict(self.contender.arguments),
-                threads=self.settings.threads,
-                queries=inputs.queries[:most],
-                documents=inputs.documents[:most],
-                pages=inputs.pages,
-            )
-        except WorkerFailure as failure:
-            self._give_up(failure)
-            return
-        for case in self.records:
-            self._ask_case(case, self._warm_up)
-        self._rest()
-
-    def run_block(self, round_number: int, case: Case) -> None:
-        """One turn: the calls of one block, then rest."""
-        self._ask_case(case, lambda case: self._block(round_number, case))
-        self._rest()
-
-    def _warm_up(self, case: Case) -> None:
-        record, settings = self.records[case], self.settings
-        reply = self.worker.ask("first", **dataclasses.asdict(case))
-        record.first_ns, record.tokens = reply["duration_ns"], reply["tokens"]
-        reply = self.worker.ask(
-            "warm_up",
-            wait_seconds=settings.warmup_max_seconds,
-            max_calls=settings.warmup_max_calls,
-            max_seconds=settings.warmup_max_seconds,
-            **dataclasses.asdict(case),
-        )
-        record.warmup_ns, record.warmup_stable = reply["durations_ns"], reply["stable"]
-
-    def _block(self, round_number: int, case: Case) -> None:
-        record = self.records[case]
-        samples = record.samples()
-        last_call = (samples or record.warmup_ns or [record.first_ns])[-1]
-        sampled = sum(samples)
-        block = plan_block(
-            self.settings,
-            round_number,
-            samples=len(samples),
-            sampled_seconds=sampled / _NS_PER_S,
-            spent_seconds=(sampled + sum(record.settle_ns)) / _NS_PER_S,
-            call_seconds=last_call / _NS_PER_S,
-        )
-        if block is None:
-            return
-        reply = self.worker.ask(
-            "block",
-            wait_seconds=max(0.0, block.max_seconds),
-            **dataclasses.asdict(block),
-            **dataclasses.asdict(case),
-        )
-        record.rounds[round_number] = reply["durations_ns"]
-        record.settle_ns += reply["settle_ns"]
-
-    def _ask_case(self, case: Case, action: Callable[[Case], None]) -> None:
-        if self.records[case].failure is not None:
-            return
-        try:
-            action(case)
-        except WorkerFailure as failure:
-            if failure.ended:
-                self._give_up(failure)
-            else:
-                self.records[case].failure = failure
-
-    def _give_up(self, failure: WorkerFailure) -> None:
-        """Figures of a process that ended early are not published, whichever case ended it."""
-        for record in self.records.values():
-            record.failure = record.failure or failure
-        self.worker.stop(grace_s=0.0)
-
-    def _rest(self) -> None:
-        self.restless |= not self.worker.wait_quiet()
-
-    def row(self, case: Case) -> dict[str, Any]:
-        """The row of one case, speed-ups still open."""
-        contender, record = self.contender, self.records[case]
-        identity = (contender.model, contender.variant, contender.provider, case)
-        if record.failure is not None:
-            return statistics.make_row(
-                *identity,
-                **statistics.failed(record.failure.reason, record.failure.unsupported),
-            )
-        samples = record.samples()
-        short = sum(samples) / _NS_PER_S < self.settings.min_seconds
-        return statistics.make_row(
-            *identity,
-            tokens=record.tokens,
-            image_size=self.loaded["image_size"] if case.kind == "document" else "",
-            load_ms=self.loaded["load_ns"] / _NS_PER_MS,
-            import_ms=self.loaded["import_ns"] / _NS_PER_MS,
-            first_ms=record.first_ns / _NS_PER_MS,
-            warmup_calls=len(record.warmup_ns),
-            warmup_stable=record.warmup_stable,
-            truncated=short or len(samples) < self.settings.min_samples,
-            peak_rss_mb=self.worker.peak_rss_mb,
-            **statistics.summarize(samples, case.batch_size),
-            **statistics.intervals(record.rounds),
-        )
-
-    def raw(self, case: Case) -> dict[str, Any]:
-        """Every duration of one case, in nanoseconds."""
-        record = self.records[case]
-        return {
-            "variant": self.contender.variant,
-            "provider": self.contender.provider,
-            **dataclasses.asdict(case),
-            "first_ns": record.first_ns,
-            "warmup_ns": record.warmup_ns,
-            "settle_ns": record.settle_ns,
-            "rounds_ns": record.rounds,
-        }
+_PARTS_ROUNDS = 2
 
 
 def print_progress(message: str) -> None:
@@ -200,7 +41,8 @@ def measure(
     Each contender is loaded in a process of its own, called until its durations are stable, and
     then takes turns with the others in an order shuffled by ``settings.seed``; all others wait
     idle meanwhile. A duration is that of a whole ``encode_queries`` or ``encode_documents`` call.
-    All contenders stay in memory until the end.
+    All contenders stay in memory until the end. Preprocessing and the model alone are timed after
+    the rounds, so that no sample of a whole call is disturbed.
 
     Args:
         contenders: PyTorch (``variant="pytorch"``) and every variant of one model; without
@@ -216,20 +58,21 @@ def measure(
         ``noise``. A contender that raises, ends or exceeds ``timeout_s`` has rows with status
         ``failed`` (``unsupported`` for an ``UnsupportedError``) and the reason; the others
         are measured all the same. An exception in one case fails that case only; a process that
-        ended fails all cases of its contender.
+        ended fails all cases of its contender. Where memory runs out, the case and larger batches
+        of its kind are ``unsupported``, and the contender goes on with what did fit.
 
     Raises:
         ConfigError: The contenders do not belong together, or there is nothing to encode.
     """
     cases = settings.cases(inputs)
     check(contenders, cases, settings.threads)
-    lanes = [_Lane(contender, cases, settings) for contender in contenders]
     watch = noise.Watch(environment.usable_cores(), settings.quiet_wait_s)
     with ExitStack() as stack:
+        lanes = [Lane(contender, cases, inputs, settings, stack) for contender in contenders]
         for lane in lanes:
             progress(f"loading {lane.name}")
             watch.wait_for_quiet()
-            lane.start(inputs, stack)
+            lane.start()
         last_round = None
         for number, case, order in turns(len(lanes), cases, settings.rounds, settings.seed):
             if number != last_round:
@@ -238,8 +81,13 @@ def measure(
             watch.wait_for_quiet()
             for index in order:
                 lanes[index].run_block(number, case)
+        progress("preprocessing and graph apart")
+        for _, case, order in turns(len(lanes), cases, _PARTS_ROUNDS, settings.seed):
+            watch.wait_for_quiet()
+            for index in order:
+                lanes[index].run_parts(case)
         for lane in lanes:
-            lane.worker.close_requests()
+            lane.close_requests()
     return _payload(lanes, cases, inputs, settings, _with_restless(watch.record(), lanes))
 
 
@@ -274,7 +122,7 @@ def check(contenders: Sequence[Contender], cases: Sequence[Any], threads: int) -
             )
 
 
-def _with_restless(record: dict[str, Any], lanes: Sequence[_Lane]) -> dict[str, Any]:
+def _with_restless(record: dict[str, Any], lanes: Sequence[Lane]) -> dict[str, Any]:
     reasons = [
         *record["reasons"],
         *(f"{lane.name} kept using the CPU between its turns" for lane in lanes if lane.restless),
@@ -283,7 +131,7 @@ def _with_restless(record: dict[str, Any], lanes: Sequence[_Lane]) -> dict[str, 
 
 
 def _payload(
-    lanes: Sequence[_Lane],
+    lanes: Sequence[Lane],
     cases: Sequence[Case],
     inputs: Inputs,
     settings: LatencySettings,
@@ -291,7 +139,9 @@ def _payload(
 ) -> dict[str, Any]:
     pairs = [(lane, case) for lane in lanes for case in cases]
     rows = [lane.row(case) for lane, case in pairs]
-    statistics.add_speedups(rows, [lane.records[case].rounds for lane, case in pairs])
+    records = [lane.records[case] for lane, case in pairs]
+    statistics.add_speedups(rows, [record.rounds for record in records])
+    statistics.add_cosines(rows, [record.outputs for record in records])
     most = max(settings.batch_sizes)
     return {
         "rows": rows,

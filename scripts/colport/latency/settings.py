@@ -31,7 +31,9 @@ class Contender:
         provider: The execution provider, or ``torch-cpu`` / ``torch-cuda``.
         factory: ``package.module:callable``. The callable returns an object with
             ``encode_queries(texts, batch_size=…)`` and ``encode_documents(items, batch_size=…)``,
-            each returning one NumPy array ``[tokens, dim]`` an input.
+            each returning one NumPy array ``[tokens, dim]`` an input. With ``prepare_queries`` and
+            ``prepare_documents``, which preprocess one batch, and ``run``, which takes what they
+            return through the model to the host, the parts are timed too.
         arguments: Keyword arguments of the factory; they must be JSON values. Where they hold
             ``threads``, it must equal :attr:`LatencySettings.threads`.
     """
@@ -96,6 +98,9 @@ class LatencySettings:
         seed: Seed of the order in which contenders take turns.
         quiet_wait_s: Seconds that a run may spend, all turns together, on waiting for other
             processes to finish theirs; 0 measures at once.
+        parts_calls: Calls of each part of a call (preprocessing, the model) in one turn.
+        parts_seconds: Seconds after which no further call of a part starts in a turn.
+        max_memory_mb: MiB of private memory that a contender may allocate; ``None``: all there is.
         timeout_s: Seconds without an answer, beyond those asked for, after which a worker is
             given up.
     """
@@ -111,6 +116,9 @@ class LatencySettings:
     threads: int = field(default_factory=usable_cores)
     seed: int = 0
     quiet_wait_s: float = 30.0
+    parts_calls: int = 5
+    parts_seconds: float = 0.5
+    max_memory_mb: int | None = None
     timeout_s: float = 600.0
 
     def __post_init__(self) -> None:
@@ -120,13 +128,15 @@ class LatencySettings:
             raise ConfigError(
                 f"batch_sizes: found {list(sizes)}; expected different whole numbers from 1 up."
             )
-        for name in ("rounds", "min_samples", "threads", "warmup_max_calls"):
+        for name in ("rounds", "min_samples", "threads", "warmup_max_calls", "parts_calls"):
             self._check(name, at_least=1)
         for name in ("settle_calls", "min_seconds", "warmup_max_seconds", "quiet_wait_s"):
             self._check(name, at_least=0)
         for name in ("max_seconds", "timeout_s"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name}: found {getattr(self, name)}; expected more than 0.")
+        if self.max_memory_mb is not None:
+            self._check("max_memory_mb", at_least=1)
         if self.max_seconds < self.min_seconds:
             raise ConfigError(
                 f"max_seconds: found {self.max_seconds}; expected at least min_seconds, "

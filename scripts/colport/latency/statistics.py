@@ -43,6 +43,10 @@ COLUMNS = (
     "speedup_low",
     "speedup_high",
     *(f"p{percentile}_{end}_ms" for percentile in PERCENTILES for end in ("low", "high")),
+    "preprocess_ms",
+    "graph_ms",
+    "mean_cosine",
+    "min_cosine",
 )
 """Columns of every row: those of the output contract, then further ones.
 
@@ -51,7 +55,9 @@ the first call of the case. ``warmup_stable`` says whether the last warm-up call
 of each other, ``truncated`` that ``max_seconds`` ended the case before its minima.
 ``speedup_rounds``, ``speedup_low`` and ``speedup_high`` are the median, the smallest and the
 largest of the speed-ups of single rounds. ``p50_low_ms`` and ``p50_high_ms``, and so on, are the
-ends of the percentiles' 95% intervals (:mod:`colport.latency.intervals`).
+ends of the percentiles' 95% intervals (:mod:`colport.latency.intervals`). ``preprocess_ms`` and
+``graph_ms`` are medians of the parts of a call. ``mean_cosine`` and ``min_cosine`` compare the
+token embeddings of the case's inputs with those of the reference.
 """
 
 _NS_PER_MS = 1e6
@@ -163,6 +169,35 @@ def add_speedups(rows: Sequence[dict[str, Any]], rounds: Sequence[Sequence[Seque
         reference, reference_durations = found
         row["speedup_vs_pytorch"] = reference["p50_ms"] / row["p50_ms"]
         row.update(compare_rounds(reference_durations, durations))
+
+
+def add_cosines(rows: Sequence[dict[str, Any]], outputs: Sequence[Sequence[np.ndarray]]) -> None:
+    """Fill in how close each row's embeddings are to the reference's, in place.
+
+    Args:
+        rows: Rows of :func:`make_row`, the reference's among them.
+        outputs: Embeddings ``[tokens, dim]`` of the inputs behind each row; empty where it failed.
+    """
+    references = {
+        (row["kind"], row["batch_size"]): embeddings
+        for row, embeddings in zip(rows, outputs, strict=True)
+        if row["variant"] == REFERENCE_VARIANT and row["status"] == "ok"
+    }
+    for row, embeddings in zip(rows, outputs, strict=True):
+        expected = references.get((row["kind"], row["batch_size"]), ())
+        shapes = [[array.shape for array in arrays] for arrays in (expected, embeddings)]
+        if row["status"] == "ok" and embeddings and shapes[0] == shapes[1]:
+            ours, theirs = (
+                np.concatenate(arrays).astype(np.float64) for arrays in (embeddings, expected)
+            )
+            norms = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
+            cosines = np.sum(ours * theirs, axis=1) / np.maximum(norms, np.finfo(np.float64).tiny)
+            row["mean_cosine"], row["min_cosine"] = float(cosines.mean()), float(cosines.min())
+
+
+def median_ms(durations_ns: Sequence[int]) -> float | None:
+    """The median in milliseconds; ``None`` without durations."""
+    return float(np.median(durations_ns)) / _NS_PER_MS if len(durations_ns) else None
 
 
 def unsupported_rows(

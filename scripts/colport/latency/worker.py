@@ -1,8 +1,8 @@
 """The process of one contender: reads requests from stdin, one JSON object a line, and answers.
 
 Started as ``python -m colport.latency.worker PARENT_PID``. Requests: ``load`` (contender and
-inputs), ``first``, ``warm_up`` and ``block`` (each of one case), ``calls`` and ``serve`` (both in
-:mod:`colport.latency.load`); it ends when stdin closes.
+inputs), ``first``, ``warm_up``, ``block`` and ``parts`` (each of one case), ``calls`` and ``serve``
+(both in :mod:`colport.latency.load`); it ends when stdin closes.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import numpy as np
 from colport.environment import peak_rss_mb
 from colport.errors import ColPortError, UnsupportedError
 from colport.latency.load import serve_requests, timed_calls
+from colport.latency.memory import is_out_of_memory, limit_memory
 from colport.latency.schedule import is_stable
 
 _PR_SET_PDEATHSIG = 1
@@ -33,6 +34,7 @@ class Worker:
     """A contender and its inputs, once loaded."""
 
     def __init__(self) -> None:
+        self._encoder: Any = None
         self._encode: dict[str, Callable[..., list[np.ndarray]]] = {}
         self._inputs: dict[str, list[Any]] = {}
 
@@ -45,6 +47,7 @@ class Worker:
             "block": self._block,
             "calls": self._calls,
             "serve": self._serve,
+            "parts": self._parts,
         }
         try:
             reply = actions[request["request"]](request)
@@ -53,6 +56,8 @@ class Worker:
         return {**reply, "peak_rss_mb": peak_rss_mb()}
 
     def _load(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        if request["max_memory_mb"] is not None:
+            limit_memory(request["max_memory_mb"])
         self._inputs = {
             "query": list(request["queries"]),
             "document": (
@@ -70,6 +75,7 @@ class Worker:
         encoder = factory(**request["arguments"])
         loaded = time.perf_counter_ns()
         _limit_torch(request["threads"])
+        self._encoder = encoder
         self._encode = {
             "query": encoder.encode_queries,
             "document": encoder.encode_documents,
@@ -86,7 +92,9 @@ class Worker:
 
     def _first(self, request: Mapping[str, Any]) -> dict[str, Any]:
         duration, outputs = self._call(request)
-        return {"duration_ns": duration, "tokens": _count_tokens(outputs, request["batch_size"])}
+        tokens = _count_tokens(outputs, request["batch_size"])
+        np.savez(request["outputs"], *outputs)
+        return {"duration_ns": duration, "tokens": tokens}
 
     def _warm_up(self, request: Mapping[str, Any]) -> dict[str, Any]:
         durations: list[int] = []
@@ -119,11 +127,36 @@ class Worker:
         kind = request["kind"]
         return serve_requests(self._encode[kind], self._inputs[kind], request)
 
+    def _parts(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Time preprocessing and the model in turn, behind one call of each that does not count."""
+        name = {"query": "prepare_queries", "document": "prepare_documents"}[request["kind"]]
+        prepare, run = getattr(self._encoder, name, None), getattr(self._encoder, "run", None)
+        durations: dict[str, list[int]] = {"preprocess_ns": [], "graph_ns": []}
+        if prepare is None or run is None:
+            return durations
+        items = self._batch(request)
+        run(prepare(items))
+        deadline = time.perf_counter_ns() + request["seconds"] * 1e9
+        for _ in range(request["calls"]):
+            start = time.perf_counter_ns()
+            batch = prepare(items)
+            prepared = time.perf_counter_ns()
+            run(batch)
+            end = time.perf_counter_ns()
+            durations["preprocess_ns"].append(prepared - start)
+            durations["graph_ns"].append(end - prepared)
+            if end > deadline:
+                break
+        return durations
+
+    def _batch(self, request: Mapping[str, Any]) -> list[Any]:
+        return list(islice(cycle(self._inputs[request["kind"]]), request["batch_size"]))
+
     def _call(self, request: Mapping[str, Any]) -> tuple[int, list[np.ndarray]]:
         """Time one whole call: tokenizing, image resizing and copies are part of it."""
         size = request["batch_size"]
         encode = self._encode[request["kind"]]
-        batch = list(islice(cycle(self._inputs[request["kind"]]), size))
+        batch = self._batch(request)
         start = time.perf_counter_ns()
         outputs = encode(batch, batch_size=size)
         return time.perf_counter_ns() - start, outputs
@@ -197,6 +230,7 @@ def _failure(error: Exception) -> dict[str, Any]:
     return {
         "error": str(error) if known else f"{type(error).__name__}: {error}",
         "unsupported": isinstance(error, UnsupportedError),
+        "out_of_memory": is_out_of_memory(error),
         "traceback": traceback.format_exc(),
     }
 

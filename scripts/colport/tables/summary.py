@@ -48,6 +48,7 @@ def summary_table(
         phrase. ``best_for``: the :data:`colport.recommendation.NEEDS` that it is chosen for.
     """
     retrieval = full_rows(retrieval[retrieval["model"] != controls.MODEL])
+    latency = _candidates(latency)
     measured = {"parity": parity, "retrieval": retrieval, "latency": latency}
     groups = {name: _groups(table, "provider") for name, table in measured.items()}
     folders = _groups(export)
@@ -76,6 +77,16 @@ def summary_table(
 
 def _groups(table: pd.DataFrame, *further: str) -> dict[tuple[str, ...], pd.DataFrame]:
     return dict(iter(table.groupby(["model", "variant", *further], sort=False)))
+
+
+def _candidates(latency: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the reference and of exported folders, less limits that spare the smallest batch."""
+    further = latency["provider"].str.startswith("torch-") & (
+        latency["variant"] != REFERENCE_VARIANT
+    )
+    smallest = latency.groupby(["model", "kind"])["batch_size"].transform("min")
+    limits = (latency["status"] == "unsupported") & (latency["batch_size"] > smallest).fillna(False)
+    return latency[~further & ~limits]
 
 
 def _row_keys(

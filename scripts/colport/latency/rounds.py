@@ -1,0 +1,282 @@
+"""One contender through the rounds: its worker, what is known of each case, and its rows."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from colport.latency import statistics
+from colport.latency.process import WorkerFailure, WorkerProcess
+from colport.latency.schedule import plan_block
+from colport.latency.settings import Case, Contender, Inputs, LatencySettings
+
+_NS_PER_MS = 1e6
+_NS_PER_S = 1e9
+
+
+@dataclass
+class Record:
+    """What is known of one contender's case; durations in nanoseconds.
+
+    Attributes:
+        rounds: Samples, one list a round.
+        outputs: Embeddings ``float32 [tokens, dim]`` of the case's inputs, from the first call.
+        preprocess: Durations of the preprocessing alone.
+        graph: Durations of the model alone.
+    """
+
+    rounds: list[list[int]]
+    tokens: float | None = None
+    outputs: list[np.ndarray] = field(default_factory=list)
+    first_ns: int | None = None
+    warmup_ns: list[int] = field(default_factory=list)
+    warmup_stable: bool = False
+    settle_ns: list[int] = field(default_factory=list)
+    preprocess: list[int] = field(default_factory=list)
+    graph: list[int] = field(default_factory=list)
+    failure: WorkerFailure | None = None
+
+    def samples(self) -> list[int]:
+        """Samples of all rounds."""
+        return [duration for durations in self.rounds for duration in durations]
+
+
+class Lane:
+    """A contender, its worker and its records.
+
+    Args:
+        contender: Who.
+        cases: What it is timed on.
+        inputs: What it encodes.
+        settings: How long and how often.
+        stack: Ends the worker when it is closed.
+    """
+
+    def __init__(
+        self,
+        contender: Contender,
+        cases: Sequence[Case],
+        inputs: Inputs,
+        settings: LatencySettings,
+        stack: ExitStack,
+    ) -> None:
+        self.contender = contender
+        self.settings = settings
+        self.records = {case: Record([[] for _ in range(settings.rounds)]) for case in cases}
+        self.loaded: Mapping[str, Any] = {}
+        self.restless = False
+        self.restarts: list[str] = []
+        self._inputs = inputs
+        self._stack = stack
+        self._worker: WorkerProcess | None = None
+        self._peak_rss_mb: float | None = None
+
+    @property
+    def name(self) -> str:
+        """Variant and provider, as progress and noise name it."""
+        return f"{self.contender.variant} on {self.contender.provider}"
+
+    def start(self) -> None:
+        """Load the contender, and call each case until its duration is stable.
+
+        Smaller batches come first: where memory runs out at one, larger ones are not tried.
+        """
+        if self._load():
+            for case in sorted(self.records, key=lambda case: case.batch_size):
+                self._ask_case(case, self._warm_up)
+            self._rest()
+
+    def run_block(self, round_number: int, case: Case) -> None:
+        """One turn: the calls of one block, then rest."""
+        self._ask_case(case, lambda case: self._block(round_number, case))
+        self._rest()
+
+    def run_parts(self, case: Case) -> None:
+        """One turn of the parts of a call, each by itself, then rest."""
+        self._ask_case(case, self._parts)
+        self._rest()
+
+    def close_requests(self) -> None:
+        """Let the worker end by itself."""
+        self._worker.close_requests()
+
+    def _load(self) -> bool:
+        self._worker = WorkerProcess(self.settings.threads, self.settings.timeout_s)
+        self._stack.callback(self._worker.stop)
+        most = max((case.batch_size for case in self.records), default=0)
+        try:
+            loaded = self._worker.ask(
+                "load",
+                factory=self.contender.factory,
+                arguments=dict(self.contender.arguments),
+                threads=self.settings.threads,
+                max_memory_mb=self.settings.max_memory_mb,
+                queries=self._inputs.queries[:most],
+                documents=self._inputs.documents[:most],
+                pages=self._inputs.pages,
+            )
+        except WorkerFailure as failure:
+            if failure.out_of_memory:
+                failure = failure.as_limit("out of memory while loading")
+            self._give_up(failure)
+            return False
+        self.loaded = self.loaded or loaded
+        return True
+
+    def _warm_up(self, case: Case) -> None:
+        record, settings = self.records[case], self.settings
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder, "outputs.npz")
+            reply = self._ask("first", case, outputs=str(file))
+            if record.first_ns is None:  # a restarted process repeats what is known
+                record.first_ns, record.tokens = reply["duration_ns"], reply["tokens"]
+                with np.load(file) as outputs:
+                    record.outputs = [outputs[name] for name in outputs.files]
+        reply = self._ask(
+            "warm_up",
+            case,
+            wait_seconds=settings.warmup_max_seconds,
+            max_calls=settings.warmup_max_calls,
+            max_seconds=settings.warmup_max_seconds,
+        )
+        record.warmup_ns, record.warmup_stable = reply["durations_ns"], reply["stable"]
+
+    def _block(self, round_number: int, case: Case) -> None:
+        record = self.records[case]
+        samples = record.samples()
+        last_call = (samples or record.warmup_ns or [record.first_ns])[-1]
+        sampled = sum(samples)
+        block = plan_block(
+            self.settings,
+            round_number,
+            samples=len(samples),
+            sampled_seconds=sampled / _NS_PER_S,
+            spent_seconds=(sampled + sum(record.settle_ns)) / _NS_PER_S,
+            call_seconds=last_call / _NS_PER_S,
+        )
+        if block is None:
+            return
+        wait = max(0.0, block.max_seconds)
+        reply = self._ask("block", case, wait_seconds=wait, **dataclasses.asdict(block))
+        record.rounds[round_number] = reply["durations_ns"]
+        record.settle_ns += reply["settle_ns"]
+
+    def _parts(self, case: Case) -> None:
+        record, settings = self.records[case], self.settings
+        reply = self._ask(
+            "parts",
+            case,
+            wait_seconds=settings.parts_seconds,
+            calls=settings.parts_calls,
+            seconds=settings.parts_seconds,
+        )
+        record.preprocess += reply["preprocess_ns"]
+        record.graph += reply["graph_ns"]
+
+    def _ask(self, request: str, case: Case, **fields: Any) -> dict[str, Any]:
+        try:
+            return self._worker.ask(request, **fields, **dataclasses.asdict(case))
+        finally:
+            self._peak_rss_mb = self._worker.peak_rss_mb
+
+    def _ask_case(self, case: Case, action: Callable[[Case], None]) -> None:
+        if self.records[case].failure is not None:
+            return
+        try:
+            action(case)
+        except WorkerFailure as failure:
+            if failure.out_of_memory or failure.killed:
+                self._limit(case, failure)
+                if failure.ended:
+                    self._restart(case)
+            elif failure.ended:
+                self._give_up(failure)
+            else:
+                self.records[case].failure = failure
+
+    def _limit(self, case: Case, failure: WorkerFailure) -> None:
+        """The case fails, and larger batches of its kind with it, untried."""
+        sizes = [
+            other.batch_size
+            for other, record in self.records.items()
+            if other.kind == case.kind and record.first_ns is not None and record.failure is None
+        ]
+        largest = max((size for size in sizes if size < case.batch_size), default=None)
+        cause = "out of memory" if failure.out_of_memory else failure.reason
+        reason = f"{cause} at batch size {case.batch_size}; " + (
+            "none ran" if largest is None else f"the largest that ran is {largest}"
+        )
+        for other, record in self.records.items():
+            if other.kind == case.kind and other.batch_size >= case.batch_size:
+                record.failure = record.failure or failure.as_limit(reason)
+
+    def _restart(self, case: Case) -> None:
+        """Go on in a new process with what did fit."""
+        self._worker.stop(grace_s=0.0)
+        self.restarts.append(
+            f"the process ended at {case.kind} batch size {case.batch_size} and was started again"
+        )
+        if self._load():
+            for other in sorted(self.records, key=lambda case: case.batch_size):
+                if self.records[other].first_ns is not None:
+                    self._ask_case(other, self._warm_up)
+
+    def _give_up(self, failure: WorkerFailure) -> None:
+        """Figures of a process that ended early are not published, whichever case ended it."""
+        for record in self.records.values():
+            record.failure = record.failure or failure
+        self._worker.stop(grace_s=0.0)
+
+    def _rest(self) -> None:
+        self.restless |= not self._worker.wait_quiet()
+
+    def row(self, case: Case) -> dict[str, Any]:
+        """The row of one case, comparisons with the reference still open."""
+        contender, record = self.contender, self.records[case]
+        identity = (contender.model, contender.variant, contender.provider, case)
+        if record.failure is not None:
+            return statistics.make_row(
+                *identity,
+                **statistics.failed(record.failure.reason, record.failure.unsupported),
+            )
+        samples = record.samples()
+        short = sum(samples) / _NS_PER_S < self.settings.min_seconds
+        return statistics.make_row(
+            *identity,
+            reason="; ".join(self.restarts),
+            tokens=record.tokens,
+            image_size=self.loaded["image_size"] if case.kind == "document" else "",
+            load_ms=self.loaded["load_ns"] / _NS_PER_MS,
+            import_ms=self.loaded["import_ns"] / _NS_PER_MS,
+            first_ms=record.first_ns / _NS_PER_MS,
+            warmup_calls=len(record.warmup_ns),
+            warmup_stable=record.warmup_stable,
+            truncated=short or len(samples) < self.settings.min_samples,
+            peak_rss_mb=self._peak_rss_mb,
+            preprocess_ms=statistics.median_ms(record.preprocess),
+            graph_ms=statistics.median_ms(record.graph),
+            **statistics.summarize(samples, case.batch_size),
+            **statistics.intervals(record.rounds),
+        )
+
+    def raw(self, case: Case) -> dict[str, Any]:
+        """Every duration of one case, in nanoseconds."""
+        record = self.records[case]
+        return {
+            "variant": self.contender.variant,
+            "provider": self.contender.provider,
+            **dataclasses.asdict(case),
+            "first_ns": record.first_ns,
+            "warmup_ns": record.warmup_ns,
+            "settle_ns": record.settle_ns,
+            "rounds_ns": record.rounds,
+            "preprocess_ns": record.preprocess,
+            "graph_ns": record.graph,
+        }
