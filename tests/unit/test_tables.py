@@ -262,6 +262,30 @@ def test_slower_than_pytorch_may_still_be_the_one_to_ship():
     assert Run().add("fp32", ms=130, mb=100).recommended() == ["fp32"]
 
 
+def test_further_ways_to_run_pytorch_are_no_candidates():
+    run = Run().add("fp32", ms=60, mb=100)
+    before = run.summary()
+    place = {"model": MODEL, "variant": "pytorch-bf16", "provider": "torch-cpu"}
+    for kind in ("query", "document"):
+        run.rows["latency"].append(
+            row("latency", **place, kind=kind, batch_size=1, p50_ms=1.0, speedup_vs_pytorch=100)
+        )
+    pd.testing.assert_frame_equal(run.summary(), before)
+
+
+def test_a_limit_at_a_larger_batch_spares_the_smallest():
+    run = Run().add("fp32", ms=60, mb=100)
+    for item in run.rows["latency"]:
+        if (item["variant"], item["batch_size"]) == ("fp32", 8):
+            item.update(status="unsupported", reason="out of memory", p50_ms=None)
+    assert run.recommended() == ["fp32"]
+    for item in run.rows["latency"]:
+        if (item["variant"], item["kind"]) == ("fp32", "document"):
+            item.update(status="unsupported", reason="out of memory", p50_ms=None)
+    assert run.recommended() == []
+    assert run.verdict("fp32") == "unsupported: out of memory"
+
+
 @pytest.mark.parametrize("stage", ["export", "parity", "retrieval", "latency"])
 def test_a_stage_that_is_missing_rules_out(stage: str):
     run = Run().add("fp32", ms=60, mb=100)

@@ -56,7 +56,7 @@ class Worker:
         return {**reply, "peak_rss_mb": peak_rss_mb()}
 
     def _load(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        if request["max_memory_mb"] is not None:
+        if request.get("max_memory_mb") is not None:
             limit_memory(request["max_memory_mb"])
         self._inputs = {
             "query": list(request["queries"]),

@@ -1,0 +1,58 @@
+"""PyTorch in bf16 and compiled, beside the fp32 reference."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from colport import contenders
+from colport.errors import UnsupportedError
+
+INPUTS = {
+    "colbert": (["how tall is it", "who"], ["a passage on towers", "another"]),
+    "colpali": (["a red pie chart"], [Image.new("RGB", (200, 260), "teal")]),
+    "colqwen2": (["a red pie chart"], [Image.new("RGB", (200, 260), "teal")]),
+}
+
+
+def test_each_way_to_run_pytorch_is_a_contender(monkeypatch):
+    monkeypatch.setattr(contenders, "read_manifest", lambda folder: None)
+    checkpoint = {"folder": "c", "family": "colbert"}
+    found, missing = contenders.entrants(
+        *("m", "cpu", checkpoint, {"fp32": "folder"}, None, 2),
+        pytorch=["bf16", "compile-bf16"],
+    )
+    names = [(entrant.variant, entrant.provider) for entrant in found]
+    assert names == [
+        ("pytorch", "torch-cpu"),
+        ("pytorch-bf16", "torch-cpu"),
+        ("pytorch-compile-bf16", "torch-cpu"),
+        ("fp32", "cpu"),
+    ]
+    assert found[2].arguments["precision"] == "bf16"
+    assert found[2].arguments["compiled"] is True
+    assert missing == {}
+
+
+@pytest.mark.parametrize("family", INPUTS)
+def test_bf16_is_close_and_parts_are_the_whole(family, checkpoint_folders):
+    whole, half = (
+        contenders.reference(str(checkpoint_folders[family]), family, "cpu", 2, precision)
+        for precision in ("fp32", "bf16")
+    )
+    queries, documents = INPUTS[family]
+    for inputs, kind in ((queries, "queries"), (documents, "documents")):
+        expected = getattr(whole, f"encode_{kind}")(inputs, batch_size=8)
+        found = getattr(half, f"encode_{kind}")(inputs, batch_size=8)
+        for ours, theirs in zip(found, expected, strict=True):
+            assert ours.dtype == np.float32
+            assert 0 < np.abs(ours - theirs).max() < 0.1
+        output = whole.run(getattr(whole, f"prepare_{kind}")(inputs))
+        assert output.shape[0] == len(inputs)
+        tokens = output.reshape(-1, output.shape[-1])
+        assert all((np.abs(tokens - rows[0]).max(axis=1) < 1e-5).any() for rows in expected)
+
+
+def test_compiling_without_a_compiler_is_unsupported(monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(UnsupportedError, match=r"C\+\+ compiler; 'no-such-compiler'"):
+        contenders.reference("c", "colbert", "cpu", 1, compiled=True)
