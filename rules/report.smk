@@ -33,7 +33,6 @@ RECORDS = {
     ),
     "mteb": [f"{folder}.json" for folder in MTEB_FOLDERS],
     "operators": PROFILE_FILES,
-    "scenarios": SCENARIO_FILES,
     "latency": expand(
         "results/latency/{model}/{provider}.json",
         model=PLAN.models,
@@ -61,9 +60,7 @@ rule aggregate:
 rule report:
     input:
         TABLE_FILES,
-        explained=EXPLAIN_FILES,
-        operators=["results/tables/operators.csv"] if PROFILE_FILES else [],
-        scenarios=["results/tables/scenarios.csv"] if SCENARIO_FILES else [],
+        EXPLAIN_FILES,
     output:
         "results/report.html",
     log:

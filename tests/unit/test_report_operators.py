@@ -7,8 +7,8 @@ import pytest
 
 from colport import tables
 from colport.latency.profile import COLUMNS
-from colport.report import render
-from colport.report.operators import LARGEST, MAX_BARS, operator_charts, read_operators
+from colport.report import inputs, render
+from colport.report.operators import LARGEST, MAX_BARS, operator_charts
 
 
 def rows(variant, operators, graph_ms, kind="document", model="<model>", share_of_peak=0.5):
@@ -34,52 +34,66 @@ def table(*parts):
     return pd.DataFrame([*listed, limit], columns=COLUMNS)
 
 
-def test_a_bar_is_as_long_as_its_call_and_the_slowest_comes_first():
-    found = table(
-        rows("int8", {"MatMul": 1.0, "Add": 1.0}, 5.0), rows("fp32", {"MatMul": 8.0}, 20.0)
+def drawn(found):
+    (chart,) = operator_charts(found).values()
+    return chart
+
+
+def bars(chart):
+    """Start and width of every bar, from the drawing."""
+    paths = re.findall(
+        r'class="bar \w+" d="M([\d.]+) ([\d.]+)h([\d.]+)v[\d.]+H', chart.drawing.markup
     )
-    (chart,) = operator_charts(found)
-    assert [bar.label for bar in chart.bars] == ["fp32", "int8"]
-    lengths = [sum(part.width for part in bar.segments) for bar in chart.bars]
-    assert lengths[0] == pytest.approx(4 * lengths[1])
-    for bar in chart.bars:
-        assert bar.segments[0].x == chart.left
-        assert bar.segments[-1].x + bar.segments[-1].width == pytest.approx(bar.end)
-        assert bar.end < chart.width
+    return [(float(y), float(x), float(width)) for x, y, width in paths]
+
+
+def names(chart):
+    return re.findall(r'class="label"[^>]*>([^<]*)<', chart.drawing.markup)
+
+
+def test_a_bar_is_as_long_as_its_call_and_the_slowest_comes_first():
+    chart = drawn(
+        table(rows("int8", {"MatMul": 1.0, "Add": 1.0}, 5.0), rows("fp32", {"MatMul": 8.0}, 20.0))
+    )
+    assert names(chart) == ["fp32", "int8"]
+    (whole,), parts = [bars(chart)[:1], bars(chart)[1:]]
+    assert len(parts) == 2
+    assert whole[2] == pytest.approx(4 * sum(width for _, _, width in parts), rel=0.01)
+    assert parts[1][1] == pytest.approx(parts[0][1] + parts[0][2], abs=0.2)
     # Profiled milliseconds are scaled to the call without the profiler.
-    assert chart.bars[1].segments[0].detail == "MatMul: 2.50 ms, 50%"
-    assert chart.bars[1].figures == "5.00 ms, 50% of matmul"
+    assert chart.points[1][1].startswith("int8 cpu document; Operator MatMul; Time, ms 2.50;")
+    assert "5.00 ms, 50% of matmul" in chart.drawing.markup
 
 
 def test_only_the_largest_operators_have_a_colour_of_their_own():
-    (chart,) = operator_charts(table(rows("fp32", MANY, 54.0)))
-    assert [name for name, _ in chart.legend] == [*list(MANY)[:LARGEST], "other"]
-    assert [colour for _, colour in chart.legend] == ["c1", "c2", "c3", "c4", "c5", "c6", "c0"]
-    (bar,) = chart.bars
-    assert len(bar.segments) == LARGEST + 1
-    assert bar.segments[-1].detail == "other: 9.00 ms, 17%"
+    chart = drawn(table(rows("fp32", MANY, 54.0)))
+    assert [entry.name for entry in chart.legend] == [*list(MANY)[:LARGEST], "other"]
+    assert [entry.colour for entry in chart.legend] == [*(f"c{n}" for n in range(1, 7)), "c0"]
+    assert len(bars(chart)) == LARGEST + 1
+    other = dict(zip(chart.table.names, chart.table.raw[-1], strict=True))
+    assert (other["operator"], other["ms"]) == ("other", "9")
 
 
 def test_the_longest_kind_and_the_slowest_variants_are_drawn():
     parts = [rows(f"v{number}", {"MatMul": 1.0}, 1.0 + number) for number in range(MAX_BARS + 3)]
-    (chart,) = operator_charts(table(*parts, rows("v0", {"MatMul": 1.0}, 0.5, kind="query")))
+    chart = drawn(table(*parts, rows("v0", {"MatMul": 1.0}, 0.5, kind="query")))
     assert "one document" in chart.caption
-    assert [bar.label for bar in chart.bars][:2] == ["v10", "v9"]
-    assert len(chart.bars) == MAX_BARS
+    assert names(chart)[:2] == ["v10", "v9"]
+    assert len(names(chart)) == MAX_BARS
 
 
 def test_nothing_profiled_draws_nothing():
-    assert operator_charts(None) == []
-    assert operator_charts(table()) == []
+    assert operator_charts(None) == {}
+    assert operator_charts(table()) == {}
 
 
 def test_the_page_shows_bars_and_table(tmp_path):
     tables.write_tables({"operators": table(rows("fp32", MANY, 54.0))}, tmp_path)
-    found = read_operators(tmp_path / "operators.csv")
+    found = inputs.READERS["operators"](tmp_path / "operators.csv")
     html = render({"operators": found}, {})
     assert "<model>" not in html
-    assert html.count('class="chart bars"') == 1
-    assert html.count("<title>fp32, ") == LARGEST + 1
+    assert html.count('<figure class="chart"') == 1
+    assert html.count("Operator Op") == LARGEST
     assert 'id="table-operators"' in html
     body = re.search(r'id="table-operators".*?</section>', html, re.DOTALL)[0]
     assert body.count("<tr") == 1 + len(MANY) + 1

@@ -9,10 +9,14 @@ from colport import tables
 from colport.latency.scenario_rows import COLUMNS, make_row
 from colport.latency.settings import Contender
 from colport.report import render
-from colport.report.charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH
+from colport.report.charts import LegendEntry
+from colport.report.charts.frame import BOTTOM, LEFT, RIGHT, TOP
 from colport.report.scenarios import load_charts, read_scenarios, shown_rows
 
-MARKS = {"pytorch": ("M0 0Z", "c0"), "<fp32>": ("M1 1Z", "c1")}
+MARKS = {
+    name: LegendEntry(name, "M0 0Z", colour)
+    for name, colour in (("pytorch", "c0"), ("<fp32>", "c1"))
+}
 
 
 def row(variant, rate, p99_ms, met, best=False, **changes):
@@ -37,22 +41,34 @@ def table(*rows):
     return pd.DataFrame(rows or ROWS, columns=COLUMNS)
 
 
+def places(chart):
+    """Where each point is, and what it says."""
+    found = [(*re.findall(r'c[xy]="([\d.]+)"', shape), words) for shape, words in chart.points]
+    return [(float(x), float(y), words) for x, y, words in found]
+
+
+def target_y(chart):
+    return float(re.search(r'class="reference" d="M[\d.]+ ([\d.]+)L', chart.drawing.markup)[1])
+
+
 def test_a_line_goes_through_the_rates_in_their_order():
     (chart,) = load_charts(table(), MARKS)["<model>"]
-    assert [line.variant for line in chart.lines] == ["pytorch", "<fp32>"]
-    marks = chart.lines[1].marks
-    assert [mark.met for mark in marks] == [True, True, False]
-    assert [mark.x for mark in marks] == sorted(mark.x for mark in marks)
-    assert chart.lines[1].path.count("L") == 2
-    for mark in [mark for line in chart.lines for mark in line.marks]:
-        assert LEFT < mark.x < WIDTH - RIGHT
-        assert TOP < mark.y < HEIGHT - BOTTOM
+    assert [words.split()[0] for _, _, words in places(chart)] == ["pytorch"] * 2 + ["<fp32>"] * 3
+    across = [x for x, _, _ in places(chart)[2:]]
+    assert across == sorted(across)
+    paths = re.findall(r'class="line \w+" d="([^"]*)"', chart.drawing.markup)
+    assert [path.count("L") for path in paths] == [1, 2]
+    for x, y, words in places(chart):
+        assert LEFT < x < RIGHT
+        assert TOP < y < BOTTOM
         # Smaller is lower in the picture: what met the target lies below its line.
-        assert (mark.y > chart.target_y) == mark.met
-    assert "180 requests a second; p99 45.0 ms; mean batch 1.50; target met" in marks[1].detail
-    assert chart.summary.endswith("<fp32> 180, pytorch 20.0.")
-    assert len(chart.x_ticks) >= 2
-    assert len(chart.y_ticks) >= 2
+        assert (y > target_y(chart)) == ("Meets target yes" in words)
+    assert (
+        "Offered a second 180; p99, ms 45.0; Mean batch 1.50; Meets target yes"
+        in (places(chart)[3][2])
+    )
+    assert chart.description.endswith("<fp32> 180, pytorch 20.0.")
+    assert chart.drawing.markup.count('class="tick"') >= 5
 
 
 def test_each_target_has_a_chart_of_its_own():
@@ -62,12 +78,12 @@ def test_each_target_has_a_chart_of_its_own():
         "Query requests, target p99 of 50.0 ms",
         "Document requests, target p99 of 90.0 ms",
     ]
-    assert charts[1].summary.endswith("none.")
+    assert charts[1].description.endswith("none.")
 
 
 def test_a_single_point_on_its_target_is_drawn():
     (chart,) = load_charts(table(row("pytorch", 20.0, 50.0, True)), MARKS)["<model>"]
-    assert chart.lines[0].marks[0].y == pytest.approx(chart.target_y)
+    assert places(chart)[0][1] == pytest.approx(target_y(chart), abs=0.1)
 
 
 def summary():
@@ -82,8 +98,9 @@ def test_the_page_shows_lines_and_what_stands_for_each_scenario(tmp_path):
     html = render({"scenarios": found, "summary": summary()}, {})
     assert "<model>" not in html
     assert "<fp32>" not in html
-    assert html.count('class="chart load"') == 1
-    assert html.count('class="line ') == 2
+    assert html.count('<figure class="chart" id="load-') == 1
+    assert "Highest rate a second within the target" in html
+    assert html.count('class="line c') == 2
     body = re.search(r'id="table-scenarios".*?</section>', html, re.DOTALL)[0]
     assert body.count("<tr") == 1 + 3
     problems = html[html.index('id="problems"') :]

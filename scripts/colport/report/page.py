@@ -16,12 +16,15 @@ from markupsafe import Markup
 from colport.recommendation import REFERENCE_VARIANT
 from colport.report import (
     advice,
+    losses,
     machine,
     matches,
     operators,
     problems,
     quality,
+    run_cost,
     scenarios,
+    speed,
     views,
 )
 from colport.report.section import Maker, Material
@@ -30,14 +33,21 @@ from colport.tables import COLUMNS, typed
 SECTIONS: tuple[Maker, ...] = (
     advice.section,
     quality.section,
+    speed.section,
     operators.section,
     scenarios.section,
-    views.section,
+    losses.section,
     matches.section,
+    views.section,
     problems.section,
+    run_cost.section,
     machine.section,
 )
 """What the page shows, in this order."""
+
+STYLES = ("base.css", "charts.css", "tables.css", "matches.css", "media.css")
+BEHAVIOUR = ("files.js", "table.js", "points.js", "start.js")
+"""Files of ``assets/`` that the page embeds, in this order."""
 
 _HERE = Path(__file__).parent
 
@@ -68,7 +78,8 @@ def render(
     material = Material({**tables, **shown}, run, explained)
     made = [section for maker in SECTIONS if (section := maker(material)) is not None]
     templates = _templates()
-    style, behaviour = _asset("style.css"), _asset("behaviour.js")
+    style = "".join(map(_asset, STYLES))
+    behaviour = '"use strict";\n(() => {\n' + "".join(map(_asset, BEHAVIOUR)) + "})();\n"
     return templates.get_template("page.html").render(
         title=run.get("title") or "ColPort report",
         created=_date(run.get("created")),
@@ -87,13 +98,15 @@ def render(
 
 
 def _templates() -> jinja2.Environment:
-    return jinja2.Environment(
+    environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_HERE / "templates"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["script_json"] = lambda value: Markup(views.script_json(value))
+    return environment
 
 
 def _asset(name: str) -> str:

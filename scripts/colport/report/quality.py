@@ -1,155 +1,153 @@
-"""The section "Quality against cost": one scatter chart a model and cost."""
+"""The section "Quality against cost": what a millisecond or a megabyte buys, for each model."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 
 from colport.recommendation import ACCEPTED_LOSS, REFERENCE_VARIANT
 from colport.report import formatting as fmt
-from colport.report.charts import Chart, Point, scatter, shape_and_colour
-from colport.report.embeddings import embeddings_table
-from colport.report.section import Material, Section
-
-_MAX_CHARTED_MODELS = 12
-_CHARTS = (
-    (
-        "latency",
-        "document_p50_ms",
-        "NDCG@5 against document latency",
-        "Median time of one document batch, ms",
-    ),
-    ("size", "size_mb", "NDCG@5 against folder size", "Folder size, MB"),
+from colport.report.charts import (
+    Bar,
+    Chart,
+    ChartTable,
+    Lane,
+    LegendEntry,
+    Point,
+    lanes,
+    legend,
+    scatter,
 )
-"""Key, column of the cost, caption and axis label."""
+from colport.report.charts.lanes import LEFT, RIGHT, Axis
+from colport.report.charts.marks import HOLLOW, RECOMMENDED
+from colport.report.charts.scales import from_zero
+from colport.report.embeddings import embeddings_table
+from colport.report.section import ChartGroup, Material, Section, chart_section
 
+MAX_MODELS = 12
 
-@dataclass(frozen=True)
-class ModelCharts:
-    """The charts of one model."""
+_PLACE = ("variant", "provider")
+_QUALITY = ("ndcg_at_5", "ndcg_at_5_delta", "p_value", "parity_passed")
+_LATENCY = (*_PLACE, "document_p50_ms", "document_speedup", *_QUALITY, "recommended")
+_SIZE = (*_PLACE, "size_mb", *_QUALITY, "recommended")
+_FORMS = (*_PLACE, "embeddings", "bytes_per_document", *_QUALITY, "top10_overlap")
 
-    model: str
-    charts: list[Chart]
-
-
-@dataclass(frozen=True)
-class LegendEntry:
-    """The mark of one variant."""
-
-    variant: str
-    shape: str
-    colour: str
+_INTRO = (
+    "Up and to the left is better. The line is the Pareto front: no other variant is both cheaper "
+    "and better. The dashes are PyTorch's mean NDCG@5 over all queries of the model's datasets, "
+    "the band below them the loss that is accepted. Latency is the median time to encode one "
+    "smallest batch of documents, size that of the exported folder."
+)
+_FORMS_INTRO = " Where embeddings are on the axis, labels are the forms that they are stored in."
 
 
 def section(material: Material) -> Section:
-    """NDCG@5 against latency, folder size and stored embeddings, for each model."""
+    """NDCG@5 against latency, folder size and stored embeddings; folder sizes by variant."""
     summary = material.tables["summary"]
     forms = embeddings_table(material.tables["retrieval"])
-    legend = variant_legend(summary)
-    content = {
-        "legend": legend,
-        "charted": _charts(summary, forms, legend),
-        "forms": bool(len(forms)),
-        "uncharted": max(0, summary["model"].nunique() - _MAX_CHARTED_MODELS),
-    }
-    return Section("charts", "Quality against cost", "Charts", "quality.html", content)
+    marks = legend(str(name) for name in summary["variant"])
+    groups = [
+        ChartGroup(str(model), _charts(number, str(model), rows, forms, marks))
+        for number, (model, rows) in enumerate(summary.groupby("model", sort=False))
+        if number < MAX_MODELS
+    ]
+    title = "Quality against cost"
+    found = chart_section(
+        "charts",
+        title,
+        "Charts",
+        _INTRO + _FORMS_INTRO * bool(len(forms)),
+        groups,
+        marks.values(),
+        (("recommended", RECOMMENDED), ("hollow: parity failed", HOLLOW)),
+        undrawn(summary),
+    )
+    return found or Section("charts", title, "Charts", "nothing.html")
 
 
-def variant_legend(summary: pd.DataFrame) -> list[LegendEntry]:
-    """The mark of every variant, PyTorch first; the same in every chart of the page."""
-    variants = [name for name in summary["variant"].unique() if name != REFERENCE_VARIANT]
-    entries = [LegendEntry(name, *shape_and_colour(i)) for i, name in enumerate(variants)]
-    if (summary["variant"] == REFERENCE_VARIANT).any():
-        entries.insert(0, LegendEntry(REFERENCE_VARIANT, *shape_and_colour(None)))
-    return entries
+def undrawn(table: pd.DataFrame) -> str:
+    """What to say of models beyond those that are drawn."""
+    further = table["model"].nunique() - MAX_MODELS
+    if further <= 0:
+        return ""
+    return f"The first models of the run are drawn; {further} more are in the tables."
 
 
 def _charts(
-    summary: pd.DataFrame, forms: pd.DataFrame, legend: list[LegendEntry]
-) -> list[ModelCharts]:
-    marks = {entry.variant: entry for entry in legend}
-    charted = []
-    for number, (model, rows) in enumerate(summary.groupby("model", sort=False)):
-        if number == _MAX_CHARTED_MODELS:
-            break
-        reference = rows.loc[rows["variant"] == REFERENCE_VARIANT, "ndcg_at_5"].mean()
-        charts = []
-        for key, column, caption, label in _CHARTS:
-            points = [_point(row, column, marks, rows) for row in rows.to_dict("records")]
-            if key == "size":
-                points = _merged(points)
-            chart = scatter(
-                f"{key}-{number}", str(model), caption, label, points, reference, ACCEPTED_LOSS
-            )
-            charts += [chart] if chart is not None else []
-        own = forms[forms["model"] == model].merge(
-            rows[["variant", "provider", "parity_passed"]], on=["variant", "provider"]
-        )
-        chart = scatter(
+    number: int,
+    model: str,
+    rows: pd.DataFrame,
+    forms: pd.DataFrame,
+    marks: Mapping[str, LegendEntry],
+) -> list[Chart]:
+    reference = rows.loc[rows["variant"] == REFERENCE_VARIANT, "ndcg_at_5"].mean()
+    records = rows[rows["ndcg_at_5"].notna()].to_dict("records")
+    own = forms[forms["model"] == model].merge(rows[[*_PLACE, "parity_passed"]], on=list(_PLACE))
+    stored = own.to_dict("records")
+    for row in stored:
+        row["kb"] = row["bytes_per_document"] / 1e3
+    drawn = (
+        (
+            f"latency-{number}",
+            "NDCG@5 against document latency",
+            "Median time of one document batch, ms",
+            _points(records, "document_p50_ms", marks),
+            ChartTable.of(records, _LATENCY),
+        ),
+        (
+            f"size-{number}",
+            "NDCG@5 against folder size",
+            "Folder size, MB",
+            _merged(_points(records, "size_mb", marks)),
+            ChartTable.of(records, _SIZE),
+        ),
+        (
             f"embeddings-{number}",
-            str(model),
             "NDCG@5 against stored embeddings",
             "Embeddings of a document, kB",
-            _labelled_once([_form_point(row, marks) for row in own.to_dict("records")]),
-            reference,
-            ACCEPTED_LOSS,
-            table="smaller embeddings",
+            _labelled_once(_points(stored, "kb", marks, label="embeddings")),
+            ChartTable.of(stored, _FORMS),
+        ),
+    )
+    charts = [
+        scatter(key, model, caption, label, points, table, reference, ACCEPTED_LOSS)
+        for key, caption, label, points, table in drawn
+    ]
+    charts.append(_sizes(f"sizes-{number}", model, rows, marks))
+    return [chart for chart in charts if chart is not None]
+
+
+def _points(
+    rows: Sequence[Mapping[str, Any]],
+    cost: str,
+    marks: Mapping[str, LegendEntry],
+    label: str = "",
+) -> list[Point]:
+    """A point a row; without a column to take labels from they are variants, and providers
+    where there are several."""
+    providers = {row["provider"] for row in rows if row["variant"] != REFERENCE_VARIANT}
+    points = []
+    for index, row in enumerate(rows):
+        name = str(row[label or "variant"])
+        if not label and len(providers) > 1:
+            name = f"{name}, {fmt.provider(row['provider'])}"
+        mark = marks[row["variant"]]
+        points.append(
+            Point(
+                x=float(row[cost]),
+                y=float(row["ndcg_at_5"]),
+                label=name,
+                row=index,
+                shape=mark.shape,
+                colour=mark.colour,
+                sound=fmt.is_missing(row["parity_passed"]) or bool(row["parity_passed"]),
+                chosen=not fmt.is_missing(row.get("recommended")) and bool(row["recommended"]),
+            )
         )
-        charts += [chart] if chart is not None else []
-        charted.append(ModelCharts(str(model), charts))
-    return charted
-
-
-def _point(
-    row: Mapping[str, Any], column: str, marks: Mapping[str, LegendEntry], rows: pd.DataFrame
-) -> Point:
-    measured = rows[rows["ndcg_at_5"].notna() & rows["document_p50_ms"].notna()]
-    several = measured.loc[measured["variant"] != REFERENCE_VARIANT, "provider"].nunique() > 1
-    provider = fmt.provider(row["provider"])
-    sound = fmt.is_missing(row["parity_passed"]) or bool(row["parity_passed"])
-    chosen = not fmt.is_missing(row["recommended"]) and bool(row["recommended"])
-    label = f"{row['variant']}, {provider}" if several else str(row["variant"])
-    details = [
-        f"{row['variant']} on {provider}",
-        f"NDCG@5 {fmt.fixed(3)(row['ndcg_at_5'])}",
-        f"document {fmt.milliseconds(row['document_p50_ms'])}",
-        f"size {fmt.size_mb(row['size_mb'])}",
-    ]
-    details += ["recommended"] * chosen + ["parity failed"] * (not sound)
-    mark = marks[row["variant"]]
-    return Point(
-        x=float(row[column]),
-        y=float(row["ndcg_at_5"]),
-        label=label,
-        detail="; ".join(details),
-        shape=mark.shape,
-        colour=mark.colour,
-        sound=sound,
-        chosen=chosen,
-    )
-
-
-def _form_point(row: Mapping[str, Any], marks: Mapping[str, LegendEntry]) -> Point:
-    mark = marks[row["variant"]]
-    details = [
-        f"{row['embeddings']} embeddings of {row['variant']} on {fmt.provider(row['provider'])}",
-        f"NDCG@5 {fmt.fixed(3)(row['ndcg_at_5'])}",
-        f"document {fmt.size_bytes(row['bytes_per_document'])}",
-    ]
-    sound = fmt.is_missing(row["parity_passed"]) or bool(row["parity_passed"])
-    details += ["parity failed"] * (not sound)
-    return Point(
-        x=float(row["bytes_per_document"]) / 1e3,
-        y=float(row["ndcg_at_5"]),
-        label=str(row["embeddings"]),
-        detail="; ".join(details),
-        shape=mark.shape,
-        colour=mark.colour,
-        sound=sound,
-    )
+    return points
 
 
 def _labelled_once(points: list[Point]) -> list[Point]:
@@ -174,3 +172,30 @@ def _merged(points: list[Point]) -> list[Point]:
             chosen = point if point.chosen else same
             kept[place] = replace(chosen, label=chosen.label.partition(", ")[0])
     return list(kept.values())
+
+
+def _sizes(
+    key: str, model: str, rows: pd.DataFrame, marks: Mapping[str, LegendEntry]
+) -> Chart | None:
+    known = rows[rows["size_mb"].notna()].drop_duplicates("variant")
+    if known.empty:
+        return None
+    records = known.sort_values("size_mb", ascending=False, kind="stable").to_dict("records")
+    largest = records[0]["size_mb"]
+    axis = Axis(from_zero(largest, LEFT, RIGHT), "Folder size, MB")
+    drawn = [
+        Lane(
+            str(row["variant"]),
+            _size_words(row["size_mb"], largest),
+            [Bar(0.0, float(row["size_mb"]), marks[row["variant"]].colour, index)],
+            index,
+        )
+        for index, row in enumerate(records)
+    ]
+    table = ChartTable.of(records, ("variant", "size_mb"))
+    return lanes(key, model, "Folder size by variant, smaller is better", axis, drawn, table)
+
+
+def _size_words(size: float, largest: float) -> str:
+    share = "" if size == largest or largest <= 0 else f" ({size / largest:.0%})"
+    return fmt.size_mb(size) + share

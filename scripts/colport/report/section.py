@@ -7,11 +7,14 @@ is read by ``scripts/report.py`` and needs a title, a caption and its columns in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
+from markupsafe import Markup
+
+from colport.report.charts import Chart, LegendEntry
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,42 @@ class Section:
     link: str
     template: str
     content: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ChartGroup:
+    """Charts under one heading, mostly a model's name."""
+
+    heading: str
+    charts: Sequence[Chart]
+
+
+def chart_section(
+    key: str,
+    title: str,
+    link: str,
+    intro: str,
+    groups: Iterable[ChartGroup],
+    legend: Iterable[LegendEntry] = (),
+    further_marks: Sequence[tuple[str, Markup]] = (),
+    note: str = "",
+) -> Section | None:
+    """A section that consists of charts; ``None`` where there are none.
+
+    Args:
+        key: Its id.
+        title: Its heading.
+        link: Its name in the navigation.
+        intro: What is measured, which direction is better, from which samples.
+        groups: Its charts; a group without any is left out.
+        legend: The marks of variants, where the charts draw them.
+        further_marks: What else the legend explains: a name and its mark around (0, 0).
+        note: What is not shown, and where it is.
+    """
+    groups = [group for group in groups if group.charts]
+    content = {"intro": intro, "groups": groups, "legend": list(legend), "note": note}
+    content["further_marks"] = further_marks
+    return Section(key, title, link, "charts.html", content) if groups else None
 
 
 Maker = Callable[[Material], Section | None]

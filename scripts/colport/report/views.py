@@ -64,9 +64,8 @@ class TableView:
         caption: What is measured, which direction is better, from which samples.
         headers: One a column.
         rows: In the table's order.
-        data: ``columns``, ``numeric``, ``better`` and ``rows`` (the CSV file's texts) as JSON that
-            cannot end a script element.
-        further: There are columns that are not visible at first.
+        data: ``columns``, ``numeric``, ``better``, ``shown`` (at first) and
+            ``rows`` (the CSV file's texts).
         unsupported: Number of rows marked so; they are not visible at first unless all are.
     """
 
@@ -75,8 +74,7 @@ class TableView:
     caption: str
     headers: list[Header]
     rows: list[Row]
-    data: str
-    further: bool
+    data: Mapping[str, Any]
     unsupported: int
 
 
@@ -103,8 +101,8 @@ def table_view(name: str, table: pd.DataFrame) -> TableView:
     ]
     extra = [label not in SHOWN_FIRST[name] for label in names]
     classes = [
-        " ".join(filter(None, ("n" * item.numeric, "x" * more, _text_class(label))))
-        for label, item, more in zip(names, columns, extra, strict=True)
+        " ".join(filter(None, ("n" * item.numeric, _text_class(label))))
+        for label, item in zip(names, columns, strict=True)
     ]
     texts = text_table(table)
     rows = [
@@ -117,22 +115,20 @@ def table_view(name: str, table: pd.DataFrame) -> TableView:
         caption=CAPTIONS[name],
         headers=[Header(item.label, css) for item, css in zip(columns, classes, strict=True)],
         rows=rows,
-        data=script_json(
-            {
-                "name": name,
-                "columns": names,
-                "numeric": [item.numeric for item in columns],
-                "better": [item.better for item in columns],
-                "rows": [[fmt.redact(cell) for cell in row] for row in texts.to_numpy().tolist()],
-            }
-        ),
-        further=any(extra),
+        data={
+            "name": name,
+            "columns": names,
+            "numeric": [item.numeric for item in columns],
+            "better": [item.better for item in columns],
+            "shown": [not more for more in extra],
+            "rows": [[fmt.redact(cell) for cell in row] for row in texts.to_numpy().tolist()],
+        },
         unsupported=sum(row.classes == "unsupported" for row in rows),
     )
 
 
 def script_json(value: Any) -> str:
-    """JSON that is safe inside a ``script`` element."""
+    """JSON that cannot end the ``script`` element it stands in."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 

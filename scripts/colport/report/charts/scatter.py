@@ -1,42 +1,37 @@
-"""Scatter charts of quality against a cost: geometry only, the template draws it as SVG."""
+"""Scatter charts of quality against a cost, with the Pareto front."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
-WIDTH, HEIGHT = 440, 310
-LEFT, RIGHT, TOP, BOTTOM = 46, 24, 14, 44
-SHAPES = (
-    "M0-5.6A5.6 5.6 0 1 1 0 5.6A5.6 5.6 0 1 1 0-5.6Z",
-    "M-5-5H5V5H-5Z",
-    "M0-6.8L6.8 0L0 6.8L-6.8 0Z",
-    "M0-6.4L6.2 5H-6.2Z",
-    "M0 6.4L6.2-5H-6.2Z",
-    "M-3.2-6H3.2L6.4 0L3.2 6H-3.2L-6.4 0Z",
-    "M0-7L1.7-1.7L7 0L1.7 1.7L0 7L-1.7 1.7L-7 0L-1.7-1.7Z",
-    "M-2.2-6.2H2.2V-2.2H6.2V2.2H2.2V6.2H-2.2V2.2H-6.2V-2.2H-2.2Z",
+from colport.report.charts import scales
+from colport.report.charts.chart import Chart, ChartTable
+from colport.report.charts.drawing import Drawing
+from colport.report.charts.frame import (
+    BOTTOM,
+    HEIGHT,
+    LEFT,
+    RIGHT,
+    TOP,
+    WIDTH,
+    draw_axes,
 )
-REFERENCE_SHAPE = (
-    "M-5.4-3.6L-3.6-5.4L0-1.8L3.6-5.4L5.4-3.6L1.8 0L5.4 3.6L3.6 5.4L0 1.8L-3.6 5.4L-5.4 3.6L-1.8 0Z"
-)
-COLOURS = 7
-"""Seven colours and eight shapes: both repeat, their pair does so only after 56 variants."""
 
 _LABEL_HEIGHT, _CHARACTER_WIDTH = 12.0, 6.8
 
 
 @dataclass(frozen=True)
 class Point:
-    """One row of the summary in a chart.
+    """One row in a chart.
 
     Attributes:
         x: The cost, in the chart's unit.
         y: NDCG@5.
         label: Short name beside the mark.
-        detail: The row in words, for the tooltip and for screen readers.
+        row: Index of its row in the chart's table.
         shape: Path of the mark around (0, 0).
         colour: Class of its colour.
         sound: Counts for the Pareto front (parity did not fail).
@@ -46,7 +41,7 @@ class Point:
     x: float
     y: float
     label: str
-    detail: str
+    row: int
     shape: str
     colour: str
     sound: bool = True
@@ -66,52 +61,15 @@ class Mark:
     anchor: str = ""
 
 
-@dataclass(frozen=True)
-class Tick:
-    """A grid line: its place and its text."""
-
-    at: float
-    text: str
-
-
-@dataclass(frozen=True)
-class Chart:
-    """All that the template needs to draw one chart."""
-
-    key: str
-    title: str
-    caption: str
-    description: str
-    x_label: str
-    marks: list[Mark]
-    x_ticks: list[Tick]
-    y_ticks: list[Tick]
-    front_path: str
-    reference_y: float | None = None
-    band_height: float = 0.0
-    width: int = WIDTH
-    height: int = HEIGHT
-    left: int = LEFT
-    right: int = WIDTH - RIGHT
-    top: int = TOP
-    bottom: int = HEIGHT - BOTTOM
-
-
-@dataclass(frozen=True)
-class _Scale:
-    place: Callable[[float], float]
-    ticks: list[Tick] = field(default_factory=list)
-
-
 def scatter(
     key: str,
     model: str,
     caption: str,
     x_label: str,
     points: Sequence[Point],
+    table: ChartTable,
     reference: float | None,
     accepted_loss: float,
-    table: str = "summary",
 ) -> Chart | None:
     """A chart of NDCG@5 (up is better) against a cost (left is better).
 
@@ -121,9 +79,9 @@ def scatter(
         caption: What is drawn.
         x_label: The cost with its unit.
         points: At least one, or there is no chart; costs are above 0.
+        table: The rows behind the points.
         reference: PyTorch's NDCG@5: a dashed line, with a band of ``accepted_loss`` below it.
         accepted_loss: NDCG@5.
-        table: The table that holds the same figures.
 
     Returns:
         The chart, or ``None`` without points.
@@ -137,32 +95,34 @@ def scatter(
         return None
     reference = reference if reference is not None and math.isfinite(reference) else None
     heights = [point.y for point in points] + ([] if reference is None else [reference])
-    x_scale = _cost_scale([point.x for point in points])
-    y_scale = _quality_scale(min(heights), max(heights))
+    x_scale = scales.cost([point.x for point in points], LEFT, RIGHT)
+    y_scale = scales.quality(min(heights), max(heights), BOTTOM, TOP)
     front = pareto(points)
     marks = [
         Mark(point, x_scale.place(point.x), y_scale.place(point.y), index in front)
         for index, point in enumerate(points)
     ]
-    level = None if reference is None else y_scale.place(reference)
-    band = 0.0
-    if reference is not None and level is not None:
-        band = min(y_scale.place(reference - accepted_loss), HEIGHT - BOTTOM) - level
+    drawing = Drawing(WIDTH, HEIGHT)
+    draw_axes(drawing, x_scale, y_scale, x_label)
+    level = None
+    if reference is not None:
+        level = y_scale.place(reference)
+        band = min(y_scale.place(reference - accepted_loss), BOTTOM) - level
+        drawing.box(LEFT, level, RIGHT - LEFT, band, "band")
+        drawing.line(LEFT, level, RIGHT, level, "reference")
     front_marks = [marks[index] for index in front]
+    if len(front_marks) > 1:
+        drawing.path(_step(front_marks), "front")
+    for mark in _with_labels(marks, front_marks, level):
+        _draw_mark(drawing, mark)
     names = ", ".join(points[index].label for index in front)
     return Chart(
         key=key,
         title=f"{caption}, {model}",
         caption=caption,
-        description=f"{len(points)} points; on the Pareto front: {names or 'none'}. "
-        f"The table {table} below holds the same figures.",
-        x_label=x_label,
-        marks=_with_labels(marks, front_marks, level),
-        x_ticks=x_scale.ticks,
-        y_ticks=y_scale.ticks,
-        front_path=_step(front_marks),
-        reference_y=level,
-        band_height=band,
+        description=f"{len(points)} points; on the Pareto front: {names or 'none'}.",
+        drawing=drawing,
+        table=table,
     )
 
 
@@ -184,72 +144,20 @@ def pareto(points: Sequence[Point]) -> list[int]:
     return front
 
 
-def shape_and_colour(number: int | None) -> tuple[str, str]:
-    """Mark of the variant with this number; ``None`` is PyTorch."""
-    if number is None:
-        return REFERENCE_SHAPE, "c0"
-    return SHAPES[number % len(SHAPES)], f"c{1 + number % COLOURS}"
-
-
-def _cost_scale(values: Sequence[float]) -> _Scale:
-    low, high = min(values), max(values)
-    left, right = LEFT, WIDTH - RIGHT
-    if high / low < 8:
-        step = _nice_step(high * 1.12, 5)
-        top = max(step * math.ceil(high * 1.06 / step), step)
-        count = round(top / step)
-        return _linear(0.0, top, left, right, [index * step for index in range(count + 1)])
-    start, end = math.log10(low) - 0.12, math.log10(high) + 0.12
-    mantissas = (1, 2, 5) if end - start < 2.2 else (1,)
-    candidates = [
-        mantissa * 10.0**exponent
-        for exponent in range(math.floor(start), math.ceil(end) + 1)
-        for mantissa in mantissas
-    ]
-    ticks = [value for value in candidates if start <= math.log10(value) <= end]
-    ticks = ticks[:: max(1, math.ceil(len(ticks) / 7))]
-
-    def place(value: float) -> float:
-        return left + (math.log10(value) - start) / (end - start) * (right - left)
-
-    return _Scale(place, [Tick(place(value), f"{value:,.12g}") for value in ticks])
-
-
-def _quality_scale(low: float, high: float) -> _Scale:
-    pad = max((high - low) * 0.18, 0.012)
-    low, high = max(low - pad, 0.0), min(high + pad, 1.0)
-    step = _nice_step(high - low, 5)
-    first = math.ceil(low / step - 1e-9)
-    values = [index * step for index in range(first, math.floor(high / step + 1e-9) + 1)]
-    return _linear(low, high, HEIGHT - BOTTOM, TOP, values, max(2, -math.floor(math.log10(step))))
-
-
-def _linear(
-    low: float,
-    high: float,
-    start: float,
-    end: float,
-    values: Sequence[float],
-    digits: int | None = None,
-) -> _Scale:
-    def place(value: float) -> float:
-        return start + (value - low) / (high - low) * (end - start)
-
-    texts = [f"{value:,.6g}" if digits is None else f"{value:.{digits}f}" for value in values]
-    return _Scale(
-        place, [Tick(place(value), text) for value, text in zip(values, texts, strict=True)]
-    )
-
-
-def _nice_step(span: float, ticks: int) -> float:
-    raw = span / ticks
-    power = 10.0 ** math.floor(math.log10(raw))
-    return next(power * factor for factor in (1, 2, 5, 10) if power * factor >= raw * 0.999)
+def _draw_mark(drawing: Drawing, mark: Mark) -> None:
+    point = mark.point
+    if point.chosen:
+        drawing.circle(mark.x, mark.y, 11, "ring")
+    hollow = "" if point.sound else " unsound"
+    drawing.path(point.shape, f"mark {point.colour}{hollow}", mark.x, mark.y)
+    if mark.anchor:
+        css = "label strong" if point.chosen else "label"
+        drawing.text(mark.label_x, mark.label_y, point.label, css, mark.anchor)
+    note = "on the Pareto front" if mark.front else ""
+    drawing.hit_circle(mark.x, mark.y, 12, point.row, note)
 
 
 def _step(marks: Sequence[Mark]) -> str:
-    if len(marks) < 2:
-        return ""
     path = f"M{marks[0].x:.1f} {marks[0].y:.1f}"
     return path + "".join(f"H{mark.x:.1f}V{mark.y:.1f}" for mark in marks[1:])
 
@@ -264,7 +172,7 @@ def _with_labels(marks: Sequence[Mark], front: Sequence[Mark], level: float | No
         for one, two in ((mark, replace(mark, x=after.x)), (replace(mark, x=after.x), after))
     ]
     if level is not None:
-        taken.append((LEFT, level - 1, WIDTH - RIGHT, level + 1))
+        taken.append((LEFT, level - 1, RIGHT, level + 1))
     placed = list(marks)
     order = sorted(
         range(len(marks)), key=lambda index: (not marks[index].point.chosen, not marks[index].front)
@@ -288,7 +196,7 @@ def _with_labels(marks: Sequence[Mark], front: Sequence[Mark], level: float | No
             start = x - {"start": 0.0, "end": width, "middle": width / 2}[anchor]
             box = (start, y - _LABEL_HEIGHT + 2, start + width, y + 3)
             inside = box[0] >= LEFT + 2 and box[2] <= WIDTH - 2
-            inside = inside and box[1] >= 0 and box[3] <= HEIGHT - BOTTOM
+            inside = inside and box[1] >= 0 and box[3] <= BOTTOM
             if inside and not any(_overlap(box, other) for other in taken):
                 taken.append(box)
                 placed[index] = replace(mark, label_x=x, label_y=y, anchor=anchor)

@@ -1,0 +1,152 @@
+"""Charts of one lane a row: a name, its figure, and marks on an axis that all lanes share.
+
+The name stands above the marks, so that long ones fit and the chart stays readable on a phone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from colport.report.charts.chart import Chart, ChartTable, Swatch
+from colport.report.charts.drawing import Drawing
+from colport.report.charts.scales import Scale
+
+WIDTH = 440
+LEFT, RIGHT = 2, WIDTH - 14
+
+_CHARACTER = 6.6
+_HEAD, _GAP = 17, 8
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A bar from ``start`` to ``end``; ``height`` is its share of the lane's."""
+
+    start: float
+    end: float
+    colour: str
+    row: int
+    height: float = 1.0
+
+
+@dataclass(frozen=True)
+class Dot:
+    """A disc; its radius is in the drawing's units."""
+
+    at: float
+    radius: float
+    colour: str
+    row: int
+
+
+@dataclass(frozen=True)
+class Whisker:
+    """A range, a line with ends."""
+
+    low: float
+    high: float
+    colour: str
+
+
+@dataclass(frozen=True)
+class Lane:
+    """One lane.
+
+    Attributes:
+        name: Left above the marks; shortened if it does not fit.
+        figure: Right above them.
+        marks: Drawn in order.
+        row: The row that the whole lane shows; ``None`` where each mark has its own.
+        limit: A place on the axis to mark, such as a tolerance.
+    """
+
+    name: str
+    figure: str
+    marks: Sequence[Bar | Dot | Whisker]
+    row: int | None = None
+    limit: float | None = None
+
+
+@dataclass(frozen=True)
+class Axis:
+    """What the lanes share: the scale, its name, a line to compare with, and the lanes' height."""
+
+    scale: Scale
+    label: str
+    baseline: float | None = None
+    lane_height: float = 14.0
+
+
+def lanes(
+    key: str,
+    model: str,
+    caption: str,
+    axis: Axis,
+    rows: Sequence[Lane],
+    table: ChartTable,
+    legend: Sequence[Swatch] = (),
+) -> Chart:
+    """A chart of lanes.
+
+    Args:
+        key: Unique in the page.
+        model: What the chart is about.
+        caption: What is drawn.
+        axis: The axis; without ticks none is drawn.
+        rows: Its lanes, from the top.
+        table: The rows behind the marks.
+        legend: Colours that only this chart has.
+    """
+    pitch = _HEAD + axis.lane_height + _GAP
+    bottom = len(rows) * pitch
+    drawing = Drawing(WIDTH, bottom + (38 if axis.scale.ticks else 0))
+    _draw_axis(drawing, axis, bottom)
+    for number, lane in enumerate(rows):
+        _draw_lane(drawing, axis, lane, number * pitch)
+    said = "; ".join(f"{lane.name}: {lane.figure}" for lane in rows)
+    return Chart(key, f"{caption}, {model}", caption, f"{said}.", drawing, table, legend)
+
+
+def _draw_axis(drawing: Drawing, axis: Axis, bottom: float) -> None:
+    if not axis.scale.ticks:
+        return
+    for tick in axis.scale.ticks:
+        drawing.line(tick.at, 0, tick.at, bottom, "grid")
+        anchor = "start" if tick.at < LEFT + 8 else "middle"
+        drawing.text(tick.at, bottom + 14, tick.text, "tick", anchor)
+    if axis.baseline is not None:
+        at = axis.scale.place(axis.baseline)
+        drawing.line(at, 0, at, bottom, "reference")
+    drawing.text(RIGHT, bottom + 32, axis.label, "axis-label", "end")
+
+
+def _draw_lane(drawing: Drawing, axis: Axis, lane: Lane, top: float) -> None:
+    place, height = axis.scale.place, axis.lane_height
+    upper = top + _HEAD
+    middle = upper + height / 2
+    room = int((RIGHT - LEFT) / _CHARACTER) - len(lane.figure) - 2
+    name = lane.name if len(lane.name) <= room else f"{lane.name[: max(1, room - 1)]}…"
+    drawing.text(LEFT, top + 12, name, "label")
+    drawing.text(RIGHT, top + 12, lane.figure, "figure", "end")
+    for mark in lane.marks:
+        if isinstance(mark, Bar):
+            start, end = place(mark.start), place(mark.end)
+            tall = height * mark.height
+            drawing.box(start, upper + height - tall, end - start, tall, f"bar {mark.colour}")
+            if lane.row is None:
+                drawing.hit_box(start, upper, end - start, height, mark.row)
+        elif isinstance(mark, Dot):
+            drawing.circle(place(mark.at), middle, mark.radius, f"bar {mark.colour}")
+            if lane.row is None:
+                drawing.hit_circle(place(mark.at), middle, max(mark.radius, 6), mark.row)
+        else:
+            low, high = place(mark.low), place(mark.high)
+            drawing.line(low, middle, high, middle, f"whisker {mark.colour}")
+            for end in (low, high):
+                drawing.line(end, middle - 4, end, middle + 4, f"whisker {mark.colour}")
+    if lane.limit is not None:
+        at = place(lane.limit)
+        drawing.line(at, upper - 2, at, upper + height + 2, "limit")
+    if lane.row is not None:
+        drawing.hit_box(0, top, WIDTH, _HEAD + height + 2, lane.row)

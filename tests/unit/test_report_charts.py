@@ -1,0 +1,166 @@
+"""Charts: what they draw, the table behind each, and what they leave out."""
+
+import json
+import math
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from colport.report import losses, render, run_cost, speed
+from colport.report.charts import Bar, ChartTable, Dot, Lane, lanes
+from colport.report.charts.lanes import LEFT, RIGHT, WIDTH, Axis
+from colport.report.charts.scales import cost, from_zero, logarithmic
+from colport.report.section import Material
+from tests.unit.test_report import REFERENCE, RUN, joined, make, variant
+
+EVIL = '<img src=x onerror="alert(1)">'
+
+
+def material(**tables):
+    return Material({**make(joined(REFERENCE, variant())), **tables})
+
+
+def charts(section):
+    return [chart for group in section.content["groups"] for chart in group.charts]
+
+
+def test_every_chart_has_its_rows_its_marks_and_its_file():
+    html = render(make(joined(REFERENCE, variant(), variant(name="fp32", ms=60.0))), RUN)
+    figures = re.findall(r'<figure class="chart".*?</figure>', html, re.DOTALL)
+    assert len(figures) == 5  # latency, size, sizes, speed on documents and on queries
+    for figure in figures:
+        data = json.loads(re.search(r'application/json">(.*?)</script>', figure)[1])
+        assert len(data["rows"]) == figure.count('<th scope="row">') > 0
+        assert all(len(row) == len(data["columns"]) for row in data["rows"])
+        assert figure.count("aria-label=") > len(data["rows"]) - 2
+        assert "<caption" in figure
+
+
+def test_a_row_in_words_names_its_place_first():
+    table = ChartTable.of(
+        [{"variant": EVIL, "provider": "cpu", "ndcg_at_5": math.nan}],
+        ["variant", "provider", "ndcg_at_5"],
+    )
+    assert table.describe(0, "on the front") == f"{EVIL} cpu; NDCG@5 \N{EN DASH}; on the front"
+    assert table.raw == [[EVIL, "cpu", ""]]
+
+
+def test_lanes_stay_inside_and_shorten_names():
+    rows = [
+        Lane("a name that is much too long " * 4 + EVIL, "12.3 ms", [Bar(0, 5, "c1", 0)], 0),
+        Lane("b", "x", [Dot(10, 4, "c1", 0)]),
+    ]
+    table = ChartTable.of([{"variant": "v"}], ["variant"])
+    chart = lanes("k", "m", "c", Axis(from_zero(10, LEFT, RIGHT), "ms"), rows, table)
+    first, second = chart.drawing.hits
+    assert f'width="{WIDTH}"' in first.shape
+    assert "circle" in second.shape
+    assert "<img" not in chart.drawing.markup
+    assert "\N{HORIZONTAL ELLIPSIS}" in chart.drawing.markup
+    assert all(0 <= float(x) <= WIDTH for x in re.findall(r' x="([\d.-]+)"', chart.drawing.markup))
+
+
+@pytest.mark.parametrize("high", [0.0, -1.0, math.nan, math.inf, 1e-9, 3.0, 1e12])
+def test_a_scale_from_zero_holds_any_value(high: float):
+    scale = from_zero(high, 0.0, 100.0)
+    assert scale.place(0.0) == 0.0
+    assert len(scale.ticks) >= 2
+    if math.isfinite(high) and high > 0:
+        assert scale.place(high) <= 100.0
+
+
+@pytest.mark.parametrize(("low", "high"), [(1e-8, 1e-7), (1e-8, 2.0), (0.9, 1.1), (3.0, 3.0)])
+def test_a_logarithmic_scale_holds_its_ends(low: float, high: float):
+    scale = logarithmic(low, high, 0.0, 100.0)
+    assert 0 <= scale.place(low) <= scale.place(high) <= 100
+    assert scale.ticks or high / low < 2
+    assert cost([low, high], 0.0, 100.0).place(low) >= 0
+
+
+def test_speed_ups_carry_their_range_and_batch_size():
+    rows = joined(REFERENCE, variant())
+    for item in rows["latency"]:
+        item.update(speedup_low=3.5, speedup_high=4.5)
+    found = charts(speed.section(Material(make(rows))))
+    assert [chart.caption for chart in found] == [
+        "Speed-up on documents by batch size",
+        "Speed-up on queries by batch size",
+    ]
+    ((_, words),) = found[0].points
+    assert words.startswith("int8 CPU document; Batch 1; Times PyTorch 4.00")
+    assert "lowest round 3.50" in words
+    assert "highest round 4.50" in words
+
+
+def test_speed_ups_without_a_range_are_dots():
+    assert charts(speed.section(material()))[0].points
+    nothing = make(joined(REFERENCE, variant(speedup=None)))
+    assert speed.section(Material(nothing)) is None
+
+
+def errors(*cosines: float) -> pd.DataFrame:
+    place = {"model": "m", "variant": "int8", "provider": "CPUExecutionProvider"}
+    return pd.DataFrame(
+        [
+            {**place, "kind": "query", "input": number, "min_cosine": cosine}
+            for number, cosine in enumerate(cosines)
+        ]
+    )
+
+
+def test_every_input_is_in_one_bin():
+    cosines = [1.0, 1.0 - 1e-12, 1 - 3e-4, 0.99, 0.5, -1.0, *np.linspace(0.9, 0.999, 40)]
+    (chart,) = charts(losses.section(material(parity_inputs=errors(*cosines))))
+    places = chart.table.names.index("inputs")
+    assert sum(int(row[places]) for row in chart.table.raw) == len(cosines)
+    assert "worst 2.0" in chart.drawing.markup
+
+
+def queries(**values: list[float]) -> pd.DataFrame:
+    """NDCG@5 of queries by variant."""
+    return pd.DataFrame(
+        [
+            {
+                **{"model": "m", "variant": name, "provider": "cpu", "dataset": "pages"},
+                **{"query": f"q{number}", "ndcg_at_5": value},
+            }
+            for name, found in values.items()
+            for number, value in enumerate(found)
+        ]
+    )
+
+
+def test_queries_are_counted_by_their_difference():
+    table = queries(pytorch=[1.0, 0.5, 1.0, 0.0], int8=[1.0, 1.0, 0.999, math.nan])
+    (chart,) = charts(losses.section(material(retrieval_queries=table)))
+    assert "1 worse, 1 better of 3" in chart.drawing.markup
+    rows = [dict(zip(chart.table.names, row, strict=True)) for row in chart.table.raw]
+    assert [(row["difference"], row["queries"], row["examples"]) for row in rows] == [
+        ("-0.05", "1", "q2"),  # however small, it is not unchanged
+        ("0", "1", "q0"),
+        ("0.5", "1", "q1"),
+    ]
+
+
+def test_nothing_to_pair_is_no_section():
+    assert losses.section(material()) is None
+    assert losses.section(material(retrieval_queries=queries(int8=[1.0]))) is None
+
+
+def test_stages_are_summed_and_the_costliest_comes_first():
+    jobs = pd.DataFrame(
+        {
+            "stage": ["parity", "export", "parity", EVIL],
+            "job": ["a", "b", "c", "d"],
+            "seconds": [10.0, 4000.0, 60.0, 0.5],
+            "peak_rss_mb": [100.0, 900.0, 300.0, 5.0],
+        }
+    )
+    (chart,) = charts(run_cost.section(Material({"stages": jobs})))
+    assert [row[0] for row in chart.table.raw] == ["export", "parity", EVIL]
+    assert "1 h 6 min in 1 job" in chart.drawing.markup
+    assert "1 min 10 s in 2 jobs" in chart.drawing.markup
+    assert EVIL not in render({"stages": jobs}, {})
+    assert run_cost.section(Material({})) is None
