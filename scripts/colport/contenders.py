@@ -270,7 +270,8 @@ def _pytorch(
         "threads": threads,
         **(further or {}),
     }
-    return Contender(model, variant, f"torch-{device}", f"{_HERE}:reference", arguments)
+    files = (str(checkpoint["folder"]),)
+    return Contender(model, variant, f"torch-{device}", f"{_HERE}:reference", arguments, files)
 
 
 def _variant(
@@ -287,4 +288,5 @@ def _variant(
         "threads": threads,
         "options": dict(options or {}),
     }
-    return Contender(model, variant, provider, f"{_HERE}:exported", arguments)
+    files = (arguments["folder"],)
+    return Contender(model, variant, provider, f"{_HERE}:exported", arguments, files)

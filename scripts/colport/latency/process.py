@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,23 +72,25 @@ class WorkerProcess:
     Args:
         threads: Threads of OpenMP, MKL, OpenBLAS and the tokenizers.
         timeout_s: Seconds to wait for an answer, beyond the seconds that a request may take.
+        cores: Logical cores that it runs on, from its first instruction; ``None``: any.
     """
 
-    def __init__(self, threads: int, timeout_s: float) -> None:
+    def __init__(self, threads: int, timeout_s: float, cores: Sequence[int] | None = None) -> None:
         self._timeout = timeout_s
         self._buffer = b""
         # A file, not a pipe: nobody reads while the worker works, and a full pipe would stop it.
         self._output = tempfile.TemporaryFile()  # noqa: SIM115 - closed by stop()
         try:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "colport.latency.worker", str(os.getpid())],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=self._output,
-                env=_environment(threads),
-                bufsize=0,
-                start_new_session=True,
-            )
+            with _pinned(cores):
+                self._process = subprocess.Popen(
+                    [sys.executable, "-P", "-m", "colport.latency.worker", str(os.getpid())],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=self._output,
+                    env=_environment(threads),
+                    bufsize=0,
+                    start_new_session=True,
+                )
         except BaseException:
             self._output.close()
             raise
@@ -231,6 +234,20 @@ class WorkerProcess:
         size = self._output.seek(0, os.SEEK_END)
         self._output.seek(max(0, size - _KEPT_BYTES))
         return self._output.read().decode("utf-8", errors="replace")
+
+
+@contextlib.contextmanager
+def _pinned(cores: Sequence[int] | None) -> Iterator[None]:
+    """Pin this thread meanwhile: a process that it starts inherits that, with all its threads."""
+    if cores is None:
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def _environment(threads: int) -> dict[str, str]:

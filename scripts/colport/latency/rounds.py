@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from colport.latency import statistics
+from colport.latency import meters, page_cache, statistics
+from colport.latency.intervals import percentile_interval
 from colport.latency.process import WorkerFailure, WorkerProcess
 from colport.latency.schedule import plan_block
 from colport.latency.settings import Case, Contender, Inputs, LatencySettings
@@ -30,6 +32,8 @@ class Record:
         outputs: Embeddings ``float32 [tokens, dim]`` of the case's inputs, from the first call.
         preprocess: Durations of the preprocessing alone.
         graph: Durations of the model alone.
+        joules: Energy of all blocks; ``None`` where the machine does not tell it.
+        metered_inputs: Inputs encoded meanwhile, settling calls included.
     """
 
     rounds: list[list[int]]
@@ -41,7 +45,13 @@ class Record:
     settle_ns: list[int] = field(default_factory=list)
     preprocess: list[int] = field(default_factory=list)
     graph: list[int] = field(default_factory=list)
+    joules: float | None = None
+    metered_inputs: int = 0
     failure: WorkerFailure | None = None
+
+    def joules_per_input(self) -> float | None:
+        """Energy of one input, ``None`` where the machine does not tell it."""
+        return None if self.joules is None else self.joules / self.metered_inputs
 
     def samples(self) -> list[int]:
         """Samples of all rounds."""
@@ -57,6 +67,8 @@ class Lane:
         inputs: What it encodes.
         settings: How long and how often.
         stack: Ends the worker when it is closed.
+        cores: Logical cores of the worker; ``None``: any.
+        energy: Read around each block.
     """
 
     def __init__(
@@ -66,6 +78,8 @@ class Lane:
         inputs: Inputs,
         settings: LatencySettings,
         stack: ExitStack,
+        cores: Sequence[int] | None,
+        energy: meters.EnergyMeter,
     ) -> None:
         self.contender = contender
         self.settings = settings
@@ -75,6 +89,10 @@ class Lane:
         self.restarts: list[str] = []
         self._inputs = inputs
         self._stack = stack
+        self._cores = cores
+        self._energy = energy
+        self._gpu_mb: float | None = None
+        self._cold_load_ns: int | None = None
         self._worker: WorkerProcess | None = None
         self._peak_rss_mb: float | None = None
 
@@ -82,6 +100,15 @@ class Lane:
     def name(self) -> str:
         """Variant and provider, as progress and noise name it."""
         return f"{self.contender.variant} on {self.contender.provider}"
+
+    def load_cold(self) -> None:
+        """Load in a process of its own that ends again, with the files read from the disk.
+
+        A failure is left to :meth:`start`, which meets it again.
+        """
+        page_cache.drop(self.contender.files)
+        with ExitStack() as stack, contextlib.suppress(WorkerFailure):
+            self._cold_load_ns = self._load_in(self._new_worker(stack))["load_ns"]
 
     def start(self) -> None:
         """Load the contender, and call each case until its duration is stable.
@@ -92,6 +119,7 @@ class Lane:
             for case in sorted(self.records, key=lambda case: case.batch_size):
                 self._ask_case(case, self._warm_up)
             self._rest()
+            self._read_gpu()
 
     def run_block(self, round_number: int, case: Case) -> None:
         """One turn: the calls of one block, then rest."""
@@ -102,26 +130,26 @@ class Lane:
         """One turn of the parts of a call, each by itself, then rest."""
         self._ask_case(case, self._parts)
         self._rest()
+        self._read_gpu()
+
+    def is_precise(self, case: Case) -> bool:
+        """Whether the interval of the case's p50 is as narrow as asked, or it has failed."""
+        record = self.records[case]
+        if record.failure is not None:
+            return True
+        low, high = percentile_interval(record.rounds, 0.5)
+        median = np.median(record.samples()) if record.samples() else 0.0
+        reach = self.settings.precision * median
+        return low is not None and median - reach <= low and high <= median + reach
 
     def close_requests(self) -> None:
         """Let the worker end by itself."""
         self._worker.close_requests()
 
     def _load(self) -> bool:
-        self._worker = WorkerProcess(self.settings.threads, self.settings.timeout_s)
-        self._stack.callback(self._worker.stop)
-        most = max((case.batch_size for case in self.records), default=0)
+        self._worker = self._new_worker(self._stack)
         try:
-            loaded = self._worker.ask(
-                "load",
-                factory=self.contender.factory,
-                arguments=dict(self.contender.arguments),
-                threads=self.settings.threads,
-                max_memory_mb=self.settings.max_memory_mb,
-                queries=self._inputs.queries[:most],
-                documents=self._inputs.documents[:most],
-                pages=self._inputs.pages,
-            )
+            loaded = self._load_in(self._worker)
         except WorkerFailure as failure:
             if failure.out_of_memory:
                 failure = failure.as_limit("out of memory while loading")
@@ -129,6 +157,24 @@ class Lane:
             return False
         self.loaded = self.loaded or loaded
         return True
+
+    def _new_worker(self, stack: ExitStack) -> WorkerProcess:
+        worker = WorkerProcess(self.settings.threads, self.settings.timeout_s, self._cores)
+        stack.callback(worker.stop)
+        return worker
+
+    def _load_in(self, worker: WorkerProcess) -> dict[str, Any]:
+        most = max((case.batch_size for case in self.records), default=0)
+        return worker.ask(
+            "load",
+            factory=self.contender.factory,
+            arguments=dict(self.contender.arguments),
+            threads=self.settings.threads,
+            max_memory_mb=self.settings.max_memory_mb,
+            queries=self._inputs.queries[:most],
+            documents=self._inputs.documents[:most],
+            pages=self._inputs.pages,
+        )
 
     def _warm_up(self, case: Case) -> None:
         record, settings = self.records[case], self.settings
@@ -164,7 +210,13 @@ class Lane:
         if block is None:
             return
         wait = max(0.0, block.max_seconds)
+        before = self._energy.read()
         reply = self._ask("block", case, wait_seconds=wait, **dataclasses.asdict(block))
+        joules = self._energy.joules(before, self._energy.read())
+        if joules is not None:
+            calls = len(reply["durations_ns"]) + len(reply["settle_ns"])
+            record.joules = (record.joules or 0.0) + joules
+            record.metered_inputs += calls * case.batch_size
         record.rounds[round_number] = reply["durations_ns"]
         record.settle_ns += reply["settle_ns"]
 
@@ -234,6 +286,12 @@ class Lane:
             record.failure = record.failure or failure
         self._worker.stop(grace_s=0.0)
 
+    def _read_gpu(self) -> None:
+        """Allocators keep what they once took, so that a reading between turns finds the peak."""
+        now = meters.gpu_memory_mb(self._worker.pid)
+        if now is not None:
+            self._gpu_mb = max(now, self._gpu_mb or 0.0)
+
     def _rest(self) -> None:
         self.restless |= not self._worker.wait_quiet()
 
@@ -248,6 +306,8 @@ class Lane:
             )
         samples = record.samples()
         short = sum(samples) / _NS_PER_S < self.settings.min_seconds
+        few = len(samples) < self.settings.min_samples
+        cold = self._cold_load_ns
         return statistics.make_row(
             *identity,
             reason="; ".join(self.restarts),
@@ -258,10 +318,13 @@ class Lane:
             first_ms=record.first_ns / _NS_PER_MS,
             warmup_calls=len(record.warmup_ns),
             warmup_stable=record.warmup_stable,
-            truncated=short or len(samples) < self.settings.min_samples,
+            truncated=(short or few) and not self.is_precise(case),
             peak_rss_mb=self._peak_rss_mb,
             preprocess_ms=statistics.median_ms(record.preprocess),
             graph_ms=statistics.median_ms(record.graph),
+            cold_load_ms=None if cold is None else cold / _NS_PER_MS,
+            joules_per_input=record.joules_per_input(),
+            gpu_peak_mb=self._gpu_mb,
             **statistics.summarize(samples, case.batch_size),
             **statistics.intervals(record.rounds),
         )

@@ -10,7 +10,7 @@ from typing import Any
 
 from colport import environment
 from colport.errors import ConfigError
-from colport.latency import noise, statistics
+from colport.latency import cores, meters, noise, statistics
 from colport.latency.rounds import Lane
 from colport.latency.schedule import turns
 from colport.latency.settings import (
@@ -54,21 +54,32 @@ def measure(
     Returns:
         A JSON-ready record: ``rows`` (:data:`colport.latency.statistics.COLUMNS`, in the order of
         ``contenders``), ``samples`` (every duration in nanoseconds by contender, case and round),
-        ``failures`` (tracebacks and last outputs), ``inputs``, ``settings``, ``environment`` and
-        ``noise``. A contender that raises, ends or exceeds ``timeout_s`` has rows with status
-        ``failed`` (``unsupported`` for an ``UnsupportedError``) and the reason; the others
-        are measured all the same. An exception in one case fails that case only; a process that
-        ended fails all cases of its contender. Where memory runs out, the case and larger batches
-        of its kind are ``unsupported``, and the contender goes on with what did fit.
+        ``failures`` (tracebacks and last outputs), ``inputs``, ``settings``, ``environment``,
+        ``noise``, ``cores`` (those pinned to) and ``meters``. A contender that raises, ends or
+        exceeds ``timeout_s`` has rows with status ``failed`` (``unsupported`` for an
+        ``UnsupportedError``) and the reason; the others are measured all the same. An exception in
+        one case fails that case only; a process that ended fails all cases of its contender. Where
+        memory runs out, the case and larger batches of its kind are ``unsupported``, and the
+        contender goes on with what did fit.
 
     Raises:
         ConfigError: The contenders do not belong together, or there is nothing to encode.
     """
     cases = settings.cases(inputs)
     check(contenders, cases, settings.threads)
+    allowed = cores.usable()
+    pinned = cores.choose(settings.affinity, settings.threads, allowed)
+    energy, machine = meters.EnergyMeter(), meters.Machine(pinned or sorted(allowed))
     watch = noise.Watch(environment.usable_cores(), settings.quiet_wait_s)
     with ExitStack() as stack:
-        lanes = [Lane(contender, cases, inputs, settings, stack) for contender in contenders]
+        lanes = [
+            Lane(contender, cases, inputs, settings, stack, pinned, energy)
+            for contender in contenders
+        ]
+        for lane in lanes if settings.cold_load else ():
+            progress(f"loading {lane.name} from the disk")
+            watch.wait_for_quiet()
+            lane.load_cold()
         for lane in lanes:
             progress(f"loading {lane.name}")
             watch.wait_for_quiet()
@@ -77,10 +88,14 @@ def measure(
         for number, case, order in turns(len(lanes), cases, settings.rounds, settings.seed):
             if number != last_round:
                 progress(f"round {number + 1} of {settings.rounds}")
+                machine.read()
                 last_round = number
+            if settings.precision and all(lane.is_precise(case) for lane in lanes):
+                continue
             watch.wait_for_quiet()
             for index in order:
                 lanes[index].run_block(number, case)
+        machine.read()
         progress("preprocessing and graph apart")
         for _, case, order in turns(len(lanes), cases, _PARTS_ROUNDS, settings.seed):
             watch.wait_for_quiet()
@@ -88,7 +103,9 @@ def measure(
                 lanes[index].run_parts(case)
         for lane in lanes:
             lane.close_requests()
-    return _payload(lanes, cases, inputs, settings, _with_restless(watch.record(), lanes))
+    found = _with_more(watch.record(), lanes, machine)
+    payload = _payload(lanes, cases, inputs, settings, found)
+    return {**payload, "cores": pinned, "meters": machine.record(energy)}
 
 
 def check(contenders: Sequence[Contender], cases: Sequence[Any], threads: int) -> None:
@@ -122,9 +139,12 @@ def check(contenders: Sequence[Contender], cases: Sequence[Any], threads: int) -
             )
 
 
-def _with_restless(record: dict[str, Any], lanes: Sequence[Lane]) -> dict[str, Any]:
+def _with_more(
+    record: dict[str, Any], lanes: Sequence[Lane], machine: meters.Machine
+) -> dict[str, Any]:
     reasons = [
         *record["reasons"],
+        *machine.throttled(),
         *(f"{lane.name} kept using the CPU between its turns" for lane in lanes if lane.restless),
     ]
     return {**record, "noisy": bool(reasons), "reasons": reasons}

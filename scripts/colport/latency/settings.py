@@ -36,6 +36,7 @@ class Contender:
             return through the model to the host, the parts are timed too.
         arguments: Keyword arguments of the factory; they must be JSON values. Where they hold
             ``threads``, it must equal :attr:`LatencySettings.threads`.
+        files: Folders that the factory reads; dropped from the page cache before a cold load.
     """
 
     model: str
@@ -43,6 +44,7 @@ class Contender:
     provider: str
     factory: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    files: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         module, separator, name = self.factory.partition(":")
@@ -94,7 +96,13 @@ class LatencySettings:
         min_seconds: Seconds of samples of a case over all rounds, at least.
         max_seconds: Seconds after which no further call of a case starts; goes before the
             minima, but every case has at least one sample.
+        precision: A case ends before its last round once the 95% interval of every contender's
+            p50 lies within so large a share of it on either side; 0 never ends one early.
         threads: Threads of each contender.
+        affinity: Pin contenders to physical cores (:func:`colport.latency.cores.choose`), to none,
+            or to the logical cores listed.
+        cold_load: Load each contender once more before the run, in a process of its own, with its
+            files dropped from the page cache.
         seed: Seed of the order in which contenders take turns.
         quiet_wait_s: Seconds that a run may spend, all turns together, on waiting for other
             processes to finish theirs; 0 measures at once.
@@ -108,29 +116,40 @@ class LatencySettings:
     batch_sizes: tuple[int, ...] = (1,)
     warmup_max_calls: int = 20
     warmup_max_seconds: float = 10.0
-    rounds: int = 5
+    rounds: int = 10
     settle_calls: int = 1
     min_samples: int = 20
     min_seconds: float = 0.5
     max_seconds: float = 10.0
+    precision: float = 0.0
     threads: int = field(default_factory=usable_cores)
+    affinity: bool | tuple[int, ...] = True
+    cold_load: bool = False
     seed: int = 0
     quiet_wait_s: float = 30.0
-    parts_calls: int = 5
-    parts_seconds: float = 0.5
+    parts_calls: int = 3
+    parts_seconds: float = 0.2
     max_memory_mb: int | None = None
     timeout_s: float = 600.0
 
     def __post_init__(self) -> None:
         sizes = tuple(self.batch_sizes)
         object.__setattr__(self, "batch_sizes", sizes)
+        if not isinstance(self.affinity, bool):
+            object.__setattr__(self, "affinity", tuple(self.affinity))
         if not sizes or min(sizes) < 1 or len(set(sizes)) != len(sizes):
             raise ConfigError(
                 f"batch_sizes: found {list(sizes)}; expected different whole numbers from 1 up."
             )
         for name in ("rounds", "min_samples", "threads", "warmup_max_calls", "parts_calls"):
             self._check(name, at_least=1)
-        for name in ("settle_calls", "min_seconds", "warmup_max_seconds", "quiet_wait_s"):
+        for name in (
+            "settle_calls",
+            "min_seconds",
+            "warmup_max_seconds",
+            "quiet_wait_s",
+            "precision",
+        ):
             self._check(name, at_least=0)
         for name in ("max_seconds", "timeout_s"):
             if not getattr(self, name) > 0:

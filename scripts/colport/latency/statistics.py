@@ -47,6 +47,9 @@ COLUMNS = (
     "graph_ms",
     "mean_cosine",
     "min_cosine",
+    "cold_load_ms",
+    "joules_per_input",
+    "gpu_peak_mb",
 )
 """Columns of every row: those of the output contract, then further ones.
 
@@ -57,7 +60,9 @@ of each other, ``truncated`` that ``max_seconds`` ended the case before its mini
 largest of the speed-ups of single rounds. ``p50_low_ms`` and ``p50_high_ms``, and so on, are the
 ends of the percentiles' 95% intervals (:mod:`colport.latency.intervals`). ``preprocess_ms`` and
 ``graph_ms`` are medians of the parts of a call. ``mean_cosine`` and ``min_cosine`` compare the
-token embeddings of the case's inputs with those of the reference.
+token embeddings of the case's inputs with those of the reference. ``cold_load_ms`` is a load with
+the files dropped from the page cache, ``joules_per_input`` energy of the CPU packages,
+``gpu_peak_mb`` memory on GPUs (:mod:`colport.latency.meters`).
 """
 
 _NS_PER_MS = 1e6
