@@ -33,7 +33,7 @@ def validated(**changes):
     ("changes", "message"),
     [
         ({"rnu": {}}, "rnu: unknown key; allowed are datasets, embeddings, encode"),
-        ({"latency__round": 3}, "latency.round: unknown key; allowed are batch_sizes"),
+        ({"latency__round": 3}, "latency.round: unknown key; allowed are affinity"),
         ({"latency__rounds": "five"}, r"latency.rounds: found 'five' \(str\), expected integer"),
         (
             {"variants__fp32__tolerance": {"max_abs_diff": "1e-3"}},
@@ -139,7 +139,7 @@ def test_shards_of_a_dataset(tmp_path, documents, first, shards):
 
 def test_defaults_are_filled_in_and_not_shared():
     config = validated(latency=..., parity=...)
-    assert config["latency"]["rounds"] == 5
+    assert config["latency"]["rounds"] == 10
     assert config["parity"] == {"inputs": 48, "batch_sizes": [1, 8]}
     config["parity"]["batch_sizes"].append(3)
     assert validated(parity=...)["parity"]["batch_sizes"] == [1, 8]
