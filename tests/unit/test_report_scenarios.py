@@ -75,10 +75,18 @@ def test_each_target_has_a_chart_of_its_own():
     other = {**ROWS[1], "kind": "document", "target_ms": 90.0}
     charts = load_charts(table(*ROWS, other), MARKS)["<model>"]
     assert [chart.caption for chart in charts] == [
-        "Query requests, target p99 of 50.0 ms",
-        "Document requests, target p99 of 90.0 ms",
+        "Query requests on cpu, target p99 of 50.0 ms",
+        "Document requests on torch-cpu, target p99 of 90.0 ms",
     ]
     assert charts[1].description.endswith("none.")
+
+
+def test_each_run_has_a_chart_of_its_own():
+    """PyTorch runs beside the variants on every provider, under the same name."""
+    other = [{**found, "provider": "openvino"} for found in ROWS[2:5]]
+    charts = load_charts(table(*ROWS, ROWS[0], *other), MARKS)["<model>"]
+    assert [len(places(chart)) for chart in charts] == [5, 4]
+    assert charts[1].caption == "Query requests on openvino, target p99 of 50.0 ms"
 
 
 def test_a_single_point_on_its_target_is_drawn():

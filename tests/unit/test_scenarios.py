@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 
 from colport.errors import ConfigError
-from colport.latency import Contender, Inputs, scenario_rows
+from colport.latency import Inputs, scenario_rows
 from colport.latency.arrivals import Batching, poisson_arrivals, simulate
 from colport.latency.probes import Probe, ServerRun, plan_given, plan_probe
 from colport.latency.scenario_rows import COLUMNS, scenario_table, unsupported_rows
 from colport.latency.scenario_settings import ScenarioSettings, ServerSettings
 from colport.latency.scenarios import measure
 from colport.latency.search import RateSearch, predict_highest_rate
+from tests.latency_runs import contender
 
 HERE = Path(__file__).parent
 INPUTS = Inputs(queries=("a", "bb", "ccc"), documents=("d", "ee"))
@@ -42,10 +43,6 @@ QUICK = {
 @pytest.fixture(autouse=True)
 def _contenders_on_path(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(HERE))
-
-
-def contender(variant, factory="spinner", **arguments):
-    return Contender("m", variant, "cpu", f"test_latency_contenders:{factory}", arguments)
 
 
 def run(contenders, inputs=INPUTS, **settings):
@@ -104,7 +101,7 @@ def test_offline_counts_inputs_and_takes_the_best_batch(record):
     assert [row["samples"] for row in rows] == [6, 6]
     best = max(rows, key=lambda row: row["per_second"])
     assert [row["best"] for row in rows] == [row is best for row in rows]
-    # The spinner takes a millisecond an input, whatever the batch.
+    # The contender takes a millisecond an input, whatever the batch.
     assert best["per_second"] <= 1000
     calls = next(
         call["rounds_ns"]

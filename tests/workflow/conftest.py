@@ -25,7 +25,13 @@ REDUCED = {
         "max_seconds": 2,
         "warmup_calls": 2,
         "offline": {"batch_sizes": [4], "min_seconds": 0},
-        "server": {"confidence": 0.5, "min_seconds": 0, "max_batch": 2, "max_probes": 1},
+        "server": {
+            "confidence": 0.5,
+            "min_seconds": 0,
+            "max_batch": 2,
+            "max_probes": 1,
+            "resolution": 0.5,
+        },
     },
     "latency": {
         "batch_sizes": [1],

@@ -19,9 +19,9 @@ import numpy as np
 from colport import environment
 from colport.latency import noise, scenario_rows
 from colport.latency.arrivals import Batching
-from colport.latency.lane import Lane, ScenarioCase
 from colport.latency.probes import ServerRun, plan_given, plan_probe
 from colport.latency.runner import check, print_progress
+from colport.latency.scenario_lane import Lane, ScenarioCase
 from colport.latency.scenario_settings import SERVER, ScenarioSettings
 from colport.latency.schedule import turns
 from colport.latency.search import RateSearch, predict_highest_rate

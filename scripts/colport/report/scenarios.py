@@ -10,6 +10,7 @@ import pandas as pd
 
 from colport.latency.scenario_rows import COLUMNS
 from colport.latency.scenario_settings import SERVER
+from colport.recommendation import REFERENCE_VARIANT
 from colport.report import formatting as fmt
 from colport.report.charts import Chart, ChartTable, LegendEntry, legend
 from colport.report.charts.drawing import Drawing
@@ -69,13 +70,15 @@ def load_charts(table: pd.DataFrame, marks: Mapping[str, LegendEntry]) -> dict[s
         table: ``scenarios.csv``.
         marks: Shape and colour of each variant; others are not drawn.
     """
-    drawn = table[(table["scenario"] == SERVER) & (table["status"] == "ok")]
+    # PyTorch begins the rows of each run: its own provider's name does not say which run it is.
+    reference = table["variant"] == REFERENCE_VARIANT
+    runs = table.assign(run=(reference & ~reference.shift(fill_value=False)).cumsum())
+    drawn = runs[(runs["scenario"] == SERVER) & (runs["status"] == "ok")]
     drawn = drawn[drawn["variant"].isin(list(marks))]
     charts: dict[str, list[Chart]] = {}
-    # PyTorch's provider has another name, and stands beside each of a run: told by the target.
-    groups = list(drawn.groupby(["model", "kind", "target_ms"], sort=False))
-    for number, ((model, kind, target), rows) in enumerate(groups[:MAX_CHARTS]):
-        chart = _chart(f"load-{number}", str(model), str(kind), float(target), rows, marks)
+    groups = list(drawn.groupby(["model", "run", "kind"], sort=False))
+    for number, ((model, _, kind), rows) in enumerate(groups[:MAX_CHARTS]):
+        chart = _chart(f"load-{number}", str(model), str(kind), rows, marks)
         charts.setdefault(str(model), []).append(chart)
     return charts
 
@@ -84,18 +87,18 @@ def _chart(
     key: str,
     model: str,
     kind: str,
-    target_ms: float,
     rows: pd.DataFrame,
     marks: Mapping[str, LegendEntry],
 ) -> Chart:
+    target_ms, provider = rows["target_ms"].iloc[0], fmt.provider(rows["provider"].iloc[-1])
     heights = [*rows["p99_ms"], target_ms]
     x_scale = logarithmic(rows["rate"].min(), rows["rate"].max(), LEFT, RIGHT)
     y_scale = logarithmic(min(heights), max(heights), BOTTOM, TOP)
     drawing = Drawing(WIDTH, HEIGHT)
-    draw_axes(drawing, x_scale, y_scale, "Offered rate, requests a second (p99, ms)")
+    draw_axes(drawing, x_scale, y_scale, "Offered rate, requests a second")
+    drawing.text(LEFT, TOP - 6, "p99, ms", "axis-label")
     level, target = y_scale.place(target_ms), fmt.milliseconds(target_ms)
     drawing.line(LEFT, level, RIGHT, level, "reference")
-    drawing.text(LEFT + 4, level - 5, f"target {target}", "tick")
     records: list[dict[str, Any]] = []
     for variant in marks:
         own = rows[rows["variant"] == variant].sort_values("rate").to_dict("records")
@@ -110,8 +113,8 @@ def _chart(
     finding = f"Highest rate a second within the target: {', '.join(found) or 'none'}."
     return Chart(
         key=key,
-        title=f"p99 against offered rate, {model}, {kind}",
-        caption=f"{kind.capitalize()} requests, target p99 of {target}",
+        title=f"p99 against offered rate, {model} on {provider}, {kind}",
+        caption=f"{kind.capitalize()} requests on {provider}, target p99 of {target}",
         description=finding,
         finding=finding,
         drawing=drawing,
