@@ -23,11 +23,14 @@ from colport.quantize.settings import QuantizeSettings
 _MB = 1e6
 _EMBEDDING_MB = 1.1
 """Of a document of 1030 tokens: its embeddings, and the copy that is written."""
-_SESSION = 3.0
-"""Sizes of an exported folder: the mapped file, and what ONNX Runtime repacks for two graphs."""
-_REFERENCE_BYTES = 4.4
-"""Of a parameter in PyTorch: fp32, and what loading adds."""
+_SESSION = {"fp16": 3.5, "bf16": 3.5}
+"""Sizes of an exported folder in ONNX Runtime, by precision; half precision is widened on CPUs."""
+_SESSION_ELSE = 1.5
+_REFERENCE_BYTES = 6
+"""Of a parameter in PyTorch: the mapped bf16 checkpoint and its fp32 copy."""
 _TOKENS = {"pages": 1030, "passages": 300}
+_ACTIVATIONS_MB = (80, 0.25e-6)
+"""Of an input in a batch: a base, and so much a parameter."""
 _FLOPS_OF_THREAD = 40e9
 """Half of what PyTorch reaches on a core (benchmarks/graphs.md)."""
 
@@ -113,7 +116,7 @@ def _quantize(job: Job) -> Need:
     size = _folder_bytes(job.input.base)
     variant = job.config["variants"][job.wildcards.variant]
     if QuantizeSettings.from_config(variant).is_calibrated:
-        return Need(2000 + _SESSION * size / _MB, 10 + 60e-9 * size)
+        return Need(2500 + _session_mb(job.input.base), 10 + 60e-9 * size)
     return Need(1500 + 0.05 * size / _MB, 10 + 4e-9 * size)
 
 
@@ -127,21 +130,21 @@ def _reference(job: Job) -> Need:
 
 def _parity(job: Job) -> Need:
     settings = job.config["parity"]
-    documents = settings["inputs"] * len(settings["batch_sizes"])
-    return _encoder(job, documents)
+    sizes = settings["batch_sizes"]
+    return _encoder(job, settings["inputs"] * len(sizes), max(sizes))
 
 
 def _embed(job: Job) -> Need:
-    return _encoder(job, job.shard())
+    return _encoder(job, job.shard(), job.config["encode"]["batch_size"])
 
 
 def _mteb(job: Job) -> Need:
-    return _encoder(job, job.documents())
+    return _encoder(job, job.documents(), job.config["encode"]["batch_size"])
 
 
-def _encoder(job: Job, documents: int) -> Need:
+def _encoder(job: Job, documents: int, batch_size: int) -> Need:
     return Need(
-        1000 + _session_mb(job.input.model) + _EMBEDDING_MB * documents,
+        500 + _session_mb(job.input.model, batch_size) + _EMBEDDING_MB * documents,
         10 + job.encoding_minutes(documents, _graph_parameters(job.input.model)),
     )
 
@@ -163,7 +166,7 @@ def _latency(job: Job) -> Need:
     calls = 2 * contenders * len(sizes)
     timed = calls * (settings["max_seconds"] + settings["warmup_max_seconds"]) / 60
     slow = contenders * (settings["rounds"] + 2) * job.encoding_minutes(sum(sizes), parameters)
-    sessions = sum(map(_session_mb, job.input.models))
+    sessions = sum(_session_mb(folder, max(sizes)) for folder in job.input.models)
     return Need(
         1500 + _REFERENCE_BYTES * parameters / _MB + 300 * contenders + sessions,
         20 + timed + slow,
@@ -197,15 +200,23 @@ STAGES: Mapping[str, Callable[[Job], Need]] = {
 """How each stage's need is estimated."""
 
 
-def _session_mb(folder: str) -> float:
-    return _SESSION * _folder_bytes(folder) / _MB
+def _session_mb(folder: str, batch_size: int = 1) -> float:
+    """Of both graphs and the activations of a batch of pages."""
+    base, more = _ACTIVATIONS_MB
+    factor = _SESSION.get(_manifest(folder).get("precision"), _SESSION_ELSE)
+    weights = factor * _folder_bytes(folder) / _MB
+    return weights + batch_size * (base + more * _graph_parameters(folder))
 
 
 def _graph_parameters(folder: str) -> int:
-    """Of an exported folder's largest graph; none in a folder that a known limit prevented."""
+    """Of an exported folder's largest graph."""
+    return max((graph["parameters"] for graph in _manifest(folder)["graphs"].values()), default=0)
+
+
+def _manifest(folder: str) -> dict[str, Any]:
+    """``colport.json``, an empty one for a folder that a known limit prevented."""
     file = Path(folder, FILE)
-    graphs = _read(file)["graphs"].values() if file.is_file() else ()
-    return max((graph["parameters"] for graph in graphs), default=0)
+    return _read(file) if file.is_file() else {"graphs": {}}
 
 
 def _folder_bytes(folder: str) -> int:

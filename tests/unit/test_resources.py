@@ -18,7 +18,7 @@ CONFIG = {
             "quantization": {"method": "static"},
         },
     },
-    "encode": {"shard_documents": 1024},
+    "encode": {"shard_documents": 1024, "batch_size": 8},
     "parity": {"inputs": 48, "batch_sizes": [1, 8]},
     "latency": {"batch_sizes": [1, 8], "rounds": 5, "max_seconds": 5, "warmup_max_seconds": 2},
 }
