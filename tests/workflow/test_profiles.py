@@ -85,7 +85,7 @@ def test_downloads_are_no_jobs_under_a_profile(workspace):
     needs("cluster-generic")
     run = workspace.snakemake(
         *("--workflow-profile", "config/profiles/cluster-generic"),
-        *("--cluster-generic-submit-cmd", 'f() { sh "$1" >&2; echo 1; }; f'),
+        *("--cluster-generic-submit-cmd", 'f() {{ sh "$1" >&2; echo 1; }}; f'),
         *("--cluster-generic-status-cmd", "echo success #"),
         "results/retrieval/controls/shuffled/demo-passages.json",
     )
