@@ -19,6 +19,8 @@ rule scenarios:
     conda:
         "../envs/cpu.yaml"
     threads: all_cores
+    resources:
+        **PLAN.needs("scenarios"),
     params:
         variants=PLAN.variants,
         dataset=lambda wildcards: PLAN.config["datasets"][PLAN.first(wildcards.model)],

@@ -159,18 +159,32 @@ def _explain(job: Job) -> Need:
 
 
 def _latency(job: Job) -> Need:
-    """All contenders are in memory at once, and each case takes its seconds."""
-    settings, contenders = job.config["latency"], 1 + len(job.input.models)
-    sizes = settings["batch_sizes"]
-    parameters = job.parameters()
-    calls = 2 * contenders * len(sizes)
-    timed = calls * (settings["max_seconds"] + settings["warmup_max_seconds"]) / 60
-    slow = contenders * (settings["rounds"] + 2) * job.encoding_minutes(sum(sizes), parameters)
-    sessions = sum(_session_mb(folder, max(sizes)) for folder in job.input.models)
-    return Need(
-        1500 + _REFERENCE_BYTES * parameters / _MB + 300 * contenders + sessions,
-        20 + timed + slow,
+    settings = job.config["latency"]
+    sizes, forms = settings["batch_sizes"], settings["pytorch"]
+    cases = 2 * len(sizes)
+    contenders = 1 + len(forms) + len(job.input.models)
+    timed = contenders * cases * (settings["max_seconds"] + settings["warmup_max_seconds"]) / 60
+    slow = (
+        contenders * (settings["rounds"] + 2) * job.encoding_minutes(sum(sizes), job.parameters())
     )
+    return _contest(job, 1 + len(forms), max(sizes), timed + slow)
+
+
+def _scenarios(job: Job) -> Need:
+    settings = job.config["scenarios"]
+    server, sizes = settings["server"], settings["offline"]["batch_sizes"]
+    calls = settings["rounds"] * settings["max_seconds"] * (1 + len(sizes))
+    probes = server["max_probes"] * server["max_seconds"]
+    timed = 2 * (1 + len(job.input.models)) * (calls + probes) / 60
+    return _contest(job, 1, max(*sizes, server["max_batch"]), timed)
+
+
+def _contest(job: Job, pytorch: int, batch_size: int, minutes: float) -> Need:
+    """All contenders are in memory at once: PyTorch in so many forms, and every variant."""
+    contenders = pytorch + len(job.input.models)
+    sessions = sum(_session_mb(folder, batch_size) for folder in job.input.models)
+    weights = pytorch * _REFERENCE_BYTES * job.parameters() / _MB
+    return Need(1500 + 300 * contenders + 500 * pytorch + weights + sessions, 20 + minutes)
 
 
 def _operators(job: Job) -> Need:
@@ -195,6 +209,7 @@ STAGES: Mapping[str, Callable[[Job], Need]] = {
     "mteb": _mteb,
     "explain": _explain,
     "latency": _latency,
+    "scenarios": _scenarios,
     "operators": _operators,
 }
 """How each stage's need is estimated."""

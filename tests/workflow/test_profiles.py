@@ -13,6 +13,7 @@ CONFIG = {
     "run": {"models": ["far"], "variants": ["fp32", "int8"], "providers": ["cpu"]},
     "models": {"far": {"family": "colpali", "checkpoint": HUB, "datasets": ["demo-pages-qa"]}},
 }
+ALONE = {"latency", "operators", "scenarios"}
 MODULES = {
     "slurm": ["snakemake_executor_plugin_slurm"],
     "cluster-generic": ["snakemake_executor_plugin_cluster_generic"],
@@ -78,7 +79,7 @@ def test_what_is_timed_has_a_node_to_itself(workspace, profile, alone):
     for rule in set(found) - {"aggregate", "report", "gate", "all"}:
         assert "mem_mb=" in found[rule], rule
         assert "runtime=" in found[rule], rule
-        assert all(word in found[rule] for word in alone) == (rule in {"latency", "operators"})
+        assert all(word in found[rule] for word in alone) == (rule in ALONE)
 
 
 def test_downloads_are_no_jobs_under_a_profile(workspace):
