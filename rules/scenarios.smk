@@ -27,6 +27,7 @@ rule scenarios:
         provider=lambda wildcards: PLAN.config["providers"][wildcards.provider],
         settings=PLAN.config["scenarios"],
         threads=PLAN.config["latency"].get("threads"),
+        affinity=PLAN.config["latency"]["affinity"],
         code=PLAN.code("scenarios.py"),
     script:
         "../scripts/scenarios.py"

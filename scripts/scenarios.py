@@ -20,7 +20,7 @@ def main(snakemake):
             dict(zip(params.variants, snakemake.input.models, strict=True)),
             load_retrieval_dataset("scenarios", params.dataset),
             tmp,
-            settings=params.settings,
+            settings={**params.settings, "affinity": params.affinity},
             options=params.provider.get("options"),
             threads=params.threads or snakemake.threads,
             report=log.info,

@@ -40,6 +40,7 @@ class Lane:
         contender: Who.
         inputs: What it encodes.
         settings: How long.
+        cores: Logical cores of the worker; ``None``: any.
 
     Attributes:
         cases: What is measured, single stream first.
@@ -47,13 +48,20 @@ class Lane:
         restless: It went on using the CPU after a turn.
     """
 
-    def __init__(self, contender: Contender, inputs: Inputs, settings: ScenarioSettings) -> None:
+    def __init__(
+        self,
+        contender: Contender,
+        inputs: Inputs,
+        settings: ScenarioSettings,
+        cores: Sequence[int] | None = None,
+    ) -> None:
         self.contender = contender
         self.settings = settings
         self.servers: dict[str, ServerRun] = {}
         self.restless = False
         self.worker: WorkerProcess | None = None
         self._inputs = inputs
+        self._cores = cores
         self._calls: dict[ScenarioCase, list[list[int]]] = {}
         self._failures: dict[ScenarioCase, WorkerFailure] = {}
         self._count = {"query": len(inputs.queries), "document": len(inputs.documents)}
@@ -70,7 +78,7 @@ class Lane:
     def start(self, stack: ExitStack) -> None:
         """Load the contender and warm it up, single inputs and every batch size."""
         settings, contender = self.settings, self.contender
-        self.worker = WorkerProcess(settings.threads, settings.timeout_s)
+        self.worker = WorkerProcess(settings.threads, settings.timeout_s, self._cores)
         stack.callback(self.worker.stop)
         try:
             self.worker.ask(

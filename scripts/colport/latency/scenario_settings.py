@@ -74,6 +74,7 @@ class ScenarioSettings:
             batch size offline.
         warmup_calls: Single calls of each kind before anything counts.
         threads: Threads of each contender.
+        affinity: As in :class:`colport.latency.LatencySettings`.
         seed: Of the arrivals, of the inputs that they bring and of the order of turns.
         quiet_wait_s: As in :class:`colport.latency.LatencySettings`.
         timeout_s: As in :class:`colport.latency.LatencySettings`.
@@ -88,6 +89,7 @@ class ScenarioSettings:
     max_seconds: float = 30.0
     warmup_calls: int = 20
     threads: int = field(default_factory=usable_cores)
+    affinity: bool | tuple[int, ...] = True
     seed: int = 0
     quiet_wait_s: float = 30.0
     timeout_s: float = 600.0

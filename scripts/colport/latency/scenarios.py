@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from colport import environment
-from colport.latency import noise, scenario_rows
+from colport.latency import cores, noise, scenario_rows
 from colport.latency.arrivals import Batching
 from colport.latency.probes import ServerRun, plan_given, plan_probe
 from colport.latency.runner import check, print_progress
@@ -48,14 +48,16 @@ def measure(
     Returns:
         A JSON-ready record: ``rows`` (:data:`colport.latency.scenario_rows.COLUMNS`), ``samples``
         (every duration in nanoseconds), ``failures``, ``targets`` (milliseconds by kind),
-        ``settings``, ``environment`` and ``noise``. A contender that raises in a scenario fails
-        there, one whose process ends or hangs fails in all; the others go on.
+        ``settings``, ``environment``, ``noise`` and ``cores`` (those pinned to). A contender that
+        raises in a scenario fails there, one whose process ends or hangs fails in all; the others
+        go on.
 
     Raises:
         ConfigError: The contenders do not belong together, or there is nothing to encode.
     """
     check(contenders, inputs.kinds(), settings.threads)
-    lanes = [Lane(contender, inputs, settings) for contender in contenders]
+    pinned = cores.choose(settings.affinity, settings.threads, cores.usable())
+    lanes = [Lane(contender, inputs, settings, pinned) for contender in contenders]
     watch = noise.Watch(environment.usable_cores(), settings.quiet_wait_s)
     targets: dict[str, float] = {}
     with ExitStack() as stack:
@@ -75,7 +77,7 @@ def measure(
                 _serve(lanes, case, targets[case.kind], watch, progress)
         for lane in lanes:
             lane.worker.close_requests()
-    return _payload(lanes, targets, settings, watch.record())
+    return {**_payload(lanes, targets, settings, watch.record()), "cores": pinned}
 
 
 def _target(lanes: Sequence[Lane], kind: str, settings: ScenarioSettings) -> float | None:
