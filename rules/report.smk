@@ -33,6 +33,7 @@ RECORDS = {
     ),
     "mteb": [f"{folder}.json" for folder in MTEB_FOLDERS],
     "operators": PROFILE_FILES,
+    "scenarios": SCENARIO_FILES,
     "latency": expand(
         "results/latency/{model}/{provider}.json",
         model=PLAN.models,
