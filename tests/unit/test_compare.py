@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from colport import cli, tables
 from colport.artifacts import write_json
-from colport.compare import compare, latency
+from colport.compare import compare, latency, repeatability
 
 MODEL, FP32, INT8 = "model", "fp32", "int8"
 QUERIES = [f"q{number:02d}" for number in range(40)]
@@ -457,3 +457,19 @@ def test_what_cannot_be_read_ends_with_2_and_one_sentence(old, tmp_path):
     assert (done.exit_code, "schema_version is 2" in done.stderr) == (2, True)
     assert str(file) in done.stderr
     assert command(old).exit_code == 2
+
+
+def test_how_well_a_run_repeats_is_said(tmp_path):
+    folders = []
+    for name, factors in (("first", (1.0, 1.0)), ("second", (1.1, 0.5))):
+        run = Run()
+        for row in run.latency["rows"]:
+            row["speedup_vs_pytorch"] = None
+        variants = [row for row in run.latency["rows"] if row["variant"] != "pytorch"]
+        for row, factor in zip(variants[:2], factors, strict=True):
+            row["speedup_vs_pytorch"] = 2.0 * factor
+        folders.append(run.write(tmp_path / name))
+    repeated = repeatability(*folders)
+    assert (repeated.rows, repeated.largest) == (2, pytest.approx(1.0))
+    assert repeated.median == pytest.approx(0.55)
+    assert "2 rows differ by 55.0% at the median, 100.0% at most" in command(*folders).stdout

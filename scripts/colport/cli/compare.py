@@ -35,10 +35,10 @@ def compare(
     Example: colport compare results-main results --markdown
     """
     from colport.artifacts import write_json
-    from colport.compare import compare, findings
+    from colport.compare import compare, findings, repeatability
 
     try:
-        found = compare(old, new, threshold)
+        found, repeated = compare(old, new, threshold), repeatability(old, new)
     except ColPortError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from error
@@ -49,6 +49,9 @@ def compare(
     if as_markdown:
         say(findings.markdown(found).rstrip())
     else:
-        for line in (*findings.lines(found), findings.verdict(found)):
+        for line in findings.lines(found):
             say(line)
+        if repeated:
+            say(str(repeated))
+        say(findings.verdict(found))
     raise typer.Exit(1 if worse else 0)

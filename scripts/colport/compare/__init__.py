@@ -6,12 +6,13 @@ from pathlib import Path
 
 from colport.compare import latency, stages
 from colport.compare.findings import Finding, ranked
+from colport.compare.repeat import Repeat, repeat
 from colport.compare.results import Results
 
 THRESHOLD = 0.05
 """Share of a speed-up or of a time that may be lost before it counts, noise apart."""
 
-__all__ = ["THRESHOLD", "Finding", "compare"]
+__all__ = ["THRESHOLD", "Finding", "Repeat", "compare", "repeatability"]
 
 
 def compare(old: Path | str, new: Path | str, threshold: float = THRESHOLD) -> list[Finding]:
@@ -39,3 +40,19 @@ def compare(old: Path | str, new: Path | str, threshold: float = THRESHOLD) -> l
             *stages.export_cost(before, after),
         ]
     )
+
+
+def repeatability(old: Path | str, new: Path | str) -> Repeat | None:
+    """By how much the speed-ups of two runs differ, noise included.
+
+    Args:
+        old: A results folder.
+        new: One of the same machine and code.
+
+    Returns:
+        ``None`` where no row has a speed-up in both.
+
+    Raises:
+        ArtifactError: A table is missing, or a file is damaged or of another schema version.
+    """
+    return repeat(Results(old), Results(new))
