@@ -137,6 +137,7 @@ def make_colpali() -> tuple[PreTrainedModel, ProcessorMixin]:
         "image_size": COLPALI_PAGE_SIZE,
         "patch_size": PATCH_SIZE,
         "vision_use_head": False,
+        "num_image_tokens": (COLPALI_PAGE_SIZE // PATCH_SIZE) ** 2,  # as the published ones say
     }
     text = {
         "model_type": "gemma",

@@ -6,6 +6,7 @@ SCRIPTS = Path(workflow.basedir, "scripts")
 sys.path.insert(0, str(SCRIPTS))
 
 from colport import runs
+from colport.peers.catalogue import VARIANTS as PEERS
 from colport.workflow import Plan
 
 if workflow.is_main_process:  # its jobs read this file, too
@@ -21,7 +22,7 @@ TABLE_FILES = expand("results/tables/{table}.csv", table=PLAN.tables)
 
 wildcard_constraints:
     model=PLAN.pattern(PLAN.models),
-    variant=PLAN.pattern(PLAN.variants),
+    variant=PLAN.pattern([*PLAN.variants, *PEERS]),
     provider=PLAN.pattern(PLAN.providers),
     dataset=PLAN.pattern(PLAN.datasets),
     control=PLAN.pattern(PLAN.controls),

@@ -4,7 +4,10 @@
 rule latency:
     input:
         checkpoint="results/checkpoints/{model}.json",
-        models=expand("results/models/{{model}}/{variant}", variant=PLAN.variants),
+        models=lambda wildcards: [
+            PLAN.folder(wildcards.model, variant)
+            for variant in PLAN.entrants(wildcards.provider)
+        ],
         dataset=lambda wildcards: f"results/datasets/{PLAN.first(wildcards.model)}.json",
     output:
         "results/latency/{model}/{provider}.json",
@@ -16,7 +19,7 @@ rule latency:
     resources:
         **PLAN.needs("latency"),
     params:
-        variants=PLAN.variants,
+        variants=lambda wildcards: PLAN.entrants(wildcards.provider),
         dataset=lambda wildcards: PLAN.config["datasets"][PLAN.first(wildcards.model)],
         provider=lambda wildcards: PLAN.config["providers"][wildcards.provider],
         settings=PLAN.timing,

@@ -3,7 +3,7 @@
 
 rule parity:
     input:
-        model="results/models/{model}/{variant}",
+        model=lambda wildcards: PLAN.folder(wildcards.model, wildcards.variant),
         dataset=lambda wildcards: f"results/datasets/{PLAN.first(wildcards.model)}.json",
         reference=lambda wildcards: (
             f"results/reference/{wildcards.model}/{PLAN.first(wildcards.model)}/0"
@@ -25,9 +25,7 @@ rule parity:
     params:
         dataset=lambda wildcards: PLAN.config["datasets"][PLAN.first(wildcards.model)],
         provider=lambda wildcards: PLAN.config["providers"][wildcards.provider],
-        tolerance=lambda wildcards: PLAN.config["variants"][wildcards.variant].get(
-            "tolerance", {}
-        ),
+        tolerance=lambda wildcards: PLAN.tolerance(wildcards.variant),
         settings=PLAN.config["parity"],
         code=PLAN.code("parity.py"),
     script:

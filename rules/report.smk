@@ -4,25 +4,21 @@ RECORDS = {
     "export": expand(
         "results/export/{model}/{variant}.json",
         model=PLAN.models,
-        variant=PLAN.variants,
+        variant=PLAN.entrants(),
     ),
-    "parity": expand(
-        "results/parity/{model}/{variant}/{provider}.json",
-        model=PLAN.models,
-        variant=PLAN.variants,
-        provider=PLAN.providers,
-    ),
+    "parity": [
+        f"results/parity/{model}/{variant}/{provider}.json"
+        for model in PLAN.models
+        for variant, provider in PLAN.runs()
+    ],
     "retrieval": [
         file
         for model, dataset in PLAN.pairs()
         for file in [
             f"results/retrieval/{model}/pytorch/{dataset}.json",
-            *expand(
-                "results/retrieval/{model}/{variant}/{provider}/{dataset}.json",
-                model=model,
-                variant=PLAN.variants,
-                provider=PLAN.providers,
-                dataset=dataset,
+            *(
+                f"results/retrieval/{model}/{variant}/{provider}/{dataset}.json"
+                for variant, provider in PLAN.runs()
             ),
         ]
     ]

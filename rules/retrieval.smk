@@ -4,7 +4,7 @@
 
 rule embed:
     input:
-        model="results/models/{model}/{variant}",
+        model=lambda wildcards: PLAN.folder(wildcards.model, wildcards.variant),
         dataset="results/datasets/{dataset}.json",
     output:
         directory("results/embeddings/{model}/{variant}/{provider}/{dataset}/{shard}"),

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from colport import embedders
 from colport.artifacts import write_unsupported
 from colport.embed import embed
-from colport.encoder import Encoder
 from colport.errors import UnsupportedError
 from colport.job import job
 from colport.retrieval.datasets import load_retrieval_dataset
@@ -14,22 +14,24 @@ def main(snakemake):
     """Write the embeddings, or the known limit that prevents them."""
     labels = dict(snakemake.wildcards.items())
     with job(snakemake.log[0], " ".join(labels.values())) as log:
-        shard = int(labels.pop("shard"))
+        shard, settings = int(labels.pop("shard")), snakemake.params.settings
         try:
-            options = snakemake.params.provider.get("options")
-            encoder = Encoder(snakemake.input.model, labels["provider"], snakemake.threads, options)
+            threads, options = snakemake.threads, snakemake.params.provider.get("options")
+            encoder = embedders.load(snakemake.input.model, labels["provider"], threads, options)
+            dataset = load_retrieval_dataset(labels["dataset"], snakemake.params.dataset)
+            size, note = embedders.usable_batch(encoder, dataset, settings["batch_size"])
+            embed(
+                encoder,
+                dataset,
+                Path(snakemake.output[0]),
+                shard=shard,
+                shard_documents=settings["shard_documents"],
+                batch_size=size,
+                labels=labels | ({"note": note} if note else {}),
+                report=log.info,
+            )
         except UnsupportedError as limit:
-            write_unsupported(snakemake.output[0], str(limit))
-            return
-        embed(
-            encoder,
-            load_retrieval_dataset(labels["dataset"], snakemake.params.dataset),
-            Path(snakemake.output[0]),
-            shard=shard,
-            **snakemake.params.settings,
-            labels=labels,
-            report=log.info,
-        )
+            write_unsupported(snakemake.output[0], str(limit), limit.status)
 
 
 main(snakemake)

@@ -2,10 +2,9 @@
 
 from itertools import chain, islice
 
-from colport import parity
+from colport import embedders, parity
 from colport.artifacts import write_json
 from colport.embed import read_documents, read_queries
-from colport.encoder import Encoder
 from colport.errors import UnsupportedError
 from colport.job import job
 from colport.retrieval.datasets import load_retrieval_dataset
@@ -17,7 +16,7 @@ def main(snakemake):
     with job(snakemake.log[0], " ".join(labels.values())):
         try:
             options = snakemake.params.provider.get("options")
-            encoder = Encoder(snakemake.input.model, labels["provider"], options=options)
+            encoder = embedders.load(snakemake.input.model, labels["provider"], options=options)
             dataset = load_retrieval_dataset("parity", snakemake.params.dataset)
             count = snakemake.params.settings["inputs"]
             documents = chain.from_iterable(read_documents(snakemake.input.reference))
@@ -35,9 +34,9 @@ def main(snakemake):
                 labels,
             )
         except UnsupportedError as limit:
-            record = parity.unsupported(labels, str(limit))
+            record = parity.unsupported(labels, limit)
         else:
-            record["export"] = encoder.manifest.digest
+            record["export"] = embedders.digest(encoder)
         write_json(snakemake.output[0], record)
 
 

@@ -28,8 +28,10 @@ def main(snakemake):
                 settings=snakemake.params.settings,
                 forms=smaller,
             )
+            for row in record["rows"]:
+                row["reason"] = row["reason"] or queries.metadata.get("note", "")
         except UnsupportedError as limit:
-            record = unsupported_record(**labels, reason=str(limit))
+            record = unsupported_record(**labels, reason=str(limit), status=limit.status)
         write_json(snakemake.output[0], record)
 
 

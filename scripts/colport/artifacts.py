@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from colport.errors import ArtifactError, UnsupportedError
+from colport.errors import ArtifactError, PeerError, UnsupportedError
 
 SCHEMA_VERSION = 1
 """Version of every JSON file under ``results/``; a reader refuses another one."""
@@ -219,21 +219,24 @@ def read_json(path: Path | str) -> dict[str, Any]:
     return record
 
 
-def write_unsupported(folder: Path | str, reason: str) -> None:
+def write_unsupported(folder: Path | str, reason: str, status: str = "unsupported") -> None:
     """Write a folder that holds nothing but the reason why there is nothing."""
     with atomic_folder(folder) as temporary:
-        write_json(temporary / UNSUPPORTED, {"reason": reason})
+        write_json(temporary / UNSUPPORTED, {"reason": reason, "status": status})
 
 
 def check_supported(folder: Path | str) -> None:
     """Pass on the known limit that an earlier stage recorded.
 
     Raises:
-        UnsupportedError: The folder was written by :func:`write_unsupported`.
+        UnsupportedError: The folder was written by :func:`write_unsupported`; a
+            :class:`~colport.errors.PeerError` for one of a peer that failed.
     """
     marker = Path(folder) / UNSUPPORTED
     if marker.is_file():
-        raise UnsupportedError(read_json(marker)["reason"])
+        record = read_json(marker)
+        failed = record.get("status") == PeerError.status
+        raise (PeerError if failed else UnsupportedError)(record["reason"])
 
 
 def sha256_file(path: Path | str) -> str:

@@ -16,6 +16,7 @@ from colport.errors import UnsupportedError
 from colport.families.base import Embedder
 from colport.latency import Contender, Inputs, LatencySettings
 from colport.manifest import read as read_manifest
+from colport.peers.catalogue import is_folder
 
 KINDS = ("query", "document")
 PYTORCH: Mapping[str, Mapping[str, Any]] = {
@@ -34,10 +35,10 @@ _HERE = __name__
 def exported(
     folder: str, provider: str, threads: int, options: Mapping[str, Any] | None = None
 ) -> Embedder:
-    """An exported folder in ONNX Runtime; see :class:`colport.encoder.Encoder`."""
-    from colport.encoder import Encoder
+    """A variant's folder in ONNX Runtime; see :func:`colport.embedders.load`."""
+    from colport.embedders import load
 
-    return Encoder(folder, provider, threads, options)
+    return load(folder, provider, threads, options)
 
 
 def reference(
@@ -128,10 +129,10 @@ def compare(
         pytorch=settings.get("pytorch", ()),
     )
     rows = [
-        row
-        for variant, reason in missing.items()
+        {**row, "status": limit.status}
+        for variant, limit in missing.items()
         for row in latency.unsupported_rows(
-            model, variant, provider, KINDS, chosen.batch_sizes, reason
+            model, variant, provider, KINDS, chosen.batch_sizes, str(limit)
         )
     ]
     if not everyone:
@@ -179,8 +180,8 @@ def run_scenarios(
     everyone, missing = entrants(model, provider, checkpoint, folders, options, threads)
     rows = [
         row
-        for variant, reason in missing.items()
-        for row in scenario_rows.unsupported_rows(model, variant, provider, chosen, reason)
+        for variant, limit in missing.items()
+        for row in scenario_rows.unsupported_rows(model, variant, provider, chosen, str(limit))
     ]
     if not everyone:
         return {"rows": rows, "environment": environment.describe()}
@@ -198,7 +199,7 @@ def entrants(
     options: Mapping[str, Any] | None,
     threads: int,
     pytorch: Iterable[str] = (),
-) -> tuple[list[Contender], dict[str, str]]:
+) -> tuple[list[Contender], dict[str, UnsupportedError]]:
     """PyTorch and the variants that can run here, and why the others cannot.
 
     Args:
@@ -211,16 +212,17 @@ def entrants(
         pytorch: Names of :data:`PYTORCH`: further ways to run PyTorch, beside the reference.
 
     Returns:
-        The contenders, none where no variant can run, and the reason by variant.
+        The contenders, none where no variant can run, and the known limit by variant.
     """
     runnable, missing = [], {}
     for variant, folder in folders.items():
         try:
             providers.require(provider)
-            read_manifest(folder)
+            if not is_folder(folder):
+                read_manifest(folder)
             runnable.append(_variant(model, variant, provider, folder, options, threads))
         except UnsupportedError as limit:
-            missing[variant] = str(limit)
+            missing[variant] = limit
     if not runnable:
         return [], missing
     device = providers.get(provider).torch_device

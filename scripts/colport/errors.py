@@ -34,6 +34,14 @@ class DatasetError(ColPortError):
 class UnsupportedError(ColPortError):
     """A known limit: the stage records ``status: unsupported`` with this reason and goes on."""
 
+    status = "unsupported"
+
+
+class PeerError(UnsupportedError):
+    """A peer, or what it wrote, failed: its rows say ``status: failed``, and the run goes on."""
+
+    status = "failed"
+
 
 class ParityError(ColPortError):
     """An exported model is not what the checkpoint was."""

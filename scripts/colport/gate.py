@@ -7,12 +7,14 @@ from collections.abc import Mapping
 import pandas as pd
 
 from colport.errors import ParityError, RunError
+from colport.peers.catalogue import is_peer
 
 
 def failures(table: pd.DataFrame) -> list[str]:
     """One line for each failed row of a table: which row, and why."""
     labels = [name for name in ("model", "variant", "provider", "dataset", "kind") if name in table]
-    failed = table[table["status"] == "failed"]
+    # A peer's failure is its result, not this run's.
+    failed = table[(table["status"] == "failed") & ~table["variant"].map(is_peer).astype(bool)]
     return list(
         dict.fromkeys(
             f"{' '.join(str(row[name]) for name in labels)} ({row['reason']})"

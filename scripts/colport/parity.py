@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from colport import environment
+from colport.errors import PeerError, UnsupportedError
 from colport.families.base import Embedder
 from colport.retrieval.maxsim import maxsim
 from colport.retrieval.score import top_k_overlap
@@ -110,24 +111,37 @@ def measure(
         The stage's record: ``rows``, one a kind, and the cosines' ``quantiles`` at each batch
         size.
     """
-    runs = {
-        size: {
-            "query": encoder.encode_queries(queries, batch_size=size),
-            "document": encoder.encode_documents(documents, batch_size=size),
-        }
-        for size in batch_sizes
-    }
-    overlap = min(
-        top_k_overlap(
-            maxsim(reference["query"], reference["document"]), maxsim(run["query"], run["document"])
+    runs: dict[int, Mapping[str, Sequence[np.ndarray]]] = {}
+    broken: dict[int, str] = {}
+    for size in batch_sizes:
+        try:
+            runs[size] = {
+                "query": encoder.encode_queries(queries, batch_size=size),
+                "document": encoder.encode_documents(documents, batch_size=size),
+            }
+        except PeerError as error:  # at another batch size it may still run
+            broken[size] = str(error)
+    overlap = (
+        0.0
+        if broken
+        else min(
+            top_k_overlap(
+                maxsim(reference["query"], reference["document"]),
+                maxsim(run["query"], run["document"]),
+            )
+            if _comparable(run, reference)
+            else 0.0
+            for run in runs.values()
         )
-        if _comparable(run, reference)
-        else 0.0
-        for run in runs.values()
     )
     rows, quantiles = [], {}
     for kind in KINDS:
-        differences = {size: compare(reference[kind], run[kind]) for size, run in runs.items()}
+        differences = {
+            size: compare(reference[kind], runs[size][kind])
+            if size in runs
+            else Difference(len(reference[kind]), 0, float("nan"), np.empty(0), broken[size])
+            for size in batch_sizes
+        }
         row = _row(differences, overlap, tolerance)
         row["batch_max_abs_diff"] = _batch_effect([run[kind] for run in runs.values()])
         rows.append({**labels, "kind": kind, **row})
@@ -140,7 +154,7 @@ def measure(
     }
 
 
-def unsupported(labels: Mapping[str, str], reason: str) -> dict[str, Any]:
+def unsupported(labels: Mapping[str, str], limit: UnsupportedError) -> dict[str, Any]:
     """The record of a variant that this machine or provider cannot run."""
     empty = dict.fromkeys(
         (
@@ -155,8 +169,8 @@ def unsupported(labels: Mapping[str, str], reason: str) -> dict[str, Any]:
             **empty,
             "tolerance": "",
             "passed": None,
-            "status": "unsupported",
-            "reason": reason,
+            "status": limit.status,
+            "reason": str(limit),
         }
         for kind in KINDS
     ]

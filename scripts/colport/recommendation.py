@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from colport.peers.catalogue import is_peer
+
 REFERENCE_VARIANT = "pytorch"
 
 SIGNIFICANCE = 0.05
@@ -58,16 +60,18 @@ def recommend(rows: Sequence[dict[str, Any]]) -> None:
 
     In all of them quality is the difference to PyTorch, in which a gain that is not significant
     counts as none, and differences up to 0.0005 (:data:`SAME_QUALITY`) as equal. The fastest one
-    is ``recommended``. PyTorch itself never is. If none qualifies, none is.
+    is ``recommended``. PyTorch itself never is. If none qualifies, none is. A peer's variant
+    neither qualifies nor stands in another's way: it is shown to be compared.
 
     Args:
         rows: Rows of ``summary.csv`` as dicts; what is missing is NaN, an unchecked
             ``parity_passed`` is ``None``. A ``verdict`` that is already there stands.
     """
     qualified = []
+    ours = [row for row in rows if not is_peer(row["variant"])]
     for row in rows:
         row["best_for"] = ""
-        row["verdict"] = row["verdict"] or _objection(row, rows)
+        row["verdict"] = row["verdict"] or _objection(row, ours)
         if not row["verdict"]:
             qualified.append(row)
     if not qualified:
@@ -138,6 +142,8 @@ def _objection(row: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> str
     delta, p_value = row["ndcg_at_5_delta"], row["p_value"]
     if row["variant"] == REFERENCE_VARIANT:
         return "reference"
+    if is_peer(row["variant"]):
+        return "peer"
     if row["parity_passed"] is None:
         return "parity was not checked for both queries and documents"
     if not row["parity_passed"]:

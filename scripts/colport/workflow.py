@@ -14,6 +14,7 @@ from colport import families, resources, sources
 from colport.artifacts import read_json
 from colport.embed import shard_count
 from colport.errors import ColPortError, ConfigError
+from colport.peers import catalogue as peers
 from colport.quantize.settings import QuantizeSettings
 from colport.retrieval.controls import CONTROLS
 from colport.retrieval.datasets import check_declaration
@@ -46,6 +47,7 @@ class Plan:
             check_documents(filled)
             check_quantization(filled)
             check_embeddings(filled)
+            check_names(filled)
             return cls(filled, Path(base))
         except ColPortError as error:
             print(f"error in the config: {error}", file=sys.stderr)
@@ -62,6 +64,39 @@ class Plan:
         chosen = self.config["run"]["variants"]
         bases = [self.config["variants"][name].get("base") for name in chosen]
         return list(dict.fromkeys([*chosen, *(base for base in bases if base)]))
+
+    @property
+    def peers(self) -> list[str]:
+        """Variants of the peers to run; on CPUs only."""
+        return peers.of(self.config["run"]["peers"])
+
+    def entrants(self, provider: str | None = None) -> list[str]:
+        """Variants to run, and those of peers, on a provider or on any."""
+        return [*self.variants, *(self.peers if provider in (None, "cpu") else [])]
+
+    def runs(self) -> list[tuple[str, str]]:
+        """Every variant with each provider that it runs on."""
+        return [(name, on) for on in self.providers for name in self.entrants(on)]
+
+    def folder(self, model: str, variant: str) -> str:
+        """Where a variant's folder lies, ours or a peer's."""
+        return f"results/{'peers' if peers.is_peer(variant) else 'models'}/{model}/{variant}"
+
+    def tolerance(self, variant: str) -> Mapping[str, float]:
+        """What a variant may lose, ours or a peer's."""
+        if peers.is_peer(variant):
+            return dict(peers.get(variant).tolerance)
+        return self.config["variants"][variant].get("tolerance", {})
+
+    def peer_inputs(self, model: str, variant: str) -> dict[str, str]:
+        """What a peer's export starts from, besides the checkpoint."""
+        peer = peers.get(variant)
+        inputs = {}
+        if peer.environment:
+            inputs["environment"] = f".peers/{peer.environment}.json"
+        if peer.base:
+            inputs["base"] = self.folder(model, peer.base)
+        return inputs
 
     @property
     def quantized(self) -> list[str]:
@@ -216,3 +251,17 @@ def check_embeddings(config: Mapping[str, Any]) -> None:
     """
     if FULL in config["embeddings"]:
         raise ConfigError(f"embeddings.{FULL}: stands for what a model gives; choose another name.")
+
+
+def check_names(config: Mapping[str, Any]) -> None:
+    """No variant is called as those of peers are in the tables.
+
+    Raises:
+        ConfigError: One is.
+    """
+    for name in config["variants"]:
+        if peers.is_peer(name):
+            raise ConfigError(
+                f"variants.{name}: names that start with {peers.PREFIX!r} are those of peers; "
+                "choose another name."
+            )

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from colport.errors import PeerError, UnsupportedError
 from colport.parity import Tolerance, compare, measure, unsupported
 
 LABELS = {"model": "m", "variant": "v", "provider": "cpu"}
@@ -79,7 +80,35 @@ def test_nan_fails_and_names_the_batch_size():
 
 
 def test_unsupported_is_neither_passed_nor_failed():
-    rows = unsupported(LABELS, "no such provider")["rows"]
+    rows = unsupported(LABELS, UnsupportedError("no such provider"))["rows"]
     assert [row["kind"] for row in rows] == ["query", "document"]
     assert {row["status"] for row in rows} == {"unsupported"}
     assert {row["passed"] for row in rows} == {None}
+
+
+class SingleInputs:
+    """A peer's graph that breaks at every batch above one."""
+
+    def encode_queries(self, queries, batch_size):
+        if batch_size > 1:
+            raise PeerError("shape mismatch")
+        return QUERIES
+
+    def encode_documents(self, documents, batch_size):
+        return DOCUMENTS
+
+
+def test_a_peer_that_breaks_at_one_batch_size_fails_with_its_error():
+    reference = {"query": QUERIES, "document": DOCUMENTS}
+    record = measure(
+        SingleInputs(), ["q"], ["a", "b"], reference, [1, 8], Tolerance(min_cosine=0.9), LABELS
+    )
+    for row in record["rows"]:
+        assert (row["status"], row["reason"]) == ("failed", "batch size 8: shape mismatch")
+    assert record["quantiles"]["query"][1]["0.0"] == 1.0
+    assert record["quantiles"]["query"][8] == {}
+
+
+def test_a_failed_peer_has_failed_rows():
+    rows = unsupported(LABELS, PeerError("its own words"))["rows"]
+    assert {(row["status"], row["reason"]) for row in rows} == {("failed", "its own words")}

@@ -208,10 +208,14 @@ def test_a_dry_run_sends_nothing_and_needs_no_login(server, folder):
 
 def test_a_record_of_another_export_is_refused(server, folder, tmp_path):
     from colport.artifacts import write_json
+    from colport.errors import UnsupportedError
     from colport.parity import unsupported
 
     labels = {"model": "m", "variant": "v", "provider": "cpu"}
-    write_json(tmp_path / "parity.json", {**unsupported(labels, "none"), "export": "0" * 64})
+    write_json(
+        tmp_path / "parity.json",
+        {**unsupported(labels, UnsupportedError("none")), "export": "0" * 64},
+    )
     done = push(server, folder, REPO, "--dry-run", "--parity", tmp_path / "parity.json")
     assert done.returncode == 1
     assert "was measured on another export than the folder to push" in done.stderr

@@ -214,6 +214,14 @@ class Family(ABC):
     def runtime(self, settings: Mapping[str, Any], folder: Path) -> Runtime:
         """Preprocessing of an exported folder, from its ``processing`` settings."""
 
+    def processor(self, folder: Path) -> Any:
+        """The processor of the checkpoint's own library.
+
+        Raises:
+            UnsupportedError: The family reads passages.
+        """
+        raise UnsupportedError(f"{folder}: a model of passages has a tokenizer, no processor.")
+
     @abstractmethod
     def reference(self, folder: Path, device: str) -> Embedder:
         """The checkpoint in its original library, in fp32, on a torch device."""

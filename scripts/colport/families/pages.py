@@ -144,6 +144,10 @@ class PageFamily(Family):
         """The model and processor of the checkpoint's own library, in fp32."""
         return self._layout(folder).reference(folder, device)
 
+    def processor(self, folder: Path) -> Any:
+        """The processor of the checkpoint's own library."""
+        return self._layout(folder).load_processor(folder)
+
     def _layout(self, folder: Path) -> Layout:
         for layout in self.layouts:
             if layout.accepts(folder):

@@ -70,8 +70,8 @@ class ProcessorReference:
         """The model's inputs for one batch of pages."""
         return self._processor.process_images([page.convert("RGB") for page in pages])
 
-    def run(self, features: Any) -> np.ndarray:
-        """The model's output ``float32 [batch, tokens, dim]`` for prepared inputs."""
+    def on_device(self, features: Any) -> Any:
+        """Prepared inputs as the model's forward takes them."""
         import torch
 
         features = features.to(self._model.device)
@@ -83,6 +83,13 @@ class ProcessorReference:
         for name, value in features.items():
             if isinstance(value, torch.Tensor) and value.is_floating_point():
                 features[name] = value.to(self._model.dtype)
+        return features
+
+    def run(self, features: Any) -> np.ndarray:
+        """The model's output ``float32 [batch, tokens, dim]`` for prepared inputs."""
+        import torch
+
+        features = self.on_device(features)
         with torch.inference_mode():
             output = self._model(**features)
         return getattr(output, "embeddings", output).float().cpu().numpy()

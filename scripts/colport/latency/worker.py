@@ -229,7 +229,7 @@ def _failure(error: Exception) -> dict[str, Any]:
     known = isinstance(error, ColPortError)
     return {
         "error": str(error) if known else f"{type(error).__name__}: {error}",
-        "unsupported": isinstance(error, UnsupportedError),
+        "unsupported": getattr(error, "status", "") == UnsupportedError.status,
         "out_of_memory": is_out_of_memory(error),
         "traceback": traceback.format_exc(),
     }

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from colport.peers.catalogue import is_peer
 from colport.recommendation import ACCEPTED_LOSS, REFERENCE_VARIANT
 from colport.report import formatting as fmt
 from colport.report.charts import (
@@ -42,6 +43,7 @@ _INTRO = (
     "smallest batch of documents, size that of the exported folder."
 )
 _FORMS_INTRO = " Where embeddings are on the axis, labels are the forms that they are stored in."
+_PEERS_INTRO = " Grey is what others made: PyTorch and peers, exporters run on the same checkpoint."
 
 
 def section(material: Material) -> Section:
@@ -59,7 +61,7 @@ def section(material: Material) -> Section:
         "charts",
         title,
         "Charts",
-        _INTRO + _FORMS_INTRO * bool(len(forms)),
+        _INTRO + _FORMS_INTRO * bool(len(forms)) + _PEERS_INTRO * any(map(is_peer, marks)),
         groups,
         marks.values(),
         (("recommended", RECOMMENDED), ("hollow: parity failed", HOLLOW)),

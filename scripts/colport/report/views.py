@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from colport.peers.catalogue import is_peer
 from colport.recommendation import REFERENCE_VARIANT, SIGNIFICANCE
 from colport.report import formatting as fmt
 from colport.report.columns import (
@@ -187,5 +188,6 @@ def _row_class(values: Mapping[str, Any]) -> str:
         return "failed"
     if values.get("status") == "unsupported":
         return "unsupported"
-    baseline = values.get("variant") == REFERENCE_VARIANT or values.get("model") == CONTROL
-    return "reference" if baseline else ""
+    variant = values.get("variant", "")
+    beside = variant == REFERENCE_VARIANT or is_peer(variant) or values.get("model") == CONTROL
+    return "reference" if beside else ""

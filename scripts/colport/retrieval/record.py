@@ -116,12 +116,17 @@ def retrieval_record(
 
 
 def unsupported_record(
-    model: str, variant: str, provider: str, dataset: str, reason: str
+    model: str,
+    variant: str,
+    provider: str,
+    dataset: str,
+    reason: str,
+    status: str = "unsupported",
 ) -> dict[str, Any]:
     """The payload of a job that met a known limit: the same columns, null, and the reason."""
     labels = {"model": model, "variant": variant, "provider": provider, "dataset": dataset}
     return {
-        "rows": [_ordered(labels | _empty_row("unsupported", reason))],
+        "rows": [_ordered(labels | _empty_row(status, reason))],
         "statistics": {},
         "per_query": {name: {} for name in METRIC_NAMES},
         "rankings": {},

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from colport.peers.catalogue import is_peer
 from colport.recommendation import REFERENCE_VARIANT
 
 SHAPES = (
@@ -52,7 +53,9 @@ def legend(variants: Iterable[str]) -> dict[str, LegendEntry]:
     entries = {}
     if REFERENCE_VARIANT in names:
         entries[REFERENCE_VARIANT] = LegendEntry(REFERENCE_VARIANT, *shape_and_colour(None))
-    others = [name for name in names if name != REFERENCE_VARIANT]
-    for number, name in enumerate(others):
+    ours = [name for name in names if name != REFERENCE_VARIANT and not is_peer(name)]
+    for number, name in enumerate(ours):
         entries[name] = LegendEntry(name, *shape_and_colour(number))
+    for number, name in enumerate(filter(is_peer, names)):  # grey, as PyTorch is
+        entries[name] = LegendEntry(name, SHAPES[number % len(SHAPES)], "c0")
     return entries

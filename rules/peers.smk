@@ -1,0 +1,40 @@
+# Peers: the same checkpoints exported by others, each in an environment of its own.
+
+
+rule peer_environment:
+    # Needs the network. The folder beside the record is kept until its requirements change.
+    input:
+        str(PLAN.base / "envs/peers/{environment}.txt"),
+    output:
+        ".peers/{environment}.json",
+    log:
+        "logs/peers/{environment}.log",
+    wildcard_constraints:
+        environment="[a-z-]+",
+    retries: 1
+    conda:
+        "../envs/cpu.yaml"
+    params:
+        code=PLAN.code("peer_environment.py"),
+    script:
+        "../scripts/peer_environment.py"
+
+
+rule peer_export:
+    input:
+        unpack(lambda wildcards: PLAN.peer_inputs(wildcards.model, wildcards.variant)),
+        checkpoint="results/checkpoints/{model}.json",
+    output:
+        folder=directory("results/peers/{model}/{variant}"),
+        record="results/export/{model}/{variant}.json",
+    log:
+        "logs/export/{model}/{variant}.log",
+    wildcard_constraints:
+        variant=PLAN.pattern(PEERS),
+    conda:
+        "../envs/cpu.yaml"
+    params:
+        timeout_s=PLAN.config["peers"]["timeout_s"],
+        code=PLAN.code("peer_export.py"),
+    script:
+        "../scripts/peer_export.py"

@@ -1,0 +1,206 @@
+"""Ask a peer to export a checkpoint: the folder, what it cost, or the error that it gave."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import shutil
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from colport import environment, families
+from colport.artifacts import atomic_folder, check_supported, write_json
+from colport.errors import PeerError, UnsupportedError
+from colport.families.base import Family
+from colport.peers.catalogue import FILE, PeerVariant
+from colport.peers.processes import Finished, run
+
+_PACKAGE_ROOT = Path(__file__).resolve().parents[2]
+_WORDS = re.compile(
+    r"^(?:<class '[\w.]+'>|Error|[\w.]*(?:Error|Exception|Fail)\b).*$", re.MULTILINE
+)
+_REASON_LENGTH = 300
+_UNMEASURED = ("opset", "parameters", "nodes", "size_bytes", "folder_bytes", "weight_files")
+
+
+def export(
+    variant: PeerVariant,
+    output: Path,
+    *,
+    checkpoint: Mapping[str, Any],
+    installed: Mapping[str, Any],
+    base: Path | None,
+    timeout_s: float,
+    log: Path,
+) -> dict[str, Any]:
+    """Run the peer's programs; what they wrote becomes a folder with ``peer.json``.
+
+    Args:
+        variant: What to ask for.
+        output: Folder to write.
+        checkpoint: Record of :func:`colport.checkpoints.record`.
+        installed: Record of :mod:`colport.peers.environments`.
+        base: The folder that it starts from, where ``variant.base`` names one.
+        timeout_s: Seconds that each program may take.
+        log: What they write is appended here.
+
+    Returns:
+        ``programs``: each one's command line, exit ``code``, ``seconds`` and ``peak_rss_mb``;
+        ``graphs``: figures of each.
+
+    Raises:
+        PeerError: A program failed, or did not write what it was asked for.
+        UnsupportedError: The peer says that it does not know such a model, or its environment
+            cannot be made here.
+    """
+    if installed["status"] != "ok":
+        raise UnsupportedError(installed["reason"])
+    if base is not None:
+        check_supported(base)
+    family = families.get(checkpoint["family"])
+    kind, folder = family.document_type, Path(checkpoint["folder"])
+    done: list[dict[str, Any]] = []
+    with atomic_folder(output) as scratch:
+        places = {
+            "bin": f"{installed['folder']}/bin",
+            "checkpoint": str(folder.resolve()),
+            "output": str(scratch),
+            "base": str(base),
+        }
+        for program in variant.programs[kind]:
+            command = [part.format(**places) for part in program]
+            for place in _outputs(command, scratch):
+                place.mkdir(parents=True, exist_ok=True)
+            finished = run(command, timeout_s, log, _variables(variant))
+            _check(finished, variant, timeout_s)
+            done.append(
+                {
+                    "program": " ".join(program),
+                    "code": finished.code,
+                    "seconds": finished.seconds,
+                    "peak_rss_mb": finished.peak_rss_mb,
+                }
+            )
+        files = variant.graphs[kind]
+        for file in files.values():
+            if not (scratch / file).is_file():
+                raise PeerError(f"{variant.peer}: ended without an error, but wrote no {file}.")
+        shutil.rmtree(scratch / "float", ignore_errors=True)  # what it quantized
+        graphs = {name: _figures(scratch / file) for name, file in files.items()}
+        _describe(variant, family, folder, scratch)
+    return {"programs": done, "graphs": graphs}
+
+
+def record(
+    labels: Mapping[str, str],
+    exported: Mapping[str, Any],
+    folder: Path,
+    installed: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The export stage's record of a peer, with the rows of ``export.csv``."""
+    cost = {
+        "seconds": sum(program["seconds"] for program in exported["programs"]),
+        "peak_rss_mb": max(program["peak_rss_mb"] for program in exported["programs"]),
+    }
+    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    rows = [
+        {**labels, "graph": name, **figures, **cost}
+        | {"status": "ok", "reason": "", "folder_bytes": size}
+        for name, figures in exported["graphs"].items()
+    ]
+    return {
+        "rows": rows,
+        "programs": exported["programs"],
+        "peer": {key: installed.get(key) for key in ("python", "packages", "requirements")},
+        "environment": environment.describe(),
+    }
+
+
+def not_exported(
+    labels: Mapping[str, str], limit: UnsupportedError, installed: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The record of a peer that failed, or that cannot do such a model."""
+    empty = dict.fromkeys((*_UNMEASURED, "seconds", "peak_rss_mb"))
+    row = {**labels, "graph": "", **empty, "status": limit.status, "reason": str(limit)}
+    return {
+        "rows": [row],
+        "peer": {key: installed.get(key) for key in ("python", "packages", "requirements")},
+        "environment": environment.describe(),
+    }
+
+
+def words(output: str) -> str:
+    """What a program said of its error: the last line that names one, else its last line."""
+    found = _WORDS.findall(output) or [line for line in output.splitlines() if line.strip()]
+    text = " ".join(found[-1].split()) if found else "no message"
+    return text if len(text) <= _REASON_LENGTH else f"{text[:_REASON_LENGTH]}…"
+
+
+def _check(finished: Finished, variant: PeerVariant, timeout_s: float) -> None:
+    if finished.code == 0:
+        return
+    if finished.code is None:
+        raise PeerError(f"{variant.peer}: not done after timeout_s ({timeout_s:g} s).")
+    if finished.code < 0:
+        raise PeerError(
+            f"{variant.peer}: killed by {signal.Signals(-finished.code).name} at "
+            f"{finished.peak_rss_mb:.0f} MiB."
+        )
+    said = f"{variant.peer}: {words(finished.output)}"
+    for limit in variant.limits:
+        if found := re.search(rf"^.*{limit}.*$", finished.output, re.MULTILINE):
+            raise UnsupportedError(f"{variant.peer}: {words(found[0])}")
+    raise PeerError(said)
+
+
+def _outputs(command: list[str], scratch: Path) -> list[Path]:
+    """Folders of the files that a program is to write: some make none."""
+    named = [Path(part) for part in command if part.startswith(f"{scratch}/")]
+    return [path.parent if path.suffix else path for path in named]
+
+
+def _variables(variant: PeerVariant) -> dict[str, str]:
+    """This process's variables without its Python's, and without the Hub."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+    own = {} if variant.environment else {"PYTHONPATH": str(_PACKAGE_ROOT)}
+    return {**kept, **own, "HF_HUB_OFFLINE": "1", "PYTHONIOENCODING": "utf-8"}
+
+
+def _figures(file: Path) -> dict[str, Any]:
+    """``opset``, ``parameters``, ``nodes``, ``size_bytes`` and ``weight_files`` of a graph."""
+    import onnx
+
+    try:
+        model = onnx.load(file, load_external_data=False)
+    except Exception as error:  # whatever is wrong with it is the peer's result
+        raise PeerError(f"{file.name}: is not an ONNX file ({error}).") from error
+    weights = model.graph.initializer
+    entries = [entry for tensor in weights for entry in tensor.external_data]
+    external = {entry.value for entry in entries if entry.key == "location"}
+    sizes = [(file.parent / name).stat().st_size for name in external]
+    return {
+        "opset": next(item.version for item in model.opset_import if not item.domain),
+        "parameters": sum(math.prod(tensor.dims) for tensor in weights),
+        "nodes": len(model.graph.node),
+        "size_bytes": file.stat().st_size + sum(sizes),
+        "weight_files": len(external),
+    }
+
+
+def _describe(variant: PeerVariant, family: Family, checkpoint: Path, folder: Path) -> None:
+    kind = family.document_type
+    described: dict[str, Any] = {
+        "variant": variant.name,
+        "family": family.name,
+        "client": variant.clients[kind],
+        "graphs": variant.graphs[kind],
+        "checkpoint": str(checkpoint.resolve()),
+    }
+    if described["client"] == "tokens":
+        processing = family.processing(checkpoint)
+        described["processing"] = processing.settings
+        processing.tokenizer.save(str(folder / "tokenizer.json"))
+    write_json(folder / FILE, described)

@@ -1,0 +1,105 @@
+"""Plain ``torch.onnx.export`` of the reference library's own modules, nothing prepared.
+
+Started as ``python -m colport.peers.torch_onnx MODE CHECKPOINT OUTPUT``: ``torchscript`` or
+``dynamo``, a checkpoint's folder and the folder to write.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+MODES = ("torchscript", "dynamo")
+_TEXTS = ["a first text", "and another one, which is longer"]
+
+
+def export(mode: str, checkpoint: Path, output: Path) -> None:
+    """Write ``{graph}/model.onnx`` for each graph of a checkpoint."""
+    import torch
+
+    for name, module, features in _graphs(checkpoint):
+        file = output / name / "model.onnx"
+        file.parent.mkdir(parents=True)
+        axes = {key: _dynamic(key, value) for key, value in features.items()}
+        arguments: dict[str, Any] = (
+            {"dynamo": True, "dynamic_shapes": (tuple(_as_dims(axes[key]) for key in features),)}
+            if mode == "dynamo"
+            else {"dynamo": False, "dynamic_axes": {**axes, "output": {0: "batch", 1: "tokens"}}}
+        )
+        with torch.inference_mode(mode == "torchscript"):
+            torch.onnx.export(
+                _Positional(module, list(features)),
+                tuple(features.values()),
+                file,
+                input_names=list(features),
+                output_names=["output"],
+                **arguments,
+            )
+
+
+def _graphs(checkpoint: Path) -> Iterator[tuple[str, Any, dict[str, Any]]]:
+    """Graph name, the library's module, and its inputs for two texts or pages."""
+    import torch
+
+    from colport import families
+
+    family = families.detect(checkpoint)
+    reference = family.reference(checkpoint, "cpu")
+    if family.document_type == "pages":
+        texts, pages = reference.prepare_queries(_TEXTS), reference.prepare_documents([_page()] * 2)
+        yield "text", reference.module, dict(reference.on_device(texts))
+        yield "image", reference.module, dict(reference.on_device(pages))
+        return
+    with TemporaryDirectory() as folder:
+        processing = family.processing(checkpoint)
+        processing.tokenizer.save(str(Path(folder, "tokenizer.json")))
+        feeds = family.runtime(processing.settings, Path(folder)).document_batch(_TEXTS).feeds
+    yield "text", reference.module, {key: torch.from_numpy(value) for key, value in feeds.items()}
+
+
+def _page() -> Any:
+    from PIL import Image
+
+    return Image.new("RGB", (320, 448), "white")
+
+
+def _dynamic(name: str, value: Any) -> dict[int, str]:
+    """Axes that change from call to call: texts in both, what belongs to an image in the first."""
+    if value.dim() == 2 and name in ("input_ids", "attention_mask", "token_type_ids"):
+        return {0: "batch", 1: "tokens"}
+    return {0: "batch" if name == "pixel_values" and value.dim() == 4 else f"{name}_rows"}
+
+
+def _as_dims(axes: Mapping[int, str]) -> dict[int, Any]:
+    import torch
+
+    return dict.fromkeys(axes, torch.export.Dim.AUTO)
+
+
+def _Positional(module: Any, names: list[str]) -> Any:  # noqa: N802 - makes a module
+    """A module that takes tensors in order and gives embeddings ``[batch, tokens, dim]``."""
+    import torch
+
+    class Positional(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.module = module
+
+        def forward(self, *tensors: Any) -> Any:
+            features = dict(zip(names, tensors, strict=True))
+            if hasattr(self.module, "encode_query"):  # sentence-transformers' modules in a row
+                return self.module(features)["token_embeddings"]
+            output = self.module(**features)
+            return getattr(output, "embeddings", output)
+
+    return Positional().eval()
+
+
+if __name__ == "__main__":
+    mode, checkpoint, output = sys.argv[1:]
+    if mode not in MODES:
+        sys.exit(f"mode: {mode!r} is unknown; allowed are {', '.join(MODES)}.")
+    export(mode, Path(checkpoint), Path(output))
