@@ -22,7 +22,7 @@ from colport.latency.settings import (
 )
 
 Progress = Callable[[str], None]
-_PARTS_ROUNDS = 2
+_PARTS_ROUNDS = 1
 
 
 def print_progress(message: str) -> None:
