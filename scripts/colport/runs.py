@@ -6,6 +6,7 @@ record that was left behind is explained, and gone with the next run.
 
 from __future__ import annotations
 
+import atexit
 import getpass
 import json
 import os
@@ -49,10 +50,13 @@ def release() -> None:
 
 
 def announce() -> None:
-    """Tell, on standard error, of each run that holds this directory or was killed while it did."""
+    """Tell of each run that holds this directory or was killed while it did.
+
+    On standard error and at the end of this process, so that it stands below Snakemake's message.
+    """
     if any(Path(_LOCKS).glob("*.lock")):
         for _, record in _records():
-            print(_notice(record), file=sys.stderr)
+            atexit.register(print, _notice(record), file=sys.stderr)
 
 
 def _notice(record: dict[str, Any]) -> str:
