@@ -11,9 +11,11 @@ rule peer_environment:
         "logs/peers/{environment}.log",
     wildcard_constraints:
         environment="[a-z-]+",
-    retries: 1
+    localrule: PLAN.config["local_downloads"]
     conda:
         "../envs/cpu.yaml"
+    resources:
+        **PLAN.needs("peer_environment"),
     params:
         code=PLAN.code("peer_environment.py"),
     script:
@@ -33,6 +35,8 @@ rule peer_export:
         variant=PLAN.pattern(PEERS),
     conda:
         "../envs/cpu.yaml"
+    resources:
+        **PLAN.needs("peer_export"),
     params:
         timeout_s=PLAN.config["peers"]["timeout_s"],
         code=PLAN.code("peer_export.py"),

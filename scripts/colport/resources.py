@@ -112,6 +112,15 @@ def _export(job: Job) -> Need:
     return Need(1500 + 50 * gigabytes, 10 + 2 * gigabytes)
 
 
+def _peer_environment(job: Job) -> Need:
+    return Need(2000, 240)
+
+
+def _peer_export(job: Job) -> Need:
+    # 24 GB were not enough for optimum-onnx on a text graph of 2.9 billion parameters.
+    return Need(3000 + 12 * job.parameters() / _MB, 60 + 40e-9 * job.parameters())
+
+
 def _quantize(job: Job) -> Need:
     size = _folder_bytes(job.input.base)
     variant = job.config["variants"][job.wildcards.variant]
@@ -201,6 +210,8 @@ STAGES: Mapping[str, Callable[[Job], Need]] = {
     "checkpoint": _checkpoint,
     "dataset": _dataset,
     "export": _export,
+    "peer_environment": _peer_environment,
+    "peer_export": _peer_export,
     "quantize": _quantize,
     "reference": _reference,
     "parity": _parity,

@@ -53,6 +53,13 @@ def a_peer(code: str, *, client: str = "tokens", **settings) -> PeerVariant:
     )
 
 
+def test_float_graphs_that_were_quantized_do_not_count(tmp_path):
+    for name in ("model.onnx", "model.onnx.data", "model_int8.onnx", "tokenizer.json"):
+        (tmp_path / name).write_text("content")
+    export._drop_others(tmp_path, [tmp_path / "model_int8.onnx"])
+    assert {file.name for file in tmp_path.iterdir()} == {"model_int8.onnx", "tokenizer.json"}
+
+
 def ask(peer: PeerVariant, checkpoint: Path, output: Path, installed=OWN, base=None, timeout_s=60):
     record = {"family": "colbert", "folder": str(checkpoint)}
     return export.export(

@@ -88,7 +88,7 @@ def export(
         for file in files.values():
             if not (scratch / file).is_file():
                 raise PeerError(f"{variant.peer}: ended without an error, but wrote no {file}.")
-        shutil.rmtree(scratch / "float", ignore_errors=True)  # what it quantized
+        _drop_others(scratch, [scratch / file for file in files.values()])
         graphs = {name: _figures(scratch / file) for name, file in files.items()}
         _describe(variant, family, folder, scratch)
     return {"programs": done, "graphs": graphs}
@@ -137,6 +137,14 @@ def words(output: str) -> str:
     found = _WORDS.findall(output) or [line for line in output.splitlines() if line.strip()]
     text = " ".join(found[-1].split()) if found else "no message"
     return text if len(text) <= _REASON_LENGTH else f"{text[:_REASON_LENGTH]}…"
+
+
+def _drop_others(folder: Path, graphs: list[Path]) -> None:
+    """Remove the float graphs that it quantized: who ships integers ships no others."""
+    shutil.rmtree(folder / "float", ignore_errors=True)
+    for file in [file for file in folder.rglob("*.onnx") if file not in graphs]:
+        file.with_name(f"{file.name}.data").unlink(missing_ok=True)
+        file.unlink()
 
 
 def _check(finished: Finished, variant: PeerVariant, timeout_s: float) -> None:
