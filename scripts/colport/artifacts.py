@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from colport.errors import ArtifactError, PeerError, UnsupportedError
+from colport.foreign import parse_json
 
 SCHEMA_VERSION = 1
 """Version of every JSON file under ``results/``; a reader refuses another one."""
@@ -206,7 +207,7 @@ def read_json(path: Path | str) -> dict[str, Any]:
     """
     path = Path(path)
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = parse_json(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ArtifactError(f"{path}: cannot be read ({error.strerror}).") from error
     except ValueError as error:
@@ -236,7 +237,8 @@ def check_supported(folder: Path | str) -> None:
     if marker.is_file():
         record = read_json(marker)
         failed = record.get("status") == PeerError.status
-        raise (PeerError if failed else UnsupportedError)(record["reason"])
+        reason = str(record.get("reason", "no reason is recorded"))
+        raise (PeerError if failed else UnsupportedError)(reason)
 
 
 def sha256_file(path: Path | str) -> str:

@@ -8,11 +8,11 @@ files.
 from __future__ import annotations
 
 import importlib.util
-import json
 import math
 import re
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,8 @@ from yaml import YAMLError
 
 from colport import downloads
 from colport.artifacts import atomic_folder, read_json, sha256_file
-from colport.errors import CheckpointError, HubError
+from colport.errors import CheckpointError, ColPortError, HubError
+from colport.foreign import load_json
 from colport.weights import read_header
 
 HUB_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.metadata", "README.md")
@@ -33,6 +34,7 @@ ADAPTER_CONFIG = "adapter_config.json"
 """Marks a folder with an adapter, as peft writes it."""
 
 _HUB_ID = re.compile(r"^[\w-][\w.-]*/[\w-][\w.-]*$")
+_REVISION = re.compile(r"[A-Za-z0-9][\w.-]*")
 _MODEL_FILE = re.compile(r"^config\.json$|^model.*\.safetensors(\.index\.json)?$")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
@@ -45,11 +47,13 @@ class _Layer:
         folder: Where they lie.
         source: One line that names it, empty for an overlay.
         takes: Which files are taken, by name.
+        is_fetched: Whether it came from the Hub.
     """
 
     folder: Path
     source: str
     takes: Callable[[str], bool] = lambda name: True
+    is_fetched: bool = False
 
 
 def resolve(declaration: Mapping[str, Any], workspace: Path | str) -> Path:
@@ -109,15 +113,25 @@ def read_record(file: Path | str) -> dict[str, Any]:
     return found
 
 
+def local(path: str) -> Path:
+    """A path with ``~`` for the user's folder, as it is where there is no such user."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
 def license_of(folder: Path | str) -> dict[str, Any]:
     """``license`` with the licence that a checkpoint's model card states, else nothing."""
     from huggingface_hub.repocard import metadata_load
 
     try:
         metadata = metadata_load(str(Path(folder) / "README.md")) or {}
-    except (OSError, ValueError, YAMLError):  # no card, or one that is not the Hub's
+    except (OSError, ValueError, YAMLError, RecursionError):  # no card, or not the Hub's
         return {}
-    stated = {key: metadata[key] for key in _LICENSE_KEYS if metadata.get(key)}
+    # Names only: a few lines of YAML can stand for a list of any size.
+    found = {key: metadata.get(key) for key in _LICENSE_KEYS}
+    stated = {key: text for key, text in found.items() if text and isinstance(text, str)}
     return {"license": stated} if stated else {}
 
 
@@ -129,7 +143,7 @@ def read_config(folder: Path | str, name: str = "config.json") -> dict[str, Any]
     """
     file = Path(folder) / name
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
+        config = load_json(file)
     except OSError as error:
         raise CheckpointError(f"{file}: cannot be read ({error.strerror}).") from error
     except ValueError as error:
@@ -137,6 +151,40 @@ def read_config(folder: Path | str, name: str = "config.json") -> dict[str, Any]
     if not isinstance(config, dict):
         raise CheckpointError(f"{file}: holds {type(config).__name__}, expected a JSON object.")
     return config
+
+
+@contextmanager
+def reading(folder: Path, library: str) -> Iterator[None]:
+    """Turn what a library says of a checkpoint's files into one sentence.
+
+    Code that a checkpoint brings along is never executed; a library that asks for it says so at
+    length.
+
+    Raises:
+        CheckpointError: The library raised anything.
+    """
+    try:
+        yield
+    except (ColPortError, ImportError):
+        raise
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise  # an interruption; the other is what tokenizers raises
+        for name in ("config.json", *_TOKENIZER_FILES[1:], "processor_config.json"):
+            if "custom code" in str(error) and (code := _own_code(folder / name)):
+                raise CheckpointError(
+                    f"{folder / name}: auto_map names code of the checkpoint ({code}), which is "
+                    "never executed; export a checkpoint whose classes its library has itself."
+                ) from error
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise CheckpointError(f"{folder}: {library} cannot read it ({reason}).") from error
+
+
+def _own_code(file: Path) -> str:
+    """The first class that ``auto_map`` names, if there is one."""
+    found = read_config(file.parent, file.name).get("auto_map") if file.is_file() else None
+    first = next(iter(found.values()), None) if isinstance(found, dict) else None
+    return str(first[0] if isinstance(first, list) and first else first or "")
 
 
 def _layers(declaration: Mapping[str, Any]) -> list[_Layer]:
@@ -153,11 +201,11 @@ def _layers(declaration: Mapping[str, Any]) -> list[_Layer]:
 def _located(declaration: Mapping[str, Any]) -> _Layer:
     if "hub" in declaration:
         folder = _from_hub(declaration["hub"], declaration["revision"])
-        return _Layer(folder, f"{declaration['hub']}@{folder.name}")
+        return _Layer(folder, f"{declaration['hub']}@{folder.name}", is_fetched=True)
     if "package" in declaration:
         package, inside = declaration["package"], declaration.get("folder", ".")
         return _Layer(_from_package(package, inside), f"package {package}, folder {inside}")
-    folder = Path(declaration["path"]).expanduser()
+    folder = local(declaration["path"])
     if not folder.is_dir():
         raise CheckpointError(f"checkpoint path {str(folder)!r}: there is no such folder.")
     return _Layer(folder.resolve(), str(declaration["path"]))
@@ -172,7 +220,7 @@ def _base(checkpoint: _Layer, declared: Mapping[str, Any] | None) -> list[_Layer
                 f"weights of its own or no {ADAPTER_CONFIG}."
             )
         return []
-    base = _located(declared or _named_base(checkpoint.folder))
+    base = _located(declared or _named_base(checkpoint))
     if _is_bare_adapter(base.folder):
         raise CheckpointError(f"checkpoint base {base.source}: is an adapter itself.")
     # A tokenizer and a processor come from one place, else their files would mix.
@@ -186,19 +234,31 @@ def _is_bare_adapter(folder: Path) -> bool:
     return (folder / ADAPTER_CONFIG).is_file() and not any((folder / n).exists() for n in weights)
 
 
-def _named_base(adapter: Path) -> dict[str, Any]:
-    """Where ``adapter_config.json`` says that the base is: a local folder before a Hub id."""
+def _named_base(checkpoint: _Layer) -> dict[str, Any]:
+    """Where ``adapter_config.json`` says that the base is: a local folder before a Hub id.
+
+    An adapter from the Hub names a Hub id: it does not choose what of this machine is read.
+    """
+    adapter = checkpoint.folder
     config = read_config(adapter, ADAPTER_CONFIG)
     name = str(config.get("base_model_name_or_path") or "")
-    for folder in (adapter / name, Path(name).expanduser()):
+    folders = () if checkpoint.is_fetched else (adapter / name, Path(name))
+    for folder in folders:
         if name and folder.is_dir():
             return {"path": str(folder)}
-    if not _HUB_ID.match(name):
+    if not _HUB_ID.fullmatch(name):
+        here = "no Hub id" if checkpoint.is_fetched else "no folder here and no Hub id"
         raise CheckpointError(
-            f"{adapter / ADAPTER_CONFIG}: base_model_name_or_path is {name!r}, which is no folder "
-            "here and no Hub id; say where the base is."
+            f"{adapter / ADAPTER_CONFIG}: base_model_name_or_path is {name!r}, which is {here}; "
+            "say where the base is."
         )
-    return {"hub": name, "revision": config.get("revision") or "main"}
+    revision = config.get("revision") or "main"
+    if not isinstance(revision, str) or not _REVISION.fullmatch(revision):
+        raise CheckpointError(
+            f"{adapter / ADAPTER_CONFIG}: revision is {revision!r}; allowed is a commit, tag or "
+            "branch."
+        )
+    return {"hub": name, "revision": revision}
 
 
 def _assembled(layers: Sequence[_Layer], declaration: Mapping[str, Any], workspace: Path) -> Path:

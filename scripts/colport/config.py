@@ -32,7 +32,7 @@ def load(file: Path | str) -> dict[str, Any]:
         content = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{file}: cannot be read ({error.strerror}).") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"{file}: is not valid YAML ({' '.join(str(error).split())}).") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{file}: holds {_kind(content)}, expected a mapping.")

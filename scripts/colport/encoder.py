@@ -13,6 +13,7 @@ from PIL import Image
 from colport import families, manifest, providers
 from colport.errors import ArtifactError, UnsupportedError
 from colport.families.base import Batch, Document
+from colport.redaction import plain
 from colport.retrieval.maxsim import maxsim
 
 
@@ -33,7 +34,7 @@ class Encoder:
             short inputs faster (benchmarks/graphs.md).
 
     Raises:
-        ArtifactError: The folder is not a whole exported folder.
+        ArtifactError: The folder is not a whole exported folder, or gives no embeddings.
         UnsupportedError: The provider is not on this machine.
     """
 
@@ -115,8 +116,18 @@ class Encoder:
 
         Returns:
             ``float32 [batch, tokens, dim]``; ``batch.keep`` says which tokens are embeddings.
+
+        Raises:
+            ArtifactError: ONNX Runtime cannot run it.
         """
-        (output,) = self._sessions[batch.graph].run(None, batch.feeds)
+        if batch.graph not in self._sessions:
+            raise ArtifactError(f"{self.folder / manifest.FILE}: has no {batch.graph} graph.")
+        try:
+            (output,) = self._sessions[batch.graph].run(None, batch.feeds)
+        except Exception as error:  # onnxruntime's classes share no public base
+            raise ArtifactError(
+                f"{self.folder}: the {batch.graph} graph cannot be run ({plain(error)})."
+            ) from error
         return output
 
     def score(self, queries: Sequence[np.ndarray], documents: Sequence[np.ndarray]) -> np.ndarray:
@@ -129,8 +140,20 @@ class Encoder:
         embeddings: list[np.ndarray] = []
         for start in range(0, len(inputs), batch_size):
             stop = min(start + batch_size, len(inputs))
-            batch = prepare([inputs[index] for index in range(start, stop)])
+            chosen = [inputs[index] for index in range(start, stop)]
+            try:
+                batch = prepare(chosen)
+            except (ArithmeticError, LookupError, MemoryError, ValueError) as error:
+                raise ArtifactError(
+                    f"{self.folder / manifest.FILE}: inputs cannot be prepared by its processing "
+                    f"settings ({plain(error)})."
+                ) from error
             output = self.run(batch)
+            if output.shape[:2] != batch.keep.shape:
+                raise ArtifactError(
+                    f"{self.folder}: the {batch.graph} graph gives {list(output.shape)}, expected "
+                    f"an embedding for each of {list(batch.keep.shape)} tokens."
+                )
             embeddings.extend(row[kept] for row, kept in zip(output, batch.keep, strict=True))
         return embeddings
 
@@ -158,7 +181,7 @@ def _session(
             providers=[(chosen.execution_provider, {**chosen.options, **options})],
         )
     except Exception as error:  # onnxruntime's classes share no public base
-        first = str(error).splitlines()[0]
+        first = plain(error)
         if "NOT_IMPLEMENTED" in first:
             raise UnsupportedError(
                 f"{chosen.execution_provider} has no kernel for an operator of {file.name} at its "

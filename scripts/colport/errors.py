@@ -6,9 +6,16 @@ what is allowed. The command line and the rule adapters print it without a trace
 
 from __future__ import annotations
 
+from typing import Any
+
+from colport.redaction import redacted
+
 
 class ColPortError(Exception):
-    """Base of every error that a user can cause and mend."""
+    """Base of every error that a user can cause and mend; no text of it holds a token."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*(redacted(item) if isinstance(item, str) else item for item in args))
 
 
 class ConfigError(ColPortError):

@@ -17,6 +17,8 @@ import onnx_ir as ir
 
 from colport.artifacts import require_space
 from colport.errors import ArtifactError, ConfigError, ExportError
+from colport.foreign import leaves_folder
+from colport.redaction import plain
 from colport.streaming import StreamedTensor, row_ranges, stored_rows
 
 Mode = Literal["split", "merge", "shard"]
@@ -84,7 +86,11 @@ def write(
     else:
         names = _write_beside(models, folder, layout, progress)
     for name, model in models.items():
-        ir.save(model, folder / f"{name}.onnx")
+        try:
+            ir.save(model, folder / f"{name}.onnx")
+        except ir.serde.SerdeError as error:  # its message is the whole model; the cause's is not
+            reason = plain(error.__cause__ or error)
+            raise ArtifactError(f"{name}.onnx: cannot be written as ONNX ({reason}).") from error
     return names
 
 
@@ -99,7 +105,8 @@ def read(file: Path) -> ir.Model:
     except OSError as error:
         raise ArtifactError(f"{file}: cannot be read ({error.strerror}).") from error
     except Exception as error:  # protobuf raises its own classes for damaged files
-        raise ArtifactError(f"{file}: is not an ONNX file ({error}).") from error
+        raise ArtifactError(f"{file}: is not an ONNX file ({plain(error)}).") from error
+    _check_nodes(file, model)
     for tensor in _stored_tensors(model):
         if isinstance(tensor, ir.ExternalTensor):
             _check_external(file, tensor)
@@ -117,14 +124,42 @@ def _stored_tensors(model: ir.Model) -> Iterator[ir.TensorProtocol | None]:
                 yield from attribute.value
 
 
+def _check_nodes(file: Path, model: ir.Model) -> None:
+    """Every node has as many inputs and outputs as its operator takes, so that passes may index."""
+    from onnx.defs import SchemaError, get_schema
+
+    for graph in model.graphs():
+        for node in graph:
+            version = model.opset_imports.get(node.domain)
+            try:
+                schema = get_schema(node.op_type, version, node.domain)
+            except (SchemaError, TypeError, ValueError):
+                continue  # of ONNX Runtime, a function of the model, or unknown to both
+            fits = (
+                schema.min_input <= len(node.inputs) <= schema.max_input
+                and schema.min_output <= len(node.outputs) <= schema.max_output
+            )
+            if not fits:
+                raise ArtifactError(
+                    f"{file}: node {node.name!r} has {len(node.inputs)} inputs and "
+                    f"{len(node.outputs)} outputs, which {node.op_type} does not take."
+                )
+
+
 def _check_external(file: Path, tensor: ir.ExternalTensor) -> None:
-    location = (file.parent / tensor.location).resolve()
-    if not location.is_relative_to(file.parent.resolve()):
+    name = str(tensor.location)
+    inside = not isinstance(tensor.location, bytes) and not leaves_folder(name)
+    location = (file.parent / name).resolve() if inside else file.parent
+    if not inside or not location.is_relative_to(file.parent.resolve()):
         raise ArtifactError(
-            f"{file}: tensor {tensor.name!r} is in {str(tensor.location)!r}, which lies outside "
-            "its folder."
+            f"{file}: tensor {tensor.name!r} is in {name!r}, which lies outside its folder."
         )
     start = tensor.offset or 0
+    if start < 0 or tensor.nbytes < 0 or (tensor.length or tensor.nbytes) < tensor.nbytes:
+        raise ArtifactError(
+            f"{file}: tensor {tensor.name!r} claims {tensor.length} bytes at {start} for "
+            f"{tensor.nbytes}."
+        )
     size = location.stat().st_size if location.is_file() else -1
     if size < start + tensor.nbytes:
         raise ArtifactError(

@@ -6,7 +6,6 @@ here, and what the Hub says is shown without addresses, which may be signed.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatch
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from colport import manifest
 from colport.errors import HubError
+from colport.redaction import plain
 
 CARD = "README.md"
 
@@ -123,11 +123,5 @@ def _explained(repo_id: str) -> Iterator[None]:
         elif status >= 500:
             reason = f"the Hub failed with status {status}; push again later"
         else:
-            reason = _REASONS.get(status) or f"the upload failed ({_plain(error)})"
+            reason = _REASONS.get(status) or f"the upload failed ({plain(error)})"
         raise HubError(f"{repo_id}: {reason}.") from error
-
-
-def _plain(error: Exception) -> str:
-    """First line of a message, without addresses and without anything like a token."""
-    text = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
-    return re.sub(r"hf_\w+", "…", re.sub(r"\w+://\S+", "…", text)).rstrip(".")

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from colport.errors import ColPortError
+from colport.redaction import print_redacted, redacted
 
 
 @contextmanager
@@ -37,8 +38,14 @@ def job(log: Path | str, name: str) -> Iterator[logging.Logger]:
         sys.exit(1)
     except Exception:
         with Path(log).open("a", encoding="utf-8") as stream:
-            traceback.print_exc(file=stream)
+            stream.write(redacted(traceback.format_exc()))
+        sys.excepthook = print_redacted
         raise
+
+
+class _Redacting(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return redacted(super().format(record))
 
 
 def _logger(log: Path, name: str) -> logging.Logger:
@@ -48,6 +55,6 @@ def _logger(log: Path, name: str) -> logging.Logger:
     logger.propagate = False
     logger.handlers.clear()
     for handler in (logging.StreamHandler(sys.stderr), logging.FileHandler(log, mode="w")):
-        handler.setFormatter(logging.Formatter(f"[{name}] %(message)s"))
+        handler.setFormatter(_Redacting(f"[{name}] %(message)s"))
         logger.addHandler(handler)
     return logger

@@ -5,14 +5,35 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import colport
 from colport.artifacts import UNSUPPORTED, check_supported, read_json, sha256_file, write_json
 from colport.errors import ArtifactError
+from colport.foreign import is_inside, misfit
 
 FILE = "colport.json"
+
+_TENSORS = {str: {"dtype": str, "shape": [(int, str)]}}
+_SHAPE = {
+    **dict.fromkeys(("family", "precision"), str),
+    **dict.fromkeys(("opset", "dim"), int),
+    "source": {"source?": (str, type(None)), "weights?": {str: str}, "license?": {str: str}},
+    "processing": {},
+    "graphs": {
+        str: {
+            "file": str,
+            **dict.fromkeys(("inputs", "outputs"), _TENSORS),
+            **dict.fromkeys(("nodes", "parameters"), int),
+        }
+    },
+    "external_data": {"layout": str, "files": [str]},
+    "quantization?": {"settings?": {}},
+    "made_with?": {str: str},
+    "files?": {str: {"sha256": str, "size_bytes": int}},
+}
+"""What another machine's ``colport.json`` has to be, so that its readers can rely on it."""
 
 
 @dataclass(frozen=True)
@@ -101,13 +122,15 @@ def read(folder: Path | str) -> Manifest:
     if not (folder / FILE).is_file():
         raise ArtifactError(f"{folder}: is not an exported folder; {_what_it_is(folder)}.")
     record = read_json(folder / FILE)
+    record.pop("schema_version")
+    if wrong := misfit(record, _SHAPE):
+        raise ArtifactError(f"{folder / FILE}: is not a ColPort manifest ({wrong}).")
     try:
         graphs = {name: GraphInfo(**graph) for name, graph in record.pop("graphs").items()}
-        record.pop("schema_version")
         manifest = Manifest(graphs=graphs, **record)
-        _check_files(folder, manifest)
-    except (KeyError, TypeError, AttributeError) as error:
+    except TypeError as error:
         raise ArtifactError(f"{folder / FILE}: is not a ColPort manifest ({error}).") from error
+    _check_files(folder, manifest)
     return manifest
 
 
@@ -159,7 +182,7 @@ def folder_bytes(folder: Path | str) -> int:
 def _check_files(folder: Path, manifest: Manifest) -> None:
     for name, facts in manifest.files.items():
         file = folder / name
-        if not _is_inside(folder, name):
+        if not is_inside(folder, name):
             raise ArtifactError(f"{folder / FILE}: lists {name!r}, which leaves the folder.")
         if not file.is_file():
             raise ArtifactError(f"{file}: is missing; {FILE} lists it.")
@@ -170,18 +193,6 @@ def _check_files(folder: Path, manifest: Manifest) -> None:
     used = [graph.file for graph in manifest.graphs.values()] + manifest.external_data["files"]
     if unlisted := [name for name in used if name not in manifest.files]:
         raise ArtifactError(f"{folder / FILE}: uses {unlisted[0]!r}, which its files do not list.")
-
-
-def _is_inside(folder: Path, name: str) -> bool:
-    """Whether a file of the folder lies in it, or is a link that the Hub's cache made."""
-    path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts:
-        return False
-    roots = [folder.resolve()]
-    if folder.resolve().parent.name == "snapshots":
-        roots.append(folder.resolve().parents[1] / "blobs")
-    target = (folder / name).resolve()
-    return any(target.is_relative_to(root) for root in roots)
 
 
 def _what_it_is(folder: Path) -> str:

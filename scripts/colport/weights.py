@@ -7,7 +7,6 @@ tensor, and mapped pages do not count against the process.
 
 from __future__ import annotations
 
-import json
 import math
 import struct
 from collections.abc import Iterator, Mapping
@@ -19,6 +18,7 @@ import ml_dtypes
 import numpy as np
 
 from colport.errors import CheckpointError
+from colport.foreign import leaves_folder, load_json, misfit, parse_json
 
 DTYPES: Mapping[str, np.dtype] = {
     "F64": np.dtype(np.float64),
@@ -34,7 +34,8 @@ DTYPES: Mapping[str, np.dtype] = {
 }
 """Names of the safetensors format and their NumPy types."""
 
-_MAX_HEADER = 100 * 2**20  # the limit of the safetensors reference implementation
+_MAX_HEADER = 25 * 10**6  # as the Hub's client; the reference implementation takes four times that
+_ENTRY = {"dtype": str, "shape": [int], "data_offsets": [int]}
 _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "model.bin")
 
 
@@ -148,14 +149,20 @@ def _read_folder(folder: Path) -> dict[str, TensorEntry]:
 
 def _read_shards(folder: Path, index: Path) -> dict[str, TensorEntry]:
     try:
-        weight_map: dict[str, str] = json.loads(index.read_text())["weight_map"]
-        shards = {name: Path(name) for name in sorted(set(weight_map.values()))}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        found = load_json(index)
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"{index}: is not a safetensors index ({error}).") from error
+    if wrong := misfit(found, {"weight_map": {str: str}}):
+        raise CheckpointError(f"{index}: is not a safetensors index ({wrong}).")
+    weight_map: dict[str, str] = found["weight_map"]
     entries: dict[str, TensorEntry] = {}
-    for name, path in shards.items():
-        if path.name != name:
+    for name in sorted(set(weight_map.values())):
+        if leaves_folder(name) or Path(name).name != name or "\\" in name:
             raise CheckpointError(f"{index}: shard {name!r} lies outside the checkpoint folder.")
+        if not name.endswith(".safetensors"):
+            raise CheckpointError(
+                f"{index}: shard {name!r} is no safetensors file; pickled weights are not read."
+            )
         entries.update(read_header(folder / name))
     absent = sorted(set(weight_map) - set(entries))
     if absent:
@@ -178,27 +185,39 @@ def read_header(file: Path) -> dict[str, TensorEntry]:
             length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else -1
             if not 0 < length <= min(_MAX_HEADER, size - 8):
                 raise CheckpointError(f"{file}: is not a safetensors file or is truncated.")
-            header = json.loads(stream.read(length))
+            header = parse_json(stream.read(length))
     except OSError as error:
         raise CheckpointError(f"{file}: cannot be read ({error.strerror}).") from error
     except ValueError as error:
-        raise CheckpointError(f"{file}: has a damaged safetensors header.") from error
+        raise CheckpointError(f"{file}: has a damaged safetensors header ({error}).") from error
     if not isinstance(header, dict):
         raise CheckpointError(f"{file}: has a damaged safetensors header.")
     header.pop("__metadata__", None)
-    return {key: _entry(file, key, entry, 8 + length, size) for key, entry in header.items()}
+    entries = {key: _entry(file, key, entry, 8 + length, size) for key, entry in header.items()}
+    _check_places(file, entries, 8 + length)
+    return entries
+
+
+def _check_places(file: Path, entries: Mapping[str, TensorEntry], start: int) -> None:
+    """Refuse tensors that overlap or leave gaps, as the reference implementation does."""
+    for entry in sorted(entries.values(), key=lambda entry: (entry.offset, entry.nbytes)):
+        if entry.offset != start:
+            raise CheckpointError(
+                f"{file}: tensor {entry.key!r} begins at byte {entry.offset}, the one before ends "
+                f"at {start}; tensors may neither overlap nor leave gaps."
+            )
+        start += entry.nbytes
 
 
 def _entry(file: Path, key: str, entry: Any, data_start: int, size: int) -> TensorEntry:
-    try:
-        dtype = DTYPES[entry["dtype"]]
-        shape = tuple(int(n) for n in entry["shape"])
-        begin, end = (int(n) for n in entry["data_offsets"])
-    except (KeyError, TypeError, ValueError) as error:
+    wrong = misfit(entry, _ENTRY)
+    if wrong or entry["dtype"] not in DTYPES or len(entry["data_offsets"]) != 2:
         raise CheckpointError(
             f"{file}: tensor {key!r} has an unreadable header; dtypes read: {', '.join(DTYPES)}."
-        ) from error
-    expected = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        )
+    dtype, shape = DTYPES[entry["dtype"]], tuple(entry["shape"])
+    begin, end = entry["data_offsets"]
+    expected = math.prod(shape) * dtype.itemsize  # of any size: a product of int64 would wrap
     if begin < 0 or min(shape, default=0) < 0 or end - begin != expected:
         raise CheckpointError(
             f"{file}: tensor {key!r} claims {end - begin} bytes for shape {list(shape)}."

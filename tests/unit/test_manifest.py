@@ -110,7 +110,7 @@ def test_nor_may_a_tensor_that_is_no_weight(folder, reader):
             lambda record: record["external_data"].update(files=["../secret"]),
             "uses '../secret', which its files do not list",
         ),
-        (lambda record: record.pop("graphs"), r"is not a ColPort manifest \('graphs'\)"),
+        (lambda record: record.pop("graphs"), r"is not a ColPort manifest \(graphs is missing\)"),
         (lambda record: record["files"].update({"text.onnx": {}}), "is not a ColPort manifest"),
         (lambda record: record.update(files=[]), "is not a ColPort manifest"),
     ],

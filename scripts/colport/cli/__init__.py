@@ -18,6 +18,7 @@ from colport.cli.inspection import inspect
 from colport.cli.parity import parity
 from colport.cli.push import push
 from colport.errors import ColPortError
+from colport.redaction import print_redacted
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -72,6 +73,7 @@ def main() -> None:
     call, 130 and 143 after an interruption, which leaves nothing half-written.
     """
     signal.signal(signal.SIGTERM, _stop)
+    sys.excepthook = print_redacted
     try:
         app()
     except ColPortError as error:

@@ -114,12 +114,12 @@ def read_documents(path: Path, document_type: str, count: int) -> list[Any]:
 
 
 def _page(file: Path) -> Any:
-    from PIL import Image
+    from colport.retrieval.images import decode_errors, open_image
 
     try:
-        with Image.open(file) as image:
+        with open_image(file) as image:
             return image.convert("RGB")
-    except (OSError, Image.DecompressionBombError) as error:
+    except decode_errors() as error:
         raise DatasetError(f"{file}: is not an image that can be read ({error}).") from error
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from colport import checkpoints
 from colport.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def declaration(checkpoint: str, base: str | None = None) -> dict[str, Any]:
         CheckpointError: Neither a folder nor a Hub id.
     """
     declared = {"base": declaration(base)} if base else {}
-    if Path(checkpoint).expanduser().is_dir():
+    if checkpoints.local(checkpoint).is_dir():
         return {"path": checkpoint, **declared}
     if match := _HUB_ID.match(checkpoint):
         return {"hub": match[1], "revision": match[2] or "main", **declared}
@@ -98,8 +99,6 @@ def resolved(checkpoint: str, base: str | None, workspace: Path, quiet: bool) ->
         CheckpointError: It is not there, or is damaged.
     """
     from huggingface_hub.utils import disable_progress_bars
-
-    from colport import checkpoints
 
     if quiet or not sys.stderr.isatty():
         disable_progress_bars()

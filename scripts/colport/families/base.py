@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 import numpy as np
 from PIL import Image
 
-from colport.errors import UnsupportedError
+from colport.errors import ArtifactError, UnsupportedError
+from colport.foreign import misfit
 
 if TYPE_CHECKING:
     import torch
@@ -172,6 +173,16 @@ class Runtime(ABC):
     def query_tokens(self, query: str) -> list[QueryToken]:
         """What each token of a query's embedding stands for; see :meth:`patches` for errors."""
         raise UnsupportedError("a passage has no patches; heat maps are drawn for pages only.")
+
+
+def check_settings(settings: Mapping[str, Any], shape: Mapping[str, Any], folder: Path) -> None:
+    """Refuse ``processing`` settings of another shape, see :func:`colport.foreign.misfit`.
+
+    Raises:
+        ArtifactError: A setting is missing or of another type.
+    """
+    if wrong := misfit(settings, shape, "processing"):
+        raise ArtifactError(f"{folder / 'colport.json'}: {wrong}.")
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from colport.families.base import (
     Processing,
     Runtime,
     Skeleton,
+    check_settings,
 )
 from colport.families.tokens import TokenBatch, Tokens, save_backend
 
@@ -33,6 +34,20 @@ if TYPE_CHECKING:
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 _TOKENS = {0: "batch", 1: "tokens"}
 Expansion = Mapping[str, Any]
+
+_NUMBER_OR_NONE = (int, type(None))
+_SETTINGS = {
+    "prompts": dict.fromkeys(colbert_tokens.KINDS, str),
+    "markers": dict.fromkeys(colbert_tokens.KINDS, _NUMBER_OR_NONE),
+    "max_length": dict.fromkeys(colbert_tokens.KINDS, _NUMBER_OR_NONE),
+    "expansion": (dict, type(None)),
+    "skiplist": [int],
+    "skiplist_kinds": [str],
+    **dict.fromkeys(("strip", "lowercase", "token_type_ids"), bool),
+    "pad_id": int,
+    **dict.fromkeys(("padding_side", "truncation_side"), str),
+}
+_EXPANSION = {"strategy": str, "length": int, "attend": bool, "token_id": int}
 
 
 class ColBERT(Family):
@@ -110,6 +125,9 @@ class ColBERT(Family):
 
 class _Runtime(Runtime):
     def __init__(self, settings: Mapping[str, Any], folder: Path) -> None:
+        check_settings(settings, _SETTINGS, folder)
+        if settings["expansion"] is not None:
+            check_settings(settings["expansion"], _EXPANSION, folder)
         self._settings = settings
         self._tokens = Tokens(
             folder / "tokenizer.json",

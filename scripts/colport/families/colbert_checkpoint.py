@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from colport.checkpoints import read_config
+from colport.checkpoints import read_config, reading
 from colport.errors import CheckpointError, UnsupportedError
+from colport.foreign import is_inside, load_json
 
 if TYPE_CHECKING:
     import torch
@@ -137,7 +138,7 @@ def _library(file: Path, settings: Mapping[str, Any]) -> Library:
 def _read_modules(folder: Path) -> tuple[Module, ...]:
     file = folder / _MODULES
     try:
-        entries = json.loads(file.read_text(encoding="utf-8"))
+        entries = load_json(file)
         declared = [(str(entry["type"]), str(entry["path"])) for entry in entries]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{file}: is not a list of modules ({error!r}).") from error
@@ -151,7 +152,7 @@ def _read_modules(folder: Path) -> tuple[Module, ...]:
                 f"exported there is {' or '.join(expected)}."
             )
         own = folder / path
-        if not own.resolve().is_relative_to(folder.resolve()):
+        if path and not is_inside(folder, path):
             raise CheckpointError(
                 f"{file}: module {position} lies outside the checkpoint: {path!r}."
             )
@@ -174,16 +175,13 @@ def load(checkpoint: Checkpoint, device: str) -> Any:
     arguments = {"dtype": torch.float32, "use_safetensors": True}
     if on_meta:
         arguments["device_map"] = "meta"
-    try:
-        with _readable(checkpoint) as folder:
-            return MultiVectorEncoder(
-                str(folder), device=None if on_meta else device, model_kwargs=arguments
-            )
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise CheckpointError(
-            f"{checkpoint.folder}: sentence-transformers cannot read it ({reason})."
-        ) from error
+    with reading(checkpoint.folder, "sentence-transformers"), _readable(checkpoint) as folder:
+        return MultiVectorEncoder(
+            str(folder),
+            device=None if on_meta else device,
+            trust_remote_code=False,
+            model_kwargs=arguments,
+        )
 
 
 @contextmanager

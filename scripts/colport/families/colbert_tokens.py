@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from colport.checkpoints import reading
 from colport.errors import CheckpointError, UnsupportedError
 from colport.families.colbert_checkpoint import Checkpoint
 
@@ -27,7 +28,8 @@ def tokenizer_of(checkpoint: Checkpoint, encoder: Any) -> Any:
 
     if checkpoint.library == "sentence-transformers":
         return encoder.tokenizer
-    return AutoTokenizer.from_pretrained(checkpoint.backbone)
+    with reading(checkpoint.backbone, "transformers"):
+        return AutoTokenizer.from_pretrained(checkpoint.backbone, trust_remote_code=False)
 
 
 def processing(checkpoint: Checkpoint, encoder: Any) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -99,6 +99,8 @@ class ColPali(PageFamily):
 
 
 class _Runtime(PageRuntime):
+    own_settings: ClassVar[Mapping[str, Any]] = {"image": {"height": int, "width": int}}
+
     def __init__(self, settings: Mapping[str, Any], folder: Path) -> None:
         super().__init__(settings, folder)
         self._document_ids = self._tokens.encode([settings["document_prompt"]])[0]

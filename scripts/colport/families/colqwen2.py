@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -120,6 +120,14 @@ class ColQwen2(PageFamily):
 
 
 class _Runtime(PageRuntime):
+    own_settings: ClassVar[Mapping[str, Any]] = {
+        **dict.fromkeys(("image_token", "positions"), str),
+        "image_token_id": int,
+        "image": dict.fromkeys(
+            ("patch_size", "merge_size", "temporal_patch_size", "min_pixels", "max_pixels"), int
+        ),
+    }
+
     def document_batch(self, documents: Sequence[Document]) -> Batch:
         """See :meth:`Runtime.document_batch`."""
         image, merge = self._settings["image"], self._settings["image"]["merge_size"]

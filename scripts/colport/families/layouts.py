@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from colport.checkpoints import read_config
+from colport.checkpoints import read_config, reading
 from colport.families.base import Embedder
 
 if TYPE_CHECKING:
@@ -53,7 +53,8 @@ class Layout:
         from colport.families.skeletons import build_on_meta
 
         model_class = self._class(self.model)
-        config = model_class.config_class.from_pretrained(folder)
+        with reading(folder, self.library):
+            config = model_class.config_class.from_pretrained(folder, trust_remote_code=False)
         return build_on_meta(model_class, config, precision)
 
     def sources(self, model: Any, folder: Path) -> dict[str, StoredTensor]:
@@ -79,7 +80,8 @@ class Layout:
 
     def load_processor(self, folder: Path) -> Any:
         """The library's own processor of a checkpoint."""
-        return self._class(self.processor).from_pretrained(folder)
+        with reading(folder, self.library):
+            return self._class(self.processor).from_pretrained(folder, trust_remote_code=False)
 
     def reference(self, folder: Path, device: str) -> Embedder:
         """The library's own model and processor, in fp32.

@@ -19,6 +19,7 @@ from colport.families.base import (
     QueryToken,
     Runtime,
     Skeleton,
+    check_settings,
 )
 from colport.families.layouts import Layout
 from colport.families.tokens import Tokens, save_backend
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 _AUGMENTATION_TOKENS = 10  # behind every query, in transformers and in colpali-engine
 _IMAGE_STEPS = {"do_resize": True, "resample": 3, "do_rescale": True, "do_normalize": True}
 """What the runtime does to a page; 3 is Pillow's bicubic filter."""
+
+_SETTINGS = {"query_template": str, "document_prompt": str, "pad_id": int, "padding_side": str}
+_PIXELS = {"scale": (int, float), "mean": [(int, float)], "std": [(int, float)]}
 
 
 class PageFamily(Family):
@@ -189,7 +193,12 @@ class PageRuntime(Runtime):
         folder: The exported folder.
     """
 
+    own_settings: ClassVar[Mapping[str, Any]]
+    """Shapes of the family's settings; ``image`` has those of every page beside its own."""
+
     def __init__(self, settings: Mapping[str, Any], folder: Path) -> None:
+        own = {**self.own_settings, "image": {**self.own_settings["image"], **_PIXELS}}
+        check_settings(settings, {**_SETTINGS, **own}, folder)
         self._settings = settings
         self._tokens = Tokens(
             folder / "tokenizer.json", settings["pad_id"], settings["padding_side"]

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from colport.checkpoints import reading
 from colport.errors import CheckpointError
 from colport.families.base import Document
 
@@ -35,9 +36,14 @@ class ProcessorReference:
         """
         import torch
 
-        model, loading = model_class.from_pretrained(
-            folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True
-        )
+        with reading(folder, "its library"):
+            model, loading = model_class.from_pretrained(
+                folder,
+                dtype=torch.float32,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+            )
         if missing := sorted(loading["missing_keys"]):
             raise CheckpointError(
                 f"{folder}: {len(missing)} missing weights, first {missing[0]!r}."

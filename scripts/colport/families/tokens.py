@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from tokenizers import Tokenizer
+
+from colport.errors import ArtifactError
+from colport.foreign import MAX_JSON_BYTES
+from colport.redaction import plain
 
 Side = Literal["left", "right"]
 
@@ -29,12 +34,24 @@ class Tokens:
         pad_id: Id that fills the shorter rows of a batch.
         padding_side: Which side of a row is filled.
         truncation_side: Which side of a text is cut.
+
+    Raises:
+        ArtifactError: The file is missing, damaged or absurdly large; methods raise it, too.
     """
 
     def __init__(
         self, file: Path, pad_id: int, padding_side: Side, truncation_side: Side = "right"
     ) -> None:
-        self._tokenizer = Tokenizer.from_file(str(file))
+        self._file = file
+        if (size := file.stat().st_size if file.is_file() else 0) > MAX_JSON_BYTES:
+            raise ArtifactError(f"{file}: has {size} bytes, more than {MAX_JSON_BYTES}.")
+        for name, side in (("padding_side", padding_side), ("truncation_side", truncation_side)):
+            if side not in ("left", "right"):
+                raise ArtifactError(
+                    f"{file.parent}: {name} is {side!r}; allowed are left and right."
+                )
+        with self._own_errors("is no tokenizer that can be read"):
+            self._tokenizer = Tokenizer.from_file(str(file))
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         self.pad_id = pad_id
@@ -43,16 +60,18 @@ class Tokens:
 
     def encode(self, texts: Sequence[str], max_length: int | None = None) -> list[list[int]]:
         """Ids of each text, special tokens included, truncated to ``max_length``."""
-        if max_length is None:
-            self._tokenizer.no_truncation()
-        else:
-            self._tokenizer.enable_truncation(max_length, direction=self.truncation_side)
-        return [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
+        with self._own_errors("cannot tokenize"):
+            if max_length is None:
+                self._tokenizer.no_truncation()
+            else:
+                self._tokenizer.enable_truncation(max_length, direction=self.truncation_side)
+            return [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
 
     def spans(self, text: str) -> list[tuple[int, int]]:
         """Where each token of a text begins and ends, in characters."""
-        self._tokenizer.no_truncation()
-        return self._tokenizer.encode(text).offsets
+        with self._own_errors("cannot tokenize"):
+            self._tokenizer.no_truncation()
+            return self._tokenizer.encode(text).offsets
 
     def pad(self, rows: Sequence[Sequence[int]], length: int | None = None) -> TokenBatch:
         """Rows of equal length: the longest row's, or ``length`` if that is more, or one."""
@@ -65,6 +84,18 @@ class Tokens:
             ids[index, place] = row
             mask[index, place] = 1
         return TokenBatch(ids, mask)
+
+    @contextmanager
+    def _own_errors(self, what: str) -> Iterator[None]:
+        """``tokenizers`` raises plain exceptions, and panics, for files that it cannot use."""
+        try:
+            yield
+        except TypeError:  # an input that is no text
+            raise
+        except BaseException as error:
+            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+                raise
+            raise ArtifactError(f"{self._file}: {what} ({plain(error)}).") from error
 
 
 def save_backend(tokenizer: object) -> Tokenizer:

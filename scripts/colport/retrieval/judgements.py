@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from colport.errors import DatasetError
+from colport.foreign import parse_json
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 LINES = ".jsonl"
@@ -19,6 +19,7 @@ QUERY = ("query", "text")
 QUERY_ID = ("query_id", "query-id")
 DOCUMENT = ("document", "document_id", "corpus_id", "corpus-id")
 LANGUAGE, PAGE, SCORE = "language", "page", "score"
+_LARGEST = 2**31
 
 
 @dataclass(frozen=True)
@@ -183,9 +184,10 @@ def _json_rows(label: str, content: str) -> Iterator[tuple[int, dict[str, Any]]]
         if not line.strip():
             continue
         try:
-            values = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DatasetError(f"{label}, line {number}: is not JSON ({error.msg}).") from error
+            values = parse_json(line)
+        except ValueError as error:
+            reason = getattr(error, "msg", error)
+            raise DatasetError(f"{label}, line {number}: is not JSON ({reason}).") from error
         if not isinstance(values, dict):
             raise DatasetError(f"{label}, line {number}: is not an object with columns.")
         yield number, values
@@ -202,7 +204,7 @@ def _whole(row: Row, column: str) -> int:
     """A whole number, 1 if there is none; ``2.0``, as spreadsheets and pandas write it, is one."""
     text = row.get(column) or "1"
     try:
-        if (value := float(text)).is_integer():
+        if (value := float(text)).is_integer() and abs(value) < _LARGEST:
             return int(value)
     except ValueError:
         pass

@@ -9,16 +9,19 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from colport import downloads
 from colport.errors import DatasetError, HubError
+from colport.foreign import is_inside, leaves_folder, misfit
 
 CARD = "README.md"
 DEFAULT = "default"
 """Name of the configuration of a dataset that has only one."""
 
+_SCALAR = (str, int, float, bool)
+_CARD_ERRORS = (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError)
 _PART = re.compile(r"-(\d{5})-of-(\d{5})\.parquet$")
 
 
@@ -87,6 +90,8 @@ class Repository:
                 f"{self.folder}{' (the cache of the Hub)' if self.hub else ''}."
             )
         for file in files:
+            if not is_inside(self.folder, file.relative_to(self.folder).as_posix()):
+                raise DatasetError(f"{where}: {file.name} is a link that leads out of the folder.")
             if file.suffix != ".parquet":
                 raise DatasetError(f"{where}: {file.name} is not a parquet file.")
             part = _PART.search(file.name)
@@ -119,31 +124,45 @@ class Repository:
         return DEFAULT if DEFAULT in self.configs else next(iter(self.configs))
 
 
-def leaves_folder(path: str) -> bool:
-    """Whether a path that a file of another's names is absolute, an address or goes up."""
-    parts = PurePosixPath(path.replace("\\", "/"))
-    return parts.is_absolute() or ".." in parts.parts or ":" in path
-
-
 def _card_configs(name: str, folder: Path) -> dict[str, dict[str, list[str]]]:
     """Configurations of a dataset card: name to split to patterns; empty without any."""
     import yaml
     from datasets.data_files import sanitize_patterns
-    from huggingface_hub import DatasetCard
+    from huggingface_hub.repocard import metadata_load
 
     card = folder / CARD
     if not card.is_file():
         return {}
     try:
-        entries = DatasetCard.load(card, ignore_metadata_errors=True).data.get("configs") or []
+        entries = (metadata_load(card) or {}).get("configs") or []
+        # First of all the types: a few lines of YAML can stand for a list of any size.
+        if wrong := misfit(entries, [{"config_name?": _SCALAR, "data_files?": object}]):
+            raise ValueError(f"configs{wrong}")
         return {
-            str(entry.get("config_name", DEFAULT)): sanitize_patterns(entry["data_files"])
+            str(entry.get("config_name", DEFAULT)): sanitize_patterns(_checked(entry["data_files"]))
             for entry in entries
             if entry.get("data_files")
         }
-    except (OSError, ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
+    except (*_CARD_ERRORS, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise DatasetError(f"{name}: {card} has no readable list of configs ({reason}).") from error
+
+
+def _checked(data_files: Any) -> Any:
+    """``data_files`` of a card: patterns, patterns by split, or a list of splits with their paths.
+
+    Raises:
+        ValueError: It is anything else.
+    """
+    places: list[Any] = []
+    for item in data_files if isinstance(data_files, list) else [data_files]:
+        if isinstance(item, dict):
+            places += [item["path"]] if "path" in item else item.values()
+        else:
+            places.append(item)
+    if any(misfit(place, str) and misfit(place, [str]) for place in places):
+        raise ValueError("data_files is neither patterns nor patterns by split")
+    return data_files
 
 
 def _fetch(name: str, hub: tuple[str, str], patterns: Sequence[str]) -> Path:

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from colport.errors import DatasetError
+from colport.foreign import is_inside
 from colport.retrieval.images import FORMATS, decode, decode_errors
-from colport.retrieval.repositories import Repository, leaves_folder
+from colport.retrieval.repositories import Repository
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -155,7 +156,8 @@ class Pages(Sequence["Image"]):
         if value["bytes"] is not None:
             return value["bytes"]
         path = value["path"] or ""
-        if leaves_folder(path) or not (file := self._table.folder / path).is_file():
+        file = self._table.folder / path
+        if not is_inside(self._table.folder, path) or not file.is_file():
             raise DatasetError(
                 f"{self._table.label}: the image in row {row} (column {self._column}) has no bytes "
                 f"and its path {path!r} is not a file inside {self._table.folder}."

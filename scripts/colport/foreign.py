@@ -1,0 +1,103 @@
+"""Files of others: JSON that cannot crash its reader, and names that stay in their folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+MAX_JSON_BYTES = 2**26
+"""The largest configuration or manifest that is read; the largest known tokenizers have half."""
+
+
+def parse_json(text: str | bytes) -> Any:
+    """A JSON document in which no object has a key twice.
+
+    Raises:
+        ValueError: It is not JSON, says a key twice, or is nested too deeply.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_unique)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def load_json(file: Path) -> Any:
+    """The JSON document of a small file; see :func:`parse_json`.
+
+    Raises:
+        OSError: The file cannot be read.
+        ValueError: It is not JSON, or larger than :data:`MAX_JSON_BYTES`.
+    """
+    if (size := file.stat().st_size) > MAX_JSON_BYTES:
+        raise ValueError(f"it has {size} bytes, more than {MAX_JSON_BYTES}")
+    return parse_json(file.read_text(encoding="utf-8"))
+
+
+def leaves_folder(name: str) -> bool:
+    """Whether a relative path is absolute, an address, goes up, or is no path at all."""
+    parts = PurePosixPath(name.replace("\\", "/"))
+    odd = not name or ":" in name or not name.isprintable()
+    return odd or parts.is_absolute() or ".." in parts.parts
+
+
+def is_inside(folder: Path, name: str) -> bool:
+    """Whether a file of the folder lies in it, or is a link that the Hub's cache made."""
+    if leaves_folder(name):
+        return False
+    root = folder.resolve()
+    roots = [root]
+    for place in (root, *root.parents):
+        if place.parent.name == "snapshots":
+            roots.append(place.parents[1] / "blobs")
+            break
+    target = (folder / name).resolve()
+    return any(target.is_relative_to(allowed) for allowed in roots)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"it says {twice!r} twice")
+    return found
+
+
+def misfit(value: Any, shape: Any, place: str = "") -> str | None:
+    """Where a JSON value is not of a shape, and what is expected there; ``None`` if it fits.
+
+    Args:
+        value: What was read.
+        shape: A type or a tuple of types; ``[shape]`` for a list of such; ``{str: shape}`` for an
+            object of such; an object of shapes by key, others being free and ``key?`` optional.
+        place: Name of the value.
+    """
+    if isinstance(shape, dict):
+        if not isinstance(value, dict):
+            return f"{place or 'it'} is {type(value).__name__}, expected an object"
+        if str in shape:
+            inner = [(key, key, shape[str]) for key in value]
+        else:
+            inner = [(key.removesuffix("?"), key, part) for key, part in shape.items()]
+        for key, named, part in inner:
+            if key not in value:
+                if str in shape or named.endswith("?"):
+                    continue
+                return f"{place + '.' if place else ''}{key} is missing"
+            if found := misfit(value[key], part, f"{place}.{key}" if place else key):
+                return found
+        return None
+    if isinstance(shape, list):
+        if not isinstance(value, list):
+            return f"{place} is {type(value).__name__}, expected a list"
+        found = (misfit(item, shape[0], f"{place}[{i}]") for i, item in enumerate(value))
+        return next((text for text in found if text), None)
+    types = shape if isinstance(shape, tuple) else (shape,)
+    fits = isinstance(value, types) and (bool in types or not isinstance(value, bool))
+    if fits and isinstance(value, int) and not -(2**63) <= value < 2**63:
+        return f"{place} is a number of more than 64 bits"
+    if fits:
+        return None
+    names = " or ".join("null" if kind is type(None) else kind.__name__ for kind in types)
+    return f"{place} is {type(value).__name__}, expected {names}"
