@@ -39,7 +39,7 @@ def onnx_graph(file: str, feeds: str, threads: int) -> Call:
     session = onnxruntime.InferenceSession(
         file, _options(threads), providers=["CPUExecutionProvider"]
     )
-    arrays = np.load(feeds)
+    arrays = np.load(feeds, allow_pickle=False)
     given = {value.name: arrays[value.name] for value in session.get_inputs()}
     return Call(lambda: session.run(None, given)[0])
 
@@ -49,7 +49,7 @@ def eager(checkpoint: str, family: str, graph: str, feeds: str) -> Call:
     import torch
 
     model, definition = real_module(Path(checkpoint), family, graph, "sdpa")
-    arrays = np.load(feeds)
+    arrays = np.load(feeds, allow_pickle=False)
     inputs = [torch.from_numpy(arrays[item.name]) for item in definition.inputs]
 
     def run() -> np.ndarray:

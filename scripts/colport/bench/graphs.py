@@ -230,7 +230,7 @@ def _measure(
             given = {"file": str(file), "feeds": str(feeds), "threads": threads}
             factory = f"{_FACTORIES}:onnx_graph"
             contenders.append(Contender(model.name, name, "cpu", factory, given))
-    rows = len(np.load(feeds)["input_ids"][0])
+    rows = len(np.load(feeds, allow_pickle=False)["input_ids"][0])
     inner, columns = model.product
     given = {"batch": batch, "rows": rows, "inner": inner, "columns": columns, "threads": threads}
     contenders.append(Contender(model.name, "matmul", "cpu", f"{_FACTORIES}:matmul", given))

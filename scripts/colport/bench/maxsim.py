@@ -180,7 +180,7 @@ def _rows(
         row |= {"ms": found["min_ms"], "gflops": rate / 1e6, "of_matmul": rate / limit}
         row |= json.loads((folder / f"{name}.json").read_text())
         if name not in MATMULS:
-            scores = np.load(folder / f"{name}.npy")
+            scores = np.load(folder / f"{name}.npy", allow_pickle=False)
             row["error"] = float(np.abs(scores - expected).max())
             row["same_top_10"] = float(np.mean(_top(scores) == _top(expected)))
     return rows

@@ -37,8 +37,12 @@ def read_inputs(folder: Path) -> tuple[Items, Items]:
     found = []
     for kind in _KINDS:
         # Copy on write: PyTorch takes no read-only arrays.
-        values = np.load(folder / f"{kind}.npy", mmap_mode="c")
-        found.append(np.split(np.asarray(values), np.load(folder / f"{kind}_ends.npy")[:-1]))
+        values = np.load(folder / f"{kind}.npy", mmap_mode="c", allow_pickle=False)
+        found.append(
+            np.split(
+                np.asarray(values), np.load(folder / f"{kind}_ends.npy", allow_pickle=False)[:-1]
+            )
+        )
     return found[0], found[1]
 
 

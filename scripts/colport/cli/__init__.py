@@ -73,9 +73,11 @@ def main() -> None:
     call, 130 and 143 after an interruption, which leaves nothing half-written.
     """
     signal.signal(signal.SIGTERM, _stop)
-    sys.excepthook = print_redacted
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.excepthook = print_redacted  # typer puts its own there
     except ColPortError as error:
         _fail(str(error))
     except ModuleNotFoundError as error:

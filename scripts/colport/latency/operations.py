@@ -84,7 +84,7 @@ def count_operations(file: Path, feeds: Path) -> float:
         file: An ONNX graph.
         feeds: A ``.npz`` with its inputs.
     """
-    arrays = dict(np.load(feeds))
+    arrays = dict(np.load(feeds, allow_pickle=False))
     (call,) = profiled_calls(file, arrays, threads=0, warmup=0, calls=1)
     return operations(call)
 

@@ -105,10 +105,10 @@ class Statistics:
         """
         kept = self.gram_file.with_suffix(f".{form}.npz")
         if kept.is_file():
-            return Curvature(**np.load(kept))
+            return Curvature(**np.load(kept, allow_pickle=False))
         width = len(self.mean)
         shift, factors = (np.broadcast_to(np.float32(part), width) for part in (shift, factors))
-        gram = np.load(self.gram_file)
+        gram = np.load(self.gram_file, allow_pickle=False)
         gram += np.outer(shift - self.mean, shift) - np.outer(shift, self.mean)
         gram /= factors[:, None]
         gram /= factors

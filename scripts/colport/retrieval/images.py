@@ -43,6 +43,29 @@ def decode(file: Path | IO[bytes], frame: int = 0) -> Image:
         return image.convert("RGB")
 
 
+class Frames:
+    """Images of files that hold several, such as scans in TIFF; the last file stays open.
+
+    Pillow finds an image by reading what stands before it: opened anew for each, a file of some
+    thousand would take hours.
+    """
+
+    def __init__(self) -> None:
+        self._file: Path | None = None
+        self._image: ImageFile | None = None
+
+    def decode(self, file: Path, frame: int) -> Image:
+        """As :func:`decode`."""
+        import PIL.ImageOps
+
+        if self._image is None or self._file != file:
+            if self._image is not None:
+                self._image.close()
+            self._file, self._image = file, open_image(file)
+        self._image.seek(frame)
+        return PIL.ImageOps.exif_transpose(self._image).convert("RGB")
+
+
 def decode_errors() -> tuple[type[Exception], ...]:
     """What Pillow raises on damaged files."""
     import PIL.Image

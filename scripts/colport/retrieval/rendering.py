@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from colport.errors import DatasetError
-from colport.retrieval.images import decode, decode_errors
+from colport.retrieval.images import Frames, decode, decode_errors
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -48,13 +48,18 @@ class Page:
         """Whether the page is rendered and may have a text layer."""
         return self.file.suffix.lower() == PDF
 
+    @property
+    def is_one_of_several(self) -> bool:
+        """Whether its file holds further pages."""
+        return self.id.endswith(f"#{self.index + 1}")
+
 
 class FolderPages(Sequence["Image"]):
     """Pages as PIL RGB images, each rendered when it is indexed; slices are lazy too."""
 
     def __init__(self, name: str, pages: Sequence[Page], dpi: float) -> None:
         self._name, self._pages, self._dpi = name, pages, dpi
-        self._reader = _Reader()
+        self._reader, self._frames = _Reader(), Frames()
 
     def __len__(self) -> int:
         return len(self._pages)
@@ -64,7 +69,11 @@ class FolderPages(Sequence["Image"]):
             return FolderPages(self._name, self._pages[index], self._dpi)
         page = self._pages[index]
         try:
-            return self._render(page) if page.is_pdf else decode(page.file, page.index)
+            if page.is_pdf:
+                return self._render(page)
+            if page.is_one_of_several:
+                return self._frames.decode(page.file, page.index)
+            return decode(page.file)
         except (BadDocumentError, *decode_errors()) as error:
             raise DatasetError(f"{self._name}: {page.id} cannot be read ({error}).") from error
 

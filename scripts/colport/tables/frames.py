@@ -57,6 +57,7 @@ _TEXT = {
     *("model", "family", "variant", "provider", "graph", "kind", "dataset", "image_size"),
     *("tolerance", "embeddings", "status", "reason", "verdict", "best_for"),
 }
+_FORMULA = ("=", "+", "-", "@", "\t")
 _INTEGER = {
     *("opset", "parameters", "nodes", "size_bytes", "folder_bytes", "weight_files", "inputs"),
     *("queries", "documents", "batch_size", "samples"),
@@ -126,7 +127,8 @@ def write_tables(tables: Mapping[str, pd.DataFrame], folder: Path | str) -> None
     """Write each table as ``{folder}/{name}.csv``, each file all or nothing.
 
     Floats have six significant digits, truth values are ``true`` and ``false``, what is missing
-    is empty.
+    is empty. A text that a spreadsheet would take for a formula has an apostrophe in front, as
+    OWASP advises ("CSV Injection").
     """
     for name, table in tables.items():
         with atomic_path(Path(folder) / f"{name}.csv") as temporary:
@@ -201,7 +203,8 @@ def _cell_text(value: Any) -> str:
         return "true" if value else "false"
     if pd.api.types.is_float(value):
         return f"{value:.0f}" if float(value).is_integer() else f"{value:.6g}"
-    return _plain_text(value)
+    text = _plain_text(value).replace("\r", " ")  # which readers take for the end of a row
+    return f"'{text}" if isinstance(value, str) and text.startswith(_FORMULA) else text
 
 
 def _read_table(name: str, path: Path) -> pd.DataFrame:

@@ -1,0 +1,135 @@
+"""A planted token is in nothing that a person may read: logs, messages, records, tables, pages."""
+
+import json
+import logging
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from colport import environment, model_card, tables
+from colport.artifacts import write_json
+from colport.errors import CheckpointError, ColPortError, UnsupportedError
+from colport.job import job
+from colport.manifest import Manifest
+from colport.redaction import HIDDEN, plain, redacted
+from colport.report.page import render
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+TOKEN = "hf_PlantedTokenThatNobodyMaySee123"
+ODD = "zQ7-no-known-form-of-a-token"
+LEAKS = (
+    f"401 for token {TOKEN}",
+    f"Authorization: Bearer {ODD}",
+    f"https://user:{ODD}@hub.example/api/models",
+    f"the variable held {ODD}",
+)
+
+
+@pytest.fixture(autouse=True)
+def _planted(monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    monkeypatch.setenv("REGISTRY_PASSWORD", ODD)
+
+
+def clean(text: str) -> bool:
+    return TOKEN not in text and ODD not in text
+
+
+@pytest.mark.parametrize("leak", LEAKS)
+@pytest.mark.parametrize("kind", [ColPortError, CheckpointError, UnsupportedError])
+def test_no_error_of_ours_holds_a_token(kind, leak):
+    error = kind(f"org/name: {leak}.")
+    assert clean(f"{error} {error!r} {error.args}")
+    assert HIDDEN in str(error)
+
+
+def test_a_message_without_a_secret_stays_as_it_is():
+    sentence = "models.a.checkpoint: hf_hub is no key; task sk-1, hf_short, https://host/path?a=b"
+    assert redacted(sentence) == sentence
+
+
+def test_another_library_s_message_becomes_one_plain_line():
+    text = f"\nfailed for https://host/lfs?X-Amz-Signature=abc with {TOKEN}.\nsecond line"
+    assert plain(OSError(text)) == f"failed for … with {HIDDEN}"
+    assert plain(ValueError()) == "ValueError"
+
+
+@pytest.mark.parametrize("leak", LEAKS)
+def test_a_job_s_log_and_output(leak, tmp_path, capsys):
+    log = tmp_path / "job.log"
+
+    def work(log, error):
+        with job(log, "demo") as logger:
+            logger.info("asking with %s", leak)
+            raise error
+
+    for file, error in ((log, CheckpointError(leak)), (tmp_path / "other.log", TimeoutError(leak))):
+        with pytest.raises((SystemExit, TimeoutError)):
+            work(file, error)
+    shown = log.read_text() + (tmp_path / "other.log").read_text()
+    assert "Traceback" in shown
+    assert "asking with" in shown
+    assert clean(shown)
+    assert clean("".join(capsys.readouterr()))
+    for handler in logging.getLogger("colport").handlers:
+        handler.close()
+
+
+CRASH = """
+import sys
+from colport import cli, checkpoints
+def refuse(*_):
+    raise {kind}({leak!r})
+checkpoints.record = refuse
+sys.argv = ["colport", "export", "org/name", "-o", sys.argv[1]]
+cli.main()
+"""
+
+
+@pytest.mark.parametrize("kind", ["RuntimeError", "checkpoints.CheckpointError"])
+def test_the_command_s_output_even_if_it_crashes(kind, tmp_path):
+    code = CRASH.format(kind=kind, leak="; ".join(LEAKS))
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "out")],
+        capture_output=True,
+        text=True,
+        env={"PATH": "", "PYTHONPATH": str(SCRIPTS), "HF_TOKEN": TOKEN, "A_PASSWORD": ODD},
+        check=False,
+    )
+    assert done.returncode == 1
+    assert HIDDEN in done.stderr
+    assert clean(done.stdout + done.stderr)
+
+
+def test_the_description_of_the_machine_holds_no_variable(monkeypatch):
+    monkeypatch.setenv("SOME_VARIABLE", "its value")
+    described = json.dumps(environment.describe())
+    assert clean(described)
+    assert "its value" not in described
+    assert str(Path.home()) not in described
+
+
+def test_records_tables_report_and_card(tmp_path):
+    """What a stage records of a failure, all the way to the pages that people read."""
+    reason = str(UnsupportedError("; ".join(LEAKS)))
+    row = dict.fromkeys(tables.COLUMNS["parity"])
+    row |= {"model": "m", "variant": "fp32", "provider": "cpu", "kind": "query"}
+    row |= {"status": "unsupported", "reason": reason, "tolerance": ""}
+    described = environment.describe()
+    write_json(tmp_path / "parity.json", {"rows": [row], "environment": described})
+    record = json.loads((tmp_path / "parity.json").read_text())
+    made = {"parity": tables.parity([record])} if hasattr(tables, "parity") else {}
+    if made:
+        tables.write_tables(made, tmp_path)
+        page = render(made, {"settings": {"token": ODD, "url": LEAKS[2]}})
+        (tmp_path / "report.html").write_text(page)
+    empty = {"opset": 23, "dim": 8, "processing": {}, "graphs": {}, "external_data": {}}
+    found = Manifest("colbert", "fp32", source={"source": f"a@{'0' * 40}"}, **empty)
+    card = model_card.write(found, "me/it", model_card.Measured(parity=[record]))
+    (tmp_path / "README.md").write_text(card)
+    written = [file.read_text() for file in tmp_path.rglob("*") if file.is_file()]
+    assert len(written) >= 2
+    assert all(clean(text) for text in written)
+    assert any(HIDDEN in text for text in written)

@@ -1,0 +1,107 @@
+"""What no line of the code may do, and how dependencies are pinned."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+FILES = sorted([*ROOT.glob("scripts/**/*.py"), *ROOT.glob("resources/*.py")])
+FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+FORBIDDEN_CALLS = {
+    *("eval", "exec", "compile", "input", "os.system", "os.popen", "torch.load", "torch.save"),
+    *("yaml.load", "yaml.unsafe_load", "yaml.full_load", "yaml.load_all", "tarfile.open"),
+    *("shutil.unpack_archive", "zipfile.ZipFile", "pd.read_pickle", "datasets.load_from_disk"),
+}
+IMAGES_ARE_OPENED_IN = {"images.py"}
+OWN_IMAGES = {"worker.py", "graphs.py", "graph_contenders.py", "picture.py"}
+
+
+def name_of(node: ast.AST) -> str:
+    """``a.b.c`` of a chain of attributes."""
+    parts = []
+    while isinstance(node, ast.Attribute):
+        parts.append(node.attr)
+        node = node.value
+    return ".".join(reversed([*parts, node.id])) if isinstance(node, ast.Name) else ""
+
+
+def calls(tree: ast.AST) -> list[ast.Call]:
+    return [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+
+
+def option(call: ast.Call, name: str):
+    found = [keyword.value for keyword in call.keywords if keyword.arg == name]
+    return found[0].value if found and isinstance(found[0], ast.Constant) else None
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_nothing_that_executes_what_it_reads(file):
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    modules = {
+        name.split(".")[0]
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in (
+            [node.module or ""]
+            if isinstance(node, ast.ImportFrom)
+            else [alias.name for alias in node.names]
+        )
+    }
+    assert not modules & FORBIDDEN_MODULES
+    for call in calls(tree):
+        name = name_of(call.func)
+        assert name not in FORBIDDEN_CALLS, f"line {call.lineno}"
+        assert option(call, "shell") is not True, f"line {call.lineno}: a shell"
+        assert option(call, "allow_pickle") is not True, f"line {call.lineno}"
+        assert option(call, "trust_remote_code") is not True, f"line {call.lineno}"
+        if name in ("np.load", "numpy.load"):
+            assert option(call, "allow_pickle") is False, f"line {call.lineno}: allow_pickle=False"
+
+
+def library_files() -> list[Path]:
+    return [file for file in FILES if "resources" not in file.parts]
+
+
+def test_libraries_are_told_not_to_execute_code_of_checkpoints():
+    """Where nothing is said, transformers asks at the keyboard."""
+    loaders = 0
+    for file in library_files():
+        for call in calls(ast.parse(file.read_text(encoding="utf-8"))):
+            name = call.func.attr if isinstance(call.func, ast.Attribute) else name_of(call.func)
+            if name in ("from_pretrained", "MultiVectorEncoder"):
+                loaders += 1
+                where = f"{file.name}, line {call.lineno}"
+                assert option(call, "trust_remote_code") is False, where
+    assert loaders >= 4
+
+
+def test_images_of_others_are_opened_in_one_place():
+    """Pillow hands some kinds to other programs, unless it is told which ones are allowed."""
+    for file in library_files():
+        if file.name in IMAGES_ARE_OPENED_IN | OWN_IMAGES:
+            continue
+        for call in calls(ast.parse(file.read_text(encoding="utf-8"))):
+            assert not name_of(call.func).endswith("Image.open"), f"{file.name}, {call.lineno}"
+
+
+def test_every_requirement_is_pinned_with_hashes():
+    for file in sorted((ROOT / "envs").glob("*.txt")):
+        text = file.read_text(encoding="utf-8")
+        assert "://" not in text, f"{file.name}: names an index or an address"
+        assert not re.search(r"^\s*-", text.replace("    --hash", ""), re.MULTILINE), file.name
+        requirements = re.split(r"\n(?=\S)", text.replace("\\\n", "").strip())
+        assert len(requirements) > 50
+        for requirement in requirements:
+            assert re.match(r"[\w.-]+(\[[\w,-]+\])?===?[^\s;]+", requirement), requirement[:80]
+            assert "--hash=sha256:" in requirement, requirement[:80]
+
+
+def test_templates_escape_what_they_print():
+    for file in library_files():
+        for call in calls(ast.parse(file.read_text(encoding="utf-8"))):
+            if name_of(call.func) in ("jinja2.Environment", "Environment"):
+                guards = {keyword.arg for keyword in call.keywords} & {"autoescape", "finalize"}
+                assert guards, f"{file.name}, line {call.lineno}"
+                assert option(call, "autoescape") is not False
