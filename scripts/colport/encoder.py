@@ -144,15 +144,16 @@ class Encoder:
             try:
                 batch = prepare(chosen)
             except (ArithmeticError, LookupError, MemoryError, ValueError) as error:
+                reason = "out of memory" if isinstance(error, MemoryError) else plain(error)
                 raise ArtifactError(
                     f"{self.folder / manifest.FILE}: inputs cannot be prepared by its processing "
-                    f"settings ({plain(error)})."
+                    f"settings ({reason})."
                 ) from error
             output = self.run(batch)
-            if output.shape[:2] != batch.keep.shape:
+            if (shape := np.shape(output))[:2] != batch.keep.shape:
                 raise ArtifactError(
-                    f"{self.folder}: the {batch.graph} graph gives {list(output.shape)}, expected "
-                    f"an embedding for each of {list(batch.keep.shape)} tokens."
+                    f"{self.folder}: the {batch.graph} graph gives {list(shape)}, expected an "
+                    f"embedding for each of {list(batch.keep.shape)} tokens."
                 )
             embeddings.extend(row[kept] for row, kept in zip(output, batch.keep, strict=True))
         return embeddings

@@ -183,7 +183,7 @@ class Lane:
             reply = self._ask("first", case, outputs=str(file))
             if record.first_ns is None:  # a restarted process repeats what is known
                 record.first_ns, record.tokens = reply["duration_ns"], reply["tokens"]
-                with np.load(file) as outputs:
+                with np.load(file, allow_pickle=False) as outputs:
                     record.outputs = [outputs[name] for name in outputs.files]
         reply = self._ask(
             "warm_up",
