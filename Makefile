@@ -1,5 +1,5 @@
 # `make report`: everything from a bare clone to results/report.html. `make test`: all checks.
-.PHONY: report test setup lock clean
+.PHONY: report test setup lock audit clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -35,6 +35,12 @@ lock:
 	  sed -i 's/^torch==\([0-9]\)/torch===\1/' envs/$$set.txt; \
 	done
 	$(PYTHON) envs/make_conda.py
+
+# Compare the pins with published advisories; says so where these cannot be looked up.
+audit: $(VENV)/bin/python
+	$(BIN)/python -m venv build/audit
+	build/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit==2.10.1
+	build/audit/bin/python envs/audit.py
 
 clean:
 	rm -rf $(VENV) .snakemake logs build

@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -111,3 +113,39 @@ def test_templates_escape_what_they_print():
                 guards = {keyword.arg for keyword in call.keywords} & {"autoescape", "finalize"}
                 assert guards, f"{file.name}, line {call.lineno}"
                 assert option(call, "autoescape") is not False
+
+
+FAKE_AUDIT = """
+import json, sys
+options = dict(zip(sys.argv[1:], sys.argv[2:]))
+assert "===" not in open(options["--requirement"]).read()
+{before}
+with open(options["--output"], "w") as stream:
+    json.dump({{"dependencies": {found}}}, stream)
+"""
+LOOKED_UP = {"name": "a", "version": "1", "vulns": []}
+SKIPPED = {"name": "b", "skip_reason": "not found"}
+ADVISED = {"name": "c", "version": "2", "vulns": [{"id": "CVE-1"}]}
+
+
+@pytest.mark.parametrize(
+    ("found", "before", "code", "says"),
+    [
+        ([LOOKED_UP], "", 0, "cpu: 1 of 1 packages looked up"),
+        ([LOOKED_UP, ADVISED], "", 1, "cpu: c 2: CVE-1"),
+        ([LOOKED_UP, SKIPPED], "", 2, "1 of 2 packages looked up; NOT AUDITED: b"),
+        ([SKIPPED], "", 2, "0 of 1 packages looked up; NOT AUDITED: b"),
+        ([], "sys.exit('no network')", 2, "NOT AUDITED, advisories cannot be looked up here"),
+    ],
+)
+def test_an_audit_says_what_it_could_not_look_up(found, before, code, says, tmp_path):
+    (tmp_path / "pip_audit.py").write_text(FAKE_AUDIT.format(before=before, found=found))
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "envs/audit.py"), "cpu"],
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": str(tmp_path)},
+        check=False,
+    )
+    assert done.returncode == code, done.stderr
+    assert says in done.stdout
