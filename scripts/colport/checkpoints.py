@@ -23,7 +23,6 @@ from colport import downloads
 from colport.artifacts import atomic_folder, read_json, sha256_file
 from colport.errors import CheckpointError, ColPortError, HubError
 from colport.foreign import load_json
-from colport.weights import read_header
 
 HUB_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.metadata", "README.md")
 """Files fetched from a Hub repository: configuration, tokenizer, safetensors weights, card."""
@@ -84,6 +83,8 @@ def record(declaration: Mapping[str, Any], family: str, workspace: Path | str) -
     Raises:
         CheckpointError: See :func:`resolve`; or a safetensors header does not fit its file.
     """
+    from colport.weights import read_header  # here: the runtime encoder needs none of its imports
+
     layers = _layers(declaration)
     folder = _assembled(layers, declaration, Path(workspace))
     files = sorted(folder.rglob("*.safetensors"))

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from PIL import Image
 
-from colport import families, manifest, providers
-from colport.errors import ArtifactError, UnsupportedError
+from colport import families, manifest
+from colport.errors import ArtifactError
 from colport.families.base import Batch, Document
+from colport.providers import ProviderSettings
+from colport.providers.calls import Graph
+from colport.providers.session import open_session, require, require_opset
 from colport.redaction import plain
 from colport.retrieval.maxsim import maxsim
 
@@ -25,9 +27,9 @@ class Encoder:
 
     Args:
         folder: An exported folder.
-        provider: Name of an execution provider: ``cpu``, ``cuda``, ``tensorrt``, ``openvino``.
-        threads: Threads within an operator; ONNX Runtime's own choice when ``None``.
-        options: Provider options, over the defaults.
+        provider: A provider's type (``cpu``, ``cuda``, ``openvino``, …), or a mapping with
+            ``type`` and settings, as under ``providers`` in the config.
+        threads: Threads within an operator; goes before the provider's ``threads``.
         share_weights: Read weights from the mapped file instead of repacking them at load: both
             graphs, and every process that serves the folder, then share its pages. ONNX Runtime
             repacks by default, which costs each graph a copy of its weights in memory and makes
@@ -35,22 +37,26 @@ class Encoder:
 
     Raises:
         ArtifactError: The folder is not a whole exported folder, or gives no embeddings.
-        UnsupportedError: The provider is not on this machine.
+        ConfigError: The provider is unknown, or does not have such a setting.
+        UnsupportedError: The provider is not on this machine, or does not take the graphs.
     """
 
     def __init__(
         self,
         folder: Path | str,
-        provider: str = "cpu",
+        provider: str | Mapping[str, Any] = "cpu",
         threads: int | None = None,
-        options: Mapping[str, Any] | None = None,
         share_weights: bool = False,
     ) -> None:
+        settings = ProviderSettings.of(provider)
+        settings.refuse_other_python()
         self.folder = Path(folder)
         self.manifest = manifest.read(self.folder)
-        self._sessions = {
-            name: _session(
-                self.folder / graph.file, provider, threads, options or {}, share_weights
+        require(settings.provider)
+        require_opset(settings.provider, self.manifest.opset)
+        self._graphs = {
+            name: Graph(
+                open_session(self.folder / graph.file, settings, threads, share_weights), settings
             )
             for name, graph in self.manifest.graphs.items()
         }
@@ -120,15 +126,25 @@ class Encoder:
         Raises:
             ArtifactError: ONNX Runtime cannot run it.
         """
-        if batch.graph not in self._sessions:
+        return self._run(batch, "run")
+
+    def run_on_device(self, batch: Batch) -> Any:
+        """:meth:`run` with its result left where it was computed.
+
+        Returns:
+            An ``onnxruntime.OrtValue`` in the provider's memory; others read it through DLPack.
+        """
+        return self._run(batch, "run_on_device")
+
+    def _run(self, batch: Batch, how: str) -> Any:
+        if batch.graph not in self._graphs:
             raise ArtifactError(f"{self.folder / manifest.FILE}: has no {batch.graph} graph.")
         try:
-            (output,) = self._sessions[batch.graph].run(None, batch.feeds)
+            return getattr(self._graphs[batch.graph], how)(batch.feeds)
         except Exception as error:  # onnxruntime's classes share no public base
             raise ArtifactError(
                 f"{self.folder}: the {batch.graph} graph cannot be run ({plain(error)})."
             ) from error
-        return output
 
     def score(self, queries: Sequence[np.ndarray], documents: Sequence[np.ndarray]) -> np.ndarray:
         """MaxSim of every query with every document, ``float32 [queries, documents]``."""
@@ -157,40 +173,3 @@ class Encoder:
                 )
             embeddings.extend(row[kept] for row, kept in zip(output, batch.keep, strict=True))
         return embeddings
-
-
-def _session(
-    file: Path,
-    provider: str,
-    threads: int | None,
-    options: Mapping[str, Any],
-    share_weights: bool,
-) -> onnxruntime.InferenceSession:
-    chosen = providers.require(provider)
-    settings = onnxruntime.SessionOptions()
-    settings.log_severity_level = 3
-    # Idle session threads would spin against the preprocessing of the next batch.
-    settings.add_session_config_entry("session.force_spinning_stop", "1")
-    if share_weights:
-        settings.add_session_config_entry("session.disable_prepacking", "1")
-    if threads:
-        settings.intra_op_num_threads = threads
-    try:
-        session = onnxruntime.InferenceSession(
-            file,
-            settings,
-            providers=[(chosen.execution_provider, {**chosen.options, **options})],
-        )
-    except Exception as error:  # onnxruntime's classes share no public base
-        first = plain(error)
-        if "NOT_IMPLEMENTED" in first:
-            raise UnsupportedError(
-                f"{chosen.execution_provider} has no kernel for an operator of {file.name} at its "
-                f"precision ({first})."
-            ) from error
-        raise ArtifactError(f"{file}: ONNX Runtime cannot load it ({first}).") from error
-    if chosen.execution_provider not in session.get_providers():
-        raise UnsupportedError(
-            f"{chosen.execution_provider} is installed but cannot start on this machine."
-        )
-    return session

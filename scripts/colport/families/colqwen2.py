@@ -72,7 +72,7 @@ class ColQwen2(PageFamily):
             position_ids=inputs["patch_positions"],
             cu_seqlens=slots,  # unused, as is the next; given so that they are not computed
             max_seqlen=1,
-            page_slots=slots.clamp_min(0),
+            page_slots=functional.from_zero(slots),
             page_lengths=(slots >= 0).sum(dim=1),
             patch_slots=inputs["patch_slots"],
         ).pooler_output

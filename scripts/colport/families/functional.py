@@ -31,8 +31,19 @@ def place_images(
     """
     import torch
 
-    order = (is_image.flatten().to(torch.int64).cumsum(0) - 1).clamp_min(0).view(is_image.shape)
-    return torch.where(is_image.unsqueeze(-1), rows(features, order), embeddings)
+    order = is_image.flatten().to(torch.int64).cumsum(0) - 1
+    placed = rows(features, from_zero(order).view(is_image.shape))
+    return torch.where(is_image.unsqueeze(-1), placed, embeddings)
+
+
+def from_zero(indices: torch.Tensor) -> torch.Tensor:
+    """Indices with 0 for negative ones: ``Max`` in ONNX.
+
+    OpenVINO 2025.4 computes a ``Clip`` of int64 without an upper bound as 0 throughout.
+    """
+    import torch
+
+    return torch.maximum(indices, torch.zeros_like(indices))
 
 
 def rows(table: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:

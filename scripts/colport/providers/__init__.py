@@ -1,0 +1,9 @@
+"""Execution providers: what each takes, whether this machine has it, and a session on it.
+
+A new provider is one entry in :data:`PROVIDERS` and its name in the config's schema.
+"""
+
+from colport.providers.settings import ProviderSettings
+from colport.providers.table import PROVIDERS, Provider
+
+__all__ = ["PROVIDERS", "Provider", "ProviderSettings"]

@@ -1,0 +1,166 @@
+"""A graph's calls: plain, with inputs and outputs bound, or padded to fixed shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from colport.providers.settings import ProviderSettings
+
+Feeds = Mapping[str, np.ndarray]
+_GRAPH_ID = "gpu_graph_id"
+_NOT_CAPTURED = "-1"
+
+
+class Graph:
+    """A session, called as its provider's settings say.
+
+    Args:
+        session: An ONNX Runtime session of a graph with one output ``[batch, tokens, dim]``.
+        settings: The provider.
+    """
+
+    def __init__(self, session: Any, settings: ProviderSettings) -> None:
+        self.session = session
+        self._settings = settings
+        self._device = (settings.provider.memory, int(settings.options.get("device_id", 0)))
+        self._axes = {item.name: item.shape for item in session.get_inputs()}
+        (self._output,) = (item.name for item in session.get_outputs())
+        self._captured: dict[tuple[Any, ...], _Captured] = {}
+
+    def run(self, feeds: Feeds) -> np.ndarray:
+        """The output ``[batch, tokens, dim]`` of one batch, on the host."""
+        padded, cut, is_fixed = pad(feeds, self._axes, self._settings.fixed_shapes)
+        if not self._settings.io_binding:
+            (output,) = self.session.run(None, dict(padded))
+            return output[cut]
+        if self._settings.cuda_graph and is_fixed:
+            return self._replayed(padded).numpy()[cut]
+        return self.run_on_device(padded).numpy()[cut]
+
+    def run_on_device(self, feeds: Feeds) -> Any:
+        """The same in the provider's memory, as an ``onnxruntime.OrtValue``; never padded."""
+        binding = self._bind(feeds)
+        self.session.run_with_iobinding(binding, self._run_options(_NOT_CAPTURED))
+        (output,) = binding.get_outputs()
+        return output
+
+    def _replayed(self, feeds: Feeds) -> Any:
+        shapes = tuple((name, array.shape) for name, array in sorted(feeds.items()))
+        if shapes not in self._captured:
+            self._captured[shapes] = self._capture(feeds, str(len(self._captured) + 1))
+        return self._captured[shapes].run(feeds)
+
+    def _capture(self, feeds: Feeds, number: str) -> _Captured:
+        """Buffers for these shapes; the output's shape is that of a call without a capture."""
+        import onnxruntime
+
+        shaped = self.run_on_device(feeds)
+        output = onnxruntime.OrtValue.ortvalue_from_shape_and_type(
+            shaped.shape(), np.float32, *self._device
+        )
+        values = self._values(feeds)
+        binding = self.session.io_binding()
+        for name, value in values.items():
+            binding.bind_ortvalue_input(name, value)
+        binding.bind_ortvalue_output(self._output, output)
+        return _Captured(self.session, binding, values, output, self._run_options(number))
+
+    def _bind(self, feeds: Feeds) -> Any:
+        binding = self.session.io_binding()
+        for name, value in self._values(feeds).items():
+            binding.bind_ortvalue_input(name, value)
+        binding.bind_output(self._output, *self._device)
+        return binding
+
+    def _values(self, feeds: Feeds) -> dict[str, Any]:
+        import onnxruntime
+
+        # On the host a value is the array itself, so it has to lie in one piece.
+        return {
+            name: onnxruntime.OrtValue.ortvalue_from_numpy(
+                np.ascontiguousarray(array), *self._device
+            )
+            for name, array in feeds.items()
+        }
+
+    def _run_options(self, number: str) -> Any:
+        import onnxruntime
+
+        if not self._settings.cuda_graph:
+            return None
+        options = onnxruntime.RunOptions()
+        options.add_run_config_entry(_GRAPH_ID, number)
+        return options
+
+
+class _Captured:
+    """Buffers that keep their place on the device, as a captured graph needs them."""
+
+    def __init__(
+        self, session: Any, binding: Any, values: Mapping[str, Any], output: Any, options: Any
+    ) -> None:
+        self._session, self._binding = session, binding
+        self._values, self._output, self._options = values, output, options
+
+    def run(self, feeds: Feeds) -> Any:
+        for name, array in feeds.items():
+            self._values[name].update_inplace(np.ascontiguousarray(array))
+        self._session.run_with_iobinding(self._binding, self._options)
+        return self._output
+
+
+_OUTPUT = ("batch", "tokens")
+_WHOLE = (slice(None), slice(None))
+
+
+def pad(
+    feeds: Feeds, axes: Mapping[str, list[Any]], shapes: Mapping[str, tuple[int, ...]]
+) -> tuple[Feeds, tuple[slice, slice], bool]:
+    """Feeds padded to the next size of each axis, and how to cut the output.
+
+    Further rows of a batch repeat its first one; further tokens are zeros, which attention masks
+    out. Feeds stay as they are where a graph has other open axes (pages of any size), or where an
+    axis is longer than every size.
+
+    Args:
+        feeds: Inputs of one call.
+        axes: Input name to its shape in the graph: axis names where it is open.
+        shapes: Axis name to sizes in ascending order.
+
+    Returns:
+        The feeds, the part of the output that is theirs, and whether their shapes are among the
+        few that ``shapes`` allows.
+    """
+    places = [
+        (axis, array.shape[place])
+        for name, array in feeds.items()
+        for place, axis in enumerate(axes[name])
+        if isinstance(axis, str)
+    ]
+    sizes = dict(places)
+    listed = {axis: shapes[axis] for axis in sizes if axis in shapes}
+    too_long = any(sizes[axis] > steps[-1] for axis, steps in listed.items())
+    if not sizes.keys() <= set(_OUTPUT) or too_long:
+        return feeds, _WHOLE, False
+    goals = {
+        axis: next(step for step in steps if step >= sizes[axis]) for axis, steps in listed.items()
+    }
+    padded = {name: _padded(array, axes[name], goals) for name, array in feeds.items()}
+    batch, tokens = (slice(sizes.get(axis)) for axis in _OUTPUT)
+    return padded, (batch, tokens), sizes.keys() == listed.keys()
+
+
+def _padded(array: np.ndarray, names: list[Any], goals: Mapping[str, int]) -> np.ndarray:
+    for place, axis in enumerate(names):
+        missing = goals.get(axis, 0) - array.shape[place]
+        if missing <= 0:
+            continue
+        if axis == "batch":
+            rows = np.repeat(np.take(array, [0], axis=place), missing, axis=place)
+            array = np.concatenate([array, rows], axis=place)
+        else:
+            array = np.pad(array, [(0, missing * (at == place)) for at in range(array.ndim)])
+    return array
