@@ -24,7 +24,7 @@ rule operators:
         **PLAN.needs("operators"),
     params:
         variants=PLAN.variants,
-        providers=PLAN.providers,
+        providers={name: PLAN.config["providers"][name] for name in PLAN.providers},
         dataset=lambda wildcards: PLAN.config["datasets"][PLAN.first(wildcards.model)],
         threads=PLAN.config["latency"].get("threads"),
         code=PLAN.code("operators.py"),

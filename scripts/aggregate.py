@@ -5,6 +5,7 @@ from pathlib import Path
 from colport import tables
 from colport.artifacts import read_json
 from colport.job import job
+from colport.latency import placement
 from colport.latency.profile import operator_table
 from colport.latency.scenario_rows import scenario_table
 from colport.retrieval import details
@@ -21,7 +22,10 @@ def main(snakemake):
         if files := snakemake.input.get("mteb"):
             built["mteb"] = details.mteb_table(map(read_json, files))
         if files := snakemake.input.get("operators"):
-            built["operators"] = operator_table(map(read_json, files))
+            profiles = [read_json(file) for file in files]
+            built["operators"] = operator_table(profiles)
+            built["providers"] = placement.table(profiles)
+            placement.mark_fallback(built["latency"], built["providers"])
         if files := snakemake.input.get("scenarios"):
             built["scenarios"] = scenario_table(map(read_json, files))
         tables.write_tables(built, Path(snakemake.output[0]).parent)

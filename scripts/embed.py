@@ -16,8 +16,9 @@ def main(snakemake):
     with job(snakemake.log[0], " ".join(labels.values())) as log:
         shard, settings = int(labels.pop("shard")), snakemake.params.settings
         try:
-            threads, options = snakemake.threads, snakemake.params.provider.get("options")
-            encoder = embedders.load(snakemake.input.model, labels["provider"], threads, options)
+            encoder = embedders.load(
+                snakemake.input.model, snakemake.params.provider, snakemake.threads
+            )
             dataset = load_retrieval_dataset(labels["dataset"], snakemake.params.dataset)
             size, note = embedders.usable_batch(encoder, dataset, settings["batch_size"])
             embed(

@@ -18,9 +18,8 @@ def main(snakemake):
             encoder = mteb_adapter.ColPortEncoder(
                 snakemake.input.model,
                 name=f"colport/{labels['model']}-{labels['variant']}",
-                provider=labels["provider"],
+                provider=params.provider,
                 threads=snakemake.threads,
-                options=params.provider.get("options"),
             )
             dataset = load_retrieval_dataset(labels["dataset"], params.dataset)
             source = read_json(snakemake.input.dataset)

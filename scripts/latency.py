@@ -22,7 +22,7 @@ def main(snakemake):
             dataset,
             pages,
             settings=snakemake.params.settings,
-            options=snakemake.params.provider.get("options"),
+            entry=snakemake.params.provider,
             threads=snakemake.threads,
             report=log.info,
         )

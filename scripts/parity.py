@@ -15,8 +15,7 @@ def main(snakemake):
     labels = {key: snakemake.wildcards[key] for key in ("model", "variant", "provider")}
     with job(snakemake.log[0], " ".join(labels.values())):
         try:
-            options = snakemake.params.provider.get("options")
-            encoder = embedders.load(snakemake.input.model, labels["provider"], options=options)
+            encoder = embedders.load(snakemake.input.model, snakemake.params.provider)
             dataset = load_retrieval_dataset("parity", snakemake.params.dataset)
             count = snakemake.params.settings["inputs"]
             documents = chain.from_iterable(read_documents(snakemake.input.reference))

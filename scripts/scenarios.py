@@ -21,7 +21,7 @@ def main(snakemake):
             load_retrieval_dataset("scenarios", params.dataset),
             tmp,
             settings={**params.settings, "affinity": params.affinity},
-            options=params.provider.get("options"),
+            entry=params.provider,
             threads=params.threads or snakemake.threads,
             report=log.info,
         )

@@ -11,12 +11,15 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from colport import environment, latency, providers
+from colport import environment, latency
 from colport.errors import UnsupportedError
 from colport.families.base import Embedder
 from colport.latency import Contender, Inputs, LatencySettings
 from colport.manifest import read as read_manifest
 from colport.peers.catalogue import is_folder
+from colport.providers import ProviderSettings
+from colport.providers.session import require_opset
+from colport.remote import run_in, without_python
 
 KINDS = ("query", "document")
 PYTORCH: Mapping[str, Mapping[str, Any]] = {
@@ -32,13 +35,11 @@ They are timed beside the reference and shown in the latency table, and are no c
 _HERE = __name__
 
 
-def exported(
-    folder: str, provider: str, threads: int, options: Mapping[str, Any] | None = None
-) -> Embedder:
+def exported(folder: str, provider: Mapping[str, Any], threads: int) -> Embedder:
     """A variant's folder in ONNX Runtime; see :func:`colport.embedders.load`."""
     from colport.embedders import load
 
-    return load(folder, provider, threads, options)
+    return load(folder, provider, threads)
 
 
 def reference(
@@ -101,7 +102,7 @@ def compare(
     scratch: str | Path,
     *,
     settings: Mapping[str, Any],
-    options: Mapping[str, Any] | None,
+    entry: Mapping[str, Any],
     threads: int,
     report: Callable[[str], None],
 ) -> dict[str, Any]:
@@ -115,7 +116,7 @@ def compare(
         dataset: Its first queries and documents are the inputs.
         scratch: Folder for the pages of the inputs.
         settings: The ``latency`` section of the config; its ``pytorch`` names :data:`PYTORCH`.
-        options: Provider options.
+        entry: The provider's entry in the config, with its ``type``.
         threads: Threads of each contender, unless ``settings`` say otherwise.
         report: Called with the progress.
 
@@ -125,7 +126,7 @@ def compare(
     own = {name: value for name, value in settings.items() if name != "pytorch"}
     chosen = LatencySettings(**{"threads": threads, **own})
     everyone, missing = entrants(
-        *(model, provider, checkpoint, folders, options, chosen.threads),
+        *(model, provider, checkpoint, folders, entry, chosen.threads),
         pytorch=settings.get("pytorch", ()),
     )
     rows = [
@@ -152,7 +153,7 @@ def run_scenarios(
     scratch: str | Path,
     *,
     settings: Mapping[str, Any],
-    options: Mapping[str, Any] | None,
+    entry: Mapping[str, Any],
     threads: int,
     report: Callable[[str], None],
 ) -> dict[str, Any]:
@@ -166,7 +167,7 @@ def run_scenarios(
         dataset: Its first queries and documents are the inputs.
         scratch: Folder for the pages of the inputs.
         settings: The ``scenarios`` section of the config.
-        options: Provider options.
+        entry: The provider's entry in the config, with its ``type``.
         threads: Threads of each contender.
         report: Called with the progress.
 
@@ -177,7 +178,7 @@ def run_scenarios(
     from colport.latency.scenario_settings import ScenarioSettings
 
     chosen = ScenarioSettings.from_config(settings, threads)
-    everyone, missing = entrants(model, provider, checkpoint, folders, options, threads)
+    everyone, missing = entrants(model, provider, checkpoint, folders, entry, threads)
     rows = [
         row
         for variant, limit in missing.items()
@@ -196,7 +197,7 @@ def entrants(
     provider: str,
     checkpoint: Mapping[str, Any],
     folders: Mapping[str, str],
-    options: Mapping[str, Any] | None,
+    entry: Mapping[str, Any],
     threads: int,
     pytorch: Iterable[str] = (),
 ) -> tuple[list[Contender], dict[str, UnsupportedError]]:
@@ -207,25 +208,42 @@ def entrants(
         provider: Name of the provider.
         checkpoint: Record of :func:`colport.checkpoints.record`.
         folders: Variant to exported folder.
-        options: Provider options.
+        entry: The provider's entry in the config, with its ``type``.
         threads: Threads of each contender.
         pytorch: Names of :data:`PYTORCH`: further ways to run PyTorch, beside the reference.
 
     Returns:
         The contenders, none where no variant can run, and the known limit by variant.
     """
+    settings = ProviderSettings.from_config(provider, entry)
+    own = without_python(entry)
     runnable, missing = [], {}
+    try:
+        run_in(settings.python, "colport.providers.session:require", settings.provider.name)
+    except UnsupportedError as limit:
+        return [], dict.fromkeys(folders, limit)
     for variant, folder in folders.items():
         try:
-            providers.require(provider)
             if not is_folder(folder):
-                read_manifest(folder)
-            runnable.append(_variant(model, variant, provider, folder, options, threads))
+                require_opset(settings.provider, read_manifest(folder).opset)
+            arguments = {
+                "folder": str(Path(folder).resolve()),
+                "provider": own,
+                "threads": threads,
+            }
+            factory = f"{_HERE}:exported"
+            runnable.append(
+                Contender(
+                    *(model, variant, provider, factory, arguments),
+                    files=(arguments["folder"],),
+                    python=settings.python,
+                )
+            )
         except UnsupportedError as limit:
             missing[variant] = limit
     if not runnable:
         return [], missing
-    device = providers.get(provider).torch_device
+    device = settings.provider.torch_device
     references = [
         _pytorch(model, "pytorch", checkpoint, device, threads),
         *(
@@ -274,21 +292,3 @@ def _pytorch(
     }
     files = (str(checkpoint["folder"]),)
     return Contender(model, variant, f"torch-{device}", f"{_HERE}:reference", arguments, files)
-
-
-def _variant(
-    model: str,
-    variant: str,
-    provider: str,
-    folder: str,
-    options: Mapping[str, Any] | None,
-    threads: int,
-) -> Contender:
-    arguments = {
-        "folder": str(Path(folder).resolve()),
-        "provider": provider,
-        "threads": threads,
-        "options": dict(options or {}),
-    }
-    files = (arguments["folder"],)
-    return Contender(model, variant, provider, f"{_HERE}:exported", arguments, files)

@@ -6,24 +6,24 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from colport.errors import PeerError
+from colport.errors import PeerError, UnsupportedError
 from colport.families.base import Embedder
 from colport.peers.catalogue import is_folder
+from colport.providers import ProviderSettings
+from colport.remote import open_encoder
 
 
 def load(
     folder: Path | str,
-    provider: str,
+    provider: str | Mapping[str, Any],
     threads: int | None = None,
-    options: Mapping[str, Any] | None = None,
 ) -> Embedder:
     """An exported folder or a peer's in ONNX Runtime.
 
     Args:
         folder: See :class:`colport.encoder.Encoder` and :mod:`colport.peers.clients`.
-        provider: Name of an execution provider.
+        provider: A provider's type, or its entry; peers run with its defaults, in this Python.
         threads: Threads within an operator; ONNX Runtime's own choice when ``None``.
-        options: Provider options; peers run with the defaults.
 
     Raises:
         ArtifactError: The folder is not whole.
@@ -32,10 +32,11 @@ def load(
     if is_folder(folder):
         from colport.peers.clients import load as load_peer
 
-        return load_peer(folder, provider, threads)
-    from colport.encoder import Encoder
-
-    return Encoder(folder, provider, threads, options)
+        settings = ProviderSettings.of(provider)
+        if settings.python is not None:
+            raise UnsupportedError("a peer's graph is not run in another provider's environment.")
+        return load_peer(folder, settings.provider.name, threads)
+    return open_encoder(folder, provider, threads)
 
 
 def usable_batch(embedder: Embedder, dataset: Any, batch_size: int) -> tuple[int, str]:

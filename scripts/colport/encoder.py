@@ -52,7 +52,7 @@ class Encoder:
         settings.refuse_other_python()
         self.folder = Path(folder)
         self.manifest = manifest.read(self.folder)
-        require(settings.provider)
+        require(settings.provider.name)
         require_opset(settings.provider, self.manifest.opset)
         self._graphs = {
             name: Graph(

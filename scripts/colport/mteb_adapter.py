@@ -9,14 +9,14 @@ and of documents that tie for the thousandth place it keeps any, we those with t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from colport.encoder import Encoder
 from colport.errors import ConfigError, DatasetError, UnsupportedError
+from colport.remote import open_encoder
 from colport.retrieval.base import RetrievalDataset
 from colport.retrieval.maxsim import maxsim
 
@@ -42,8 +42,8 @@ class ColPortEncoder:
     Args:
         folder: The exported folder.
         name: Name that the results are stored under, ``organisation/model``.
-        settings: Passed on to :class:`colport.encoder.Encoder`: ``provider``, ``threads``,
-            ``options``.
+        provider: See :func:`colport.remote.open_encoder`.
+        threads: Threads within an operator.
 
     Raises:
         ConfigError: The name has another form.
@@ -51,11 +51,18 @@ class ColPortEncoder:
         UnsupportedError: The provider is not on this machine.
     """
 
-    def __init__(self, folder: Path | str, *, name: str | None = None, **settings: Any) -> None:
+    def __init__(
+        self,
+        folder: Path | str,
+        *,
+        name: str | None = None,
+        provider: str | Mapping[str, Any] = "cpu",
+        threads: int | None = None,
+    ) -> None:
         name = name or f"colport/{Path(folder).resolve().name}"
         if name.count("/") != 1 or not all(name.split("/")):
             raise ConfigError(f"name: found {name!r}; allowed is organisation/model.")
-        self._encoder = Encoder(folder, **settings)
+        self._encoder = open_encoder(folder, provider, threads)
         manifest = self._encoder.manifest
         pages = self._encoder.document_type == "pages"
         self._column = "image" if pages else "text"

@@ -15,6 +15,7 @@ from colport.artifacts import read_json
 from colport.embed import shard_count
 from colport.errors import ColPortError, ConfigError
 from colport.peers import catalogue as peers
+from colport.providers import ProviderSettings
 from colport.quantize.settings import QuantizeSettings
 from colport.retrieval.controls import CONTROLS
 from colport.retrieval.datasets import check_declaration
@@ -44,8 +45,11 @@ class Plan:
         """Validate the config; a mistake ends the program with its one sentence."""
         try:
             filled = configuration.validated(config, Path(base) / SCHEMA)
+            for name, entry in filled["providers"].items():
+                entry.setdefault("type", name)
             check_documents(filled)
             check_quantization(filled)
+            check_providers(filled)
             check_embeddings(filled)
             check_names(filled)
             return cls(filled, Path(base))
@@ -122,7 +126,7 @@ class Plan:
     def tables(self) -> tuple[str, ...]:
         """Names of the tables."""
         mteb = ("mteb",) if self.config["retrieval"]["mteb"] else ()
-        operators = ("operators",) if self.config["latency"]["profile"] else ()
+        operators = ("operators", "providers") if self.config["latency"]["profile"] else ()
         scenarios = ("scenarios",) if self.config["scenarios"]["run"] else ()
         return (*TABLES, *mteb, *operators, *scenarios)
 
@@ -227,6 +231,16 @@ def check_documents(config: Mapping[str, Any]) -> None:
                     f"models.{name}.{field}: {dataset!r} holds {found}, "
                     f"family {model['family']} reads {needed}."
                 )
+
+
+def check_providers(config: Mapping[str, Any]) -> None:
+    """Each provider's type takes the settings of its entry.
+
+    Raises:
+        ConfigError: It does not.
+    """
+    for name, entry in config["providers"].items():
+        ProviderSettings.from_config(name, entry)
 
 
 def check_quantization(config: Mapping[str, Any]) -> None:

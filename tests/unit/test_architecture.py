@@ -20,6 +20,7 @@ LAYERS = [  # bottom first; modules of one layer do not import each other
     {"quantize"},
     {"convert", "retrieval"},
     {"encoder", "peers"},
+    {"remote"},
     {"embedders"},
     {"embed", "parity", "latency", "variants", "mteb_adapter"},
     {"contenders", "explain"},

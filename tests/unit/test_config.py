@@ -43,7 +43,6 @@ def validated(**changes):
         ({"run__variants": ["fp8"]}, r"run.variants\[0\]: 'fp8' is not defined"),
         ({"run__providers": ["gpu"]}, r"run.providers\[0\]: 'gpu' is not defined"),
         ({"run__models": []}, "run.models"),
-        ({"providers__gpu": {}}, "gpu"),
         ({"variants__fp32": {"precision": "fp8"}}, "precision: found 'fp8'; allowed are fp32,"),
         ({"variants__int8": {"precision": "int8"}}, "variants.int8.base: is missing"),
         (

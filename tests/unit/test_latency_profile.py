@@ -7,11 +7,14 @@ from onnx import TensorProto, helper, numpy_helper
 from colport import manifest
 from colport.artifacts import write_unsupported
 from colport.errors import UnsupportedError
-from colport.latency import operations
+from colport.latency import operations, placement
 from colport.latency.profile import COLUMNS, graph_profile, operator_table, profile
+from colport.providers import ProviderSettings
+from colport.providers.session import open_session
 from colport.tables import write_tables
 
 ROWS, INNER, COLUMNS_OUT = 64, 32, 48
+PROVIDERS = {"cpu": {"type": "cpu"}, "migraphx": {"type": "migraphx"}}
 
 
 @pytest.fixture(scope="module")
@@ -48,13 +51,14 @@ def feeds(rows: int = ROWS) -> dict[str, np.ndarray]:
 
 
 def test_calls_are_told_apart(graph):
-    calls = operations.profiled_calls(graph, feeds(), threads=1, warmup=2, calls=3)
+    calls, taken = operations.profiled_calls(graph, feeds(), threads=1, warmup=2, calls=3)
     names = [[event["args"]["op_name"] for event in call] for call in calls]
     assert names == [["MatMul", "Sin", "MatMul", "Mul"]] * 3
+    assert taken == {"CPUExecutionProvider": 4}
 
 
 def test_operations_are_those_of_the_products(graph, tmp_path):
-    (call,) = operations.profiled_calls(graph, feeds(), threads=1, warmup=0, calls=1)
+    (call,), _ = operations.profiled_calls(graph, feeds(), threads=1, warmup=0, calls=1)
     expected = 2 * 2 * ROWS * INNER * COLUMNS_OUT
     assert operations.operations(call) == expected
     np.savez(tmp_path / "feeds.npz", **feeds(10))
@@ -109,13 +113,13 @@ def test_a_precision_without_kernels_is_a_known_limit(tmp_path):
     )
     (tmp_path / "graph.onnx").write_bytes(model.SerializeToString())
     with pytest.raises(UnsupportedError, match="no kernel"):
-        operations.session(str(tmp_path / "graph.onnx"), 1)
+        open_session(tmp_path / "graph.onnx", ProviderSettings.of("cpu"))
 
 
 def test_variants_of_a_model_on_every_provider(exported, tmp_path):
     write_unsupported(tmp_path / "int8", "a known limit")
     folders = {"fp32": exported["colbert"], "int8": tmp_path / "int8"}
-    record = profile("model", ["cpu", "cuda"], folders, "a query", "a passage of words", 1)
+    record = profile("model", PROVIDERS, folders, "a query", "a passage of words", 1)
     table = operator_table([record])
     assert tuple(table.columns) == COLUMNS
     measured = table[table["status"] == "ok"]
@@ -128,11 +132,16 @@ def test_variants_of_a_model_on_every_provider(exported, tmp_path):
         # ONNX Runtime fuses nodes, and adds none of those that compute.
         products = rows.set_index("operator")["nodes"]["MatMul"]
         assert 0 < products <= manifest.read(exported["colbert"]).graphs["text"].nodes
+    placed = placement.table([record])
+    whole = placed[placed["status"] == "ok"]
+    assert set(whole["execution_provider"]) == {"CPUExecutionProvider"}
+    assert set(whole["node_share"]) == set(whole["time_share"]) == {1.0}
+    assert len(placed[placed["status"] == "unsupported"]) == 3
     limits = table[table["status"] == "unsupported"]
     assert limits[["variant", "provider"]].to_numpy().tolist() == [
-        ["fp32", "cuda"],
+        ["fp32", "migraphx"],
         ["int8", "cpu"],
-        ["int8", "cuda"],
+        ["int8", "migraphx"],
     ]
     assert "a known limit" in set(limits["reason"])
     write_tables({"operators": table}, tmp_path)

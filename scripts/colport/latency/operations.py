@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import math
+import statistics
 import tempfile
+import time
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from colport.errors import UnsupportedError
+from colport.providers import ProviderSettings
+from colport.providers.session import open_session
 
 _PRODUCTS = {
     *("MatMul", "Gemm", "FusedMatMul", "MatMulInteger", "MatMulIntegerToFloat"),
@@ -20,61 +24,62 @@ _PRODUCTS = {
 """Matrix products whose first input is the left side."""
 
 
-def session(model: str | bytes, threads: int, profile: str | None = None) -> Any:
-    """A graph on the CPU as :class:`colport.encoder.Encoder` runs it.
-
-    Args:
-        model: File name, or a serialised model.
-        threads: Threads within an operator; 0 leaves it to ONNX Runtime.
-        profile: Prefix of the profile's file name; ``None`` makes none.
-
-    Raises:
-        UnsupportedError: The CPU has no kernel for an operator at its precision, as for bf16.
-    """
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = threads
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    if profile is not None:
-        options.enable_profiling = True
-        options.profile_file_prefix = profile
-    try:
-        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's classes share no public base
-        first = str(error).splitlines()[0]
-        if "NOT_IMPLEMENTED" not in first:
-            raise
-        raise UnsupportedError(
-            f"CPUExecutionProvider has no kernel for an operator at its precision ({first})."
-        ) from error
-
-
 def profiled_calls(
-    file: Path | str, feeds: Mapping[str, np.ndarray], threads: int, warmup: int, calls: int
-) -> list[list[dict[str, Any]]]:
+    file: Path | str,
+    feeds: Mapping[str, np.ndarray],
+    threads: int,
+    warmup: int,
+    calls: int,
+    provider: str | Mapping[str, Any] = "cpu",
+) -> tuple[list[list[dict[str, Any]]], dict[str, int]]:
     """Node events of each call after the warm-up, as ONNX Runtime's profiler writes them.
 
     Args:
         file: An ONNX graph.
         feeds: Its inputs.
-        threads: As in :func:`session`.
+        threads: Threads within an operator; 0 leaves it to ONNX Runtime.
         warmup: Calls that are left out.
         calls: Calls that are kept.
+        provider: A provider's type, or its entry.
+
+    Returns:
+        The events of each call, and execution provider to the number of nodes that it took.
     """
+    settings = ProviderSettings.of(provider)
     with tempfile.TemporaryDirectory() as folder:
-        profiled = session(str(file), threads, f"{folder}/profile")
+        profiled = open_session(file, settings, threads, profile=f"{folder}/profile")
         for _ in range(warmup + calls):
             profiled.run(None, dict(feeds))
         events = json.loads(Path(profiled.end_profiling()).read_text(encoding="utf-8"))
+        taken: dict[str, int] = defaultdict(int)
+        for part in profiled.get_provider_graph_assignment_info():
+            taken[part.ep_name] += len(part.get_nodes())
     runs = sorted(event["ts"] for event in events if event["name"] == "model_run")[warmup:]
     nodes = [event for event in events if event.get("cat") == "Node"]
     ends = [*runs[1:], math.inf]
-    return [
+    by_call = [
         [event for event in nodes if start <= event["ts"] < end]
         for start, end in zip(runs, ends, strict=True)
     ]
+    return by_call, dict(taken)
+
+
+def call_ms(
+    file: Path | str,
+    feeds: Mapping[str, np.ndarray],
+    threads: int,
+    warmup: int,
+    calls: int,
+    provider: str | Mapping[str, Any] = "cpu",
+) -> float:
+    """Median milliseconds of a call without the profiler; arguments of :func:`profiled_calls`."""
+    session = open_session(file, ProviderSettings.of(provider), threads)
+    durations = []
+    for _ in range(warmup + calls):
+        start = time.perf_counter()
+        session.run(None, dict(feeds))
+        durations.append((time.perf_counter() - start) * 1e3)
+    return statistics.median(durations[warmup:])
 
 
 def count_operations(file: Path, feeds: Path) -> float:
@@ -85,7 +90,7 @@ def count_operations(file: Path, feeds: Path) -> float:
         feeds: A ``.npz`` with its inputs.
     """
     arrays = dict(np.load(feeds, allow_pickle=False))
-    (call,) = profiled_calls(file, arrays, threads=0, warmup=0, calls=1)
+    (call,), _ = profiled_calls(file, arrays, threads=0, warmup=0, calls=1)
     return operations(call)
 
 

@@ -73,9 +73,16 @@ class WorkerProcess:
         threads: Threads of OpenMP, MKL, OpenBLAS and the tokenizers.
         timeout_s: Seconds to wait for an answer, beyond the seconds that a request may take.
         cores: Logical cores that it runs on, from its first instruction; ``None``: any.
+        python: Its interpreter; ``None`` is this one.
     """
 
-    def __init__(self, threads: int, timeout_s: float, cores: Sequence[int] | None = None) -> None:
+    def __init__(
+        self,
+        threads: int,
+        timeout_s: float,
+        cores: Sequence[int] | None = None,
+        python: str | None = None,
+    ) -> None:
         self._timeout = timeout_s
         self._buffer = b""
         # A file, not a pipe: nobody reads while the worker works, and a full pipe would stop it.
@@ -83,7 +90,10 @@ class WorkerProcess:
         try:
             with _pinned(cores):
                 self._process = subprocess.Popen(
-                    [sys.executable, "-P", "-m", "colport.latency.worker", str(os.getpid())],
+                    [
+                        *(python or sys.executable, "-P", "-m", "colport.latency.worker"),
+                        str(os.getpid()),
+                    ],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=self._output,

@@ -7,6 +7,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,10 @@ import pandas as pd
 from colport import environment, families, manifest
 from colport.errors import UnsupportedError
 from colport.families.base import Batch
-from colport.latency import operations
-
-PROVIDER = "cpu"
-"""The provider whose profiles are read."""
+from colport.latency import operations, placement
+from colport.providers import ProviderSettings
+from colport.providers.session import open_session, require_opset
+from colport.remote import run_in, without_python
 
 COLUMNS = (
     *("model", "variant", "provider", "kind", "operator", "nodes", "ms", "share"),
@@ -28,7 +29,8 @@ COLUMNS = (
 
 ``graph_ms`` is a call of the graph without the profiler, ``gflop`` its multiplications and
 additions in 10**9, ``matmul_share`` their rate over that of a long fp32 matrix product with the
-inner size and the columns of the graph's largest one.
+inner size and the columns of the graph's largest one; both are empty where another provider than
+the CPU runs the graph, whose events do not show every product.
 """
 
 _WARMUP = 2
@@ -37,12 +39,12 @@ _MAX_CALLS = 100
 _ENOUGH_SECONDS = 0.3
 _MAX_SECONDS = 10.0
 _MATMUL_GFLOP = 2.0
-_NOT_READ = f"Operators are profiled on {PROVIDER} only."
+_OPERATIONS = "colport.latency.operations"
 
 
 def profile(
     model: str,
-    providers: Sequence[str],
+    providers: Mapping[str, Mapping[str, Any]],
     folders: Mapping[str, Path | str],
     query: str,
     document: Any,
@@ -53,7 +55,7 @@ def profile(
 
     Args:
         model: Name of the model.
-        providers: Names of providers; all but :data:`PROVIDER` have rows that say why not.
+        providers: Name to a provider's entry, with its ``type``.
         folders: Variant to exported folder.
         query: A query's text.
         document: A page or a passage, as the model reads them.
@@ -61,28 +63,33 @@ def profile(
         report: Called with each variant's name.
 
     Returns:
-        A JSON-ready record: ``rows`` (:data:`COLUMNS`), ``products`` (rows, inner size and columns
-        of the matrix product that each graph is compared with), ``settings`` and ``environment``.
+        A JSON-ready record: ``rows`` (:data:`COLUMNS`), ``placement`` (those of
+        :mod:`colport.latency.placement`), ``products`` (rows, inner size and columns of the matrix
+        product that each graph is compared with), ``settings`` and ``environment``.
     """
     rows: list[dict[str, Any]] = []
+    placed: list[dict[str, Any]] = []
     products: list[dict[str, Any]] = []
     for variant, folder in folders.items():
         report(variant)
-        for provider in providers:
+        for provider, entry in providers.items():
             labels = {"model": model, "variant": variant, "provider": provider}
+            settings = ProviderSettings.from_config(provider, entry)
+            chosen = settings.provider.execution_provider
             try:
-                if provider != PROVIDER:
-                    raise UnsupportedError(_NOT_READ)
-                for kind, file, batch in _batches(Path(folder), query, document):
-                    found = graph_profile(file, batch.feeds, threads)
-                    product = found.pop("product")
+                for kind, file, batch in _batches(Path(folder), query, document, settings):
+                    found = graph_profile(file, batch.feeds, threads, entry)
+                    product, calls, taken = (found.pop(k) for k in ("product", "calls", "taken"))
                     products.append({"variant": variant, "kind": kind, "product": product})
                     rows += _rows({**labels, "kind": kind}, found)
+                    placed += placement.rows({**labels, "kind": kind}, chosen, calls, taken)
             except UnsupportedError as limit:
                 empty = {**dict.fromkeys(COLUMNS), "kind": "", "operator": ""}
                 rows.append({**empty, **labels, "status": "unsupported", "reason": str(limit)})
+                placed.append(placement.unsupported(labels, str(limit)))
     return {
         "rows": rows,
+        "placement": placed,
         "products": products,
         "settings": {"threads": threads, "warmup": _WARMUP, "calls": _CALLS},
         "environment": environment.describe(),
@@ -90,7 +97,10 @@ def profile(
 
 
 def graph_profile(
-    file: Path | str, feeds: Mapping[str, np.ndarray], threads: int
+    file: Path | str,
+    feeds: Mapping[str, np.ndarray],
+    threads: int,
+    entry: Mapping[str, Any] = MappingProxyType({"type": "cpu"}),
 ) -> dict[str, Any]:
     """One graph's time by operator, and how close it comes to the machine's matmul rate.
 
@@ -98,23 +108,32 @@ def graph_profile(
         file: An ONNX graph.
         feeds: Its inputs.
         threads: Threads within an operator.
+        entry: The provider's entry.
 
     Returns:
-        ``operators`` (name to ``nodes`` and ``ms``, the median over calls), and ``graph_ms``,
+        ``operators`` (name to ``nodes`` and ``ms``, the median over calls), ``graph_ms``,
         ``gflop``, ``matmul_share`` and ``product``, of which the last two are ``None`` for a graph
-        without matrix products.
+        without matrix products and the last three on other providers than the CPU; ``calls`` and
+        ``taken`` as :func:`colport.latency.operations.profiled_calls` gives them.
     """
-    calls = operations.profiled_calls(file, feeds, threads, _WARMUP, _CALLS)
+    settings = ProviderSettings.of(entry)
+    given = (str(file), feeds, threads, _WARMUP, _CALLS, without_python(entry))
+    calls, taken = run_in(settings.python, f"{_OPERATIONS}:profiled_calls", *given)
+    found = {"operators": _by_operator(calls), "calls": calls, "taken": taken}
+    if settings.provider.name != "cpu" or settings.python:
+        graph_ms = run_in(settings.python, f"{_OPERATIONS}:call_ms", *given)
+        unknown = dict.fromkeys(("gflop", "matmul_share", "product"))
+        return {**found, "graph_ms": graph_ms, **unknown}
     product = operations.largest_product(calls[0])
     gflop = operations.operations(calls[0]) / 1e9
-    runs = [_runner(operations.session(str(file), threads), feeds)]
+    runs = [_runner(open_session(file, settings, threads), feeds)]
     if product is not None:
         runs.append(_matmul_runner(*product[1:], threads))
     # Side by side, so that a drift of the machine's speed meets both alike.
     graph_ms, *matmul_ms = _median_ms(runs)
     peak = _MATMUL_GFLOP / matmul_ms[0] if matmul_ms else None
     return {
-        "operators": _by_operator(calls),
+        **found,
         "graph_ms": graph_ms,
         "gflop": gflop,
         "matmul_share": peak and gflop / graph_ms / peak,
@@ -127,13 +146,16 @@ def operator_table(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame([row for record in records for row in record["rows"]], columns=COLUMNS)
 
 
-def _batches(folder: Path, query: str, document: Any) -> list[tuple[str, Path, Batch]]:
+def _batches(
+    folder: Path, query: str, document: Any, settings: ProviderSettings
+) -> list[tuple[str, Path, Batch]]:
     """The graph calls that encode one query and one document.
 
     Raises:
-        UnsupportedError: A known limit prevented the folder.
+        UnsupportedError: A known limit prevented the folder, or the provider cannot read it.
     """
     found = manifest.read(folder)
+    require_opset(settings.provider, found.opset)
     runtime = families.get(found.family).runtime(found.processing, folder)
     batches = {
         "query": runtime.query_batch([query]),
@@ -179,9 +201,8 @@ def _matmul_runner(inner: int, columns: int, threads: int) -> Callable[[], Any]:
     """
     rows = max(1, round(_MATMUL_GFLOP * 1e9 / (2 * inner * columns)))
     values = np.random.default_rng(0).standard_normal((1, rows, inner), np.float32)
-    return _runner(
-        operations.session(operations.matmul(rows, inner, columns), threads), {"x": values}
-    )
+    model = operations.matmul(rows, inner, columns)
+    return _runner(open_session(model, ProviderSettings.of("cpu"), threads), {"x": values})
 
 
 def _runner(session: Any, feeds: Mapping[str, np.ndarray]) -> Callable[[], Any]:

@@ -159,7 +159,9 @@ class Lane:
         return True
 
     def _new_worker(self, stack: ExitStack) -> WorkerProcess:
-        worker = WorkerProcess(self.settings.threads, self.settings.timeout_s, self._cores)
+        worker = WorkerProcess(
+            self.settings.threads, self.settings.timeout_s, self._cores, self.contender.python
+        )
         stack.callback(worker.stop)
         return worker
 

@@ -78,7 +78,9 @@ class Lane:
     def start(self, stack: ExitStack) -> None:
         """Load the contender and warm it up, single inputs and every batch size."""
         settings, contender = self.settings, self.contender
-        self.worker = WorkerProcess(settings.threads, settings.timeout_s, self._cores)
+        self.worker = WorkerProcess(
+            settings.threads, settings.timeout_s, self._cores, contender.python
+        )
         stack.callback(self.worker.stop)
         try:
             self.worker.ask(

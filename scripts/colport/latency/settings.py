@@ -37,6 +37,7 @@ class Contender:
         arguments: Keyword arguments of the factory; they must be JSON values. Where they hold
             ``threads``, it must equal :attr:`LatencySettings.threads`.
         files: Folders that the factory reads; dropped from the page cache before a cold load.
+        python: Interpreter of its worker; ``None`` is this one.
     """
 
     model: str
@@ -45,6 +46,7 @@ class Contender:
     factory: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
     files: tuple[str, ...] = ()
+    python: str | None = None
 
     def __post_init__(self) -> None:
         module, separator, name = self.factory.partition(":")

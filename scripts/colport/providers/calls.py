@@ -37,7 +37,8 @@ class Graph:
             (output,) = self.session.run(None, dict(padded))
             return output[cut]
         if self._settings.cuda_graph and is_fixed:
-            return self._replayed(padded).numpy()[cut]
+            # A copy: on the host the array is the buffer that the next call fills.
+            return self._replayed(padded).numpy()[cut].copy()
         return self.run_on_device(padded).numpy()[cut]
 
     def run_on_device(self, feeds: Feeds) -> Any:

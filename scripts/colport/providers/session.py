@@ -14,7 +14,7 @@ from typing import Any
 
 from colport.errors import ArtifactError, UnsupportedError
 from colport.providers.settings import ProviderSettings
-from colport.providers.table import Provider
+from colport.providers.table import PROVIDERS, Provider
 
 _DAMAGED = ("INVALID_PROTOBUF", "NO_SUCHFILE", "NO_MODEL", "INVALID_GRAPH")
 _CONSOLE = re.compile(r"\x1b\[[0-9;]*m")
@@ -32,14 +32,15 @@ _CAUSES = (
 _LONGEST = 300
 
 
-def require(provider: Provider) -> None:
-    """Check that the installed ONNX Runtime was built with a provider.
+def require(name: str) -> None:
+    """Check that the installed ONNX Runtime was built with a provider, by its type.
 
     Raises:
         UnsupportedError: It was not.
     """
     import onnxruntime
 
+    provider = PROVIDERS[name]
     if provider.execution_provider not in onnxruntime.get_available_providers():
         raise UnsupportedError(
             f"{provider.execution_provider} is not in this onnxruntime "
@@ -83,7 +84,7 @@ def open_session(
     import onnxruntime
 
     provider, threads = settings.provider, threads or settings.threads
-    require(provider)
+    require(provider.name)
     options = _session_options(settings, threads, share_weights)
     if profile is not None:
         options.enable_profiling, options.profile_file_prefix = True, profile

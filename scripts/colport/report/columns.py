@@ -34,6 +34,7 @@ TITLES = {
     "latency": "Latency",
     "scenarios": "Scenarios",
     "operators": "Operators",
+    "providers": "Execution providers",
     "export": "Export",
 }
 """The tables in the order in which the page shows them; three of them only where they have rows."""
@@ -68,6 +69,9 @@ CAPTIONS = {
     "(lower is better), from ONNX Runtime's profile: medians over seven calls at batch size 1. The "
     "call is measured without the profiler; the share of matmul is its rate over that of a plain "
     "fp32 matrix product of the model's size (higher is better).",
+    "providers": "Which execution provider ran what of one query and of one document: nodes of the "
+    "graph and their time in ONNX Runtime's profile, medians over seven calls at batch size 1. What "
+    "the chosen provider cannot run falls back to the next (lower is better).",
     "export": "What each graph of an exported folder holds, and the time and peak memory of making "
     "it (size, seconds and memory: lower is better), one export each.",
 }
@@ -217,6 +221,10 @@ SHOWN_FIRST = {
     "operators": {
         *("model", "variant", "provider", "kind", "operator", "nodes", "ms", "share"),
         *("graph_ms", "matmul_share", "status"),
+    },
+    "providers": {
+        *("model", "variant", "provider", "kind", "execution_provider", "nodes", "node_share"),
+        *("ms", "time_share", "status"),
     },
     "export": {
         *("model", "variant", "graph", "opset", "parameters", "nodes", "size_bytes", "seconds"),

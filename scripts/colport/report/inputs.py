@@ -14,8 +14,9 @@ from colport.report.scenarios import read_scenarios
 from colport.tables import COLUMNS, read_tables
 
 
-def _read_operators(file: Path) -> pd.DataFrame:
-    return pd.read_csv(file).astype({"nodes": "Int64"}).fillna({"kind": "", "operator": ""})
+def _read_profile(file: Path) -> pd.DataFrame:
+    empty = {"kind": "", "operator": "", "execution_provider": ""}
+    return pd.read_csv(file).astype({"nodes": "Int64"}).fillna(empty)
 
 
 def _read_queries(file: Path) -> pd.DataFrame:
@@ -31,7 +32,8 @@ def _read_plain(file: Path) -> pd.DataFrame:
 
 
 READERS: Mapping[str, Callable[[Path], pd.DataFrame]] = {
-    "operators": _read_operators,
+    "operators": _read_profile,
+    "providers": _read_profile,
     "retrieval_queries": _read_queries,
     "parity_inputs": _read_plain,
     "stages": _read_plain,

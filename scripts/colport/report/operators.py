@@ -60,12 +60,14 @@ def _chart(key: str, model: str, rows: pd.DataFrame) -> Chart:
     sums = rows.groupby("operator")["ms"].sum().sort_values(ascending=False)
     colours = {name: f"c{number}" for number, name in enumerate(sums.index[:LARGEST], start=1)}
     slowest = rows.drop_duplicates(["variant", "provider"]).nlargest(MAX_BARS, "graph_ms")
+    several = slowest["provider"].nunique() > 1
     records: list[dict[str, Any]] = []
     drawn = [
         _lane(
             rows[(rows["variant"] == row["variant"]) & (rows["provider"] == row["provider"])],
             colours,
             records,
+            several,
         )
         for row in slowest.to_dict("records")
     ]
@@ -77,8 +79,13 @@ def _chart(key: str, model: str, rows: pd.DataFrame) -> Chart:
     return lanes(key, model, caption, axis, drawn, ChartTable.of(records, _COLUMNS), legend)
 
 
-def _lane(rows: pd.DataFrame, colours: Mapping[str, str], records: list[dict[str, Any]]) -> Lane:
+def _lane(
+    rows: pd.DataFrame, colours: Mapping[str, str], records: list[dict[str, Any]], several: bool
+) -> Lane:
     first = rows.iloc[0]
+    label = str(first["variant"])
+    if several:
+        label += f", {fmt.provider(first['provider'])}"
     figure = fmt.milliseconds(first["graph_ms"])
     if not fmt.is_missing(first["matmul_share"]):
         figure += f", {first['matmul_share']:.0%} of matmul"
@@ -92,4 +99,4 @@ def _lane(rows: pd.DataFrame, colours: Mapping[str, str], records: list[dict[str
         bars.append(Bar(start, end, colours.get(name, "c0"), len(records)))
         records.append({**first, "operator": name, "share": share, "ms": end - start})
         start = end
-    return Lane(str(first["variant"]), figure, bars)
+    return Lane(label, figure, bars)

@@ -1,0 +1,292 @@
+"""Settings of providers, their detection, bound and padded calls, and another Python's."""
+
+import os
+import stat
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pandas as pd
+import pytest
+import yaml
+from PIL import Image
+
+from colport import Encoder
+from colport.errors import ArtifactError, ConfigError, UnsupportedError
+from colport.latency import placement
+from colport.providers import PROVIDERS, ProviderSettings
+from colport.providers.calls import Graph, pad
+from colport.providers.session import _cause, open_session, require
+from colport.remote import Interpreter, RemoteEncoder, open_encoder, run_in
+
+ROOT = Path(__file__).parents[2]
+QUERIES = ["a short query", "", "a query with a few more words in it"]
+
+
+def test_every_type_of_the_schema_is_a_provider():
+    schema = yaml.safe_load((ROOT / "config/schemas/config.schema.yaml").read_text())
+    entry = schema["properties"]["providers"]["additionalProperties"]["properties"]
+    assert entry["type"]["enum"] == list(PROVIDERS)
+    documented = (ROOT / "config/README.md").read_text()
+    for provider in PROVIDERS.values():
+        assert set(provider.keys) <= set(entry)
+        assert f"| `{provider.name}` |" in documented
+
+
+@pytest.mark.parametrize(
+    ("name", "entry", "options"),
+    [
+        ("cuda", {}, {"use_tf32": "False"}),
+        (
+            "fast",
+            {"type": "cuda", "tf32": True, "cuda_graph": True, "memory_limit_mb": 2, "device": 1},
+            {
+                "use_tf32": "True",
+                "enable_cuda_graph": "True",
+                "gpu_mem_limit": str(2 * 2**20),
+                "device_id": "1",
+            },
+        ),
+        (
+            "openvino",
+            {"precision": "fp16", "engine_cache": "cache", "options": {"num_streams": 1}},
+            {
+                "device_type": "CPU",
+                "precision": "FP16",
+                "cache_dir": "cache",
+                "num_streams": "1",
+                "num_of_threads": "2",
+            },
+        ),
+        (
+            "coreml",
+            {"device": "cpu-gpu", "options": {"RequireStaticInputShapes": True}},
+            {
+                "ModelFormat": "MLProgram",
+                "MLComputeUnits": "CPUAndGPU",
+                "RequireStaticInputShapes": "1",
+            },
+        ),
+    ],
+)
+def test_keys_become_onnx_runtimes_options(name, entry, options):
+    settings = ProviderSettings.from_config(name, entry)
+    assert settings.chain(threads=2) == [(settings.provider.execution_provider, options)]
+
+
+def test_tensorrt_leaves_the_rest_to_cuda_on_the_same_device():
+    entry = {"engine_cache": "engines", "precision": "bf16", "device": 3}
+    (first, options), second = ProviderSettings.from_config("tensorrt", entry).chain(None)
+    assert first == "TensorrtExecutionProvider"
+    assert options["trt_engine_cache_path"] == options["trt_timing_cache_path"] == "engines"
+    assert (options["trt_fp16_enable"], options["trt_bf16_enable"]) == ("False", "True")
+    assert second == ("CUDAExecutionProvider", {"use_tf32": "False", "device_id": "3"})
+
+
+@pytest.mark.parametrize(
+    ("name", "entry", "message"),
+    [
+        ("gpu", {}, "providers.gpu.type: 'gpu' is unknown; allowed are cpu, cuda,"),
+        ("cpu", {"tf32": True}, "providers.cpu.tf32: type cpu takes arena, fallback,"),
+        ("cuda", {"tf32": 1}, r"providers.cuda.tf32: found 1 \(int\), expected true or false"),
+        ("cuda", {"precision": "fp16"}, "providers.cuda.precision: type cuda takes"),
+        ("cuda", {"device": "0"}, r"device: found '0' \(str\), expected a whole number"),
+        (
+            "cuda",
+            {"options": {"use_tf23": True}},
+            "providers.cuda.options.use_tf23: CUDAExecutionProvider has no such option; allowed",
+        ),
+        (
+            "cuda",
+            {"options": {"arena_extend_strategy": "kTwice"}},
+            "expected one of kNextPowerOfTwo, kSameAsRequested",
+        ),
+        ("openvino", {"precision": "bf16"}, "expected one of fp32, fp16, accuracy"),
+        ("cpu", {"fallback": "never"}, "expected one of allowed, forbidden"),
+        ("cuda", {"cuda_graph": True, "io_binding": False}, "cuda_graph needs it"),
+        ("cuda", {"fixed_shapes": {"pages": [1]}}, "fixed_shapes.pages: unknown axis"),
+        ("cuda", {"fixed_shapes": {"batch": [0, 8]}}, "expected a list of whole numbers"),
+    ],
+)
+def test_a_wrong_setting_names_its_field(name, entry, message):
+    with pytest.raises(ConfigError, match=message):
+        ProviderSettings.from_config(name, entry)
+
+
+def test_a_provider_without_its_library(exported):
+    for name in ("migraphx", "directml"):
+        provider = PROVIDERS[name]
+        with pytest.raises(UnsupportedError, match=f"it comes with {provider.requirement[:12]}"):
+            Encoder(exported["colbert"], name)
+    with pytest.raises(UnsupportedError, match="is not in this onnxruntime"):
+        require("migraphx")
+
+
+def test_a_library_without_its_device_is_no_silent_cpu_run(exported, monkeypatch):
+    """ONNX Runtime takes the CPU and only writes to its log."""
+    graph = exported["colbert"] / "text.onnx"
+    available = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: available)
+    real = onnxruntime.InferenceSession
+
+    def session(model, options, providers, enable_fallback):
+        assert enable_fallback == 0
+        name = b"libonnxruntime_providers_cuda.so with error: libcuda.so.1: cannot open"
+        sys.stderr.flush()
+        os.write(2, b"\x1b[1;31m[E:onnxruntime] Get() Failed to load library /a/" + name + b"\n")
+        return real(model, options, providers=["CPUExecutionProvider"])
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", session)
+    with pytest.raises(UnsupportedError, match=r"does not start on this machine \(libonn.*libcuda"):
+        open_session(graph, ProviderSettings.of("cuda"))
+
+
+@pytest.mark.parametrize(
+    ("log", "cause"),
+    [
+        (
+            "Get() [ONNXRuntimeError] : 1 : FAIL : Failed to load library /x/libp.so with error: "
+            "libcublasLt.so.13: cannot open shared object file: No such file or directory\n"
+            "Failed to create CUDAExecutionProvider. Require cuDNN 9",
+            "libp.so: libcublasLt.so.13: cannot open shared object file: No such file or directory",
+        ),
+        ("x CUDA failure 100: no CUDA-capable device is detected ; GPU=-1", "CUDA failure 100: no"),
+        ("OpenVINO does not support the following ONNX operations: Attention", "OpenVINO does not"),
+        ("", "no cause was given"),
+    ],
+)
+def test_the_cause_is_onnx_runtimes_own(log, cause):
+    assert _cause(log).startswith(cause)
+
+
+def test_a_damaged_graph_is_no_limit_of_a_provider(tmp_path):
+    (tmp_path / "text.onnx").write_bytes(b"\xff\xff not a graph")
+    with pytest.raises(ArtifactError, match="cannot load it"):
+        open_session(tmp_path / "text.onnx", ProviderSettings.of("cpu"))
+
+
+def test_an_operator_set_that_a_provider_does_not_read(exported, monkeypatch):
+    available = ["OpenVINOExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: available)
+    with pytest.raises(UnsupportedError, match="up to 22, this graph has 24; declare a variant"):
+        Encoder(exported["colbert"], "openvino")
+
+
+@pytest.mark.parametrize("family", ["colbert", "colpali"])
+def test_bound_and_padded_calls_give_the_same(exported, family):
+    folder, pages = exported[family], [Image.new("RGB", (90, 120), "red")] * 3
+    documents = ["a passage", "another, longer passage of words"] if family == "colbert" else pages
+    plain = Encoder(folder)
+    expected = plain.encode_queries(QUERIES) + plain.encode_documents(documents)
+    for entry in (
+        {"io_binding": True},
+        {"fixed_shapes": {"batch": [4], "tokens": [48, 64]}},
+        {"fixed_shapes": {"batch": [2, 8]}, "io_binding": True},
+        {"fixed_shapes": {"batch": [1], "tokens": [8]}},  # longer than each: as they are
+    ):
+        encoder = Encoder(folder, {"type": "cpu", **entry})
+        found = encoder.encode_queries(QUERIES) + encoder.encode_documents(documents)
+        for one, other in zip(found, expected, strict=True):
+            np.testing.assert_allclose(one, other, atol=2e-6)
+
+
+def test_captured_buffers_are_filled_anew_for_each_batch(exported):
+    """The path of CUDA graphs; on the CPU nothing is captured."""
+    entry = ProviderSettings.of({"type": "cpu", "io_binding": True})
+    graphs = ProviderSettings(
+        entry.provider,
+        io_binding=True,
+        cuda_graph=True,
+        fixed_shapes={"batch": (2,), "tokens": (64,)},
+    )
+    session = open_session(exported["colpali"] / "text.onnx", graphs)
+    replayed, plain = Graph(session, graphs), Graph(session, entry)
+    rng = np.random.default_rng(0)
+    outputs = []
+    for tokens in (20, 33):
+        feeds = {
+            "input_ids": rng.integers(3, 50, (2, tokens)),
+            "attention_mask": np.ones((2, tokens), np.int64),
+        }
+        outputs.append((replayed.run(feeds), plain.run(feeds)))
+    assert len(replayed._captured) == 1
+    for found, expected in outputs:
+        assert found.shape == expected.shape
+        np.testing.assert_allclose(found, expected, atol=2e-6)
+
+
+def test_embeddings_can_stay_where_they_are(exported):
+    encoder = Encoder(exported["colbert"])
+    batches = list(encoder.queries_on_device(QUERIES, batch_size=2))
+    assert [batch.keep.shape[0] for batch in batches] == [2, 1]
+    assert batches[0].values.device_name() == "cpu"
+    assert batches[0].values.numpy().ctypes.data == batches[0].values.data_ptr()
+    found = [row for batch in batches for row in batch.embeddings()]
+    for one, other in zip(found, encoder.encode_queries(QUERIES, batch_size=2), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_padding_knows_only_batches_and_tokens():
+    feeds = {"x": np.ones((2, 5)), "pixels": np.ones((2, 3, 4))}
+    axes = {"x": ["batch", "tokens"], "pixels": ["batch", 3, 4]}
+    padded, (batch, tokens), fixed = pad(feeds, axes, {"batch": (4,), "tokens": (8,)})
+    assert padded["x"].shape == (4, 8)
+    assert padded["pixels"].shape == (4, 3, 4)
+    assert padded["x"][:, 5:].sum() == 0
+    assert padded["x"][2:, :5].all()
+    assert (batch, tokens, fixed) == (slice(2), slice(5), True)
+    assert not pad(feeds, axes, {"batch": (4,)})[2]
+    patches = {"x": ["batch", "tokens"], "pixels": ["patches", 3, 4]}
+    assert pad(feeds, patches, {"batch": (4,), "tokens": (8,)})[0] is feeds
+
+
+def test_another_python_gives_the_same_and_keeps_error_classes(exported, tmp_path):
+    folder = exported["colbert"]
+    entry = {"type": "cpu", "python": sys.executable}
+    encoder = open_encoder(folder, entry)
+    assert isinstance(encoder, RemoteEncoder)
+    assert (encoder.dim, encoder.document_type) == (128, "passages")
+    for one, other in zip(
+        encoder.encode_queries(QUERIES), Encoder(folder).encode_queries(QUERIES), strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
+    with pytest.raises(RuntimeError, match="ValueError"):
+        encoder.encode_queries(QUERIES, batch_size=0)
+    with pytest.raises(UnsupportedError, match="it comes with"):
+        run_in(sys.executable, "colport.providers.session:require", "migraphx")
+    with pytest.raises(ConfigError, match="python"):
+        Encoder(folder, entry)
+    with pytest.raises(UnsupportedError, match="is not there"):
+        Interpreter(str(tmp_path / "absent"))
+    broken = tmp_path / "python"
+    broken.write_text("#!/bin/sh\nexit 3\n")
+    broken.chmod(broken.stat().st_mode | stat.S_IEXEC)
+    with pytest.raises(UnsupportedError, match="cannot load this library"):
+        Interpreter(str(broken))
+
+
+def test_latency_rows_say_what_ran_elsewhere():
+    labels = {"model": "m", "variant": "v", "provider": "cuda", "kind": "document"}
+
+    def event(name, microseconds):
+        return {"args": {"provider": name, "op_name": "X"}, "dur": microseconds}
+
+    calls = [[event("CUDAExecutionProvider", 900), event("CPUExecutionProvider", 100)]] * 3
+    taken = {"CPUExecutionProvider": 2, "CUDAExecutionProvider": 6}
+    rows = placement.rows(labels, "CUDAExecutionProvider", calls, taken)
+    assert [row["execution_provider"] for row in rows] == list(taken)[::-1]
+    assert [row["node_share"] for row in rows] == [0.75, 0.25]
+    assert [row["time_share"] for row in rows] == pytest.approx([0.9, 0.1])
+    table = placement.table([{"placement": [*rows, placement.unsupported(labels, "none")]}])
+    latency = pd.DataFrame(
+        [
+            {**labels, "status": "ok", "reason": ""},
+            {**labels, "status": "ok", "reason": "noisy machine"},
+            {**labels, "status": "failed", "reason": "no"},
+            {**labels, "kind": "query", "status": "ok", "reason": ""},
+        ]
+    )
+    placement.mark_fallback(latency, table)
+    told = "10% of the graph's time is on CPUExecutionProvider"
+    assert latency["reason"].tolist() == [told, f"noisy machine; {told}", "no", ""]
