@@ -70,8 +70,8 @@ CAPTIONS = {
     "call is measured without the profiler; the share of matmul is its rate over that of a plain "
     "fp32 matrix product of the model's size (higher is better).",
     "providers": "Which execution provider ran what of one query and of one document: nodes of the "
-    "graph and their time in ONNX Runtime's profile, medians over seven calls at batch size 1. What "
-    "the chosen provider cannot run falls back to the next (lower is better).",
+    "graph and their time in ONNX Runtime's profile, medians over seven calls at batch size 1. "
+    "What the chosen provider cannot run falls back to the next (lower is better).",
     "export": "What each graph of an exported folder holds, and the time and peak memory of making "
     "it (size, seconds and memory: lower is better), one export each.",
 }
