@@ -218,13 +218,11 @@ def test_captured_buffers_are_filled_anew_for_each_batch(exported):
 
 def test_embeddings_can_stay_where_they_are(exported):
     encoder = Encoder(exported["colbert"])
-    batches = list(encoder.queries_on_device(QUERIES, batch_size=2))
-    assert [batch.keep.shape[0] for batch in batches] == [2, 1]
-    assert batches[0].values.device_name() == "cpu"
-    assert batches[0].values.numpy().ctypes.data == batches[0].values.data_ptr()
-    found = [row for batch in batches for row in batch.embeddings()]
-    for one, other in zip(found, encoder.encode_queries(QUERIES, batch_size=2), strict=True):
-        np.testing.assert_array_equal(one, other)
+    batch = encoder.prepare_queries(QUERIES)
+    found = encoder.run_on_device(batch)
+    assert found.device_name() == "cpu"
+    assert found.numpy().ctypes.data == found.data_ptr()
+    np.testing.assert_array_equal(found.numpy(), encoder.run(batch))
 
 
 def test_padding_knows_only_batches_and_tokens():
