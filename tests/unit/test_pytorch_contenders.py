@@ -1,5 +1,7 @@
 """PyTorch in bf16 and compiled, beside the fp32 reference."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -15,10 +17,10 @@ INPUTS = {
 
 
 def test_each_way_to_run_pytorch_is_a_contender(monkeypatch):
-    monkeypatch.setattr(contenders, "read_manifest", lambda folder: None)
+    monkeypatch.setattr(contenders, "read_manifest", lambda folder: SimpleNamespace(opset=24))
     checkpoint = {"folder": "c", "family": "colbert"}
     found, missing = contenders.entrants(
-        *("m", "cpu", checkpoint, {"fp32": "folder"}, None, 2),
+        *("m", "cpu", checkpoint, {"fp32": "folder"}, {}, 2),
         pytorch=["bf16", "compile-bf16"],
     )
     names = [(entrant.variant, entrant.provider) for entrant in found]
