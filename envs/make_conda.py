@@ -21,8 +21,8 @@ def conda_file(requirements: str) -> str:
 
 
 def main() -> None:
-    """Write ``cpu.yaml`` and ``gpu.yaml``."""
-    for name in ("cpu", "gpu"):
+    """Write a conda file a set."""
+    for name in ("cpu", "gpu", "openvino"):
         source = HERE / f"{name}.txt"
         source.with_suffix(".yaml").write_text(conda_file(source.read_text()))
 

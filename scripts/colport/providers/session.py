@@ -24,6 +24,7 @@ _CAUSES = (
     r"(OpenVINO does not support the following ONNX operations: .+)",
     r"(CUDA failure .+)",
     r"(CUDA error .+)",
+    r"(Cannot get length of dynamic dimension)",
     r"(While validating ONNX node .+)",
     r"(Please install .+)",
     r"(Failed to create .+)",
