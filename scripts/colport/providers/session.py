@@ -15,6 +15,7 @@ from typing import Any
 from colport.errors import ArtifactError, UnsupportedError
 from colport.providers.settings import ProviderSettings
 from colport.providers.table import PROVIDERS, Provider
+from colport.redaction import plain
 
 _DAMAGED = ("INVALID_PROTOBUF", "NO_SUCHFILE", "NO_MODEL", "INVALID_GRAPH")
 _CONSOLE = re.compile(r"\x1b\[[0-9;]*m")
