@@ -20,6 +20,8 @@ from colport.errors import ConfigError
 
 _INTEGER = ("int8", "int4")
 _NEAR_NAMES = 5
+_MOST_VALUES = 100_000
+_DEEPEST = 50
 
 
 def load(file: Path | str) -> dict[str, Any]:
@@ -47,6 +49,7 @@ def validated(config: Mapping[str, Any], schema_file: Path | str) -> dict[str, A
             entries contradict each other.
     """
     schema = load(schema_file)
+    _check_values(config)
     errors = jsonschema.Draft202012Validator(schema).iter_errors(config)
     if error := jsonschema.exceptions.best_match(errors, key=_relevance):
         raise ConfigError(_sentence(error))
@@ -54,6 +57,30 @@ def validated(config: Mapping[str, Any], schema_file: Path | str) -> dict[str, A
     filled["datasets"] = {name: extended(name, filled["datasets"]) for name in filled["datasets"]}
     _cross_check(filled)
     return filled
+
+
+def _check_values(config: Mapping[str, Any]) -> None:
+    """Refuse control characters, which patterns let pass at an end, and what YAML aliases blow up.
+
+    Raises:
+        ConfigError: A name or text holds one, or values are too many or too deep.
+    """
+    left: list[tuple[tuple[str | int, ...], Any]] = [((), config)]
+    count = 0
+    while left:
+        path, value = left.pop()
+        count += 1
+        if count > _MOST_VALUES or len(path) > _DEEPEST:
+            raise ConfigError(
+                f"config: has more than {_MOST_VALUES} values, or deeper than {_DEEPEST} levels."
+            )
+        inner = value.items() if isinstance(value, Mapping) else ()
+        inner = enumerate(value) if isinstance(value, list) else inner
+        for key, item in inner:
+            left.append(((*path, key if isinstance(key, int) else str(key)), item))
+        for text in (value, *path[-1:]):
+            if isinstance(text, str) and any(ord(sign) < 32 for sign in text):
+                raise ConfigError(f"{_field(path)!r}: holds a control character.")
 
 
 def extended(name: str, datasets: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

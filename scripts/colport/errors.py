@@ -10,12 +10,22 @@ from typing import Any
 
 from colport.redaction import redacted
 
+_LONGEST = 4000  # characters
+
+
+def _readable(text: str) -> str:
+    text = redacted(text)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} …"
+
 
 class ColPortError(Exception):
-    """Base of every error that a user can cause and mend; no text of it holds a token."""
+    """Base of every error that a user can cause and mend; no text of it holds a token.
+
+    It quotes files of others, so it is cut where nobody reads on.
+    """
 
     def __init__(self, *args: Any) -> None:
-        super().__init__(*(redacted(item) if isinstance(item, str) else item for item in args))
+        super().__init__(*(_readable(item) if isinstance(item, str) else item for item in args))
 
 
 class ConfigError(ColPortError):

@@ -154,17 +154,12 @@ def _check_external(file: Path, tensor: ir.ExternalTensor) -> None:
         raise ArtifactError(
             f"{file}: tensor {tensor.name!r} is in {name!r}, which lies outside its folder."
         )
-    start = tensor.offset or 0
-    if start < 0 or tensor.nbytes < 0 or (tensor.length or tensor.nbytes) < tensor.nbytes:
-        raise ArtifactError(
-            f"{file}: tensor {tensor.name!r} claims {tensor.length} bytes at {start} for "
-            f"{tensor.nbytes}."
-        )
+    start, claimed = tensor.offset or 0, max(tensor.nbytes, tensor.length or 0)
     size = location.stat().st_size if location.is_file() else -1
-    if size < start + tensor.nbytes:
+    if start < 0 or size < start + claimed:
         raise ArtifactError(
             f"{location}: is {'missing' if size < 0 else 'truncated'}; "
-            f"tensor {tensor.name!r} is at bytes {start} to {start + tensor.nbytes}."
+            f"tensor {tensor.name!r} is at bytes {start} to {start + claimed}."
         )
 
 
