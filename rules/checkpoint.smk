@@ -10,6 +10,8 @@ rule checkpoint:
         "results/checkpoints/{model}.json",
     log:
         "logs/checkpoint/{model}.log",
+    benchmark:
+        "results/benchmarks/checkpoints/{model}.tsv"
     retries: 2
     localrule: PLAN.config["local_downloads"]
     conda:
@@ -32,6 +34,8 @@ checkpoint dataset:
         "results/datasets/{dataset}.json",
     log:
         "logs/dataset/{dataset}.log",
+    benchmark:
+        "results/benchmarks/datasets/{dataset}.tsv"
     localrule: PLAN.config["local_downloads"]
     conda:
         "../envs/cpu.yaml"

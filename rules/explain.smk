@@ -25,6 +25,8 @@ rule explain:
         "results/explain/{model}/{dataset}.json",
     log:
         "logs/explain/{model}/{dataset}.log",
+    benchmark:
+        "results/benchmarks/explain/{model}/{dataset}.tsv"
     conda:
         "../envs/cpu.yaml"
     resources:

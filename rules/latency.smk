@@ -13,6 +13,8 @@ rule latency:
         "results/latency/{model}/{provider}.json",
     log:
         "logs/latency/{model}/{provider}.log",
+    benchmark:
+        "results/benchmarks/latency/{model}/{provider}.tsv"
     conda:
         "../envs/cpu.yaml"
     threads: all_cores

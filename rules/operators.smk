@@ -17,6 +17,8 @@ rule operators:
         "results/operators/{model}.json",
     log:
         "logs/operators/{model}.log",
+    benchmark:
+        "results/benchmarks/operators/{model}.tsv"
     conda:
         "../envs/cpu.yaml"
     threads: all_cores

@@ -18,6 +18,8 @@ rule parity:
         "results/parity/{model}/{variant}/{provider}.json",
     log:
         "logs/parity/{model}/{variant}/{provider}.log",
+    benchmark:
+        "results/benchmarks/parity/{model}/{variant}/{provider}.tsv"
     conda:
         "../envs/cpu.yaml"
     resources:

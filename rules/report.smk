@@ -37,10 +37,39 @@ RECORDS = {
     ),
 }
 
+DECLARED = [
+    *expand("results/checkpoints/{model}.json", model=PLAN.models),
+    *expand("results/datasets/{dataset}.json", dataset=PLAN.datasets),
+    *EXPLAIN_FILES,
+    *(file for files in RECORDS.values() for file in files),
+]
+BENCHMARKS = [
+    f"results/benchmarks/{file.removeprefix('results/').removesuffix('.json')}.tsv"
+    for file in DECLARED
+]
+
+
+def shard_benchmarks(wildcards):
+    """Benchmarks of the jobs whose number only the datasets' records say."""
+    folders = expand(
+        "results/benchmarks/embed/{{model}}/{variant}/{provider}/{{dataset}}",
+        variant=PLAN.variants,
+        provider=PLAN.providers,
+    )
+    folders.append("results/benchmarks/reference/{model}/{dataset}")
+    return [
+        f"{file}.tsv"
+        for model, dataset in PLAN.pairs()
+        for folder in folders
+        for file in shards(folder, model=model, dataset=dataset)
+    ]
+
 
 rule aggregate:
     input:
+        shard_benchmarks,
         **RECORDS,
+        benchmarks=BENCHMARKS,
     output:
         TABLE_FILES,
     log:

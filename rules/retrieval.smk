@@ -32,6 +32,8 @@ rule control:
         "results/retrieval/controls/{control}/{dataset}.json",
     log:
         "logs/retrieval/controls/{control}/{dataset}.log",
+    benchmark:
+        "results/benchmarks/retrieval/controls/{control}/{dataset}.tsv"
     conda:
         "../envs/cpu.yaml"
     resources:
@@ -55,6 +57,8 @@ rule score_reference:
         "results/retrieval/{model}/pytorch/{dataset}.json",
     log:
         "logs/retrieval/{model}/pytorch/{dataset}.log",
+    benchmark:
+        "results/benchmarks/retrieval/{model}/pytorch/{dataset}.tsv"
     conda:
         "../envs/cpu.yaml"
     resources:
@@ -79,6 +83,8 @@ rule score:
         "results/retrieval/{model}/{variant}/{provider}/{dataset}.json",
     log:
         "logs/retrieval/{model}/{variant}/{provider}/{dataset}.log",
+    benchmark:
+        "results/benchmarks/retrieval/{model}/{variant}/{provider}/{dataset}.tsv"
     conda:
         "../envs/cpu.yaml"
     resources:
@@ -115,6 +121,8 @@ rule mteb:
         record="results/mteb/{model}/{variant}/{provider}/{dataset}.json",
     log:
         "logs/mteb/{model}/{variant}/{provider}/{dataset}.log",
+    benchmark:
+        "results/benchmarks/mteb/{model}/{variant}/{provider}/{dataset}.tsv"
     conda:
         "../envs/cpu.yaml"
     resources:

@@ -16,6 +16,8 @@ rule scenarios:
         "results/scenarios/{model}/{provider}.json",
     log:
         "logs/scenarios/{model}/{provider}.log",
+    benchmark:
+        "results/benchmarks/scenarios/{model}/{provider}.tsv"
     conda:
         "../envs/cpu.yaml"
     threads: all_cores

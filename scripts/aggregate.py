@@ -19,6 +19,8 @@ def main(snakemake):
             for stage in ("export", "parity", "retrieval", "latency")
         }
         built = {**tables.build(records), **details.build(records["retrieval"])}
+        built["parity_inputs"] = tables.parity_inputs(records["parity"])
+        built["stages"] = tables.stages(file for file in snakemake.input if file.endswith(".tsv"))
         if files := snakemake.input.get("mteb"):
             built["mteb"] = details.mteb_table(map(read_json, files))
         if files := snakemake.input.get("operators"):

@@ -53,6 +53,7 @@ class Difference:
         max_abs_diff: Largest absolute difference of a component.
         cosines: ``float64 [tokens]``; cosine of each token's two embeddings.
         reason: Why they cannot be compared, or empty.
+        lengths: Tokens of each input.
     """
 
     inputs: int
@@ -60,6 +61,13 @@ class Difference:
     max_abs_diff: float
     cosines: np.ndarray
     reason: str = ""
+    lengths: Sequence[int] = ()
+
+    @property
+    def worst(self) -> list[float]:
+        """Smallest cosine of each input; inputs without a token have none."""
+        parts = np.split(self.cosines, np.cumsum(self.lengths)[:-1]) if self.lengths else []
+        return [float(part.min(initial=1.0)) for part in parts]
 
 
 def compare(reference: Sequence[np.ndarray], candidate: Sequence[np.ndarray]) -> Difference:
@@ -83,7 +91,11 @@ def compare(reference: Sequence[np.ndarray], candidate: Sequence[np.ndarray]) ->
     both_zero = ~expected.any(axis=1) & ~found.any(axis=1)
     cosines = np.where(both_zero, 1.0, products / np.where(norms > 0, norms, 1.0))
     return Difference(
-        len(reference), len(found), float(np.abs(expected - found).max(initial=0.0)), cosines
+        len(reference),
+        len(found),
+        float(np.abs(expected - found).max(initial=0.0)),
+        cosines,
+        lengths=[len(rows) for rows in reference],
     )
 
 
@@ -108,8 +120,8 @@ def measure(
         labels: ``model``, ``variant`` and ``provider`` of the rows.
 
     Returns:
-        The stage's record: ``rows``, one a kind, and the cosines' ``quantiles`` at each batch
-        size.
+        The stage's record: ``rows``, one a kind, the cosines' ``quantiles`` at each batch size,
+        and each input's smallest cosine over batch sizes in ``input_min_cosine``.
     """
     runs: dict[int, Mapping[str, Sequence[np.ndarray]]] = {}
     broken: dict[int, str] = {}
@@ -134,7 +146,7 @@ def measure(
             for run in runs.values()
         )
     )
-    rows, quantiles = [], {}
+    rows, quantiles, worst = [], {}, {}
     for kind in KINDS:
         differences = {
             size: compare(reference[kind], runs[size][kind])
@@ -145,10 +157,13 @@ def measure(
         row = _row(differences, overlap, tolerance)
         row["batch_max_abs_diff"] = _batch_effect([run[kind] for run in runs.values()])
         rows.append({**labels, "kind": kind, **row})
+        found = [diff.worst for diff in differences.values() if diff.worst]
+        worst[kind] = np.min(found, axis=0).tolist() if found else []
         quantiles[kind] = {size: _quantiles(diff.cosines) for size, diff in differences.items()}
     return {
         "rows": rows,
         "quantiles": quantiles,
+        "input_min_cosine": worst,
         "settings": {"batch_sizes": list(batch_sizes), "tolerance": tolerance.describe()},
         "environment": environment.describe(),
     }

@@ -26,8 +26,8 @@ SAME_SPEED = 0.05
 TIED_SPEED = 0.20
 """The same where the difference lies within the range of the speed-ups of single rounds."""
 
-SAME_QUALITY = 0.0005
-"""NDCG@5 within which two variants are equally good: half of the last digit that is shown."""
+SAME_QUALITY = 0.002
+"""NDCG@5 within which two variants are equally good."""
 
 SMALL_LOSS = 0.01
 """Share of PyTorch's NDCG@5 that the smallest variant may lose."""
@@ -51,16 +51,17 @@ def recommend(rows: Sequence[dict[str, Any]]) -> None:
 
     Of those that qualify, there is one for each need:
 
-    - *fastest*: of those as fast as the lowest ``document_p50_ms`` the best, then the smallest,
-      then the fastest. As fast is up to 5% slower (:data:`SAME_SPEED`), or up to 20% slower
-      (:data:`TIED_SPEED`) with a speed-up that the fastest one's had, too, in some round;
+    - *fastest*: of those as fast as the lowest ``document_p50_ms`` the best; of those equally
+      good the fastest, then the smallest. As fast is up to 5% slower (:data:`SAME_SPEED`),
+      or up to 20% slower (:data:`TIED_SPEED`) with a speed-up that the fastest one's had, too,
+      in some round;
     - *smallest*: the lowest ``size_mb`` of those that keep 99% of PyTorch's NDCG@5
       (:data:`SMALL_LOSS`); at a tie the better, then the faster one;
     - *best quality*: the best; of those equally good the fastest, then the smallest.
 
     In all of them quality is the difference to PyTorch, in which a gain that is not significant
-    counts as none, and differences up to 0.0005 (:data:`SAME_QUALITY`) as equal. The fastest one
-    is ``recommended``. PyTorch itself never is. If none qualifies, none is. A peer's variant
+    counts as none, and differences up to 0.2 points (:data:`SAME_QUALITY`) as equal. The fastest
+    one is ``recommended``. PyTorch itself never is. If none qualifies, none is. A peer's variant
     neither qualifies nor stands in another's way: it is shown to be compared.
 
     Args:
@@ -88,7 +89,7 @@ def _fastest(qualified: Sequence[dict[str, Any]]) -> dict[str, Any]:
     first = min(qualified, key=_milliseconds)
     tied = [row for row in qualified if _as_fast(row, first)]
     good = [row for row in tied if _quality(row) >= max(map(_quality, tied)) - SAME_QUALITY]
-    return min(good, key=lambda row: (row["size_mb"], _milliseconds(row)))
+    return min(good, key=lambda row: (_milliseconds(row), row["size_mb"]))
 
 
 def _smallest(qualified: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
@@ -130,11 +131,9 @@ def _quality(row: Mapping[str, Any]) -> float:
 def _verdict(row: Mapping[str, Any], fastest: Mapping[str, Any]) -> str:
     ratio = _milliseconds(row) / _milliseconds(fastest)
     name = f"{fastest['variant']} on {fastest['provider']}"
-    if _as_fast(row, fastest) or ratio < 1:
+    if ratio < 1:
         loss = 100 * (_quality(fastest) - _quality(row))
-        if loss > 100 * SAME_QUALITY:
-            return f"qualifies; as fast as {name} ({ratio:.3g} times), {loss:.1f} points worse"
-        return f"qualifies; as fast as {name} ({ratio:.3g} times) and as good, larger"
+        return f"qualifies; about as fast as {name} and {loss:.1f} points of NDCG@5 worse"
     return f"qualifies; a document takes {ratio:.3g} times as long as with {name}"
 
 

@@ -24,7 +24,7 @@ from colport.retrieval.forms import FULL
 SCHEMA = "config/schemas/config.schema.yaml"
 TABLES = (
     *("summary", "export", "parity", "retrieval", "latency"),
-    *("retrieval_intervals", "retrieval_queries"),
+    *("retrieval_intervals", "retrieval_queries", "parity_inputs", "stages"),
 )
 
 

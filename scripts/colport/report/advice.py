@@ -7,8 +7,21 @@ from typing import Any
 
 import pandas as pd
 
-from colport.recommendation import ACCEPTED_LOSS, NOISE_LOSS, REFERENCE_VARIANT, SIGNIFICANCE
+from colport.recommendation import (
+    ACCEPTED_LOSS,
+    BEST,
+    FASTEST,
+    NEEDS,
+    NOISE_LOSS,
+    REFERENCE_VARIANT,
+    SAME_SPEED,
+    SIGNIFICANCE,
+    SMALL_LOSS,
+    SMALLEST,
+    TIED_SPEED,
+)
 from colport.report import formatting as fmt
+from colport.report.machine import in_words
 from colport.report.section import Material, Section
 from colport.report.views import delta_note
 from colport.tables import full_rows
@@ -32,58 +45,113 @@ class Reason:
 
 
 @dataclass(frozen=True)
+class Choice:
+    """The variant for some needs.
+
+    Attributes:
+        needs: What it is chosen for, in words.
+        variant: The variant to ship.
+        provider: The provider to run it on.
+        sentences: The costs and gains in words.
+        figures: The same, absolute.
+    """
+
+    needs: str
+    variant: str
+    provider: str
+    sentences: list[str]
+    figures: list[Figure]
+
+
+@dataclass(frozen=True)
 class Advice:
     """What to do about one model.
 
     Attributes:
         model: Its name.
-        variant: The variant to ship; empty if none qualifies.
-        provider: The provider to run it on.
-        sentences: The costs and gains in words.
-        figures: The same, absolute.
+        choices: A variant for each need; empty if none qualifies.
         others: Why the other rows are not it.
     """
 
     model: str
-    variant: str = ""
-    provider: str = ""
-    sentences: list[str] = field(default_factory=list)
-    figures: list[Figure] = field(default_factory=list)
+    choices: list[Choice] = field(default_factory=list)
     others: list[Reason] = field(default_factory=list)
 
 
+_NEEDS = {
+    FASTEST: "fastest within parity",
+    SMALLEST: f"smallest within {SMALL_LOSS:.0%} of the quality",
+    BEST: "best quality",
+}
+
+
 def section(material: Material) -> Section:
-    """What to ship, for each model."""
+    """What to ship for which need, for each model."""
+    tables = material.tables
     content = {
-        "advice": advise(material.tables["summary"], full_rows(material.tables["retrieval"])),
-        "rule": {"accepted": ACCEPTED_LOSS, "noise": NOISE_LOSS, "significance": SIGNIFICANCE},
+        "advice": advise(tables["summary"], full_rows(tables["retrieval"]), tables["latency"]),
+        "machine": in_words(material.run.get("environment") or {}),
+        "rule": {
+            "accepted": ACCEPTED_LOSS,
+            "noise": NOISE_LOSS,
+            "significance": SIGNIFICANCE,
+            "same": SAME_SPEED,
+            "tied": TIED_SPEED,
+        },
         "allow_failed_parity": bool(material.run.get("allow_failed_parity")),
     }
     title = "Recommendation"
     return Section("recommendation", title, title, "recommendation.html", content)
 
 
-def advise(summary: pd.DataFrame, retrieval: pd.DataFrame) -> list[Advice]:
+def advise(summary: pd.DataFrame, retrieval: pd.DataFrame, latency: pd.DataFrame) -> list[Advice]:
     """One advice a model, in the order of ``summary``."""
     found = []
     for model, rows in summary.groupby("model", sort=False):
-        chosen = rows[rows["recommended"].fillna(False).astype(bool)]
-        others = _reasons(rows.drop(chosen.index))
-        if chosen.empty:
-            found.append(Advice(str(model), others=others))
-            continue
-        row = chosen.iloc[0]
-        found.append(
-            Advice(
-                model=str(model),
-                variant=str(row["variant"]),
-                provider=fmt.provider(row["provider"]),
-                sentences=[_trade(row, rows), *_worst_dataset(row, retrieval)],
-                figures=_figures(row, rows),
-                others=others,
-            )
+        needs = {index: _needs(row) for index, row in rows.iterrows()}
+        chosen = sorted(
+            (index for index, names in needs.items() if names),
+            key=lambda index: NEEDS.index(needs[index][0]),
         )
+        choices = [_choice(needs[index], rows.loc[index], rows, retrieval) for index in chosen]
+        for index, choice in zip(chosen[:1], choices, strict=False):
+            choice.sentences.extend(_noise(rows.loc[index], latency))
+        found.append(Advice(str(model), choices, _reasons(rows.drop(chosen))))
     return found
+
+
+def _needs(row: pd.Series) -> list[str]:
+    """What a row is chosen for; tables of older runs only know which is recommended."""
+    named = row.get("best_for", "")
+    needs = [need for need in NEEDS if not fmt.is_missing(named) and need in named.split(", ")]
+    recommended = not fmt.is_missing(row["recommended"]) and bool(row["recommended"])
+    return needs or [FASTEST] * recommended
+
+
+def _choice(
+    needs: list[str],
+    row: pd.Series,
+    rows: pd.DataFrame,
+    retrieval: pd.DataFrame,
+) -> Choice:
+    words = ", ".join(_NEEDS[need] for need in needs)
+    return Choice(
+        needs=f"{words[:1].upper()}{words[1:]}",
+        variant=str(row["variant"]),
+        provider=fmt.provider(row["provider"]),
+        sentences=[_trade(row, rows), *_worst_dataset(row, retrieval)],
+        figures=_figures(row, rows),
+    )
+
+
+def _noise(row: pd.Series, latency: pd.DataFrame) -> list[str]:
+    """A warning where its speed was measured on a busy machine."""
+    keys = ["model", "variant", "provider"]
+    own = latency[(latency[keys] == row[keys]).all(axis=1)]
+    noisy = own["reason"].str.startswith("noisy machine")
+    return ["The machine was busy: trust speed-ups no further than their range."] * bool(
+        noisy.any()
+    )
 
 
 def _reasons(rows: pd.DataFrame) -> list[Reason]:
@@ -164,12 +232,10 @@ def _worst_dataset(row: pd.Series, retrieval: pd.DataFrame) -> list[str]:
 def _figures(row: pd.Series, rows: pd.DataFrame) -> list[Figure]:
     largest = _largest(rows)
     delta, p_value = row["ndcg_at_5_delta"], row.get("p_value")
-    quality = f"{fmt.fixed(3, signed=True)(delta)} vs PyTorch"
     note = delta_note(delta, p_value)
-    if note == "within noise":
-        quality = f"{fmt.fixed(3, signed=True)(delta)}, within noise (p {_p_words(p_value)})"
-    elif note:
-        quality += f" (p {_p_words(p_value)})"
+    quality = f"{fmt.fixed(3, signed=True)(delta)} to PyTorch{_interval(row)}"
+    if note:
+        quality += f", {note} (p {_p_words(p_value)})"
     size_note = ""
     if largest is not None and largest["variant"] != row["variant"]:
         size_note = f"{largest['variant']}: {fmt.size_mb(largest['size_mb'])}"
@@ -177,18 +243,30 @@ def _figures(row: pd.Series, rows: pd.DataFrame) -> list[Figure]:
         Figure("NDCG@5", fmt.fixed(3)(row["ndcg_at_5"]), quality),
         Figure("Folder", fmt.size_mb(row["size_mb"]), size_note),
         *(
-            Figure(label, fmt.milliseconds(row[f"{kind}_p50_ms"]), _reference_ms(rows, row, kind))
+            Figure(label, fmt.milliseconds(row[f"{kind}_p50_ms"]), _speed_note(row, kind))
             for kind, label in (("document", "A document"), ("query", "A query"))
         ),
     ]
 
 
-def _reference_ms(rows: pd.DataFrame, row: pd.Series, kind: str) -> str:
-    """PyTorch's time in the same run, which is what the speed-up was computed from."""
+def _interval(row: pd.Series) -> str:
+    low, high = row.get("ndcg_at_5_delta_low"), row.get("ndcg_at_5_delta_high")
+    if fmt.is_missing(low) or fmt.is_missing(high):
+        return ""
+    signed = fmt.fixed(3, signed=True)
+    return f" ({signed(low)} to {signed(high)})"
+
+
+def _speed_note(row: pd.Series, kind: str) -> str:
+    """The speed-up with its range, and PyTorch's time in the same run."""
     duration, speedup = row[f"{kind}_p50_ms"], row[f"{kind}_speedup"]
     if fmt.is_missing(duration) or fmt.is_missing(speedup):
         return ""
-    return f"PyTorch: {fmt.milliseconds(duration * speedup)}"
+    low, high = (row.get(f"{kind}_speedup_{end}") for end in ("low", "high"))
+    spread = ""
+    if not fmt.is_missing(low) and not fmt.is_missing(high):
+        spread = f" ({fmt.significant(low)} to {fmt.significant(high)})"
+    return f"{fmt.ratio(speedup)}{spread}; PyTorch: {fmt.milliseconds(duration * speedup)}"
 
 
 def _p_words(value: Any) -> str:

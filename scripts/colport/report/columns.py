@@ -36,8 +36,9 @@ TITLES = {
     "operators": "Operators",
     "providers": "Execution providers",
     "export": "Export",
+    "stages": "Jobs",
 }
-"""The tables in the order in which the page shows them; three of them only where they have rows."""
+"""The tables in the order in which the page shows them; four of them only where they have rows."""
 
 CAPTIONS = {
     "summary": "One row a model, variant and provider: folder size (lower is better), mean NDCG@5 "
@@ -72,6 +73,8 @@ CAPTIONS = {
     "providers": "Which execution provider ran what of one query and of one document: nodes of the "
     "graph and their time in ONNX Runtime's profile, medians over seven calls at batch size 1. "
     "What the chosen provider cannot run falls back to the next (lower is better).",
+    "stages": "Every job of the run: its time from start to end, the CPU time of its processes and "
+    "the most memory that they held (lower is better), once each, as Snakemake saw them.",
     "export": "What each graph of an exported folder holds, and the time and peak memory of making "
     "it (size, seconds and memory: lower is better), one export each.",
 }
@@ -143,6 +146,7 @@ COLUMNS = {
     },
     "stage": Column("Stage"),
     "job": Column("Job"),
+    "cpu_seconds": Column("CPU, s", fmt.significant, numeric=True, better="lower"),
     "jobs": Column("Jobs", fmt.count, numeric=True, better="lower"),
     "longest_seconds": Column("Longest, s", fmt.significant, numeric=True, better="lower"),
     "input": Column("Input"),
@@ -226,6 +230,7 @@ SHOWN_FIRST = {
         *("model", "variant", "provider", "kind", "execution_provider", "nodes", "node_share"),
         *("ms", "time_share", "status"),
     },
+    "stages": {"stage", "job", "seconds", "cpu_seconds", "peak_rss_mb"},
     "export": {
         *("model", "variant", "graph", "opset", "parameters", "nodes", "size_bytes", "seconds"),
         *("peak_rss_mb", "status"),

@@ -27,11 +27,12 @@ _PLACE = ("variant", "provider")
 _ERROR_COLUMNS = (*_PLACE, "kind", "error_from", "error_to", "inputs")
 _DIFFERENCE_COLUMNS = (*_PLACE, "difference", "queries", "examples")
 _INTRO = (
-    "Left, how far the worst token embedding of each input lies from PyTorch's, as "
+    "Errors: how far the worst token embedding of each input lies from PyTorch's, as "
     "1 \N{MINUS SIGN} cosine: further left is better, the stroke is the tolerance; from the "
     "inputs of the parity check. "
-    "Right, how much NDCG@5 of each query differs from PyTorch's: discs right of the dashes are "
-    "gains, left of them losses, and their area is the number of queries; from all judged queries."
+    "Changes: how much NDCG@5 of each query differs from PyTorch's: discs right of the dashes are "
+    "gains, left of them losses, and their area is the number of queries, all judged ones."
+    " Queries that did not change are not drawn."
 )
 
 
@@ -143,20 +144,21 @@ def _difference_chart(
     tiny = (rows["difference"] != 0) & (rows["bin"] == 0)
     rows.loc[tiny, "bin"] = np.sign(rows.loc[tiny, "difference"]) * _STEP
     groups = list(rows.groupby(list(_PLACE), sort=False))[:MAX_LANES]
-    largest = max(found["bin"].value_counts().max() for _, found in groups)
+    changed = rows[rows["bin"] != 0].groupby([*_PLACE, "bin"]).size()
+    largest = changed.max() if len(changed) else 1
     records: list[dict[str, Any]] = []
     drawn = []
     for place, found in groups:
         dots = []
         for value, same in found.groupby("bin"):
-            colour = _colour(marks, place[0]) if value else "c0"
-            radius = max(2.0, 9.0 * (len(same) / largest) ** 0.5)
-            dots.append(Dot(float(value), radius, colour, len(records)))
+            if value:  # what did not change would dwarf what did; it is told in words
+                radius = max(3.0, 9.0 * (len(same) / largest) ** 0.5)
+                dots.append(Dot(float(value), radius, _colour(marks, place[0]), len(records)))
             examples = ", ".join(map(str, same["query"].head(3))) + (" …" if len(same) > 3 else "")
             bin_row = (*place, float(value), len(same), examples)
             records.append(dict(zip(_DIFFERENCE_COLUMNS, bin_row, strict=True)))
         worse, better = (found["difference"] < 0).sum(), (found["difference"] > 0).sum()
-        figure = f"{worse} worse, {better} better of {len(found)}"
+        figure = f"{worse} worse, {better} better, {len(found) - worse - better} unchanged"
         drawn.append(Lane(_name(place, several), figure, dots))
     reach = max(0.2, rows["bin"].abs().max()) * 1.05
     step = 0.5 if reach > 0.6 else 0.1

@@ -33,7 +33,7 @@ _INTRO = (
 def section(material: Material) -> Section | None:
     """Bars of operators, where the run was profiled."""
     charts = operator_charts(material.tables.get("operators"))
-    groups = [ChartGroup(model, [chart]) for model, chart in charts.items()]
+    groups = [ChartGroup("", list(charts.values()))]
     return chart_section("operators", "Where the time goes", "Operators", _INTRO, groups)
 
 
@@ -75,7 +75,7 @@ def _chart(key: str, model: str, rows: pd.DataFrame) -> Chart:
     if len(sums) > LARGEST:
         legend.append(Swatch(OTHER, "c0"))
     axis = Axis(from_zero(slowest["graph_ms"].max(), LEFT, RIGHT), "ms")
-    caption = f"Time of one {kind} in the graph, batch of 1"
+    caption = f"{model}: time of one {kind} in the graph, batch of 1"
     return lanes(key, model, caption, axis, drawn, ChartTable.of(records, _COLUMNS), legend)
 
 

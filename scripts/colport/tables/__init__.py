@@ -18,6 +18,7 @@ from colport.tables.frames import (
     typed,
     write_tables,
 )
+from colport.tables.further import parity_inputs, stages
 from colport.tables.summary import build, quality, summary_table
 
 __all__ = [
@@ -28,8 +29,10 @@ __all__ = [
     "build",
     "flatten",
     "full_rows",
+    "parity_inputs",
     "quality",
     "read_tables",
+    "stages",
     "summary_table",
     "text_table",
     "typed",
