@@ -12,6 +12,7 @@ import os
 import select
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,15 @@ _SWITCHES = (
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
     *("--disable-extensions", "--remote-debugging-pipe"),
 )
+
+# The browser reads from descriptor 3 and writes to 4.
+_LAUNCH = """
+import fcntl, os, sys
+ends = [fcntl.fcntl(int(end), fcntl.F_DUPFD, 10) for end in sys.argv[1:3]]
+for place, end in zip((3, 4), ends):
+    os.dup2(end, place)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
 
 
 def find() -> str | None:
@@ -48,8 +58,7 @@ class Browser:
         self._in, theirs_out = os.pipe()
         command = [program, *_SWITCHES, f"--user-data-dir={folder / 'profile'}", "about:blank"]
         self._process = subprocess.Popen(
-            # The browser reads from descriptor 3 and writes to 4.
-            ["sh", "-c", f'exec "$@" 3<&{theirs_in} 4>&{theirs_out}', "sh", *command],
+            [sys.executable, "-c", _LAUNCH, str(theirs_in), str(theirs_out), *command],
             pass_fds=(theirs_in, theirs_out),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -110,6 +119,10 @@ class Browser:
         x, y = self._place(selector)
         for kind in ("mousePressed", "mouseReleased"):
             self._mouse(kind, x, y, button="left", clickCount=1)
+
+    def settle(self) -> None:
+        """Let the page handle what happened to it."""
+        self.run("new Promise((done) => requestAnimationFrame(() => setTimeout(done, 50)))")
 
     def hover(self, selector: str) -> None:
         """Point at an element."""

@@ -68,6 +68,8 @@ def test_the_worst_batch_size_counts():
     assert document["batch_max_abs_diff"] == pytest.approx(0.6)
     assert query["batch_max_abs_diff"] == 0.0
     assert document["tolerance"] == "max_abs_diff<=0.0001 min_cosine>=0.9"
+    assert record["input_min_cosine"]["document"] == pytest.approx([0.8, 1.0])
+    assert record["input_min_cosine"]["query"] == pytest.approx([1.0])
 
 
 def test_nan_fails_and_names_the_batch_size():

@@ -119,16 +119,37 @@ def test_recommendation_in_words_and_figures():
     assert "4.00 times as fast as PyTorch on documents and 4.00 times on queries" in text
     assert "75% smaller than fp32" in text
     assert "NDCG@5 is 0.4 points lower, which is within noise" in text
-    assert "\N{MINUS SIGN}0.004, within noise (p = 0.40)" in text
-    assert "PyTorch: 100 ms" in text
+    assert "\N{MINUS SIGN}0.004 to PyTorch, within noise (p = 0.40)" in text
+    assert "Fastest within parity, smallest within 1% of the quality" in text
+    assert "4.00\N{MULTIPLICATION SIGN}; PyTorch: 100 ms" in text
     assert "qualifies; a document takes 2.4 times as long" in text
 
 
 def test_a_significant_loss_is_called_a_loss():
     text = page(joined(REFERENCE, variant(delta=-0.008, p=0.001))).text
     assert "it loses 0.8 points of NDCG@5" in text
-    assert "\N{MINUS SIGN}0.008 loss" in text
+    assert "\N{MINUS SIGN}0.008 to PyTorch, loss (p = 0.001)" in text
     assert "within noise (p" not in text
+
+
+def test_each_need_has_its_variant_with_interval_and_range():
+    rows = joined(
+        REFERENCE,
+        variant(name="int8", ms=25.0, mb=30.0),
+        variant(name="int4", ms=50.0, mb=15.0, speedup=2.0),
+    )
+    for item in rows["retrieval"][1:]:
+        item.update(ndcg_at_5_delta_low=-0.02, ndcg_at_5_delta_high=0.012)
+    for item in rows["latency"]:
+        item.update(speedup_low=1.9, speedup_high=4.2, reason="noisy machine: busy")
+    text = page(rows).text
+    assert "Fastest within parity, best quality Ship int8 on CPU ." in text
+    assert "Smallest within 1% of the quality Ship int4 on CPU ." in text
+    interval = "(\N{MINUS SIGN}0.020 to +0.012), within noise"
+    assert text.count(interval) == 2
+    assert "(1.90 to 4.20); PyTorch" in text
+    assert text.count("The machine was busy") == 1
+    assert "Measured on A CPU, 2 cores." in text
 
 
 def test_the_worst_dataset_is_named():
