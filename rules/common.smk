@@ -40,6 +40,22 @@ def shards(folder, first=None, **names):
     return expand(f"{folder}/{{shard}}", shard=PLAN.shards(record, first), **names)
 
 
+def shard_benchmarks(wildcards):
+    """Benchmarks of the jobs whose number only the datasets' records say."""
+    folders = expand(
+        "results/benchmarks/embed/{{model}}/{variant}/{provider}/{{dataset}}",
+        variant=PLAN.variants,
+        provider=PLAN.providers,
+    )
+    folders.append("results/benchmarks/reference/{model}/{dataset}")
+    return [
+        f"{file}.tsv"
+        for model, dataset in PLAN.pairs()
+        for folder in folders
+        for file in shards(folder, model=model, dataset=dataset)
+    ]
+
+
 def all_cores(wildcards):
     """Threads of a job that must run alone on the machine."""
     return workflow.cores

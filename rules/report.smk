@@ -49,22 +49,6 @@ BENCHMARKS = [
 ]
 
 
-def shard_benchmarks(wildcards):
-    """Benchmarks of the jobs whose number only the datasets' records say."""
-    folders = expand(
-        "results/benchmarks/embed/{{model}}/{variant}/{provider}/{{dataset}}",
-        variant=PLAN.variants,
-        provider=PLAN.providers,
-    )
-    folders.append("results/benchmarks/reference/{model}/{dataset}")
-    return [
-        f"{file}.tsv"
-        for model, dataset in PLAN.pairs()
-        for folder in folders
-        for file in shards(folder, model=model, dataset=dataset)
-    ]
-
-
 rule aggregate:
     input:
         shard_benchmarks,
