@@ -71,8 +71,20 @@ rule report:
     input:
         TABLE_FILES,
         EXPLAIN_FILES,
+        RECORDS["latency"],
     output:
-        "results/report.html",
+        page=report(
+            "results/report.html",
+            caption="../docs/report/page.rst",
+            category="Report",
+            labels={"figure": "The whole report"},
+        ),
+        figures=report(
+            directory("results/figures"),
+            patterns=["charts/{model}/{chart}.svg", "tables/{table}.html"],
+            caption="../docs/report/figure.rst",
+            category="Figures",
+        ),
     log:
         "logs/report.log",
     localrule: True
@@ -80,6 +92,7 @@ rule report:
         "../envs/cpu.yaml"
     params:
         run=PLAN.config["run"],
+        against=PLAN.config["report"]["against"],
         code=PLAN.code("report.py"),
     script:
         "../scripts/report.py"

@@ -1,28 +1,29 @@
-"""Rule ``report``: one self-contained page from the tables."""
+"""Rule ``report``: one self-contained page from the tables, and its figures as files."""
 
 from datetime import UTC, datetime
 
 import colport
-from colport import environment, report
 from colport.artifacts import write_text
 from colport.job import job
-from colport.report import inputs
+from colport.report import Report, against, figures, inputs
 
 
 def main(snakemake):
-    """Write ``results/report.html``."""
+    """Write ``results/report.html``, its charts and its tables."""
     with job(snakemake.log[0], "report"):
+        found = inputs.read(snakemake.input)
         run = {
-            "title": "ColPort report",
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "colport_version": colport.__version__,
-            "environment": environment.describe(),
+            "environment": found.environment,
             "settings": snakemake.params.run,
             "allow_failed_parity": snakemake.params.run["allow_failed_parity"],
         }
-        tables, explained = inputs.read(snakemake.input)
-        page = report.render(tables, run, explained)
-        write_text(snakemake.output[0], page)
+        other = snakemake.params.against
+        compared = against.read(other, "results") if other else None
+        report = Report(found.tables, run, found.explained, compared)
+        write_text(snakemake.output.page, report.html())
+        figures.write(report, snakemake.output.figures)
 
 
 main(snakemake)

@@ -17,6 +17,7 @@ from colport.cli.explain import explain
 from colport.cli.inspection import inspect
 from colport.cli.parity import parity
 from colport.cli.push import push
+from colport.cli.report import report
 from colport.errors import ColPortError
 from colport.redaction import print_redacted
 
@@ -36,6 +37,7 @@ for command in (
     explain,
     mteb,
     compare,
+    report,
     push,
 ):
     app.command()(command)

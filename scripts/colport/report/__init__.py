@@ -1,7 +1,7 @@
-"""The report: from the five tables to one self-contained HTML page."""
+"""The report: from a run's tables to one self-contained HTML page."""
 
 from __future__ import annotations
 
-from colport.report.page import render
+from colport.report.page import Report, render
 
-__all__ = ["render"]
+__all__ = ["Report", "render"]

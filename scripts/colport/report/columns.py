@@ -40,7 +40,15 @@ TITLES = {
 }
 """The tables in the order in which the page shows them; four of them only where they have rows."""
 
+OTHER_TITLES = {"findings": "What changed", "side_by_side": "Both runs"}
+"""Tables that stand in sections of their own."""
+
 CAPTIONS = {
+    "findings": "Changes from the other run to this one that are beyond noise, and what could not "
+    "be compared. Worse is slower, larger, less exact or of lower quality.",
+    "side_by_side": "Figures of the summary in the other run, in this one, and their change: for "
+    "NDCG@5 the difference (higher is better), else the share (sizes and times: lower is better; "
+    "speed-ups: higher is better). Milliseconds compare on the same machine only.",
     "summary": "One row a model, variant and provider: folder size (lower is better), mean NDCG@5 "
     "over the datasets (higher is better) with its difference to PyTorch, and median encoding time "
     "at the smallest batch size (lower is better); computed from the four tables below.",
@@ -193,9 +201,38 @@ COLUMNS = {
     "best_for": Column("Ship for"),
 }
 
-ROW_HEADERS = ("model", "variant", "provider", "graph")
+ROW_HEADERS = ("model", "variant", "provider", "graph", "row")
+
+_CHANGES = {
+    "size_mb": ("Size", fmt.size_mb, "lower"),
+    "ndcg_at_5": ("NDCG@5", fmt.fixed(3), "higher"),
+    "document_p50_ms": ("Document p50, ms", fmt.significant, "lower"),
+    "document_speedup": ("Document, times PyTorch", fmt.ratio, "higher"),
+    "query_speedup": ("Query, times PyTorch", fmt.ratio, "higher"),
+}
+COLUMNS |= {
+    **{
+        f"{name}_before": Column(f"{label}, before", show, True, better)
+        for name, (label, show, better) in _CHANGES.items()
+    },
+    **{
+        f"{name}_change": Column(
+            f"{label}, change",
+            fmt.fixed(3, signed=True) if name == "ndcg_at_5" else fmt.change,
+            True,
+            better,
+        )
+        for name, (label, _, better) in _CHANGES.items()
+    },
+}
 
 SHOWN_FIRST = {
+    "findings": {"stage", "judgement", "row", "change"},
+    "side_by_side": {
+        *("model", "variant", "provider"),
+        *(f"{name}{end}" for name in _CHANGES for end in ("_before", "", "_change")),
+    }
+    - {f"document_p50_ms{end}" for end in ("_before", "", "_change")},
     "summary": {
         *("model", "variant", "provider", "size_mb", "ndcg_at_5", "ndcg_at_5_delta"),
         *("query_p50_ms", "document_p50_ms", "query_speedup", "document_speedup"),

@@ -110,6 +110,11 @@ def ratio(value: Any) -> str:
     return MISSING if is_missing(value) else f"{significant(value)}{_TIMES}"
 
 
+def change(value: Any) -> str:
+    """A relative change: ``+4.2%``."""
+    return MISSING if is_missing(value) else f"{fixed(1, signed=True)(100 * float(value))}%"
+
+
 def p_value(value: Any) -> str:
     """A p-value: two significant digits, ``<0.001`` below that."""
     if is_missing(value):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,23 +43,36 @@ READERS: Mapping[str, Callable[[Path], pd.DataFrame]] = {
 """Tables beyond those of :data:`colport.tables.COLUMNS` that the page shows, if they are there."""
 
 
+@dataclass(frozen=True)
+class Inputs:
+    """What a report shows.
+
+    Attributes:
+        tables: By name.
+        explained: Records of explained scores.
+        environment: Where latency was measured; several machines are named one after another.
+    """
+
+    tables: dict[str, pd.DataFrame]
+    explained: list[Mapping[str, Any]]
+    environment: dict[str, Any]
+
+
 def files(results: Path | str) -> list[Path]:
     """The files of a results folder that a report is made from."""
     folder = Path(results)
     names = (*COLUMNS, *READERS)
-    further = [folder / f"tables/{name}.csv" for name in names]
-    explained = sorted(folder.glob("explain/*/*.json"))
-    return [file for file in (*further, *explained) if file.is_file()]
+    tables = [folder / f"tables/{name}.csv" for name in names]
+    records = [*folder.glob("explain/*/*.json"), *folder.glob("latency/*/*.json")]
+    return [file for file in (*tables, *sorted(records)) if file.is_file()]
 
 
-def read(
-    paths: Iterable[Path | str],
-) -> tuple[dict[str, pd.DataFrame], list[Mapping[str, Any]]]:
-    """Tables by name, and records of explained scores.
+def read(paths: Iterable[Path | str]) -> Inputs:
+    """Read a run's files.
 
     Args:
-        paths: CSV files of tables, the five of the contract among them, and JSON records; other
-            tables are left alone.
+        paths: CSV files of tables, the five of the contract among them, and JSON records in
+            ``explain/`` and ``latency/``; others are left alone.
 
     Raises:
         ArtifactError: A table is missing or unreadable, a record damaged.
@@ -74,4 +88,17 @@ def read(
                 tables[path.stem] = READERS[path.stem](path)
             except (ValueError, KeyError) as error:
                 raise ArtifactError(f"{path}: is not a CSV table of a run ({error}).") from error
-    return tables, [read_json(path) for path in found if path.suffix == ".json"]
+    explained = [read_json(path) for path in found if "explain" in path.parts[-3:]]
+    measured = [read_json(path) for path in found if "latency" in path.parts[-3:]]
+    return Inputs(tables, explained, _environment(measured))
+
+
+def _environment(records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """The environments of several jobs as one; what differs is listed."""
+    merged: dict[str, Any] = {}
+    for record in records:
+        for key, value in record.get("environment", {}).items():
+            known = merged.setdefault(key, value)
+            if known != value and isinstance(known, str) and str(value) not in known:
+                merged[key] = f"{known}; {value}"
+    return merged

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -27,11 +27,14 @@ from colport.report import (
     speed,
     views,
 )
-from colport.report.section import Maker, Material
+from colport.report import against as other_run
+from colport.report.charts import Chart
+from colport.report.section import Maker, Material, Section
 from colport.tables import COLUMNS, typed
 
 SECTIONS: tuple[Maker, ...] = (
     advice.section,
+    other_run.section,
     quality.section,
     speed.section,
     operators.section,
@@ -52,49 +55,98 @@ BEHAVIOUR = ("files.js", "table.js", "points.js", "start.js")
 _HERE = Path(__file__).parent
 
 
-def render(
-    tables: Mapping[str, pd.DataFrame],
-    run: Mapping[str, Any],
-    explained: Sequence[Mapping[str, Any]] = (),
-) -> str:
-    """The report as one HTML page that needs no network and no server.
+class Report:
+    """A run's report, from its sections to the files that show it.
 
     Args:
         tables: The tables of :data:`colport.tables.COLUMNS` by name; one that is missing counts
-            as empty, a missing column as empty cells.
+            as empty, a missing column as empty cells. Others as :mod:`colport.report.inputs`
+            reads them.
         run: ``title``, ``created`` (ISO 8601), ``colport_version``, ``environment`` (of
-            :func:`colport.environment.describe`), ``settings`` (the configuration of the run) and
-            ``allow_failed_parity``; all optional. Access tokens in it are blanked.
+            :func:`colport.environment.describe`, as the figures were measured in),
+            ``settings`` (the configuration of the run) and ``allow_failed_parity``; all optional.
+            Access tokens in it are blanked.
         explained: Records of :func:`colport.explain.record.explain_record`.
-
-    Returns:
-        The page; every text from outside is escaped, and its content security policy lets
-        nothing run or load but its own style and behaviour.
+        against: Another run to compare with.
 
     Raises:
         ArtifactError: A column holds a value that it cannot hold.
     """
-    shown = {name: _complete(name, tables.get(name)) for name in COLUMNS}
-    material = Material({**tables, **shown}, run, explained)
-    made = [section for maker in SECTIONS if (section := maker(material)) is not None]
-    templates = _templates()
-    style = "".join(map(_asset, STYLES))
-    behaviour = '"use strict";\n(() => {\n' + "".join(map(_asset, BEHAVIOUR)) + "})();\n"
-    return templates.get_template("page.html").render(
-        title=run.get("title") or "ColPort report",
-        created=_date(run.get("created")),
-        version=run.get("colport_version"),
-        machine=machine.in_words(run.get("environment") or {}),
-        counts=_counts(shown["summary"]),
-        sections=[
-            (section, Markup(templates.get_template(section.template).render(section.content)))
-            for section in made
-        ],
-        style=Markup(style),
-        behaviour=Markup(behaviour),
-        style_hash=_hash(style),
-        behaviour_hash=_hash(behaviour),
-    )
+
+    def __init__(
+        self,
+        tables: Mapping[str, pd.DataFrame],
+        run: Mapping[str, Any],
+        explained: Sequence[Mapping[str, Any]] = (),
+        against: other_run.Against | None = None,
+    ) -> None:
+        complete = {name: _complete(name, tables.get(name)) for name in COLUMNS}
+        self._run, self._summary = run, complete["summary"]
+        material = Material({**tables, **complete}, run, explained, against)
+        made = (maker(material) for maker in SECTIONS)
+        self.sections = [section for section in made if section is not None]
+
+    def html(self) -> str:
+        """One page that needs no network and no server.
+
+        Every text from outside is escaped, and its content security policy lets nothing run or
+        load but its own style and behaviour.
+        """
+        return self._page(str(self._run.get("title") or "ColPort report"), self.sections)
+
+    def charts(self) -> Iterator[tuple[str, Chart]]:
+        """The charts of every section, each with the heading that it stands under."""
+        for section in self.sections:
+            for group in section.content.get("groups", ()):
+                yield from ((group.heading, chart) for chart in group.charts)
+
+    def tables(self) -> Iterator[tuple[str, str]]:
+        """Name of each table that has rows, and a page with that table alone."""
+        for section in self.sections:
+            for view in section.content.get("views", ()):
+                if view.rows:
+                    content = {"views": [view]}
+                    alone = Section("tables", view.title, view.title, "tables.html", content)
+                    yield view.name, self._page(view.title, [alone])
+
+    def _page(self, title: str, sections: Sequence[Section]) -> str:
+        templates = _templates()
+        style = stylesheet()
+        behaviour = '"use strict";\n(() => {\n' + "".join(map(asset, BEHAVIOUR)) + "})();\n"
+        return templates.get_template("page.html").render(
+            title=title,
+            created=_date(self._run.get("created")),
+            version=self._run.get("colport_version"),
+            machine=machine.in_words(self._run.get("environment") or {}),
+            counts=_counts(self._summary),
+            sections=[
+                (section, Markup(templates.get_template(section.template).render(section.content)))
+                for section in sections
+            ],
+            style=Markup(style),
+            behaviour=Markup(behaviour),
+            style_hash=_hash(style),
+            behaviour_hash=_hash(behaviour),
+        )
+
+
+def render(
+    tables: Mapping[str, pd.DataFrame],
+    run: Mapping[str, Any],
+    explained: Sequence[Mapping[str, Any]] = (),
+    against: other_run.Against | None = None,
+) -> str:
+    """The page of a :class:`Report`.
+
+    Raises:
+        ArtifactError: A column holds a value that it cannot hold.
+    """
+    return Report(tables, run, explained, against).html()
+
+
+def stylesheet() -> str:
+    """The style of the page."""
+    return "".join(map(asset, STYLES))
 
 
 def _templates() -> jinja2.Environment:
@@ -109,7 +161,8 @@ def _templates() -> jinja2.Environment:
     return environment
 
 
-def _asset(name: str) -> str:
+def asset(name: str) -> str:
+    """The text of a file in ``assets/``."""
     return (_HERE / "assets" / name).read_text(encoding="utf-8")
 
 

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from markupsafe import Markup
 
 from colport.report.charts import Chart, LegendEntry
+
+if TYPE_CHECKING:
+    from colport.report.against import Against
 
 
 @dataclass(frozen=True)
@@ -26,11 +29,13 @@ class Material:
             ones are empty), and whatever further tables the run has.
         run: ``title``, ``created``, ``environment``, ``settings`` and so on.
         explained: Records of :func:`colport.explain.record.explain_record`.
+        against: Another run to compare with.
     """
 
     tables: Mapping[str, pd.DataFrame]
     run: Mapping[str, Any] = field(default_factory=dict)
     explained: Sequence[Mapping[str, Any]] = ()
+    against: Against | None = None
 
     def table(self, name: str) -> pd.DataFrame:
         """A table by name; one that the run does not have is empty."""

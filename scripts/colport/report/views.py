@@ -14,6 +14,7 @@ from colport.recommendation import REFERENCE_VARIANT, SIGNIFICANCE
 from colport.report import formatting as fmt
 from colport.report.columns import (
     CAPTIONS,
+    OTHER_TITLES,
     ROW_HEADERS,
     SHOWN_FIRST,
     TITLES,
@@ -112,7 +113,7 @@ def table_view(name: str, table: pd.DataFrame) -> TableView:
     ]
     return TableView(
         name=name,
-        title=TITLES[name],
+        title=(TITLES | OTHER_TITLES)[name],
         caption=CAPTIONS[name],
         headers=[Header(item.label, css) for item, css in zip(columns, classes, strict=True)],
         rows=rows,
@@ -146,7 +147,7 @@ def delta_note(delta: Any, p_value: Any) -> str:
 
 
 def _text_class(label: str) -> str:
-    return "long" if label in ("reason", "verdict") else ""
+    return "long" if label in ("reason", "verdict", "change") else ""
 
 
 def _row(values: Mapping[str, Any], columns: list[Column], classes: list[str]) -> Row:
@@ -170,6 +171,8 @@ def _content(
         return "baseline", "", ""
     if label == "recommended":
         return ("✓ ship", "", "good") if value is not pd.NA and value else ("", "", "")
+    if label == "judgement":
+        return fmt.text(value), "", {"worse": "bad", "better": "good"}.get(value, "")
     if label == "status":
         mark = {"failed": "✕ failed", "unsupported": "○ unsupported"}.get(value, value)
         return fmt.text(mark), "", "bad" if value == "failed" else ""

@@ -3,7 +3,7 @@
 // A table that shows more rows scrolls inside its own box.
 const TALL_ROWS = 40;
 // Columns with a list of their values to choose from, if there are not too many.
-const CHOICES = ["model", "variant", "provider", "dataset", "kind", "graph", "embeddings", "stage", "status"];
+const CHOICES = ["model", "variant", "provider", "dataset", "kind", "graph", "embeddings", "stage", "judgement", "run", "status"];
 const MOST_CHOICES = 60;
 
 const element = (name, properties = {}, ...children) => {
