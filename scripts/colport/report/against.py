@@ -16,6 +16,7 @@ from colport.tables import read_tables
 
 KEYS = ("model", "variant", "provider")
 FIGURES = ("size_mb", "ndcg_at_5", "document_p50_ms", "document_speedup", "query_speedup")
+_MEASURED = FIGURES[1:]
 
 
 @dataclass(frozen=True)
@@ -74,23 +75,24 @@ def side_by_side(old: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
     """Every figure of the new summary, before it that of the old one, after it the change.
 
     Returns:
-        The rows of both, the new run's first. Changes of NDCG@5 are differences, all others
+        The measured rows of both, the new run's first. Changes of NDCG@5 are differences, all others
         shares; ``run`` says which of the two has a row.
     """
-    names = [*KEYS, *FIGURES]
-    found = new[names].merge(
-        old[names].drop_duplicates(list(KEYS)),
-        on=list(KEYS),
-        how="outer",
-        suffixes=("", "_before"),
-        indicator="run",
-        sort=False,
+    runs = [
+        table.loc[table[list(_MEASURED)].notna().any(axis=1), [*KEYS, *FIGURES]].drop_duplicates(
+            list(KEYS)
+        )
+        for table in (new, old)
+    ]
+    order = pd.concat(runs)[list(KEYS)].drop_duplicates()
+    both = runs[0].merge(
+        runs[1], on=list(KEYS), how="outer", suffixes=("", "_before"), indicator="run"
     )
+    found = order.merge(both, on=list(KEYS), how="left")
     found["run"] = found["run"].map({"both": "both", "left_only": "this", "right_only": "other"})
     columns: Mapping[str, pd.Series] = {name: found[name] for name in (*KEYS, "run")}
     for figure in FIGURES:
         before, now = found[f"{figure}_before"], found[figure]
         change = now - before if figure == "ndcg_at_5" else now / before - 1
         columns |= {f"{figure}_before": before, figure: now, f"{figure}_change": change}
-    table = pd.DataFrame(columns)
-    return table[table[list(FIGURES)].notna().any(axis=1) | table["run"].eq("other")]
+    return pd.DataFrame(columns)
