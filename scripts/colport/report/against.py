@@ -75,8 +75,8 @@ def side_by_side(old: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
     """Every figure of the new summary, before it that of the old one, after it the change.
 
     Returns:
-        The measured rows of both, the new run's first. Changes of NDCG@5 are differences, all others
-        shares; ``run`` says which of the two has a row.
+        The measured rows of both, the new run's first. Changes of NDCG@5 are differences, all
+        others shares; ``run`` says which of the two has a row.
     """
     runs = [
         table.loc[table[list(_MEASURED)].notna().any(axis=1), [*KEYS, *FIGURES]].drop_duplicates(
