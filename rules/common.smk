@@ -42,11 +42,10 @@ def shards(folder, first=None, **names):
 
 def shard_benchmarks(wildcards):
     """Benchmarks of the jobs whose number only the datasets' records say."""
-    folders = expand(
-        "results/benchmarks/embed/{{model}}/{variant}/{provider}/{{dataset}}",
-        variant=PLAN.variants,
-        provider=PLAN.providers,
-    )
+    folders = [
+        f"results/benchmarks/embed/{{model}}/{variant}/{provider}/{{dataset}}"
+        for variant, provider in PLAN.runs()
+    ]
     folders.append("results/benchmarks/reference/{model}/{dataset}")
     return [
         f"{file}.tsv"

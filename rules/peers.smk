@@ -31,6 +31,8 @@ rule peer_export:
         record="results/export/{model}/{variant}.json",
     log:
         "logs/export/{model}/{variant}.log",
+    benchmark:
+        "results/benchmarks/export/{model}/{variant}.tsv"
     wildcard_constraints:
         variant=PLAN.pattern(PEERS),
     conda:
