@@ -77,13 +77,22 @@ rule report:
             "results/report.html",
             caption="../docs/report/page.rst",
             category="Report",
-            labels={"figure": "The whole report"},
+            labels={"report": "recommendation, charts and tables"},
         ),
-        figures=report(
-            directory("results/figures"),
-            patterns=["charts/{model}/{chart}.svg", "tables/{table}.html"],
-            caption="../docs/report/figure.rst",
-            category="Figures",
+        charts=report(
+            directory("results/charts"),
+            patterns=["{subject}/{chart}.svg"],
+            caption="../docs/report/chart.rst",
+            category="Charts",
+            subcategory="{subject}",
+            labels={"chart": "{chart}", "of": "{subject}"},
+        ),
+        tables=report(
+            directory("results/pages"),
+            patterns=["{table}.html"],
+            caption="../docs/report/table.rst",
+            category="Tables",
+            labels={"table": "{table}"},
         ),
     log:
         "logs/report.log",

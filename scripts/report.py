@@ -23,7 +23,8 @@ def main(snakemake):
         compared = against.read(other, "results") if other else None
         report = Report(found.tables, run, found.explained, compared)
         write_text(snakemake.output.page, report.html())
-        figures.write(report, snakemake.output.figures)
+        figures.write_charts(report, snakemake.output.charts)
+        figures.write_tables(report, snakemake.output.tables)
 
 
 main(snakemake)

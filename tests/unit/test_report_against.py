@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -82,13 +83,12 @@ def test_the_machine_is_the_one_that_measured(tmp_path):
 def test_figures_are_files_that_stand_alone(tmp_path):
     parts = (variant(name=EVIL), variant(model="n"), variant(name="pytorch", model="n"))
     report = Report(make(joined(REFERENCE, *parts)), RUN)
-    figures.write(report, tmp_path / "figures")
+    figures.write_charts(report, tmp_path / "charts")
+    figures.write_tables(report, tmp_path / "pages")
     charts = sorted(file.relative_to(tmp_path) for file in tmp_path.rglob("*.svg"))
-    assert Path("figures/charts/m/latency.svg") in charts
-    assert Path("figures/charts/n/speed-document.svg") in charts
+    assert Path("charts/m/latency.svg") in charts
+    assert Path("charts/n/speed-document.svg") in charts
     assert len(charts) == sum(1 for _ in report.charts()) == 10
-    from xml.etree import ElementTree
-
     for file in tmp_path.rglob("*.svg"):
         text = file.read_text()
         ElementTree.fromstring(text)
@@ -97,3 +97,10 @@ def test_figures_are_files_that_stand_alone(tmp_path):
     pages = {file.stem: file.read_text() for file in tmp_path.rglob("*.html")}
     assert set(pages) == set(tables.COLUMNS)
     assert all(Page(page).counts["table"] == 1 for page in pages.values())
+
+
+def test_a_name_leaves_no_folder(tmp_path):
+    report = Report(make(joined(variant(model="../../out"), variant(model=".."))), RUN)
+    figures.write_charts(report, tmp_path / "charts")
+    assert {file.parent.name for file in tmp_path.rglob("*.svg")} == {"_.._out", "_"}
+    assert all(file.is_relative_to(tmp_path / "charts") for file in tmp_path.rglob("*.svg"))

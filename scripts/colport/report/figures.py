@@ -14,26 +14,39 @@ from colport.report.page import Report, asset
 _MARGIN, _HEAD, _LINE = 16, 48, 16
 
 
-def write(report: Report, folder: Path | str) -> None:
-    """Write every chart as ``charts/{model}/{chart}.svg``, every table as ``tables/{name}.html``.
+def write_charts(report: Report, folder: Path | str) -> None:
+    """Write every chart as ``{subject}/{chart}.svg``.
 
     Args:
-        report: Whose figures.
+        report: Whose charts.
         folder: Replaced as a whole.
     """
     with atomic_folder(Path(folder)) as temporary:
-        for heading, chart in report.charts():
+        for chart in report.charts():
             # The number that tells models apart is in the folder's name, in words.
             name = re.sub(r"-\d+", "", chart.key, count=1)
-            file = temporary / "charts" / (heading or "all") / f"{name}.svg"
+            file = temporary / _plain(chart.subject) / f"{name}.svg"
             if file.exists():
                 file = file.with_stem(chart.key)
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(standalone(chart), encoding="utf-8")
+
+
+def write_tables(report: Report, folder: Path | str) -> None:
+    """Write every table as ``{name}.html``, a page that sorts and filters as the report does.
+
+    Args:
+        report: Whose tables.
+        folder: Replaced as a whole.
+    """
+    with atomic_folder(Path(folder)) as temporary:
         for name, page in report.tables():
-            file = temporary / "tables" / f"{name}.html"
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(page, encoding="utf-8")
+            (temporary / f"{name}.html").write_text(page, encoding="utf-8")
+
+
+def _plain(name: str) -> str:
+    """A name that is one folder's, whatever a table holds."""
+    return re.sub(r"[^\w.-]", "_", name).strip(".") or "_"
 
 
 def standalone(chart: Chart) -> str:

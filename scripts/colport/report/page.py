@@ -94,11 +94,11 @@ class Report:
         """
         return self._page(str(self._run.get("title") or "ColPort report"), self.sections)
 
-    def charts(self) -> Iterator[tuple[str, Chart]]:
-        """The charts of every section, each with the heading that it stands under."""
+    def charts(self) -> Iterator[Chart]:
+        """The charts of every section."""
         for section in self.sections:
             for group in section.content.get("groups", ()):
-                yield from ((group.heading, chart) for chart in group.charts)
+                yield from group.charts
 
     def tables(self) -> Iterator[tuple[str, str]]:
         """Name of each table that has rows, and a page with that table alone."""

@@ -113,6 +113,7 @@ def _chart(
     finding = f"Highest rate a second within the target: {', '.join(found) or 'none'}."
     return Chart(
         key=key,
+        subject=model,
         title=f"p99 against offered rate, {model} on {provider}, {kind}",
         caption=f"{kind.capitalize()} requests on {provider}, target p99 of {target}",
         description=finding,

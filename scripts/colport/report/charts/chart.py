@@ -70,7 +70,8 @@ class Chart:
 
     Attributes:
         key: Unique in the page: its element ids and file names begin with it.
-        title: What is drawn, and of which model.
+        subject: What it is about, mostly a model.
+        title: What is drawn, and of what.
         caption: The heading above it.
         description: For those who cannot see the drawing.
         drawing: The SVG.
@@ -80,6 +81,7 @@ class Chart:
     """
 
     key: str
+    subject: str
     title: str
     caption: str
     description: str

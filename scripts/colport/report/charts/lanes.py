@@ -105,7 +105,7 @@ def lanes(
     for number, lane in enumerate(rows):
         _draw_lane(drawing, axis, lane, number * pitch)
     said = "; ".join(f"{lane.name}: {lane.figure}" for lane in rows)
-    return Chart(key, f"{caption}, {model}", caption, f"{said}.", drawing, table, legend)
+    return Chart(key, model, f"{caption}, {model}", caption, f"{said}.", drawing, table, legend)
 
 
 def _draw_axis(drawing: Drawing, axis: Axis, bottom: float) -> None:

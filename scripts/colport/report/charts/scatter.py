@@ -118,6 +118,7 @@ def scatter(
     names = ", ".join(points[index].label for index in front)
     return Chart(
         key=key,
+        subject=model,
         title=f"{caption}, {model}",
         caption=caption,
         description=f"{len(points)} points; on the Pareto front: {names or 'none'}.",
