@@ -85,3 +85,14 @@ def test_a_checkpoint_names_itself(hub, tmp_path):
     with pytest.raises(CheckpointError, match=f"checkpoint someone/model@{'9' * 40}: the"):
         checkpoints.resolve(declared, tmp_path / "w")
     assert checkpoints.resolve(declared | {"revision": COMMIT}, tmp_path / "w").name == COMMIT
+
+
+@pytest.mark.parametrize(
+    "name", ["../{other}/config.json", "a/../../{other}/x.json", "../../x.json"]
+)
+def test_a_listed_file_outside_the_revision_is_refused(hub, tmp_path, name):
+    hub._files[name.format(other="f" * 40)] = b"planted"
+    with pytest.raises(HubError, match="the Hub client refuses it"):
+        fetched()
+    planted = [file for file in (tmp_path / "hub").rglob("*") if file.is_file()]
+    assert b"planted" not in [file.read_bytes() for file in planted]

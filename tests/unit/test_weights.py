@@ -127,3 +127,58 @@ def test_no_claimed_layout_crashes_the_reader(tmp_path_factory, header):
         return
     for entry in entries.values():
         assert entry.read().shape == entry.shape
+
+
+def with_header(folder, header, data=bytes(64)):
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    file = folder / "model.safetensors"
+    file.write_bytes(struct.pack("<Q", len(text)) + text + data)
+    return file
+
+
+def tensor(begin, end, shape=(2,)):
+    return {"dtype": "F32", "shape": list(shape), "data_offsets": [begin, end]}
+
+
+HEADERS = {
+    "nested too deeply": b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+    "a number of too many digits": b'{"a":' + b"9" * 5000 + b"}",
+    "a key twice": b'{"a":%b,"a":%b}' % ((json.dumps(tensor(0, 8)).encode(),) * 2),
+    "no number": b'{"a":{"dtype":"F32","shape":[NaN],"data_offsets":[0,8]}}',
+    "an infinite number": b'{"a":{"dtype":"F32","shape":[Infinity],"data_offsets":[0,8]}}',
+    "half a number": {"a": tensor(0, 8, [2.5])},
+    "a truth value": {"a": tensor(False, 8)},
+    "a product that wraps": {"a": tensor(0, 0, [2**32, 2**32])},
+    "a number beyond 64 bits": {"a": tensor(0, 2**70, [2**68])},
+    "overlapping tensors": {"a": tensor(0, 8), "b": tensor(4, 12)},
+    "the same place twice": {"a": tensor(0, 8), "b": tensor(0, 8)},
+    "a gap": {"a": tensor(0, 8), "b": tensor(16, 24)},
+    "a list as a type": {"a": tensor(0, 8) | {"dtype": ["F32"]}},
+}
+
+
+@pytest.mark.parametrize("name", HEADERS)
+def test_headers_made_to_harm(name, tmp_path):
+    file = with_header(tmp_path, HEADERS[name])
+    with pytest.raises(CheckpointError, match=r"model\.safetensors"):
+        read_header(file)
+
+
+def test_a_header_of_an_absurd_size_is_not_read(tmp_path):
+    file = tmp_path / "model.safetensors"
+    with file.open("wb") as stream:
+        stream.write(struct.pack("<Q", 2**26))
+        stream.truncate(2**27)
+    with pytest.raises(CheckpointError, match="is not a safetensors file or is truncated"):
+        read_header(file)
+
+
+def test_tensors_side_by_side_are_read_in_any_order(tmp_path):
+    file = with_header(
+        tmp_path, {"b": tensor(8, 16), "empty": tensor(8, 8, [0]), "a": tensor(0, 8)}
+    )
+    assert {key: entry.read().shape for key, entry in read_header(file).items()} == {
+        "a": (2,),
+        "b": (2,),
+        "empty": (0,),
+    }
