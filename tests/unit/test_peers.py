@@ -273,6 +273,17 @@ else:
 """
 
 
+def test_peers_are_grey_and_keep_their_marks_from_ours():
+    from colport.report.charts import legend
+
+    marks = legend(["pytorch", "fp32", "peer-optimum", "int8", "peer-torch-onnx-dynamo"])
+    ours = legend(["pytorch", "fp32", "int8"])
+    assert {name: marks[name] for name in ours} == ours
+    peers = [marks["peer-optimum"], marks["peer-torch-onnx-dynamo"]]
+    assert {mark.colour for mark in peers} == {ours["pytorch"].colour}
+    assert len({mark.shape for mark in peers}) == 2
+
+
 def fake_pip(tmp_path, monkeypatch, output: str, code: int) -> Path:
     """Python whose ``-m venv`` makes a folder in which pip says this and ends so."""
     requirements = tmp_path / "set.txt"

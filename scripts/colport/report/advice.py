@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from colport.peers.catalogue import is_peer
 from colport.recommendation import (
     ACCEPTED_LOSS,
     BEST,
@@ -189,7 +190,8 @@ def _speed_words(speeds: list[tuple[str, Any]]) -> str:
 
 
 def _largest(rows: pd.DataFrame) -> pd.Series | None:
-    known = rows[(rows["variant"] != REFERENCE_VARIANT) & rows["size_mb"].notna()]
+    beside = (rows["variant"] == REFERENCE_VARIANT) | rows["variant"].map(is_peer).astype(bool)
+    known = rows[~beside & rows["size_mb"].notna()]
     return None if known.empty else known.loc[known["size_mb"].idxmax()]
 
 
