@@ -86,9 +86,11 @@ def cost(values: Sequence[float], start: float, end: float) -> Scale:
 
 
 def quality(low: float, high: float, start: float, end: float) -> Scale:
-    """Around the values, within 0 to 1."""
+    """Around the values; not beyond 0 and 1 unless they are."""
     pad = max((high - low) * 0.18, 0.012)
-    low, high = max(low - pad, 0.0), min(high + pad, 1.0)
+    low, high = max(low - pad, min(low, 0.0)), min(high + pad, max(high, 1.0))
+    if high <= low:
+        low, high = low - pad, high + pad
     step = nice_step(high - low, 5)
     first = math.ceil(low / step - 1e-9)
     values = [index * step for index in range(first, math.floor(high / step + 1e-9) + 1)]
