@@ -1,6 +1,6 @@
 """Execution providers: what each takes, whether this machine has it, and a session on it.
 
-A new provider is one entry in :data:`PROVIDERS` and its name in the config's schema.
+A new provider is one entry in :data:`PROVIDERS`; docs/extending.md has an example.
 """
 
 from colport.providers.settings import ProviderSettings
