@@ -359,6 +359,13 @@ def test_tables_alone_are_compared_by_their_intervals(old, tmp_path):
     ]
 
 
+def test_tables_without_intervals_are_not_compared(old, tmp_path):
+    run = Run()
+    run.retrieval[INT8, "cpu"]["rows"][0] |= {"ndcg_at_5_low": None, "ndcg_at_5_high": None}
+    findings = compare(old, run.write(tmp_path / "new", records=False))
+    assert ("retrieval", "not compared") in [(item.group, item.verdict) for item in findings]
+
+
 def test_rankings_without_judgements_are_compared_by_their_overlap(old, tmp_path):
     paths = []
     for name, overlap in (("a", 1.0), ("b", 0.9)):

@@ -101,7 +101,8 @@ def retrieval(old: Results, new: Results) -> Iterator[Finding]:
             continue
         found = _difference(old, new, before, after)
         if found is None:
-            yield Finding("retrieval", "not compared", name, "other queries were scored")
+            reason = "other queries were scored, or intervals are missing"
+            yield Finding("retrieval", "not compared", name, reason)
         elif found[0]:
             text = f"{HEADLINE} {before[HEADLINE]:.4f} -> {after[HEADLINE]:.4f} ({found[1]})"
             losses = 1 - before[HEADLINE], 1 - after[HEADLINE]
@@ -132,10 +133,10 @@ def _difference(old: Results, new: Results, before: Row, after: Row) -> tuple[bo
         return p_value <= SIGNIFICANCE, f"p {p_value:.2g}"
     if any(before[key] != after[key] for key in ("queries", "documents")):
         return None
-    apart = (
-        before[f"{HEADLINE}_low"] > after[f"{HEADLINE}_high"]
-        or after[f"{HEADLINE}_low"] > before[f"{HEADLINE}_high"]
-    )
+    low, high = f"{HEADLINE}_low", f"{HEADLINE}_high"
+    if not all(is_number(row[bound]) for row in (before, after) for bound in (low, high)):
+        return None
+    apart = before[low] > after[high] or after[low] > before[high]
     return bool(apart), "intervals do not overlap; no record of the queries to pair"
 
 
