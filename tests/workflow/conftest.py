@@ -64,9 +64,14 @@ class Workspace:
         for name in ("config", "resources"):
             (folder / name).symlink_to(ROOT / name)
 
+    @property
+    def command(self) -> list[str]:
+        """The start of every command line."""
+        snakefile = ["--snakefile", str(ROOT / "Snakefile")]
+        return [sys.executable, "-m", "snakemake", *snakefile, "--cores", "2", "--printshellcmds"]
+
     def snakemake(self, *arguments: str, config: dict[str, Any] | None = None) -> Run:
-        command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
-        command += ["--cores", "2", "--printshellcmds", *arguments]
+        command = [*self.command, *arguments]
         if config is not None:
             file = self.folder / "changed.yaml"
             file.write_text(yaml.safe_dump(config))

@@ -1,0 +1,109 @@
+"""Runs that are killed, that find no room, no write access or no checkpoint."""
+
+import copy
+import os
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from colport.artifacts import read_json
+
+from .conftest import REDUCED, Workspace
+
+KILLS = int(os.environ.get("COLPORT_KILLS", "3"))
+SEED = int(os.environ.get("COLPORT_KILLS_SEED", "0"))
+MODEL, DATASETS = "colpali-demo", ("demo-pages-qa", "demo-pages-beir")
+VARIANTS = ("fp32", "int8")
+PARITY = [f"results/parity/{MODEL}/{variant}/cpu.json" for variant in VARIANTS]
+SCORES = [
+    f"results/retrieval/{MODEL}/{place}/{dataset}.json"
+    for place in ("pytorch", *(f"{variant}/cpu" for variant in VARIANTS))
+    for dataset in DATASETS
+]
+FOLDERS = [f"results/models/{MODEL}", f"results/embeddings/{MODEL}", f"results/reference/{MODEL}"]
+
+
+def only_pages() -> dict:
+    config = copy.deepcopy(REDUCED)
+    config["run"] |= {"models": [MODEL], "providers": ["cpu"]}
+    return config
+
+
+def start(workspace: Workspace) -> subprocess.Popen:
+    (workspace.folder / "changed.yaml").write_text(yaml.safe_dump(only_pages()))
+    command = [*workspace.command, *PARITY, *SCORES, "--rerun-incomplete"]
+    return subprocess.Popen(
+        [*command, "--configfile", "changed.yaml"],
+        cwd=workspace.folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def descendants(pid: int) -> list[int]:
+    found: list[int] = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = int(stat.read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            continue
+        if parent == pid:
+            child = int(stat.parent.name)
+            found += [child, *descendants(child)]
+    return found
+
+
+def kill(run: subprocess.Popen, what: str, generator: random.Random) -> None:
+    if what == "job" and (jobs := descendants(run.pid)):
+        os.kill(generator.choice(jobs), signal.SIGKILL)
+        assert run.wait(300) != 0
+    elif what == "snakemake":
+        run.kill()  # its jobs live on, and may write while the next run begins
+    else:
+        os.killpg(run.pid, signal.SIGKILL)
+    run.wait()
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    return {
+        file.relative_to(root).as_posix(): file.read_bytes()
+        for name in FOLDERS
+        for file in sorted((root / name).rglob("*"))
+        if file.is_file() and file.name != ".snakemake_timestamp"
+    }
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds jobs through /proc")
+def test_after_kills_the_results_are_those_of_an_undisturbed_run(workspace, finished):
+    undisturbed, first = finished
+    assert first.code == 0, first.output[-3000:]
+    generator = random.Random(SEED)
+    for number in range(KILLS):
+        run = start(workspace)
+        # Most of the run is behind when the last kill comes.
+        deadline = time.monotonic() + generator.uniform(4, 20)
+        while run.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        if run.poll() is not None:
+            assert run.returncode == 0
+            break
+        kill(run, ("snakemake", "job", "group")[number % 3], generator)
+        assert workspace.snakemake("--unlock", config=only_pages()).code == 0
+    run = workspace.snakemake(*PARITY, *SCORES, "--rerun-incomplete", config=only_pages())
+    assert run.code == 0, run.output[-3000:]
+    expected = contents(undisturbed.folder)
+    found = contents(workspace.folder)
+    assert set(found) <= set(expected)
+    assert {name for name in found if found[name] != expected[name]} == set()
+    for record in (*PARITY, *SCORES):
+        rows = read_json(workspace.folder / record)["rows"]
+        assert rows == read_json(undisturbed.folder / record)["rows"], record
+    unfinished = {".part", ".old"}
+    left = [path for path in workspace.folder.rglob("results/**/*") if path.suffix in unfinished]
+    assert left == []
