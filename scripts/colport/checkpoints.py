@@ -109,7 +109,8 @@ def read_record(file: Path | str) -> dict[str, Any]:
     if not Path(found["folder"]).is_dir():
         raise CheckpointError(
             f"{file}: names the folder {found['folder']}, which is not on {socket.gethostname()}; "
-            "the checkpoint has to lie where every machine of the run sees it."
+            "the checkpoint has to lie where every machine of the run sees it (if it was moved or "
+            "removed, remove this record to look for it again)."
         )
     return found
 
