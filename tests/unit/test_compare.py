@@ -413,6 +413,14 @@ def test_rows_that_vanish_fail_or_appear(found):
     ]
 
 
+def test_peers_may_come_and_go(tmp_path):
+    run = Run()
+    for row in list(run.export[INT8]["rows"]):
+        run.export[INT8]["rows"].append({**row, "variant": "peer-optimum"})
+    paths = run.write(tmp_path / "old"), Run().write(tmp_path / "new")
+    assert compare(*paths) == []
+
+
 def test_a_row_without_figures_may_vanish(old, tmp_path):
     run = Run()
     run.parity[FP32]["rows"].append(

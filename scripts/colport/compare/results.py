@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from colport.artifacts import read_json
+from colport.peers.catalogue import is_peer
 from colport.retrieval.forms import FULL
 from colport.tables import STAGES, read_tables
 
@@ -89,6 +90,8 @@ def is_number(value: Any) -> bool:
 def _keyed(rows: list[dict[str, Any]], stage: str) -> dict[Key, Row]:
     keyed: dict[Key, Row] = {}
     for row in rows:
+        if is_peer(row["variant"]):
+            continue  # others' exports are no business of a gate on ours
         row = {name: _plain(value) for name, value in row.items()}
         if row.get("embeddings") == FULL:
             row["embeddings"] = None  # what runs without smaller forms have
