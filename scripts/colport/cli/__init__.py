@@ -9,7 +9,13 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 import colport
-from colport.cli.bench import bench_corpus, bench_export, bench_graphs, bench_maxsim
+from colport.cli.bench import (
+    bench_corpus,
+    bench_export,
+    bench_graphs,
+    bench_maxsim,
+    bench_providers,
+)
 from colport.cli.compare import compare
 from colport.cli.convert import export, merge, quantize, shard, split
 from colport.cli.evaluation import mteb
@@ -47,6 +53,7 @@ bench.command("export")(bench_export)
 bench.command("graphs")(bench_graphs)
 bench.command("maxsim")(bench_maxsim)
 bench.command("corpus")(bench_corpus)
+bench.command("providers")(bench_providers)
 app.add_typer(bench, name="bench")
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -126,12 +127,88 @@ def bench_corpus(
     """
     from colport.artifacts import write_text
     from colport.bench import corpus as benchmark
-    from colport.errors import ConfigError
 
-    if not all(size.isdecimal() and int(size) for size in pages.split(",")):
-        raise ConfigError(f"pages: found {pages!r}; allowed are whole numbers above 0 and commas.")
-    sizes = [int(size) for size in pages.split(",")]
+    sizes = _whole_numbers("pages", pages)
     table = benchmark.markdown(benchmark.run(sizes, scratch, say))
     if output:
         write_text(output, table)
     say(table)
+
+
+def bench_providers(
+    providers: Annotated[
+        str,
+        typer.Option(
+            help="Comma-separated types, or a YAML file with entries as under `providers` of a "
+            "config. A GPU's type is measured plain, with I/O binding and with CUDA graphs."
+        ),
+    ] = "cuda,cpu",
+    sizes: Annotated[
+        str, typer.Option(help="Comma-separated sizes of `bench export`; empty for none.")
+    ] = "colpali-100M,colqwen2-100M",
+    text: Annotated[
+        Path | None, typer.Option(help="Checkpoint folder of a text model, measured first.")
+    ] = None,
+    variants: Annotated[
+        str, typer.Option(help="Comma-separated: fp32, fp16, bf16.")
+    ] = "fp32,fp16,bf16",
+    batch_sizes: Annotated[str, typer.Option(help="Comma-separated.")] = "1,8,32",
+    limit_seconds: Annotated[
+        float, typer.Option(help="Seconds for everything; what does not fit is listed.")
+    ] = 480.0,
+    threads: Annotated[
+        int | None, typer.Option(help="Threads of every contender.", show_default="all cores")
+    ] = None,
+    checkpoints_folder: Annotated[
+        Path, typer.Option("--demo", help="Folder with the demo checkpoints.")
+    ] = Path("resources/checkpoints"),
+    scratch: Annotated[
+        Path, typer.Option(help="Where checkpoints and exports are written, then removed.")
+    ] = Path("build/bench"),
+    output: Annotated[
+        Path | None, typer.Option(help="Markdown page to write, renewed after each model.")
+    ] = None,
+) -> None:
+    """Measure providers on this machine beside PyTorch in fp32 and bf16: speed and parity.
+
+    \b
+    Example: colport bench providers --providers cuda,cpu --sizes colpali-1B --output gpu.md
+    """
+    from colport.artifacts import write_text
+    from colport.bench import providers as benchmark
+    from colport.bench.provider_plan import Plan, entries
+    from colport.bench.provider_tables import markdown
+    from colport.environment import usable_cores
+
+    batches = _whole_numbers("batch-sizes", batch_sizes)
+    plan = Plan(
+        sizes.split(",") if sizes else [],
+        entries(providers, batches),
+        text,
+        variants.split(","),
+        batches,
+        limit_seconds,
+        threads or usable_cores(),
+    )
+
+    def keep(record: Mapping[str, Any]) -> None:
+        if output:
+            write_text(output, markdown(record))
+
+    say(markdown(benchmark.run(plan, checkpoints_folder, scratch, say, keep)))
+
+
+def _whole_numbers(option: str, text: str) -> list[int]:
+    """Comma-separated whole numbers above 0.
+
+    Raises:
+        ConfigError: Something else.
+    """
+    from colport.errors import ConfigError
+
+    parts = text.split(",")
+    if not all(part.isdecimal() and int(part) for part in parts):
+        raise ConfigError(
+            f"{option}: found {text!r}; allowed are whole numbers above 0 and commas."
+        )
+    return [int(part) for part in parts]

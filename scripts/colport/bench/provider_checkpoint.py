@@ -1,0 +1,143 @@
+"""What ``colport bench providers`` compares: a checkpoint, its exports and inputs.
+
+It is made in a process of its own, so that PyTorch's memory, on a GPU too, is free again when the
+contenders start.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from colport import contenders, families, variants
+from colport.bench import random_checkpoints
+from colport.errors import ColPortError
+
+_PAGE = (1240, 1754)  # pixels; A4 at 150 dpi
+_PAGES, _TEXTS = 4, 32
+_QUERY_WORDS, _PASSAGE_WORDS = 9, 120
+_WORDS = (
+    "annual",
+    "report",
+    "energy",
+    "patient",
+    "contract",
+    "network",
+    "river",
+    "carbon",
+    "method",
+)
+
+
+def prepare(
+    name: str,
+    checkpoint: str | None,
+    files_from: str,
+    folder: str,
+    precisions: Sequence[str],
+    devices: Sequence[str],
+    threads: int,
+) -> dict[str, Any]:
+    """Write or take a checkpoint, export it, write inputs, and time PyTorch once.
+
+    Args:
+        name: A size of :func:`colport.bench.random_checkpoints.sizes`, unless ``checkpoint``
+            is given.
+        checkpoint: Folder of a text model, or ``None``.
+        files_from: Folder with the demo checkpoints.
+        folder: Where everything is written.
+        precisions: Ready-made variants to export.
+        devices: Torch devices to time.
+        threads: PyTorch's threads.
+
+    Returns:
+        JSON-ready: ``family``, ``checkpoint``, ``folders`` (variant to folder), ``failed``
+        (variant to reason), ``queries``, ``documents``, ``pages``, and for each device in
+        ``seconds`` either ``load``, ``query`` and ``document`` (seconds of a second call with one
+        input) or ``reason``.
+    """
+    root = Path(folder)
+    if checkpoint is None:
+        source = root / "checkpoint"
+        random_checkpoints.write(name, Path(files_from), source)
+    else:
+        source = Path(checkpoint)
+    family = families.detect(source).name
+    folders, failed = {}, {}
+    for variant in precisions:
+        try:
+            variants.export(source, root / variant, variant, family=family)
+            folders[variant] = str(root / variant)
+        except ColPortError as error:
+            failed[variant] = str(error)
+    queries = _texts(_QUERY_WORDS)
+    documents = _pages(root) if checkpoint is None else _texts(_PASSAGE_WORDS)
+    pages = checkpoint is None
+    return {
+        "family": family,
+        "checkpoint": str(source),
+        "folders": folders,
+        "failed": failed,
+        "queries": queries,
+        "documents": documents,
+        "pages": pages,
+        "seconds": {
+            device: _seconds(source, family, device, threads, queries[0], documents[0], pages)
+            for device in devices
+        },
+    }
+
+
+def _texts(words: int) -> list[str]:
+    rng = random.Random(words)
+    return [" ".join(rng.choices(_WORDS, k=words)) for _ in range(_TEXTS)]
+
+
+def _pages(root: Path) -> list[str]:
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    files = [root / f"page-{number}.png" for number in range(_PAGES)]
+    for file in files:
+        noise = rng.integers(0, 256, (*_PAGE[::-1], 3), np.uint8)
+        Image.fromarray(noise).save(file, compress_level=1)
+    return [str(file) for file in files]
+
+
+def _seconds(
+    checkpoint: Path,
+    family: str,
+    device: str,
+    threads: int,
+    query: str,
+    document: str,
+    pages: bool,
+) -> dict[str, Any]:
+    """How slow PyTorch is in fp32, as the upper bound of what a contender's call takes."""
+    from PIL import Image
+
+    try:
+        start = time.perf_counter()
+        embedder = contenders.reference(str(checkpoint), family, device, threads)
+        load = time.perf_counter() - start
+        item: Any = document
+        if pages:
+            with Image.open(document) as image:
+                item = image.convert("RGB")
+        found = {"load": load}
+        for kind, call, given in (
+            ("query", embedder.encode_queries, query),
+            ("document", embedder.encode_documents, item),
+        ):
+            call([given], batch_size=1)
+            start = time.perf_counter()
+            call([given], batch_size=1)
+            found[kind] = time.perf_counter() - start
+    except Exception as error:  # noqa: BLE001 - its rows will say so; others may still run
+        return {"reason": f"{type(error).__name__}: {' '.join(str(error).split())}"}
+    return found

@@ -1,0 +1,260 @@
+"""``colport bench providers``: the measuring protocol on one machine, within a limit of time.
+
+Each model is exported once a variant. All that runs on one kind of device (PyTorch in fp32 and
+bf16, and every provider entry with every variant) then takes turns in one ordinary latency run,
+which also compares each contender's embeddings with those of PyTorch in fp32.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from colport import contenders, environment
+from colport.bench.processes import run_alone
+from colport.bench.provider_plan import Plan, fitting
+from colport.latency.runner import measure
+from colport.latency.settings import Contender, Inputs, LatencySettings
+from colport.latency.statistics import unsupported_rows
+from colport.providers import ProviderSettings
+
+_PREPARE = """
+import json, sys
+from colport.bench.provider_checkpoint import prepare
+print(json.dumps(prepare(**json.loads(sys.argv[1]))))
+"""
+_ROUNDS = 6  # fewer give no interval
+_LEAST_SECONDS = 10.0  # with less left, nothing more is started
+_BF16 = "pytorch-bf16"
+
+
+def run(
+    plan: Plan,
+    files_from: Path,
+    scratch: Path,
+    report: Callable[[str], None],
+    keep: Callable[[Mapping[str, Any]], None] = lambda record: None,
+) -> dict[str, Any]:
+    """Export, measure and remove, one model after the other.
+
+    Args:
+        plan: What.
+        files_from: Folder with the demo checkpoints.
+        scratch: Folder for checkpoints and exports, some 30 GB at 3 billion parameters.
+        report: Called with a line for each step.
+        keep: Called with the record so far after each model.
+
+    Returns:
+        ``rows`` (those of the latency run with ``speedup_vs_bf16`` and
+        ``graph_speedup_vs_bf16``), ``not_run`` (``model``, ``what``, ``reason``), ``noise`` (one
+        verdict a run), ``seconds``, ``limit_seconds``, ``started``, ``commit`` and
+        ``environment``.
+    """
+    started = time.monotonic()
+    deadline = started + plan.limit_seconds
+    record: dict[str, Any] = {
+        "rows": [],
+        "not_run": [],
+        "noise": [],
+        "limit_seconds": plan.limit_seconds,
+        "started": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "commit": _commit(),
+        "environment": environment.describe(),
+    }
+    models = [*([None] if plan.text else []), *plan.sizes]
+    for index, size in enumerate(models):
+        name = size or plan.text.resolve().name
+        folder = scratch / f"providers-{name}"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        try:
+            job = _Model(name, plan, record, report, deadline, len(models) - index)
+            job.run(None if size else plan.text, files_from, folder)
+        finally:
+            shutil.rmtree(folder)
+        record["seconds"] = time.monotonic() - started
+        keep(record)
+    return record
+
+
+class _OutOfTime(Exception):  # noqa: N818 - ends a run, no error
+    pass
+
+
+@dataclass
+class _Model:
+    """One model on every provider; what it finds goes into ``record``."""
+
+    name: str
+    plan: Plan
+    record: dict[str, Any]
+    report: Callable[[str], None]
+    deadline: float
+    models_left: int
+
+    def run(self, text: Path | None, files_from: Path, folder: Path) -> None:
+        end = time.monotonic() + self._left() / self.models_left
+        devices: dict[str, dict[str, Mapping[str, Any]]] = {}
+        for name, entry in self.plan.providers.items():
+            device = ProviderSettings.from_config(name, entry).provider.torch_device
+            devices.setdefault(device, {})[name] = entry
+        made = self._prepare(text, files_from, folder, list(devices))
+        if made is None:
+            return
+        entrants = {device: self._entrants(made, named) for device, named in devices.items()}
+        able = {device: everyone for device, everyone in entrants.items() if everyone}
+        for place, (device, everyone) in enumerate(able.items()):
+            seconds = (end - time.monotonic()) / (len(able) - place)
+            self._measure(made, device, everyone, seconds)
+
+    def _prepare(
+        self, text: Path | None, files_from: Path, folder: Path, devices: Sequence[str]
+    ) -> dict[str, Any] | None:
+        left = self._left()
+        if left < min(_LEAST_SECONDS, self.plan.limit_seconds / 2):
+            self._skip("everything", "the time was used up before")
+            return None
+        self.report(f"{self.name}: exporting")
+        job = {
+            "name": self.name,
+            "checkpoint": str(text) if text else None,
+            "files_from": str(files_from),
+            "folder": str(folder),
+            "precisions": list(self.plan.precisions),
+            "devices": list(devices),
+            "threads": self.plan.threads,
+        }
+        try:
+            made = json.loads(run_alone(_PREPARE, json.dumps(job), timeout=left))
+        except subprocess.TimeoutExpired:
+            self._skip("everything", f"checkpoint and exports took more than {left:.0f} s")
+            return None
+        except subprocess.CalledProcessError as error:
+            reason = f"the process that exports it ended with {error.returncode}; see its messages"
+            self._skip("everything", reason)
+            return None
+        for variant, reason in made["failed"].items():
+            self._skip(variant, reason)
+        return made
+
+    def _measure(
+        self,
+        made: Mapping[str, Any],
+        device: str,
+        everyone: Sequence[Contender],
+        seconds: float,
+    ) -> None:
+        count, probe = len(everyone), made["seconds"][device]
+        call = probe.get("query", 0.0) + probe.get("document", 0.0)
+        after_loads = seconds - count * probe.get("load", 0.0)
+        sizes, spare = fitting(self.plan.batch_sizes, call, count, after_loads)
+        if left_out := sorted(set(self.plan.batch_sizes) - set(sizes)):
+            listed = ", ".join(map(str, left_out))
+            reason = (
+                f"{count} contenders do not fit into {max(0.0, seconds):.0f} s: PyTorch in fp32 "
+                f"takes {call:.2f} s for one query and one document"
+            )
+            self._skip(f"{device}, batch size {listed}", reason)
+        if not sizes:
+            return
+        inputs = Inputs(tuple(made["queries"]), tuple(made["documents"]), made["pages"])
+        settings = self._settings(sizes, spare / (count * 2 * len(sizes)), seconds)
+        steps = 0
+
+        def progress(message: str) -> None:
+            nonlocal steps
+            steps += 1
+            # A run that has loaded everyone is bounded by its settings, and worth its end.
+            if steps <= count and self._left() <= 0:
+                raise _OutOfTime(message)
+            self.report(f"{self.name} on {device}: {message}")
+
+        try:
+            found = measure(everyone, inputs, settings, progress)
+        except _OutOfTime as ended:
+            self._skip(device, f"the time was used up when {ended} was due")
+            return
+        add_speedups_vs_bf16(found["rows"])
+        self.record["rows"] += found["rows"]
+        self.record["noise"].append({"model": self.name, "device": device, **found["noise"]})
+
+    def _entrants(
+        self, made: Mapping[str, Any], providers: Mapping[str, Mapping[str, Any]]
+    ) -> list[Contender]:
+        """PyTorch once, and each variant in each entry; those that cannot run become rows."""
+        checkpoint = {"folder": made["checkpoint"], "family": made["family"]}
+        everyone: dict[tuple[str, str], Contender] = {}
+        for name, entry in providers.items():
+            able, missing = contenders.entrants(
+                *(self.name, name, checkpoint, made["folders"], entry, self.plan.threads),
+                pytorch=("bf16",),
+            )
+            everyone |= {(item.variant, item.provider): item for item in able}
+            for variant, limit in missing.items():
+                self.record["rows"] += unsupported_rows(
+                    *(self.name, variant, name, contenders.KINDS),
+                    *(self.plan.batch_sizes, str(limit)),
+                )
+        return list(everyone.values())
+
+    def _settings(self, sizes: Sequence[int], share: float, seconds: float) -> LatencySettings:
+        """How long a case may take, from its share of the time that is left."""
+        most = min(self.plan.case_seconds, max(0.02, 0.5 * share))
+        return LatencySettings(
+            batch_sizes=tuple(sizes),
+            rounds=_ROUNDS,
+            min_samples=2 * _ROUNDS,
+            min_seconds=most / 2,
+            max_seconds=most,
+            warmup_max_seconds=most / 2,
+            precision=0.02,
+            threads=self.plan.threads,
+            quiet_wait_s=min(self.plan.quiet_seconds, seconds / 10),
+            parts_calls=10,
+            parts_seconds=min(0.3, most / 2),
+            timeout_s=max(_LEAST_SECONDS, seconds),
+        )
+
+    def _left(self) -> float:
+        return self.deadline - time.monotonic()
+
+    def _skip(self, what: str, reason: str) -> None:
+        self.report(f"{self.name}: {what} not run: {reason}")
+        self.record["not_run"].append({"model": self.name, "what": what, "reason": reason})
+
+
+def add_speedups_vs_bf16(rows: Sequence[dict[str, Any]]) -> None:
+    """Add the speed-ups over PyTorch in bf16, of whole calls and of the model alone, in place.
+
+    Args:
+        rows: Rows of one latency run.
+    """
+    bases = {
+        (row["kind"], row["batch_size"]): row
+        for row in rows
+        if row["variant"] == _BF16 and row["status"] == "ok"
+    }
+    for row in rows:
+        base = bases.get((row["kind"], row["batch_size"]), {})
+        for column, figure in (
+            ("speedup_vs_bf16", "p50_ms"),
+            ("graph_speedup_vs_bf16", "graph_ms"),
+        ):
+            known = base.get(figure) and row[figure]
+            row[column] = base[figure] / row[figure] if known else None
+
+
+def _commit() -> str:
+    """The commit of this checkout, or what stands for it outside of one."""
+    git = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short=12", "HEAD"]
+    try:
+        return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown (no git checkout)"
