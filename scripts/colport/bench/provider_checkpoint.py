@@ -10,13 +10,16 @@ import random
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from colport import contenders, families, variants
 from colport.bench import random_checkpoints
 from colport.errors import ColPortError
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 _PAGE = (1240, 1754)  # pixels; A4 at 150 dpi
 _PAGES, _TEXTS = 4, 32
@@ -76,8 +79,9 @@ def prepare(
         except ColPortError as error:
             failed[variant] = str(error)
     queries = _texts(_QUERY_WORDS)
-    documents = _pages(root) if checkpoint is None else _texts(_PASSAGE_WORDS)
     pages = checkpoint is None
+    documents = _write_pages(root) if pages else _texts(_PASSAGE_WORDS)
+    first = _page(0) if pages else documents[0]
     return {
         "family": family,
         "checkpoint": str(source),
@@ -87,7 +91,7 @@ def prepare(
         "documents": documents,
         "pages": pages,
         "seconds": {
-            device: _seconds(source, family, device, threads, queries[0], documents[0], pages)
+            device: _seconds(source, family, device, threads, queries[0], first)
             for device in devices
         },
     }
@@ -98,14 +102,17 @@ def _texts(words: int) -> list[str]:
     return [" ".join(rng.choices(_WORDS, k=words)) for _ in range(_TEXTS)]
 
 
-def _pages(root: Path) -> list[str]:
+def _page(number: int) -> Image.Image:
     from PIL import Image
 
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(number)
+    return Image.fromarray(rng.integers(0, 256, (*_PAGE[::-1], 3), np.uint8))
+
+
+def _write_pages(root: Path) -> list[str]:
     files = [root / f"page-{number}.png" for number in range(_PAGES)]
-    for file in files:
-        noise = rng.integers(0, 256, (*_PAGE[::-1], 3), np.uint8)
-        Image.fromarray(noise).save(file, compress_level=1)
+    for number, file in enumerate(files):
+        _page(number).save(file, compress_level=1)
     return [str(file) for file in files]
 
 
@@ -115,24 +122,17 @@ def _seconds(
     device: str,
     threads: int,
     query: str,
-    document: str,
-    pages: bool,
+    document: str | Image.Image,
 ) -> dict[str, Any]:
     """How slow PyTorch is in fp32, as the upper bound of what a contender's call takes."""
-    from PIL import Image
-
     try:
         start = time.perf_counter()
         embedder = contenders.reference(str(checkpoint), family, device, threads)
         load = time.perf_counter() - start
-        item: Any = document
-        if pages:
-            with Image.open(document) as image:
-                item = image.convert("RGB")
         found = {"load": load}
         for kind, call, given in (
             ("query", embedder.encode_queries, query),
-            ("document", embedder.encode_documents, item),
+            ("document", embedder.encode_documents, document),
         ):
             call([given], batch_size=1)
             start = time.perf_counter()
