@@ -97,7 +97,7 @@ def compare(adapter, tmp_path, monkeypatch):
 
 
 def test_scores_are_those_of_mteb_and_pytrec_eval(adapter, compare, monkeypatch):
-    monkeypatch.setattr(adapter, "Encoder", Words)
+    monkeypatch.setattr(adapter, "open_encoder", Words)
     rng = np.random.default_rng(2)
     documents = ["".join(rng.choice(list("abcdef"), size=rng.integers(1, 6))) for _ in range(40)]
     names = [f"d{index}" for index in rng.permutation(40)]
@@ -148,7 +148,7 @@ class Numbers(Words):
 
 
 def test_documents_beyond_the_thousandth_count_for_neither(adapter, compare, monkeypatch):
-    monkeypatch.setattr(adapter, "Encoder", Numbers)
+    monkeypatch.setattr(adapter, "open_encoder", Numbers)
     names = [f"{rank:04d}" for rank in range(1, 1201)]
     qrels = {"near": {"0003": 1, "0999": 1, "1100": 1}, "far": {"1200": 1}}
     dataset = RetrievalDataset("deep", ["near", "far"], ["x", "y"], names, names, qrels)
