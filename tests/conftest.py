@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from pathlib import Path
 
@@ -37,7 +38,20 @@ def exported(checkpoint_folders, tmp_path_factory) -> dict[str, Path]:
     """Each demo checkpoint exported in fp32 with its weights beside the graphs."""
     from colport.export.folder import export
 
-    root = tmp_path_factory.mktemp("exported")
-    for family, checkpoint in checkpoint_folders.items():
-        export(checkpoint, root / family)
+    base = tmp_path_factory.getbasetemp()
+    root = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "exported"
+    root.mkdir(exist_ok=True)
+    with (root / "lock").open("w") as lock:  # of the processes that run tests, one exports
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for family, checkpoint in checkpoint_folders.items():
+            if not (root / family).exists():
+                export(checkpoint, root / family)
     return {family: root / family for family in checkpoint_folders}
+
+
+def pytest_collection_modifyitems(config, items):
+    """Tests of a file share a process, and so do those that share the finished pipeline."""
+    if config.pluginmanager.hasplugin("xdist"):
+        for item in items:
+            group = "pipeline" if "finished" in item.fixturenames else item.path.stem
+            item.add_marker(pytest.mark.xdist_group(group))
