@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 CORES ?= all
 
 report: $(VENV)/report.stamp
-	$(BIN)/snakemake --cores $(CORES)
+	$(BIN)/snakemake --cores $(CORES) --rerun-incomplete
 
 test: $(VENV)/test.stamp
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tests/check.py
