@@ -211,6 +211,12 @@ def test_the_search_recovers_the_rate_of_md1(confidence):
     assert best[0]["failed_rate"] <= 1.021 * best[0]["highest_rate"]
 
 
+def test_a_target_below_a_single_call_is_said_without_a_probe():
+    run = ServerRun(5.0, RateSearch(1e-14, 0.5, 4), server(max_probes=4, max_seconds=10.0))
+    assert run.next_rate() is None
+    assert run.remark() == "no rate meets the target: its calls alone take longer"
+
+
 def test_a_target_that_nothing_meets_is_said():
     settings = server(max_probes=4, max_seconds=100.0)
     run = ServerRun(5.0, RateSearch(10.0, 0.5, 4), settings)

@@ -12,6 +12,9 @@ from colport.latency.search import RateSearch
 
 PERCENTILE = 0.99
 
+_HOPELESS = 1e-3
+"""Requests a second below which the prediction says that a request alone misses the target."""
+
 
 @dataclass(frozen=True)
 class Probe:
@@ -123,6 +126,8 @@ class ServerRun:
         tried = self.search.next_rate()
         too_long = tried is not None and self.plan(tried) is None
         if self.search.passed is None:
+            if tried is not None and tried < _HOPELESS:
+                return "no rate meets the target: its calls alone take longer"
             lowest = self.search.failed
             found = "no probe was made" if lowest is None else f"{lowest:.4g} a second missed it"
             ending = (
