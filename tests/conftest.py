@@ -49,6 +49,7 @@ def exported(checkpoint_folders, tmp_path_factory) -> dict[str, Path]:
     return {family: root / family for family in checkpoint_folders}
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(config, items):
     """Tests of a file share a process, and so do those that share the finished pipeline."""
     if config.pluginmanager.hasplugin("xdist"):
