@@ -24,10 +24,9 @@ ROOT = Path(__file__).parents[2]
 QUERIES = ["a short query", "", "a query with a few more words in it"]
 
 
-def test_every_type_of_the_schema_is_a_provider():
+def test_every_provider_is_documented_and_its_keys_are_in_the_schema():
     schema = yaml.safe_load((ROOT / "config/schemas/config.schema.yaml").read_text())
     entry = schema["properties"]["providers"]["additionalProperties"]["properties"]
-    assert entry["type"]["enum"] == list(PROVIDERS)
     documented = (ROOT / "config/README.md").read_text()
     for provider in PROVIDERS.values():
         assert set(provider.keys) <= set(entry)

@@ -224,7 +224,7 @@ def test_hub_dataset_is_read_from_the_cache(tmp_path, monkeypatch):
     declaration = {"hub": "vidore/tiny", "revision": COMMIT, "schema": "beir", "split": "test"}
     assert load_retrieval_dataset("tiny", declaration).document_ids == ["7", "3"]
     other = COMMIT[::-1]
-    with pytest.raises(DatasetError, match=f"tiny: vidore/tiny at {other} cannot be fetched"):
+    with pytest.raises(DatasetError, match=f"tiny: vidore/tiny@{other}: the Hub cannot be"):
         load_retrieval_dataset("tiny", declaration | {"revision": other})
 
 
