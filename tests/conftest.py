@@ -49,10 +49,8 @@ def exported(checkpoint_folders, tmp_path_factory) -> dict[str, Path]:
     return {family: root / family for family in checkpoint_folders}
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(config, items):
+def pytest_itemcollected(item):
     """Tests of a file share a process, and so do those that share the finished pipeline."""
-    if config.pluginmanager.hasplugin("xdist"):
-        for item in items:
-            group = "pipeline" if "finished" in item.fixturenames else item.path.stem
-            item.add_marker(pytest.mark.xdist_group(group))
+    if item.config.pluginmanager.hasplugin("xdist"):
+        group = "pipeline" if "finished" in item.fixturenames else item.path.stem
+        item.add_marker(pytest.mark.xdist_group(group))
