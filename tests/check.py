@@ -12,7 +12,7 @@ CHECKS = (
     ("ruff format", ["ruff", "format", "--check", "."]),
     ("snakefmt", ["snakefmt", "--check", "Snakefile", "rules"]),
     ("snakemake lint", ["snakemake", "--lint"]),
-    ("tests", [sys.executable, "-m", "pytest", "-n2", "--dist=loadgroup", *sys.argv[1:]]),
+    ("tests", [sys.executable, "-m", "pytest", "-n2", "--dist=loadfile", *sys.argv[1:]]),
 )
 
 

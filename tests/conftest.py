@@ -47,10 +47,3 @@ def exported(checkpoint_folders, tmp_path_factory) -> dict[str, Path]:
             if not (root / family).exists():
                 export(checkpoint, root / family)
     return {family: root / family for family in checkpoint_folders}
-
-
-def pytest_itemcollected(item):
-    """Tests of a file share a process, and so do those that share the finished pipeline."""
-    if item.config.pluginmanager.hasplugin("xdist"):
-        group = "pipeline" if "finished" in item.fixturenames else item.path.stem
-        item.add_marker(pytest.mark.xdist_group(group))

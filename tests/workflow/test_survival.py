@@ -80,8 +80,9 @@ def contents(root: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds jobs through /proc")
-def test_after_kills_the_results_are_those_of_an_undisturbed_run(workspace, finished):
-    undisturbed, first = finished
+def test_after_kills_the_results_are_those_of_an_undisturbed_run(workspace, tmp_path_factory):
+    undisturbed = Workspace(tmp_path_factory.mktemp("undisturbed"))
+    first = undisturbed.snakemake(*PARITY, *SCORES, config=only_pages())
     assert first.code == 0, first.output[-3000:]
     generator = random.Random(SEED)
     for number in range(KILLS):
