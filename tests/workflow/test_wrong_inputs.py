@@ -64,7 +64,7 @@ def test_a_hub_checkpoint_without_a_hub(workspace, monkeypatch):
     monkeypatch.setenv("HF_HUB_CACHE", str(workspace.folder / "empty"))
     config = with_checkpoint(hub="someone/model", revision="0" * 40)
     run = workspace.snakemake("results/checkpoints/broken.json", config=config)
-    refused(run, "the Hub cannot be reached and the offline cache does not hold this revision")
+    refused(run, "the Hub cannot be reached and its cache does not hold this revision")
 
 
 def test_a_truncated_checkpoint(workspace):
