@@ -38,6 +38,12 @@ def test_a_text_in_a_table_is_no_formula(text, tmp_path):
     assert row["mean_cosine"] == "-0.5"  # a number stays one
 
 
+def test_a_lone_dash_stays_one(tmp_path):
+    tables.write_tables({"parity": tables.flatten("parity", [parity(model="-")])}, tmp_path)
+    with (tmp_path / "parity.csv").open(newline="") as stream:
+        assert [row["model"] for row in csv.DictReader(stream)] == ["-"]
+
+
 class Tags(HTMLParser):
     """Opening tags of a page, with their attributes, and what its scripts hold."""
 

@@ -204,7 +204,8 @@ def _cell_text(value: Any) -> str:
     if pd.api.types.is_float(value):
         return f"{value:.0f}" if float(value).is_integer() else f"{value:.6g}"
     text = _plain_text(value).replace("\r", " ")  # which readers take for the end of a row
-    return f"'{text}" if isinstance(value, str) and text.startswith(_FORMULA) else text
+    is_formula = isinstance(value, str) and text.startswith(_FORMULA) and len(text) > 1
+    return f"'{text}" if is_formula else text
 
 
 def _read_table(name: str, path: Path) -> pd.DataFrame:
