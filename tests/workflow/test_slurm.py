@@ -36,8 +36,6 @@ def answer(*command):
 
 @pytest.fixture(scope="module")
 def slurm(tmp_path_factory):
-    if os.environ.get("COLPORT_SLURM") != "1":
-        pytest.skip("submits jobs: COLPORT_SLURM=1 allows it")
     try:
         reached = answer("sinfo").returncode == 0
     except FileNotFoundError:
@@ -64,6 +62,8 @@ def table(workspace, name):
     return kept.apply(lambda column: pd.to_numeric(column, errors="coerce").fillna(column))
 
 
+# A mark, not a fixture: the run to compare with must not be made for a test that is skipped.
+@pytest.mark.skipif(os.environ.get("COLPORT_SLURM") != "1", reason="COLPORT_SLURM=1 submits jobs")
 @pytest.mark.parametrize("executor", ["slurm", "cluster-generic"])
 def test_a_cluster_gives_the_same_tables(executor, slurm, workspace, finished):
     module = f"snakemake_executor_plugin_{executor.replace('-', '_')}"
