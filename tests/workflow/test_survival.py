@@ -7,9 +7,11 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from safetensors import safe_open
 
 from colport.artifacts import read_json
 
@@ -70,9 +72,17 @@ def kill(run: subprocess.Popen, what: str, generator: random.Random) -> None:
     run.wait()
 
 
-def contents(root: Path) -> dict[str, bytes]:
+def content(file: Path) -> Any:
+    if file.suffix != ".safetensors":
+        return file.read_bytes()
+    with safe_open(file, "np") as stored:  # its header names things in any order
+        tensors = {key: stored.get_tensor(key).tobytes() for key in sorted(stored.keys())}
+        return stored.metadata(), tensors
+
+
+def contents(root: Path) -> dict[str, Any]:
     return {
-        file.relative_to(root).as_posix(): file.read_bytes()
+        file.relative_to(root).as_posix(): content(file)
         for name in FOLDERS
         for file in sorted((root / name).rglob("*"))
         if file.is_file() and file.name != ".snakemake_timestamp"
