@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -136,12 +136,12 @@ def compare(
             model, variant, provider, KINDS, chosen.batch_sizes, str(limit)
         )
     ]
-    if not everyone:
-        return {"rows": rows, "environment": environment.describe()}
-    encoded = inputs(dataset, max(chosen.batch_sizes), Path(scratch))
-    record = latency.measure(everyone, encoded, chosen, report)
-    mark_noise(record)
-    return {**record, "rows": [*record["rows"], *rows]}
+    return _measured(
+        everyone,
+        rows,
+        lambda: inputs(dataset, max(chosen.batch_sizes), Path(scratch)),
+        lambda encoded: latency.measure(everyone, encoded, chosen, report),
+    )
 
 
 def run_scenarios(
@@ -159,20 +159,8 @@ def run_scenarios(
 ) -> dict[str, Any]:
     """PyTorch and every variant of a model on one provider, as single stream, offline and server.
 
-    Args:
-        model: Name of the model.
-        provider: Name of the provider.
-        checkpoint: Record of :func:`colport.checkpoints.record`.
-        folders: Variant to exported folder.
-        dataset: Its first queries and documents are the inputs.
-        scratch: Folder for the pages of the inputs.
-        settings: The ``scenarios`` section of the config.
-        entry: The provider's entry in the config, with its ``type``.
-        threads: Threads of each contender.
-        report: Called with the progress.
-
-    Returns:
-        The stage's record; rows are ``unsupported`` where a known limit prevents a contender.
+    Args and returns are those of :func:`compare`; ``settings`` is the ``scenarios`` section of the
+    config.
     """
     from colport.latency import scenario_rows, scenarios
     from colport.latency.scenario_settings import ScenarioSettings
@@ -184,12 +172,26 @@ def run_scenarios(
         for variant, limit in missing.items()
         for row in scenario_rows.unsupported_rows(model, variant, provider, chosen, str(limit))
     ]
+    return _measured(
+        everyone,
+        rows,
+        lambda: inputs(dataset, chosen.inputs, Path(scratch)),
+        lambda encoded: scenarios.measure(everyone, encoded, chosen, report),
+    )
+
+
+def _measured(
+    everyone: Sequence[Contender],
+    missing: Sequence[dict[str, Any]],
+    prepare: Callable[[], Inputs],
+    measure: Callable[[Inputs], dict[str, Any]],
+) -> dict[str, Any]:
+    """The record of a run, noise marked, with the rows of those that cannot run here."""
     if not everyone:
-        return {"rows": rows, "environment": environment.describe()}
-    encoded = inputs(dataset, chosen.inputs, Path(scratch))
-    record = scenarios.measure(everyone, encoded, chosen, report)
+        return {"rows": list(missing), "environment": environment.describe()}
+    record = measure(prepare())
     mark_noise(record)
-    return {**record, "rows": [*record["rows"], *rows]}
+    return {**record, "rows": [*record["rows"], *missing]}
 
 
 def entrants(
