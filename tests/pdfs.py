@@ -16,6 +16,7 @@ def pdf(
     size: tuple[float, float] = (200, 300),
     password: str | None = None,
     missing_page: int | None = None,
+    drawing: bytes | None = None,
 ) -> bytes:
     """A PDF with a page for each text.
 
@@ -24,27 +25,30 @@ def pdf(
         size: Width and height of the pages in points.
         password: What the file asks for when it is opened.
         missing_page: The object of this page is left out.
+        drawing: The stream of each page, dictionary included, in place of its text.
     """
     first = 4
     pages = [first + 2 * number for number in range(len(texts))]
     kids = " ".join(f"{page} 0 R" for page in pages)
     objects = {
-        1: "<< /Type /Catalog /Pages 2 0 R >>",
-        2: f"<< /Type /Pages /Count {len(texts)} /Kids [{kids}] >>",
-        3: "<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>",
+        1: b"<< /Type /Catalog /Pages 2 0 R >>",
+        2: f"<< /Type /Pages /Count {len(texts)} /Kids [{kids}] >>".encode(),
+        3: b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>",
     }
     for number, (page, text) in enumerate(zip(pages, texts, strict=True)):
-        drawing = f"BT /F1 24 Tf 20 {size[1] / 2:g} Td ({text}) Tj ET"
+        line = f"BT /F1 24 Tf 20 {size[1] / 2:g} Td ({text}) Tj ET"
         if number != missing_page:
             objects[page] = (
                 f"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 {size[0]:g} {size[1]:g}] "
                 f"/Resources << /Font << /F1 3 0 R >> >> /Contents {page + 1} 0 R >>"
-            )
-        objects[page + 1] = f"<< /Length {len(drawing)} >>\nstream\n{drawing}\nendstream"
+            ).encode()
+        objects[page + 1] = (
+            drawing or f"<< /Length {len(line)} >>\nstream\n{line}\nendstream".encode()
+        )
     out, offsets = b"%PDF-1.4\n", {}
     for number, body in objects.items():
         offsets[number] = len(out)
-        out += f"{number} 0 obj\n{body}\nendobj\n".encode()
+        out += b"%d 0 obj\n%s\nendobj\n" % (number, body)
     start, count = len(out), max(objects) + 1
     out += f"xref\n0 {count}\n0000000000 65535 f \n".encode()
     for number in range(1, count):

@@ -17,9 +17,10 @@ from PIL import Image
 
 from colport.cli.inputs import read_documents
 from colport.errors import ColPortError, DatasetError
-from colport.retrieval import images
+from colport.retrieval import images, parquet, pdfs
 from colport.retrieval.datasets import load_retrieval_dataset
 from colport.retrieval.judgements import read_judgements, read_queries
+from tests.pdfs import pdf
 
 QA = {"schema": "qa"}
 fuzzed = settings(
@@ -126,6 +127,49 @@ def test_an_image_of_another_kind_is_not_handed_to_a_program(tmp_path):
         read_documents(tmp_path / "page.eps", "pages", 1)
 
 
+def pdf_that_unpacks_to(size):
+    """A page drawn by so many bytes, packed twice."""
+    pytest.importorskip("pypdfium2")
+    packed = zlib.compress(zlib.compress(bytes(size), 9), 9)
+    stream = b"<< /Length %d /Filter [/FlateDecode /FlateDecode] >>\nstream\n%s\nendstream" % (
+        len(packed),
+        packed,
+    )
+    return pdf(["bomb"], drawing=stream)
+
+
+@pytest.mark.parametrize(
+    ("limit", "value", "reason"),
+    [
+        ("MEMORY", 2**27, r"ends PDFium .* or takes more than 0.125 GiB of memory"),
+        ("SECONDS", 0.2, r"takes more than 0.2 s to be read"),
+    ],
+)
+def test_pdfs_that_unpack_to_too_much(limit, value, reason, tmp_path, monkeypatch):
+    monkeypatch.setattr(pdfs, limit, value)
+    content = pdf_that_unpacks_to(3 * 10**8)
+    assert len(content) < 3000
+    reader, bomb, good = pdfs.PdfReader(), tmp_path / "bomb.pdf", tmp_path / "good.pdf"
+    bomb.write_bytes(content)
+    good.write_bytes(pdf(["good"]))
+    with pytest.raises(pdfs.BadDocumentError, match=reason):
+        reader.render(bomb, 0, 144)
+    monkeypatch.undo()
+    assert reader.text(good, 0) == "good"
+    assert reader.render(good, 0, 72).size == (200, 300)
+
+
+def test_the_process_that_reads_pdfs_ends_with_its_reader(tmp_path):
+    file = tmp_path / "good.pdf"
+    file.write_bytes(pdf(["good"]))
+    reader = pdfs.PdfReader()
+    assert reader.count(file) == 1
+    process = reader._process
+    assert process.poll() is None
+    del reader
+    assert process.returncode is not None
+
+
 def rows(**columns):
     image = {"bytes": png(), "path": None}
     return {"query": ["a", "b"], "image": [image] * 2, "image_filename": ["1", "2"], **columns}
@@ -163,6 +207,31 @@ def test_pickles_and_scripts_in_a_dataset_are_left_alone(tmp_path):
     dataset = load_retrieval_dataset("pickled", {**QA, "path": str(tmp_path)})
     assert len(dataset.documents) == 2
     assert not mark.exists()
+
+
+@pytest.mark.parametrize("spread", ["values", "row groups", "lists", "plain"])
+def test_a_parquet_file_of_some_kilobytes_that_unpacks_to_gigabytes(spread, tmp_path, monkeypatch):
+    """Its largest value is written once, and stands for all rows."""
+    monkeypatch.setattr(parquet, "ALWAYS", 2**26)
+    value, count = "x" * 2**18, 512
+    if spread == "lists":
+        column = pa.array([[value] * 8] * (count // 8))
+    else:
+        column = pa.DictionaryArray.from_arrays(pa.array([0] * count, pa.int32()), [value])
+    (tmp_path / "data").mkdir()
+    file = tmp_path / "data/test-00000-of-00001.parquet"
+    groups = 128 if spread == "row groups" else count
+    pq.write_table(
+        pa.table({"query": column}),
+        file,
+        groups,
+        compression="zstd",
+        store_schema=spread != "plain",
+    )
+    assert file.stat().st_size < 2**18
+    with pytest.raises(DatasetError, match=r"bytes\) unpacks to more than 67108864 bytes; allow"):
+        load_retrieval_dataset("bomb", {**QA, "path": str(tmp_path)})
+    assert not list((tmp_path / "cache").rglob("*.arrow"))
 
 
 @pytest.mark.parametrize(

@@ -282,7 +282,7 @@ def test_size_is_checked_before_a_page_is_rendered(own, monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("rendered")
 
-    monkeypatch.setattr(pypdfium2.PdfPage, "render", refuse)
+    monkeypatch.setattr("colport.retrieval.pdfs.PdfReader.render", refuse)
     with pytest.raises(DatasetError, match=r"b.pdf#1 in .* is a page of 400x600 pixels at 144 DPI"):
         load(own, max_pixels=100_000)
     assert load(own, max_pixels=100_000, dpi=72).document_ids[1] == "b.pdf#1"

@@ -15,15 +15,11 @@ from colport.errors import DatasetError
 from colport.retrieval.base import RetrievalDataset
 from colport.retrieval.images import decode_errors, open_image
 from colport.retrieval.judgements import read_judgements, read_queries
-from colport.retrieval.rendering import (
-    PDF,
-    POINTS_PER_INCH,
-    BadDocumentError,
-    FolderPages,
-    Page,
-    TextLayers,
-    open_pdf,
-)
+from colport.retrieval.pdfs import BadDocumentError, PdfReader
+from colport.retrieval.rendering import PDF, FolderPages, Page, TextLayers
+
+POINTS_PER_INCH = 72
+"""A PDF's unit of length is a point."""
 
 TIFF = (".tif", ".tiff")
 IMAGES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", *TIFF, ".webp")
@@ -48,7 +44,8 @@ def read_own(name: str, declaration: Mapping[str, Any]) -> RetrievalDataset:
         raise DatasetError(f"{name}: folder {folder} does not exist.")
     dpi = declaration.get("dpi", DPI)
     skip = declaration.get("on_bad_document", "refuse") == "skip"
-    scan = _Scan(folder, dpi, declaration.get("max_pixels", MAX_PIXELS), decode=skip)
+    reader = PdfReader()
+    scan = _Scan(folder, dpi, declaration.get("max_pixels", MAX_PIXELS), skip, reader)
     pages = list(scan.pages())
     if scan.bad and not skip:
         (first, reason), *others = scan.bad.items()
@@ -76,9 +73,9 @@ def read_own(name: str, declaration: Mapping[str, Any]) -> RetrievalDataset:
         query_ids,
         texts,
         document_ids,
-        FolderPages(name, pages, dpi),
+        FolderPages(name, pages, dpi, reader),
         qrels,
-        texts=TextLayers(name, pages) if any(page.is_pdf for page in pages) else None,
+        texts=TextLayers(name, pages, reader) if any(page.is_pdf for page in pages) else None,
         languages=known or tuple(declaration.get("languages", ())),
         skipped=scan.bad,
     )
@@ -103,6 +100,7 @@ class _Scan:
         dpi: Resolution of a PDF's pages.
         max_pixels: A larger page is bad.
         decode: Whether images are decoded, so that a damaged one is found here.
+        reader: Reads the PDFs.
         bad: Path or id to the reason.
     """
 
@@ -110,6 +108,7 @@ class _Scan:
     dpi: float
     max_pixels: int
     decode: bool
+    reader: PdfReader
     bad: dict[str, str] = field(default_factory=dict)
 
     def pages(self) -> Iterator[Page]:
@@ -130,21 +129,16 @@ class _Scan:
                 self.bad[path] = error.args[0]
 
     def _pdf(self, path: str, file: Path) -> Iterator[Page]:
-        import pypdfium2
-
-        with open_pdf(file) as pdf:
-            for index in range(len(pdf)):
-                page = Page(f"{path}#{index + 1}", file, index)
-                try:
-                    width, height = pdf.get_page_size(index)
-                    scale = self.dpi / POINTS_PER_INCH
-                    self._check_size(width * scale, height * scale, f" at {self.dpi} DPI")
-                except pypdfium2.PdfiumError:
-                    self.bad[page.id] = "is a page that PDFium cannot read"
-                except BadDocumentError as error:
-                    self.bad[page.id] = error.args[0]
-                else:
-                    yield page
+        for index in range(self.reader.count(file)):
+            page = Page(f"{path}#{index + 1}", file, index)
+            try:
+                width, height = self.reader.size(file, index)
+                scale = self.dpi / POINTS_PER_INCH
+                self._check_size(width * scale, height * scale, f" at {self.dpi} DPI")
+            except BadDocumentError as error:
+                self.bad[page.id] = error.args[0]
+            else:
+                yield page
 
     def _image(self, path: str, file: Path) -> Iterator[Page]:
         pages = []

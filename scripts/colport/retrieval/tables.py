@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from colport.errors import DatasetError
 from colport.foreign import is_inside
 from colport.retrieval.images import FORMATS, decode, decode_errors
+from colport.retrieval.parquet import RATIO, unpacks_to_too_much
 from colport.retrieval.repositories import Repository
 
 if TYPE_CHECKING:
@@ -177,10 +178,15 @@ def load_table(repository: Repository, config: str | None, split: str) -> Table:
         filter(None, [repository.name, config and f"config {config}", f"split {split}"])
     )
     files = repository.files(config, split)
+    cache = _cache_folder(files)
     try:
+        if not cache.exists():
+            _check_unpacked(label, files)
         data = datasets.Dataset.from_parquet(
-            [str(file.resolve()) for file in files], cache_dir=_cache_folder(files)
+            [str(file.resolve()) for file in files], cache_dir=str(cache)
         )
+    except DatasetError:
+        raise
     except MemoryError:
         raise
     except Exception as error:  # it trusts the types that a file claims to have
@@ -190,7 +196,16 @@ def load_table(repository: Repository, config: str | None, split: str) -> Table:
     return Table(label, data, repository.folder)
 
 
-def _cache_folder(files: Sequence[Path]) -> str:
+def _check_unpacked(label: str, files: Sequence[Path]) -> None:
+    for file in files:
+        if (most := unpacks_to_too_much(file)) is not None:
+            raise DatasetError(
+                f"{label}: {file.name} ({file.stat().st_size} bytes) unpacks to more than {most} "
+                f"bytes; allowed are 1 GiB, or {RATIO} times its size if that is more."
+            )
+
+
+def _cache_folder(files: Sequence[Path]) -> Path:
     """Where ``datasets`` keeps its copy: a folder of its own for each state of the files.
 
     Its own cache does not notice that a file under the same name has changed.
@@ -201,7 +216,7 @@ def _cache_folder(files: Sequence[Path]) -> str:
     for file in files:
         facts = file.stat()
         state.update(f"{file.resolve()}:{facts.st_size}:{facts.st_mtime_ns};".encode())
-    return str(Path(datasets.config.HF_DATASETS_CACHE, "colport", state.hexdigest()[:16]))
+    return Path(datasets.config.HF_DATASETS_CACHE, "colport", state.hexdigest()[:16])
 
 
 def _sentence(error: BaseException) -> str:

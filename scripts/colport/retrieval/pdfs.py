@@ -1,0 +1,152 @@
+"""PDFs, read by PDFium (pypdfium2) in a process of its own, with a limit of memory and of time.
+
+Some kilobytes of a PDF can unpack to gigabytes or take hours to draw, and do not say so
+beforehand: such a file costs its page, not the run. Form fields and annotations are drawn.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import weakref
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+MEMORY = 3 * 2**30
+"""Bytes that a file may take; drawing the largest page that a config allows takes 2 GB."""
+
+SECONDS = 60.0
+"""What one page may take to be drawn or read; a dense map takes a few."""
+
+_LIBRARY = Path(__file__).resolve().parents[2]
+
+
+class BadDocumentError(Exception):
+    """Why one file or page cannot be read; ``args[0]`` completes a sentence about it."""
+
+
+class PdfReader:
+    """Reads pages of PDFs; the last file stays open, since the next page is often its own.
+
+    The process starts with the first file and ends with this object. It is started anew after a
+    file that has ended it.
+    """
+
+    def __init__(self) -> None:
+        self._file: tuple[Path, int, int] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._pipe: Connection | None = None
+        self._finalizer: weakref.finalize | None = None
+
+    def count(self, file: Path) -> int:
+        """Number of pages, at least 1; the file is read anew.
+
+        Raises:
+            BadDocumentError: It is encrypted, damaged, has no pages, or takes too much.
+        """
+        self._file = None
+        count, _ = self._ask("open", str(file.absolute()))
+        self._file = _state(file)
+        return count
+
+    def size(self, file: Path, index: int) -> tuple[float, float]:
+        """Width and height of a page (from 0) in points.
+
+        Raises:
+            BadDocumentError: The file or the page cannot be read.
+        """
+        (width, height), _ = self._of(file, "size", index)
+        return width, height
+
+    def render(self, file: Path, index: int, dpi: float) -> Image:
+        """A page (from 0) as an RGB image.
+
+        Raises:
+            BadDocumentError: The file or the page cannot be read, or takes too much.
+        """
+        import PIL.Image
+
+        size, pixels = self._of(file, "render", index, dpi)
+        return PIL.Image.frombytes("RGB", tuple(size), pixels)
+
+    def text(self, file: Path, index: int) -> str:
+        """The text layer of a page (from 0), empty if there is none.
+
+        Raises:
+            BadDocumentError: The file or the page cannot be read, or takes too much.
+        """
+        return self._of(file, "text", index)[1].decode().replace("\r\n", "\n")
+
+    def _of(self, file: Path, do: str, *arguments: Any) -> tuple[Any, bytes]:
+        if self._file is None or self._file != _state(file):
+            self.count(file)
+        return self._ask(do, *arguments)
+
+    def _ask(self, do: str, *arguments: Any) -> tuple[Any, bytes]:
+        pipe = self._start()
+        try:
+            pipe.send_bytes(json.dumps({"do": do, "with": arguments}).encode())
+            if not pipe.poll(SECONDS):
+                self._end()
+                raise BadDocumentError(f"takes more than {SECONDS:g} s to be read")
+            answer, content = json.loads(pipe.recv_bytes()), pipe.recv_bytes()
+        except (EOFError, ConnectionError):
+            code = self._end()
+            raise BadDocumentError(
+                f"ends PDFium (exit code {code}), or takes more than {MEMORY / 2**30:.3g} GiB of "
+                "memory"
+            ) from None
+        if "out_of_memory" in answer:
+            raise BadDocumentError(f"takes more than {MEMORY / 2**30:.3g} GiB of memory")
+        if "refusal" in answer:
+            raise BadDocumentError(answer["refusal"])
+        return answer["result"], content
+
+    def _start(self) -> Connection:
+        if self._pipe is not None:
+            return self._pipe
+        pipe, theirs = Pipe()
+        with theirs:
+            process = subprocess.Popen(
+                [
+                    *(sys.executable, "-P", "-m", "colport.retrieval.pdf_process"),
+                    *(str(theirs.fileno()), str(MEMORY)),
+                ],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                env={**os.environ, "PYTHONPATH": str(_LIBRARY)},
+            )
+        self._process, self._pipe = process, pipe
+        self._finalizer = weakref.finalize(self, _stop, process, pipe)
+        return pipe
+
+    def _end(self) -> int | None:
+        """The exit code of the process, which is killed if it still runs."""
+        process = self._process
+        self._finalizer()
+        self._file = self._process = self._pipe = self._finalizer = None
+        return process.returncode
+
+
+def _state(file: Path) -> tuple[Path, int, int]:
+    """What changes when a file does."""
+    try:
+        facts = file.stat()
+    except OSError as error:
+        raise BadDocumentError(f"cannot be read: {error.strerror}") from error
+    return file, facts.st_size, facts.st_mtime_ns
+
+
+def _stop(process: subprocess.Popen[bytes], pipe: Connection) -> None:
+    pipe.close()
+    if process.poll() is None:
+        process.kill()
+    process.wait()
