@@ -28,8 +28,14 @@ def test_percentiles_interpolate_between_samples():
 
 def test_round_speedups_skip_rounds_without_samples():
     figures = statistics.compare_rounds([[4, 4], [6], [8]], [[2, 2], [], [2]])
-    assert figures == {"speedup_rounds": 3, "speedup_low": 2, "speedup_high": 4}
-    assert statistics.compare_rounds([[1]], [[]])["speedup_rounds"] is None
+    assert figures == {"speedup_vs_pytorch": 3, "speedup_low": 2, "speedup_high": 4}
+    assert statistics.compare_rounds([[1]], [[]])["speedup_vs_pytorch"] is None
+
+
+def test_a_drift_of_the_machine_moves_no_speedup():
+    """It gets four times slower, the reference takes twice as long as the other throughout."""
+    reference, other = [[8, 8], [16], [32]], [[4, 4, 4, 4, 4], [8], [16]]
+    assert statistics.compare_rounds(reference, other)["speedup_vs_pytorch"] == 2
 
 
 def test_speedups_compare_the_same_case_only():

@@ -168,25 +168,25 @@ def _case(
     if same_baseline and reference in old and reference in new:
         if variant == REFERENCE_VARIANT:
             return
-        ratios = [_ratios(rows[reference], rows[case]) for rows in (old, new)]
-        pair, figure, unit = [median_interval(values) for values in ratios], "speedup_rounds", ""
+        rounds = [_ratios(rows[reference], rows[case]) for rows in (old, new)]
+        figure, unit = "speedup_vs_pytorch", ""
         shown = ["speed-up", "" if not same else _both(milliseconds)]
     elif same:
-        pair, figure, unit = [median_interval(values) for values in milliseconds], "p50_ms", " ms"
+        rounds, figure, unit = milliseconds, "p50_ms", " ms"
         shown = ["", ""]
     else:
         if same_baseline:
             text = "no PyTorch reference in both runs, and another machine"
             yield Finding("latency", "not compared", name, text)
         return
+    pair = [median_interval(values) for values in rounds]
     if None in pair:
-        rounds = min(map(len, milliseconds))
-        text = f"samples in {rounds} rounds; an interval needs 5"
+        text = f"samples in {min(map(len, rounds))} rounds; an interval needs 5"
         yield Finding("latency", "not compared", name, text)
     elif pair[0].change(pair[1]) > threshold:
         text = f"{shown[0]} {pair[0]} -> {pair[1]}{unit}{shown[1]}{note}".strip()
         costs = [item.median for item in pair]
-        if figure == "speedup_rounds":
+        if figure == "speedup_vs_pytorch":
             costs = [1 / value for value in costs]
         found = changed("latency", name, figure, *costs, text)
         verdict = "undecided" if pair[0].overlaps(pair[1]) else found.verdict

@@ -14,6 +14,8 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image
 
+from colport.families import blas
+
 _BICUBIC_A = -0.5  # Keys' cubic convolution parameter, as in Pillow and torch's antialiased filter
 _MAX_PRECISION = 22
 _LOW_BITS = 8
@@ -73,10 +75,11 @@ def _resize_rows(pixels: np.ndarray, size: int) -> np.ndarray:
     blocks, precision = _filter_blocks(pixels.shape[0], size)
     flat = pixels.reshape(pixels.shape[0], -1).astype(blocks[0].parts.dtype)
     result = np.empty((size, flat.shape[1]), np.uint8)
-    for block in blocks:
-        high, low = np.split((block.parts @ flat[block.source]).astype(np.int32), 2)
-        sums = (high << _LOW_BITS) + low + (1 << (precision - 1))
-        result[block.target] = np.clip(sums >> precision, 0, 255)
+    with blas.one_thread():
+        for block in blocks:
+            high, low = np.split((block.parts @ flat[block.source]).astype(np.int32), 2)
+            sums = (high << _LOW_BITS) + low + (1 << (precision - 1))
+            result[block.target] = np.clip(sums >> precision, 0, 255)
     return result.reshape(size, *pixels.shape[1:])
 
 

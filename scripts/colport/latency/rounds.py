@@ -172,6 +172,7 @@ class Lane:
             factory=self.contender.factory,
             arguments=dict(self.contender.arguments),
             threads=self.settings.threads,
+            cores=self._cores,
             max_memory_mb=self.settings.max_memory_mb,
             queries=self._inputs.queries[:most],
             documents=self._inputs.documents[:most],

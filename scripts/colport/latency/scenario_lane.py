@@ -88,6 +88,7 @@ class Lane:
                 factory=contender.factory,
                 arguments=dict(contender.arguments),
                 threads=settings.threads,
+                cores=self._cores,
                 queries=self._inputs.queries,
                 documents=self._inputs.documents,
                 pages=self._inputs.pages,

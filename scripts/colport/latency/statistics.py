@@ -39,7 +39,6 @@ COLUMNS = (
     "warmup_calls",
     "warmup_stable",
     "truncated",
-    "speedup_rounds",
     "speedup_low",
     "speedup_high",
     *(f"p{percentile}_{end}_ms" for percentile in PERCENTILES for end in ("low", "high")),
@@ -56,7 +55,7 @@ COLUMNS = (
 ``import_ms`` is the import of the factory's module, ``load_ms`` the factory's call, ``first_ms``
 the first call of the case. ``warmup_stable`` says whether the last warm-up calls lay within 10%
 of each other, ``truncated`` that ``max_seconds`` ended the case before its minima.
-``speedup_rounds``, ``speedup_low`` and ``speedup_high`` are the median, the smallest and the
+``speedup_vs_pytorch``, ``speedup_low`` and ``speedup_high`` are the median, the smallest and the
 largest of the speed-ups of single rounds. ``p50_low_ms`` and ``p50_high_ms``, and so on, are the
 ends of the percentiles' 95% intervals (:mod:`colport.latency.intervals`). ``preprocess_ms`` and
 ``graph_ms`` are medians of the parts of a call. ``mean_cosine`` and ``min_cosine`` compare the
@@ -111,16 +110,19 @@ def intervals(rounds_ns: Sequence[Sequence[int]]) -> dict[str, float | None]:
 def compare_rounds(
     reference: Sequence[Sequence[int]], other: Sequence[Sequence[int]]
 ) -> dict[str, float | None]:
-    """Speed-ups of single rounds: how much a ratio moves within one run.
+    """Speed-ups of single rounds: their middle, and how much a ratio moves within one run.
+
+    Both were timed at the same time in a round, so that a machine whose speed drifts from round to
+    round moves the ratio of all medians, but not these.
 
     Args:
         reference: The reference's durations, one sequence a round.
         other: Those of another contender in the same rounds.
 
     Returns:
-        ``speedup_rounds``, ``speedup_low`` and ``speedup_high``: median, minimum and maximum over
-        the rounds in which both have samples of the ratio of medians (above 1: faster than the
-        reference); ``None`` where there is no such round.
+        ``speedup_vs_pytorch``, ``speedup_low`` and ``speedup_high``: median, minimum and maximum
+        of the ratio of medians (above 1: faster than the reference) over the rounds in which both
+        have samples; ``None`` where there is no such round.
     """
     ratios = [
         float(np.median(ours) / np.median(theirs))
@@ -128,9 +130,9 @@ def compare_rounds(
         if len(ours) and len(theirs)
     ]
     if not ratios:
-        return dict.fromkeys(("speedup_rounds", "speedup_low", "speedup_high"))
+        return dict.fromkeys(("speedup_vs_pytorch", "speedup_low", "speedup_high"))
     return {
-        "speedup_rounds": float(np.median(ratios)),
+        "speedup_vs_pytorch": float(np.median(ratios)),
         "speedup_low": min(ratios),
         "speedup_high": max(ratios),
     }
@@ -155,15 +157,15 @@ def make_row(model: str, variant: str, provider: str, case: Case, **figures: Any
 def add_speedups(rows: Sequence[dict[str, Any]], rounds: Sequence[Sequence[Sequence[int]]]) -> None:
     """Fill in the speed-up columns of rows of one model, in place.
 
-    ``speedup_vs_pytorch`` is the reference's ``p50_ms`` over that of the row, same kind and batch
-    size. Without a reference that ran, the columns stay ``None``.
+    See :func:`compare_rounds`; the reference has the same kind and batch size. Without one that
+    ran, the columns stay ``None``.
 
     Args:
         rows: Rows of :func:`make_row`, the reference's among them.
         rounds: The durations behind each row, one sequence a round.
     """
     references = {
-        (row["kind"], row["batch_size"]): (row, durations)
+        (row["kind"], row["batch_size"]): durations
         for row, durations in zip(rows, rounds, strict=True)
         if row["variant"] == REFERENCE_VARIANT and row["status"] == "ok"
     }
@@ -171,9 +173,7 @@ def add_speedups(rows: Sequence[dict[str, Any]], rounds: Sequence[Sequence[Seque
         found = references.get((row["kind"], row["batch_size"]))
         if found is None or row["status"] != "ok":
             continue
-        reference, reference_durations = found
-        row["speedup_vs_pytorch"] = reference["p50_ms"] / row["p50_ms"]
-        row.update(compare_rounds(reference_durations, durations))
+        row.update(compare_rounds(found, durations))
 
 
 def add_cosines(rows: Sequence[dict[str, Any]], outputs: Sequence[Sequence[np.ndarray]]) -> None:

@@ -26,6 +26,7 @@ from colport.errors import ColPortError, UnsupportedError
 from colport.latency.load import serve_requests, timed_calls
 from colport.latency.memory import is_out_of_memory, limit_memory
 from colport.latency.schedule import is_stable
+from colport.latency.threads import place, release
 
 _PR_SET_PDEATHSIG = 1
 
@@ -37,6 +38,7 @@ class Worker:
         self._encoder: Any = None
         self._encode: dict[str, Callable[..., list[np.ndarray]]] = {}
         self._inputs: dict[str, list[Any]] = {}
+        self._cores: list[int] | None = None
 
     def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Do what one request asks; an exception of the contender is part of the answer."""
@@ -50,6 +52,8 @@ class Worker:
             "parts": self._parts,
         }
         try:
+            if self._cores is not None:
+                (release if request["request"] == "first" else place)(self._cores)
             reply = actions[request["request"]](request)
         except Exception as error:  # noqa: BLE001 - whatever a contender raises is a result
             reply = _failure(error)
@@ -66,6 +70,7 @@ class Worker:
                 else list(request["documents"])
             ),
         }
+        self._cores = request["cores"]
         module_name, _, attribute = request["factory"].partition(":")
         start = time.perf_counter_ns()
         factory = getattr(importlib.import_module(module_name), attribute)

@@ -181,7 +181,6 @@ COLUMNS = {
         name: Column(label, fmt.ratio, numeric=True, better="higher")
         for name, label in {
             "speedup_vs_pytorch": "Times PyTorch",
-            "speedup_rounds": "Times PyTorch, median round",
             "speedup_low": "Times PyTorch, lowest round",
             "speedup_high": "Times PyTorch, highest round",
             "query_speedup": "Query, times PyTorch",
