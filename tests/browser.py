@@ -114,6 +114,18 @@ class Browser:
             raise AssertionError(found["exceptionDetails"])
         return found["result"].get("value")
 
+    def accessible(self) -> list[tuple[str, str, int | None]]:
+        """What assistive technology is told: role, name and heading level, in reading order."""
+        self._call("Accessibility.enable")
+        found = []
+        for node in self._call("Accessibility.getFullAXTree")["nodes"]:
+            if not node.get("ignored"):
+                levels = [p for p in node.get("properties", []) if p["name"] == "level"]
+                name = node.get("name", {}).get("value", "")
+                level = levels[0]["value"]["value"] if levels else None
+                found.append((node["role"]["value"], name.strip(), level))
+        return found
+
     def click(self, selector: str) -> None:
         """Click in the middle of an element."""
         x, y = self._place(selector)

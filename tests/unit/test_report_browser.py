@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
+from itertools import pairwise
 
 import pytest
 
 from colport.report import render
 from tests.browser import NAMES, Browser, find
 from tests.unit.test_report import REFERENCE, RUN, joined, make, variant
+from tests.unit.test_report_matches import record as matched
 
 PROGRAM = find()
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason=f"no browser: none of {', '.join(NAMES)}")
@@ -178,6 +180,21 @@ def test_the_keyboard_reaches_the_recommendation_first(page):
     assert page.run("document.activeElement.className") == "skip"
     page.press("Enter")
     assert link(page) == "#recommendation"
+
+
+NAMED = {"button", "combobox", "image", "link", "region", "searchbox", "table"}
+
+
+def test_a_screen_reader_is_told_a_name_for_everything(browser, tmp_path):
+    file = tmp_path / "report.html"
+    file.write_text(render(make(rows()), RUN, [matched()]), encoding="utf-8")
+    browser.open(file.as_uri())
+    told = browser.accessible()
+    assert {role for role, _, _ in told} >= NAMED
+    assert [role for role, name, _ in told if role in NAMED and not name] == []
+    levels = [level for role, _, level in told if role == "heading"]
+    assert levels[0] == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels))
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])

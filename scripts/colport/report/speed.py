@@ -23,8 +23,8 @@ _COLUMNS = (
 )
 _INTRO = (
     "Times as fast as PyTorch in the same interleaved run; further right is better, the dashes are "
-    "PyTorch itself. A dot is the ratio of medians over all samples, the line the lowest and the "
-    "highest ratio of a single round. A call is a whole encode call, preprocessing included."
+    "PyTorch itself. A dot is the median of the rounds' ratios of medians, the line runs from the "
+    "lowest to the highest of them. A call is a whole encode call, preprocessing included."
 )
 
 
