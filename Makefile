@@ -29,7 +29,7 @@ $(VENV)/test.stamp: envs/dev.txt $(VENV)/report.stamp
 
 # Pin every requirement set again, with hashes; needs uv.
 lock:
-	for set in cpu gpu openvino cluster dev; do \
+	for set in cpu gpu openvino directml migraphx cluster dev; do \
 	  uv pip compile envs/$$set.in --universal --python-version 3.11 --generate-hashes \
 	    --no-header --no-annotate --quiet --output-file envs/$$set.txt; \
 	  sed -i 's/^torch==\([0-9]\)/torch===\1/' envs/$$set.txt; \

@@ -22,7 +22,7 @@ def conda_file(requirements: str) -> str:
 
 def main() -> None:
     """Write a conda file a set."""
-    for name in ("cpu", "gpu", "openvino"):
+    for name in ("cpu", "gpu", "openvino", "directml", "migraphx"):
         source = HERE / f"{name}.txt"
         source.with_suffix(".yaml").write_text(conda_file(source.read_text()))
 

@@ -1,6 +1,7 @@
 """Settings of providers, their detection, bound and padded calls, and another Python's."""
 
 import os
+import re
 import stat
 import sys
 from pathlib import Path
@@ -287,3 +288,11 @@ def test_latency_rows_say_what_ran_elsewhere():
     placement.mark_fallback(latency, table)
     told = "10% of the graph's time is on CPUExecutionProvider"
     assert latency["reason"].tolist() == [told, f"noisy machine; {told}", "no", ""]
+
+
+def test_the_requirement_sets_that_are_named_are_there():
+    root = Path(__file__).parents[2]
+    named = [re.search(r"envs/\w+\.txt", provider.requirement) for provider in PROVIDERS.values()]
+    sets = {match[0] for match in named if match}
+    assert len(sets) >= 4
+    assert [name for name in sorted(sets) if not (root / name).is_file()] == []

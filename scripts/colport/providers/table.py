@@ -221,7 +221,7 @@ PROVIDERS: Mapping[str, Provider] = {
         Provider(
             "directml",
             "DmlExecutionProvider",
-            "onnxruntime-directml (Windows)",
+            "onnxruntime-directml (envs/directml.txt, Windows)",
             keys={"device": _DEVICE},
             options={
                 "device_id": int,
@@ -277,7 +277,7 @@ PROVIDERS: Mapping[str, Provider] = {
         Provider(
             "migraphx",
             "MIGraphXExecutionProvider",
-            "onnxruntime-migraphx",
+            "onnxruntime-migraphx (envs/migraphx.txt)",
             torch_device="cuda",
             keys={
                 "device": _DEVICE,
