@@ -98,15 +98,15 @@ def times(**changes):
 
 
 def test_quiet_machine_is_not_noisy():
-    record = noise.describe(0.5, 2, times(busy=110, idle=110, own=19.5) - times())
-    assert record["noisy"] is False
+    """However much the pipeline's own jobs have left in the load average."""
+    record = noise.describe(3.5, 2, times(busy=110, idle=110, own=19.5) - times())
+    assert (record["noisy"], record["load_before"]) == (False, 3.5)
     assert record["others_share"] == pytest.approx(0.025)
 
 
 @pytest.mark.parametrize(
     ("load", "after", "reason"),
     [
-        (3.5, times(), "the load average was 3.5 on 2 cores"),
         (0.0, times(idle=197, steal=3), "the hypervisor gave 3.0%"),
         (0.0, times(busy=120, idle=180, own=20), "other processes took 10.0%"),
         (0.0, times(idle=200, throttled=0.5), "stopped it for 0.50 s"),
@@ -123,6 +123,10 @@ def test_noise_without_counters():
     record = noise.describe(None, 2, None)
     assert record["noisy"] is False
     assert record["steal_share"] is None
+    assert noise.describe(3.0, 2, None)["noisy"] is False
+    assert noise.describe(3.5, 2, None)["reasons"] == [
+        "the load average was 3.5 on 2 cores before the run"
+    ]
 
 
 def test_counters_are_read_in_seconds(tmp_path):

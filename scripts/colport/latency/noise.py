@@ -16,7 +16,11 @@ MAX_OTHERS = 0.05
 """Share of CPU time that other processes may take before a run counts as noisy."""
 
 MAX_EXTRA_LOAD = 1.0
-"""By how much the one-minute load average may exceed the cores before the run."""
+"""By how much the one-minute load average may exceed the cores before the run.
+
+It still holds what ran a minute ago, such as the pipeline's own jobs: it counts only where the
+system does not tell what others took during the run.
+"""
 
 MAX_BURST = 0.10
 """Share of CPU time in use, with every contender idle, up to which a turn may start."""
@@ -169,7 +173,8 @@ def describe(load_before: float | None, cores: int, spent: CpuTimes | None) -> d
         "throttled_seconds": None,
     }
     reasons = []
-    if load_before is not None and load_before > cores + MAX_EXTRA_LOAD:
+    crowded = load_before is not None and load_before > cores + MAX_EXTRA_LOAD
+    if spent is None and crowded:
         reasons.append(f"the load average was {load_before:.1f} on {cores} cores before the run")
     if spent is not None:
         if spent.total > 0:
