@@ -26,6 +26,8 @@ UNSUPPORTED = "unsupported.json"
 
 _CHUNK = 1 << 20
 _NEW, _OLD = ".part", ".old"
+_TEMPORARY = re.compile(rf"^\.(.+)\.[0-9a-f]{{8}}{re.escape(_NEW)}$")
+_RUST_ERROR = re.compile(r"\(os error (\d+)\)")
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -99,17 +101,31 @@ def _temporary(path: Path, make: Callable[[Path], None]) -> Iterator[Path]:
         raise ArtifactError(f"{path}: cannot be written ({error.strerror}).") from error
     try:
         yield temporary
-    except OSError as error:
-        if error.errno not in _FULL:
+    except Exception as error:
+        number = _system_error(error)
+        if number not in _FULL:
             raise
         written, free = _bytes_below(temporary), shutil.disk_usage(path.parent).free
         raise ArtifactError(
-            f"{path}: {os.strerror(error.errno).lower()} after {written:,} bytes, {free:,} are "
+            f"{_final(path)}: {os.strerror(number).lower()} after {written:,} bytes, {free:,} are "
             "free; nothing is left of the attempt."
         ) from error
     finally:
         _remove(temporary)
         os.close(lock)
+
+
+def _final(path: Path) -> Path:
+    """Where a file in a temporary folder will lie."""
+    return Path(*(_TEMPORARY.sub(r"\1", part) for part in path.parts))
+
+
+def _system_error(error: Exception) -> int | None:
+    """The system's number of an error; libraries in Rust, safetensors' among them, only tell it."""
+    if isinstance(error, OSError):
+        return error.errno
+    told = _RUST_ERROR.search(str(error))
+    return int(told[1]) if told else None
 
 
 def _make_locked(path: Path, make: Callable[[Path], None]) -> tuple[Path, int]:

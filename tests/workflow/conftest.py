@@ -13,6 +13,11 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
+COMMAND = (
+    *(sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")),
+    *("--cores", "2", "--printshellcmds"),
+)
+"""The start of every command line."""
 
 REDUCED = {
     "run": {"variants": ["fp32", "int8"], "providers": ["cpu", "tensorrt"]},
@@ -64,14 +69,8 @@ class Workspace:
         for name in ("config", "resources"):
             (folder / name).symlink_to(ROOT / name)
 
-    @property
-    def command(self) -> list[str]:
-        """The start of every command line."""
-        snakefile = ["--snakefile", str(ROOT / "Snakefile")]
-        return [sys.executable, "-m", "snakemake", *snakefile, "--cores", "2", "--printshellcmds"]
-
     def snakemake(self, *arguments: str, config: dict[str, Any] | None = None) -> Run:
-        command = [*self.command, *arguments]
+        command = [*COMMAND, *arguments]
         if config is not None:
             file = self.folder / "changed.yaml"
             file.write_text(yaml.safe_dump(config))

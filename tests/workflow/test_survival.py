@@ -16,7 +16,7 @@ from safetensors import safe_open
 
 from colport.artifacts import read_json
 
-from .conftest import REDUCED, Workspace
+from .conftest import COMMAND, REDUCED, Workspace
 
 KILLS = int(os.environ.get("COLPORT_KILLS", "3"))
 SEED = int(os.environ.get("COLPORT_KILLS_SEED", "0"))
@@ -39,7 +39,7 @@ def only_pages() -> dict:
 
 def start(workspace: Workspace) -> subprocess.Popen:
     (workspace.folder / "changed.yaml").write_text(yaml.safe_dump(only_pages()))
-    command = [*workspace.command, *PARITY, *SCORES, "--rerun-incomplete"]
+    command = [*COMMAND, *PARITY, *SCORES, "--rerun-incomplete"]
     return subprocess.Popen(
         [*command, "--configfile", "changed.yaml"],
         cwd=workspace.folder,
