@@ -13,7 +13,7 @@ from .conftest import REDUCED, ROOT
 
 MODELS = ["minilm-colbert", "colpali-demo"]
 CONFIG = {**REDUCED, "run": {**REDUCED["run"], "models": MODELS}}
-ALONE = {"latency", "operators"}
+ALONE = {"latency", "operators", "scenarios"}
 HERE = {"checkpoint", "dataset", "aggregate", "report", "gate", "all"}
 TIMED = {  # other figures of the same computation
     "export": ["seconds", "peak_rss_mb"],
