@@ -15,11 +15,12 @@ MODELS = ["minilm-colbert", "colpali-demo"]
 CONFIG = {**REDUCED, "run": {**REDUCED["run"], "models": MODELS}}
 ALONE = {"latency", "operators", "scenarios"}
 HERE = {"checkpoint", "dataset", "aggregate", "report", "gate", "all"}
+SPEED = ("p50_ms", "speedup", "speedup_low", "speedup_high")
 TIMED = {  # other figures of the same computation
     "export": ["seconds", "peak_rss_mb"],
     "summary": [
-        *("query_p50_ms", "document_p50_ms", "query_speedup", "document_speedup"),
-        *("recommended", "verdict"),
+        *(f"{kind}_{name}" for kind in ("query", "document") for name in SPEED),
+        *("recommended", "verdict", "best_for"),
     ],
     "parity": [],
     "retrieval": [],
