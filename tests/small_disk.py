@@ -19,6 +19,18 @@ from pathlib import Path
 DISK = 160 * 2**20
 FILE_LIMIT = 2**20
 FILLER = "filler"
+OWN_MOUNTS = ("unshare", "--user", "--map-root-user", "--mount")
+"""The start of a command that may mount file systems which nobody else sees."""
+
+
+def can_mount(folder: Path) -> bool:
+    """Whether this machine lets a process mount a file system of its own."""
+    mount = ["mount", "-t", "tmpfs", "tmpfs", str(folder)]
+    try:
+        done = subprocess.run([*OWN_MOUNTS, *mount], capture_output=True, check=False)
+    except OSError:
+        return False
+    return done.returncode == 0
 
 
 def operation(name: str, source: Path, output: Path) -> Callable[..., object]:

@@ -16,22 +16,13 @@ from colport.quantize.folder import quantize
 from tests import small_disk
 
 ROOT = Path(__file__).parents[2]
-OWN_MOUNTS = ["unshare", "--user", "--map-root-user", "--mount"]
-
-
-def can_mount(folder: Path) -> bool:
-    mount = ["mount", "-t", "tmpfs", "tmpfs", str(folder)]
-    try:
-        return subprocess.run([*OWN_MOUNTS, *mount], capture_output=True).returncode == 0
-    except OSError:
-        return False
 
 
 def run(kind: str, folder: Path, operations: list[str], *sources: Path) -> list[dict]:
     arguments = [kind, *map(str, sources), str(folder), *operations]
     done = subprocess.run(
         [
-            *(OWN_MOUNTS if kind == "tmpfs" else []),
+            *(small_disk.OWN_MOUNTS if kind == "tmpfs" else []),
             sys.executable,
             "-m",
             small_disk.__name__,
@@ -50,7 +41,7 @@ def run(kind: str, folder: Path, operations: list[str], *sources: Path) -> list[
 
 
 def test_a_small_file_system_runs_full(exported, checkpoint_folders, tmp_path):
-    if not can_mount(tmp_path):
+    if not small_disk.can_mount(tmp_path):
         pytest.skip("this machine lets no process mount a file system of its own")
     operations = ["export", "quantize", "split", "merge"]
     sources = checkpoint_folders["colbert"], exported["colpali"]

@@ -6,9 +6,10 @@ import subprocess
 import pytest
 import yaml
 
+from tests.small_disk import OWN_MOUNTS, can_mount
+
 from .conftest import COMMAND, ROOT
 
-OWN_MOUNTS = ["unshare", "--user", "--map-root-user", "--mount"]
 CONFIG = {
     "run": {"models": ["colpali-demo"], "variants": ["fp32"], "providers": ["cpu"]},
     "parity": {"inputs": 4, "batch_sizes": [2]},
@@ -28,11 +29,7 @@ run
 
 
 def test_a_disk_that_runs_full(tmp_path):
-    try:
-        probe = subprocess.run([*OWN_MOUNTS, "true"], capture_output=True, check=False)
-    except FileNotFoundError:
-        probe = None
-    if probe is None or probe.returncode:
+    if not can_mount(tmp_path):
         pytest.skip("this machine lets no process mount a file system of its own")
     folder, config = tmp_path / "small", tmp_path / "changed.yaml"
     folder.mkdir()

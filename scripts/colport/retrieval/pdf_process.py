@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _PASSWORD_ERROR = 4  # FPDF_ERR_PASSWORD of PDFium
 _POINTS_PER_INCH = 72
+_SIZE = Path("/proc/self/statm")
 
 
 class _RefusedError(Exception):
@@ -73,8 +74,10 @@ class _Server:
 
 
 def _limit(memory: int) -> None:
-    """Let this process have as many bytes more than it has now."""
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    """Let this process have as many bytes more than it has now; on Linux only, others do not."""
+    if not _SIZE.exists():
+        return
+    pages = int(_SIZE.read_text().split()[0])
     most = pages * resource.getpagesize() + memory
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     if hard != resource.RLIM_INFINITY:
