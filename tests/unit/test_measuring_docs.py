@@ -39,6 +39,6 @@ def test_every_measured_column_is_explained():
 def test_the_limits_of_noise_are_those_of_the_code():
     text = " ".join(PAGE.split())
     assert f"less than {noise.MAX_BURST:.0%} of the CPU is in use" in text
-    assert f"by more than {noise.MAX_EXTRA_LOAD:g}," in text
+    assert f"above the number of cores by more than {noise.MAX_EXTRA_LOAD:g})" in text
     assert f"more than {noise.MAX_STEAL:.0%} of the CPU time to other guests" in text
     assert f"other processes took more than {noise.MAX_OTHERS:.0%}" in text
