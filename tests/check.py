@@ -7,18 +7,20 @@ import subprocess
 import sys
 import time
 
+PYTEST = ("-n2", "--dist=loadfile", "--durations=15")
 CHECKS = (
     ("ruff check", ["ruff", "check", "."]),
     ("ruff format", ["ruff", "format", "--check", "."]),
     ("snakefmt", ["snakefmt", "--check", "Snakefile", "rules"]),
     ("snakemake lint", ["snakemake", "--lint"]),
-    ("tests", [sys.executable, "-m", "pytest", "-n2", "--dist=loadfile", *sys.argv[1:]]),
+    ("tests", [sys.executable, "-m", "pytest", *PYTEST, *sys.argv[1:]]),
 )
 
 
 def main() -> int:
     """Run every check; the first failure ends the run with its exit code."""
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    # Two processes run tests, each with a thread: PyTorch's threads would spin against each other.
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     for name, command in CHECKS:
         print(f"== {name}", flush=True)
         start = time.monotonic()
