@@ -26,10 +26,6 @@ def test_every_shipped_config_plans(workspace, config):
     ("config", "message"),
     [
         ({"rnu": {}}, "error in the config: rnu: unknown key"),
-        ({"run": {"models": ["gone"]}}, "run.models[0]: 'gone' is not defined"),
-        ({"run": {"variants": ["fp8"]}}, "run.variants[0]: 'fp8' is not defined"),
-        ({"run": {"providers": ["gpu"]}}, "run.providers[0]: 'gpu' is not defined"),
-        ({"latency": {"rounds": "five"}}, "latency.rounds: found 'five' (str), expected integer"),
         (
             {"models": {"colpali-demo": {"datasets": ["demo-passages"]}}},
             "'demo-passages' holds passages, family colpali reads pages",
@@ -37,6 +33,7 @@ def test_every_shipped_config_plans(workspace, config):
     ],
 )
 def test_a_config_mistake_ends_before_the_first_job(workspace, config, message):
+    """Every kind of mistake is in tests/unit/test_config.py."""
     run = workspace.snakemake(config=config)
     refused(run, message)
     assert run.jobs == []
