@@ -88,14 +88,18 @@ def test_a_dataset_that_is_missing(workspace):
 
 QUICK = {
     "parity": {"inputs": 4, "batch_sizes": [2]},
-    "latency": {"batch_sizes": [1], "rounds": 1, "min_samples": 1, "min_seconds": 0},
+    "latency": {
+        **{"batch_sizes": [1], "rounds": 1, "min_samples": 1, "min_seconds": 0},
+        **{"pytorch": [], "profile": False},
+    },
+    "scenarios": {"run": []},
 }
 
 
 def test_a_failed_parity_fails_the_run_after_the_report(workspace):
     config = {
         **QUICK,
-        "run": {**ONE_MODEL, "variants": ["int8"]},
+        "run": {**ONE_MODEL, "variants": ["int8"], "embeddings": []},
         "models": {"colpali-demo": {"datasets": ["demo-pages-qa"]}},
         "variants": {"int8": {"tolerance": {"min_cosine": 1.0}}},
     }
