@@ -89,8 +89,12 @@ def test_a_dataset_that_is_missing(workspace):
 QUICK = {
     "parity": {"inputs": 4, "batch_sizes": [2]},
     "latency": {
-        **{"batch_sizes": [1], "rounds": 1, "min_samples": 1, "min_seconds": 0},
-        **{"pytorch": [], "profile": False},
+        "batch_sizes": [1],
+        "rounds": 1,
+        "min_samples": 1,
+        "min_seconds": 0,
+        "pytorch": [],
+        "profile": False,
     },
     "scenarios": {"run": []},
 }

@@ -12,6 +12,7 @@ import numpy as np
 from colport.compare.findings import Finding, changed
 from colport.compare.results import Results, is_number, place, same_machine
 from colport.compare.stages import COST
+from colport.latency.statistics import round_ratios
 from colport.recommendation import REFERENCE_VARIANT
 
 COVERAGE = 0.90
@@ -168,7 +169,10 @@ def _case(
     if same_baseline and reference in old and reference in new:
         if variant == REFERENCE_VARIANT:
             return
-        rounds = [_ratios(rows[reference], rows[case]) for rows in (old, new)]
+        rounds = [
+            round_ratios(rows[reference]["rounds_ns"], rows[case]["rounds_ns"])
+            for rows in (old, new)
+        ]
         figure, unit = "speedup_vs_pytorch", ""
         shown = ["speed-up", "" if not same else _both(milliseconds)]
     elif same:
@@ -191,14 +195,6 @@ def _case(
         found = changed("latency", name, figure, *costs, text)
         verdict = "undecided" if pair[0].overlaps(pair[1]) else found.verdict
         yield replace(found, verdict=verdict, old=pair[0].median, new=pair[1].median)
-
-
-def _ratios(reference: Mapping[str, Any], row: Mapping[str, Any]) -> list[float]:
-    return [
-        float(np.median(theirs) / np.median(ours))
-        for theirs, ours in zip(reference["rounds_ns"], row["rounds_ns"], strict=True)
-        if theirs and ours
-    ]
 
 
 def _milliseconds(row: Mapping[str, Any]) -> list[float]:

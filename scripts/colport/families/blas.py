@@ -23,7 +23,4 @@ def one_thread() -> AbstractContextManager[object]:
 
 @lru_cache(maxsize=1)
 def _blas() -> ThreadpoolController:
-    import numpy as np
-
-    np.zeros((1, 1)) @ np.zeros((1, 1))  # its library is loaded now, if it was not
     return ThreadpoolController().select(user_api="blas")

@@ -173,15 +173,15 @@ def describe(load_before: float | None, cores: int, spent: CpuTimes | None) -> d
         "throttled_seconds": None,
     }
     reasons = []
-    crowded = load_before is not None and load_before > cores + MAX_EXTRA_LOAD
-    if spent is None and crowded:
-        reasons.append(f"the load average was {load_before:.1f} on {cores} cores before the run")
-    if spent is not None:
+    if spent is None:
+        if load_before is not None and load_before > cores + MAX_EXTRA_LOAD:
+            reasons = [f"the load average was {load_before:.1f} on {cores} cores before the run"]
+    else:
         if spent.total > 0:
             record["steal_share"] = max(0.0, spent.steal) / spent.total
             record["others_share"] = max(0.0, spent.busy - spent.own) / spent.total
         record["throttled_seconds"] = spent.throttled
-        reasons += _reasons(record)
+        reasons = _reasons(record)
     return {"noisy": bool(reasons), "reasons": reasons, **record}
 
 

@@ -107,6 +107,23 @@ def intervals(rounds_ns: Sequence[Sequence[int]]) -> dict[str, float | None]:
     return figures
 
 
+def round_ratios(reference: Sequence[Sequence[int]], other: Sequence[Sequence[int]]) -> list[float]:
+    """The reference's median over the other's (above 1: faster than it), a ratio a round.
+
+    Args:
+        reference: The reference's durations, one sequence a round.
+        other: Those of another contender in the same rounds.
+
+    Returns:
+        A ratio for each round in which both have samples.
+    """
+    return [
+        float(np.median(ours) / np.median(theirs))
+        for ours, theirs in zip(reference, other, strict=True)
+        if len(ours) and len(theirs)
+    ]
+
+
 def compare_rounds(
     reference: Sequence[Sequence[int]], other: Sequence[Sequence[int]]
 ) -> dict[str, float | None]:
@@ -116,19 +133,14 @@ def compare_rounds(
     round moves the ratio of all medians, but not these.
 
     Args:
-        reference: The reference's durations, one sequence a round.
-        other: Those of another contender in the same rounds.
+        reference: See :func:`round_ratios`.
+        other: See there.
 
     Returns:
         ``speedup_vs_pytorch``, ``speedup_low`` and ``speedup_high``: median, minimum and maximum
-        of the ratio of medians (above 1: faster than the reference) over the rounds in which both
-        have samples; ``None`` where there is no such round.
+        of the ratios; ``None`` where there is no round in which both have samples.
     """
-    ratios = [
-        float(np.median(ours) / np.median(theirs))
-        for ours, theirs in zip(reference, other, strict=True)
-        if len(ours) and len(theirs)
-    ]
+    ratios = round_ratios(reference, other)
     if not ratios:
         return dict.fromkeys(("speedup_vs_pytorch", "speedup_low", "speedup_high"))
     return {

@@ -18,9 +18,6 @@ from colport.retrieval.judgements import read_judgements, read_queries
 from colport.retrieval.pdfs import BadDocumentError, PdfReader
 from colport.retrieval.rendering import PDF, FolderPages, Page, TextLayers
 
-POINTS_PER_INCH = 72
-"""A PDF's unit of length is a point."""
-
 TIFF = (".tif", ".tiff")
 IMAGES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", *TIFF, ".webp")
 DPI = 144
@@ -132,9 +129,8 @@ class _Scan:
         for index in range(self.reader.count(file)):
             page = Page(f"{path}#{index + 1}", file, index)
             try:
-                width, height = self.reader.size(file, index)
-                scale = self.dpi / POINTS_PER_INCH
-                self._check_size(width * scale, height * scale, f" at {self.dpi} DPI")
+                size = self.reader.size(file, index, self.dpi)
+                self._check_size(*size, f" at {self.dpi} DPI")
             except BadDocumentError as error:
                 self.bad[page.id] = error.args[0]
             else:

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from pypdfium2 import PdfDocument
 
 _PASSWORD_ERROR = 4  # FPDF_ERR_PASSWORD of PDFium
-_POINTS_PER_INCH = 72
-_SIZE = Path("/proc/self/statm")
+_POINTS_PER_INCH = 72  # a PDF's unit of length is a point
+_SIZE = Path("/proc/self/statm")  # of this process, in memory pages
 
 
 class _RefusedError(Exception):
@@ -51,10 +51,12 @@ class _Server:
         self._pdf.init_forms()
         return len(self._pdf), b""
 
-    def size(self, index: int) -> tuple[tuple[float, float], bytes]:
-        """Width and height of a page in points."""
+    def size(self, index: int, dpi: float) -> tuple[tuple[float, float], bytes]:
+        """Width and height of a page in pixels."""
+        scale = dpi / _POINTS_PER_INCH
         try:
-            return self._pdf.get_page_size(index), b""
+            width, height = self._pdf.get_page_size(index)
+            return (width * scale, height * scale), b""
         except pypdfium2.PdfiumError as error:
             raise _RefusedError("is a page that PDFium cannot read") from error
 

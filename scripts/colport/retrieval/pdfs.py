@@ -56,13 +56,13 @@ class PdfReader:
         self._file = _state(file)
         return count
 
-    def size(self, file: Path, index: int) -> tuple[float, float]:
-        """Width and height of a page (from 0) in points.
+    def size(self, file: Path, index: int, dpi: float) -> tuple[float, float]:
+        """Width and height of a page (from 0) in pixels, before it is drawn.
 
         Raises:
             BadDocumentError: The file or the page cannot be read.
         """
-        (width, height), _ = self._of(file, "size", index)
+        (width, height), _ = self._of(file, "size", index, dpi)
         return width, height
 
     def render(self, file: Path, index: int, dpi: float) -> Image:

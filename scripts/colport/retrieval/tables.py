@@ -185,9 +185,7 @@ def load_table(repository: Repository, config: str | None, split: str) -> Table:
         data = datasets.Dataset.from_parquet(
             [str(file.resolve()) for file in files], cache_dir=str(cache)
         )
-    except DatasetError:
-        raise
-    except MemoryError:
+    except (DatasetError, MemoryError):
         raise
     except Exception as error:  # it trusts the types that a file claims to have
         if _NO_ROWS in str(error):
