@@ -8,22 +8,17 @@ used for timing: a latency worker runs in it directly.
 from __future__ import annotations
 
 import importlib
-import os
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
-from multiprocessing import Pipe
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from colport import errors
+from colport.child import Child, ChildEndedError, serve
 from colport.errors import ColPortError, UnsupportedError
 from colport.families.base import Document, Embedder
 from colport.providers import ProviderSettings
-
-_LIBRARY = Path(__file__).resolve().parents[1]
 
 
 class Interpreter:
@@ -44,19 +39,10 @@ class Interpreter:
                 "environment is made."
             )
         self._python = python
-        self._pipe, theirs = Pipe()
-        with theirs:
-            self._process = subprocess.Popen(
-                [str(path), "-P", "-m", "colport.remote", str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=sys.stderr.fileno() if _has_file(sys.stderr) else subprocess.DEVNULL,
-                env={**os.environ, "PYTHONPATH": str(_LIBRARY)},
-            )
+        self._child = Child("colport.remote", python=path)
         try:
-            self._pipe.recv()
-        except EOFError:
-            self.close()
+            self._child.ask({"do": "begin"})
+        except ChildEndedError:
             raise UnsupportedError(
                 f"python {python} of the provider cannot load this library; it needs the packages "
                 "of envs/openvino.in (docs/providers.md)."
@@ -81,8 +67,7 @@ class Interpreter:
 
     def close(self) -> None:
         """Let the process end; safe to call twice."""
-        self._pipe.close()
-        self._process.wait()
+        self._child.close()
 
     def __enter__(self) -> Interpreter:
         return self
@@ -90,20 +75,17 @@ class Interpreter:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def __del__(self) -> None:
-        if hasattr(self, "_process"):
-            self.close()
-
-    def _ask(self, *request: Any) -> Any:
+    def _ask(
+        self, do: str, name: str, arguments: Sequence[Any], settings: Mapping[str, Any]
+    ) -> Any:
+        request = {"do": do, "name": name, "arguments": arguments, "settings": settings}
         try:
-            self._pipe.send(request)
-            succeeded, result = self._pipe.recv()
-        except (EOFError, BrokenPipeError, ConnectionResetError):
-            code = self._process.wait()
-            raise RuntimeError(f"{self._python} ended with code {code} on {request[1]}.") from None
-        if not succeeded:
-            raise result
-        return result
+            answer = self._child.ask(request)
+        except ChildEndedError as ended:
+            raise RuntimeError(f"{self._python} {ended} on {name}.") from None
+        if "error" in answer:
+            raise getattr(errors, answer["error"], RuntimeError)(answer["reason"])
+        return answer["result"]
 
 
 class RemoteEncoder:
@@ -167,29 +149,27 @@ def run_in(python: str | None, function: str, *arguments: Any, **settings: Any) 
         return interpreter.call(function, *arguments, **settings)
 
 
-def serve(pipe: Connection) -> None:
-    """Answer requests until the other side is closed."""
-    made: Any = None
-    pipe.send("ready")
-    while True:
+class _Server:
+    """The other side of an :class:`Interpreter`: does what it asks."""
+
+    def __init__(self) -> None:
+        self._made: Any = None
+
+    def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """The result of one request, or the class and text of what it raised."""
+        if request["do"] == "begin":
+            return {"result": None}
+        name, arguments, settings = request["name"], request["arguments"], request["settings"]
         try:
-            kind, name, arguments, settings = pipe.recv()
-        except EOFError:
-            return
-        try:
-            if kind == "method":
-                found = getattr(made, name)
-                result = found(*arguments, **settings) if callable(found) else found
-            else:
-                result = _named(name)(*arguments, **settings)
-            if kind == "make":
-                made, result = result, None
-            reply = (True, result)
+            if request["do"] == "make":
+                self._made = _named(name)(*arguments, **settings)
+                return {"result": None}
+            found = getattr(self._made, name) if request["do"] == "method" else _named(name)
+            return {"result": found(*arguments, **settings) if callable(found) else found}
         except ColPortError as error:
-            reply = (False, error)
+            return {"error": type(error).__name__, "reason": str(error)}
         except Exception as error:  # noqa: BLE001 - its class may not exist on the other side
-            reply = (False, RuntimeError(f"{type(error).__name__}: {error}"))
-        pipe.send(reply)
+            return {"error": "RuntimeError", "reason": f"{type(error).__name__}: {error}"}
 
 
 def _named(name: str) -> Any:
@@ -197,12 +177,5 @@ def _named(name: str) -> Any:
     return getattr(importlib.import_module(module), attribute)
 
 
-def _has_file(stream: Any) -> bool:
-    try:
-        return stream.fileno() >= 0
-    except (AttributeError, OSError):
-        return False
-
-
 if __name__ == "__main__":
-    serve(Connection(int(sys.argv[1])))
+    serve(_Server().answer)

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[2] / "scripts/colport"
 LAYERS = [  # bottom first; modules of one layer do not import each other
     {"redaction", "foreign"},
     {"errors"},
-    {"artifacts", "environment", "config", "weights", "streaming", "downloads"},
+    {"artifacts", "child", "environment", "config", "weights", "streaming", "downloads"},
     {"checkpoints"},
     {"families"},
     {"manifest", "providers", "external_data"},

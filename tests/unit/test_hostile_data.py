@@ -164,7 +164,7 @@ def test_the_process_that_reads_pdfs_ends_with_its_reader(tmp_path):
     file.write_bytes(pdf(["good"]))
     reader = pdfs.PdfReader()
     assert reader.count(file) == 1
-    process = reader._process
+    process = reader._child._process
     assert process.poll() is None
     del reader
     assert process.returncode is not None

@@ -68,6 +68,16 @@ def test_nothing_that_executes_what_it_reads(file):
             assert option(call, "allow_pickle") is False, f"line {call.lineno}: allow_pickle=False"
 
 
+def test_processes_speak_without_pickles():
+    """Queues, pools, and ``send`` and ``recv`` of a pipe pickle; its bytes do not."""
+    for file in FILES:
+        text = file.read_text(encoding="utf-8")
+        if file.name == "child.py":
+            assert not re.search(r"pipe\.(send|recv)\(|import multiprocessing", text)
+        else:
+            assert not re.search("multiprocessing|ProcessPoolExecutor", text), file.name
+
+
 def library_files() -> list[Path]:
     return [file for file in FILES if "resources" not in file.parts]
 

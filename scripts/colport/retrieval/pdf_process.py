@@ -1,25 +1,22 @@
 """PDFium, run by :mod:`colport.retrieval.pdfs` in a process of its own with limited memory.
 
-A request is JSON; the answer is JSON and, for a page, its pixels. PDFium does not survive an
-allocation that is refused, and a file made to harm may end it in other ways: that is why it is
-here.
+PDFium does not survive an allocation that is refused, and a file made to harm may end it in other
+ways: that is why it is here.
 """
 
 from __future__ import annotations
 
-import json
 import resource
 import sys
+from collections.abc import Mapping
 from contextlib import closing
-from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import PIL.Image  # noqa: F401 - what PDFium's pages become; here, so that the limit is set after it
+import PIL.Image  # what PDFium's pages become; here, so that the limit is set after it
 import pypdfium2
 
-if TYPE_CHECKING:
-    from pypdfium2 import PdfDocument
+from colport.child import serve
 
 _PASSWORD_ERROR = 4  # FPDF_ERR_PASSWORD of PDFium
 _POINTS_PER_INCH = 72  # a PDF's unit of length is a point
@@ -34,9 +31,9 @@ class _Server:
     """Answers requests about one open file at a time."""
 
     def __init__(self) -> None:
-        self._pdf: PdfDocument | None = None
+        self._pdf: pypdfium2.PdfDocument | None = None
 
-    def open(self, file: str) -> tuple[int, bytes]:
+    def open(self, file: str) -> int:
         """Number of pages."""
         if self._pdf is not None:
             self._pdf.close()
@@ -49,30 +46,40 @@ class _Server:
             # PDFium gives the same answer to both.
             raise _RefusedError("is a PDF that is damaged or has no pages") from error
         self._pdf.init_forms()
-        return len(self._pdf), b""
+        return len(self._pdf)
 
-    def size(self, index: int, dpi: float) -> tuple[tuple[float, float], bytes]:
+    def size(self, index: int, dpi: float) -> tuple[float, float]:
         """Width and height of a page in pixels."""
         scale = dpi / _POINTS_PER_INCH
         try:
             width, height = self._pdf.get_page_size(index)
-            return (width * scale, height * scale), b""
+            return width * scale, height * scale
         except pypdfium2.PdfiumError as error:
             raise _RefusedError("is a page that PDFium cannot read") from error
 
-    def render(self, index: int, dpi: float) -> tuple[tuple[int, int], bytes]:
-        """Width and height in pixels, and the pixels, three bytes each."""
+    def render(self, index: int, dpi: float) -> PIL.Image.Image:
+        """A page as an RGB image."""
         with (
             closing(self._pdf[index]) as page,
             closing(page.render(scale=dpi / _POINTS_PER_INCH)) as bitmap,
         ):
-            image = bitmap.to_pil().convert("RGB")
-        return image.size, image.tobytes()
+            return bitmap.to_pil().convert("RGB")
 
-    def text(self, index: int) -> tuple[None, bytes]:
+    def text(self, index: int) -> str:
         """The text layer of a page."""
         with closing(self._pdf[index]) as page, closing(page.get_textpage()) as layer:
-            return None, layer.get_text_range().encode("utf-8", "replace")
+            return layer.get_text_range().encode("utf-8", "replace").decode()
+
+    def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """The result of the method that a request names, or why there is none."""
+        try:
+            return {"result": getattr(self, request["do"])(*request["with"])}
+        except _RefusedError as error:
+            return {"refusal": error.args[0]}
+        except pypdfium2.PdfiumError as error:
+            return {"refusal": f"PDFium: {error}"}
+        except MemoryError:
+            return {"out_of_memory": True}
 
 
 def _limit(memory: int) -> None:
@@ -87,29 +94,6 @@ def _limit(memory: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (most, hard))
 
 
-def serve(pipe: Connection, memory: int) -> None:
-    """Answer requests until the other side is closed."""
-    server = _Server()
-    _limit(memory)
-    while True:
-        try:
-            request = json.loads(pipe.recv_bytes())
-        except EOFError:
-            return
-        answer: dict[str, Any]
-        content = b""
-        try:
-            result, content = getattr(server, request["do"])(*request["with"])
-            answer = {"result": result}
-        except _RefusedError as error:
-            answer = {"refusal": error.args[0]}
-        except pypdfium2.PdfiumError as error:
-            answer = {"refusal": f"PDFium: {error}"}
-        except MemoryError:
-            answer = {"out_of_memory": True}
-        pipe.send_bytes(json.dumps(answer).encode())
-        pipe.send_bytes(content)
-
-
 if __name__ == "__main__":
-    serve(Connection(int(sys.argv[1])), int(sys.argv[2]))
+    _limit(int(sys.argv[2]))
+    serve(_Server().answer)

@@ -6,15 +6,10 @@ beforehand: such a file costs its page, not the run. Form fields and annotations
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-import weakref
-from multiprocessing import Pipe
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from colport.child import Child, ChildEndedError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -24,8 +19,6 @@ MEMORY = 3 * 2**30
 
 SECONDS = 60.0
 """What one page may take to be drawn or read; a dense map takes a few."""
-
-_LIBRARY = Path(__file__).resolve().parents[2]
 
 
 class BadDocumentError(Exception):
@@ -41,9 +34,7 @@ class PdfReader:
 
     def __init__(self) -> None:
         self._file: tuple[Path, int, int] | None = None
-        self._process: subprocess.Popen[bytes] | None = None
-        self._pipe: Connection | None = None
-        self._finalizer: weakref.finalize | None = None
+        self._child: Child | None = None
 
     def count(self, file: Path) -> int:
         """Number of pages, at least 1; the file is read anew.
@@ -52,7 +43,7 @@ class PdfReader:
             BadDocumentError: It is encrypted, damaged, has no pages, or takes too much.
         """
         self._file = None
-        count, _ = self._ask("open", str(file.absolute()))
+        count = self._ask("open", str(file.absolute()))
         self._file = _state(file)
         return count
 
@@ -62,7 +53,7 @@ class PdfReader:
         Raises:
             BadDocumentError: The file or the page cannot be read.
         """
-        (width, height), _ = self._of(file, "size", index, dpi)
+        width, height = self._of(file, "size", index, dpi)
         return width, height
 
     def render(self, file: Path, index: int, dpi: float) -> Image:
@@ -71,10 +62,7 @@ class PdfReader:
         Raises:
             BadDocumentError: The file or the page cannot be read, or takes too much.
         """
-        import PIL.Image
-
-        size, pixels = self._of(file, "render", index, dpi)
-        return PIL.Image.frombytes("RGB", tuple(size), pixels)
+        return self._of(file, "render", index, dpi)
 
     def text(self, file: Path, index: int) -> str:
         """The text layer of a page (from 0), empty if there is none.
@@ -82,58 +70,30 @@ class PdfReader:
         Raises:
             BadDocumentError: The file or the page cannot be read, or takes too much.
         """
-        return self._of(file, "text", index)[1].decode().replace("\r\n", "\n")
+        return self._of(file, "text", index).replace("\r\n", "\n")
 
-    def _of(self, file: Path, do: str, *arguments: Any) -> tuple[Any, bytes]:
+    def _of(self, file: Path, do: str, *arguments: Any) -> Any:
         if self._file is None or self._file != _state(file):
             self.count(file)
         return self._ask(do, *arguments)
 
-    def _ask(self, do: str, *arguments: Any) -> tuple[Any, bytes]:
-        pipe = self._start()
+    def _ask(self, do: str, *arguments: Any) -> Any:
+        if self._child is None:
+            self._child = Child("colport.retrieval.pdf_process", str(MEMORY))
+        memory = f"takes more than {MEMORY / 2**30:.3g} GiB of memory"
         try:
-            pipe.send_bytes(json.dumps({"do": do, "with": arguments}).encode())
-            if not pipe.poll(SECONDS):
-                self._end()
-                raise BadDocumentError(f"takes more than {SECONDS:g} s to be read")
-            answer, content = json.loads(pipe.recv_bytes()), pipe.recv_bytes()
-        except (EOFError, ConnectionError):
-            code = self._end()
-            raise BadDocumentError(
-                f"ends PDFium (exit code {code}), or takes more than {MEMORY / 2**30:.3g} GiB of "
-                "memory"
-            ) from None
+            answer = self._child.ask({"do": do, "with": arguments}, SECONDS)
+        except TimeoutError:
+            self._file = self._child = None
+            raise BadDocumentError(f"takes more than {SECONDS:g} s to be read") from None
+        except ChildEndedError as ended:
+            self._file = self._child = None
+            raise BadDocumentError(f"ends PDFium (exit code {ended.code}), or {memory}") from None
         if "out_of_memory" in answer:
-            raise BadDocumentError(f"takes more than {MEMORY / 2**30:.3g} GiB of memory")
+            raise BadDocumentError(memory)
         if "refusal" in answer:
             raise BadDocumentError(answer["refusal"])
-        return answer["result"], content
-
-    def _start(self) -> Connection:
-        if self._pipe is not None:
-            return self._pipe
-        pipe, theirs = Pipe()
-        with theirs:
-            process = subprocess.Popen(
-                [
-                    *(sys.executable, "-P", "-m", "colport.retrieval.pdf_process"),
-                    *(str(theirs.fileno()), str(MEMORY)),
-                ],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                env={**os.environ, "PYTHONPATH": str(_LIBRARY)},
-            )
-        self._process, self._pipe = process, pipe
-        self._finalizer = weakref.finalize(self, _stop, process, pipe)
-        return pipe
-
-    def _end(self) -> int | None:
-        """The exit code of the process, which is killed if it still runs."""
-        process = self._process
-        self._finalizer()
-        self._file = self._process = self._pipe = self._finalizer = None
-        return process.returncode
+        return answer["result"]
 
 
 def _state(file: Path) -> tuple[Path, int, int]:
@@ -143,10 +103,3 @@ def _state(file: Path) -> tuple[Path, int, int]:
     except OSError as error:
         raise BadDocumentError(f"cannot be read: {error.strerror}") from error
     return file, facts.st_size, facts.st_mtime_ns
-
-
-def _stop(process: subprocess.Popen[bytes], pipe: Connection) -> None:
-    pipe.close()
-    if process.poll() is None:
-        process.kill()
-    process.wait()
