@@ -34,11 +34,21 @@ def test_arrivals_are_a_poisson_process():
     assert (gaps > 1 / 50).mean() == pytest.approx(math.exp(-1), rel=0.02)
 
 
-def test_a_seed_is_one_pattern_at_every_rate_and_length():
+def test_a_seed_is_one_pattern_at_every_rate():
     slow = poisson_arrivals(1.0, 10, seed=3)
     assert poisson_arrivals(4.0, 10, seed=3) == pytest.approx([time / 4 for time in slow])
-    assert poisson_arrivals(1.0, 20, seed=3)[:10] == slow
     assert poisson_arrivals(1.0, 10, seed=4) != slow
+
+
+def test_few_arrivals_come_at_the_rate_too():
+    starts = []
+    for seed in range(2000):
+        times = np.array(poisson_arrivals(50.0, 20, seed))
+        assert times[-1] == pytest.approx(0.4)
+        starts.append(times[0] / times[-1])
+    # The least of 19 uniform draws.
+    assert np.mean(starts) == pytest.approx(1 / 20, rel=0.05)
+    assert np.mean(np.array(starts) > 0.1) == pytest.approx(0.9**19, rel=0.1)
 
 
 @pytest.mark.parametrize("load", [0.3, 0.7])

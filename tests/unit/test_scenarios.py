@@ -4,6 +4,7 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from colport.errors import ConfigError
@@ -178,10 +179,11 @@ def server(**changes):
 
 
 def simulated_probe(rate, service_s, settings, target_ms, seed=0):
+    """``service_s`` is the seconds of a call, or a function of its requests."""
     requests, allowed = plan_probe(rate, target_ms, settings)
     served = simulate(
         poisson_arrivals(rate, requests, seed),
-        lambda size: service_s,
+        service_s if callable(service_s) else lambda size: service_s,
         Batching(settings.max_batch),
         target_ms / 1e3,
         allowed,
@@ -211,6 +213,39 @@ def test_the_search_recovers_the_rate_of_md1(confidence):
     assert best[0]["failed_rate"] <= 1.021 * best[0]["highest_rate"]
 
 
+def test_short_probes_of_a_batching_server_are_right_on_average():
+    """A rate beyond what the server can do must not pass because the probe ends too early."""
+    settings = server(max_batch=8, confidence=0.8, resolution=0.2, min_seconds=0.3)
+    target_ms, service = 60.0, [0.0016 + 0.00125 * size for size in range(1, 9)]
+    truth = predict_highest_rate(
+        dict(enumerate(service, start=1)),
+        [service[0]],
+        target_ms / 1e3,
+        lambda rate: (50_000, 500),
+        Batching(8),
+        seed=9,
+    )
+    found = []
+    for seed in range(50):
+        run = ServerRun(target_ms, RateSearch(truth * (0.8 + seed / 120), 0.2, 4), settings)
+        while (rate := run.next_rate()) is not None:
+            run.record(simulated_probe(rate, lambda n: service[n - 1], settings, target_ms, seed))
+        found.append(run.search.passed / truth)
+    assert np.mean(found) == pytest.approx(1.0, abs=0.06)
+    assert np.std(found) < 0.08
+
+
+def test_at_a_low_rate_a_server_is_a_single_stream():
+    """Nobody waits: every percentile is that of a call alone."""
+    settings = server(max_batch=8, confidence=0.99, max_seconds=1e6)
+    probe = simulated_probe(0.1, 0.010, settings, target_ms=15.0)
+    row = scenario_rows.server_rows(
+        contender("fp32"), "query", ServerRun(15.0, RateSearch(0.1, 0.1, 1), settings, [probe])
+    )[-1]
+    assert [row[f"p{p}_ms"] for p in (50, 90, 99)] == pytest.approx([10.0] * 3, rel=0.01)
+    assert row["mean_batch"] == pytest.approx(1.0, abs=0.02)
+
+
 def test_a_target_below_a_single_call_is_said_without_a_probe():
     run = ServerRun(5.0, RateSearch(1e-14, 0.5, 4), server(max_probes=4, max_seconds=10.0))
     assert run.next_rate() is None
@@ -235,9 +270,9 @@ def test_a_probe_that_would_last_too_long_is_not_made():
     assert plan_probe(459 / 5.0, 5.0, settings) == (459, 0)
     assert plan_probe(459 / 5.1, 5.0, settings) is None
     assert plan_given(10.0, 5.0, settings) == (50, -1)
-    # Long enough for an overload by the resolution to fill the target.
-    assert plan_probe(1000.0, 1000.0, settings)[0] == 2000
-    assert plan_probe(1000.0, 2600.0, settings) is None
+    # Long enough for an overload by the resolution to fall behind by twice the target.
+    assert plan_probe(1000.0, 1000.0, settings)[0] == 4000
+    assert plan_probe(1000.0, 1300.0, settings) is None
     run = ServerRun(5.0, RateSearch(10.0, 0.5, 4), settings)
     assert run.next_rate() is None
     (row,) = scenario_rows.server_rows(contender("fp32"), "query", run)

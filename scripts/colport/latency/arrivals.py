@@ -85,18 +85,24 @@ class Served:
 
 
 def poisson_arrivals(rate: float, count: int, seed: int) -> list[float]:
-    """Arrival times of a Poisson process, in seconds.
+    """Arrival times of a Poisson process with ``count`` arrivals in ``count / rate`` seconds.
 
-    The same seed gives the same pattern at every rate, only faster or slower, and a longer one
-    begins like a shorter one: contenders and rates are compared on equal terms.
+    Given their number and the last of them, the other arrivals of such a process are uniform over
+    the time before it. Without that condition 161 requests, as many as the embedded default asks
+    for, come 8% (one standard deviation) faster or slower than ``rate`` says. The same seed and
+    count give the same pattern at every rate, only faster or slower: contenders are compared on
+    equal terms.
 
     Args:
         rate: Requests a second.
         count: Requests.
         seed: Of the exponential gaps.
+
+    Returns:
+        Seconds from the start, ascending; the last is ``count / rate``.
     """
-    gaps = np.random.default_rng(seed).standard_exponential(count)
-    return (np.cumsum(gaps) / rate).tolist()
+    times = np.cumsum(np.random.default_rng(seed).standard_exponential(count))
+    return (times * (count / rate / times[-1])).tolist()
 
 
 def serve(
