@@ -158,7 +158,8 @@ class Browser:
     def downloaded(self, name: str) -> str:
         """The text of a file that the page saved."""
         file = self.downloads / name
-        self._wait(file.is_file)
+        # Chromium keeps the name free with an empty file, and puts the whole one in its place.
+        self._wait(lambda: file.is_file() and file.stat().st_size > 0)
         return file.read_text(encoding="utf-8")
 
     def screenshot(self, file: Path, whole: bool = True) -> None:

@@ -29,6 +29,7 @@ REDUCED = {
         "min_seconds": 0,
         "max_seconds": 2,
         "warmup_calls": 2,
+        "quiet_wait_s": 0,
         "offline": {"batch_sizes": [4], "min_seconds": 0},
         "server": {
             "confidence": 0.5,
@@ -45,6 +46,7 @@ REDUCED = {
         "min_seconds": 0,
         "max_seconds": 2,
         "warmup_max_calls": 2,
+        "quiet_wait_s": 0,  # other tests run beside this one
     },
 }
 
