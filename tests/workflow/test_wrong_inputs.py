@@ -93,6 +93,7 @@ QUICK = {
         "rounds": 1,
         "min_samples": 1,
         "min_seconds": 0,
+        "quiet_wait_s": 0,
         "pytorch": [],
         "profile": False,
     },
