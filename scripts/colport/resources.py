@@ -58,15 +58,12 @@ class Job:
     threads: int
 
     def parameters(self) -> int:
-        """Of the checkpoint, by its record; one of an older ColPort counts as not there yet."""
-        file = self.input.checkpoint
-        if "parameters" not in (record := _read(file)):
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(file))
-        return record["parameters"]
+        """Of the checkpoint, by its record."""
+        return _recorded(self.input.checkpoint, "parameters")
 
     def documents(self) -> int:
         """Of the dataset, by its record."""
-        return _read(self.input.dataset)["counts"]["documents"]
+        return _recorded(self.input.dataset, "counts")["documents"]
 
     def shard(self) -> int:
         """Documents of one shard."""
@@ -252,3 +249,11 @@ def _folder_bytes(folder: str) -> int:
 
 def _read(file: Path | str) -> dict[str, Any]:
     return json.loads(Path(file).read_text(encoding="utf-8"))
+
+
+def _recorded(file: Path | str, name: str) -> Any:
+    """A field of a record; one that an older ColPort has written counts as not there yet."""
+    record = _read(file)
+    if name not in record:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(file))
+    return record[name]

@@ -97,6 +97,15 @@ def test_what_streams_the_weights_does_not(stage, tmp_path):
     assert 0 < large[0] - small[0] <= 400
 
 
+@pytest.mark.parametrize(("name", "stage"), [("checkpoint", "export"), ("dataset", "score")])
+def test_a_record_of_an_older_version_is_not_there_yet(name, stage, tmp_path):
+    """Snakemake makes it again before it asks once more."""
+    files = Files(tmp_path)
+    files.write(name, f"{name}.json", {"schema_version": 1})
+    with pytest.raises(FileNotFoundError, match=f"{name}.json"):
+        files.ask(stage)
+
+
 def test_more_threads_need_less_time(tmp_path):
     files = Files(tmp_path, parameters=10**9, documents=500)
     assert files.ask("reference", threads=8)[1] < files.ask("reference")[1] / 4
