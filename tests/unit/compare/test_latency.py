@@ -1,0 +1,119 @@
+"""Speed-ups and milliseconds: what is worse, what is noise, what cannot be compared."""
+
+import random
+
+import pytest
+
+from colport.compare import latency
+
+
+def test_a_slower_variant_is_worse_and_the_worst_comes_first(found):
+    def change(run):
+        run.slow_down(1, 1.2)
+        run.slow_down(2, 2.0)
+
+    places, findings = found(change)
+    assert places == [
+        ("latency", "worse", "model int8 cpu query x1"),
+        ("latency", "worse", "model fp32 cpu query x1"),
+    ]
+    assert findings[0].old == pytest.approx(2.0, rel=0.02)
+    assert findings[0].new == pytest.approx(1.0, rel=0.02)
+    assert ", 20 -> 40" in findings[0].text
+    assert found(change, threshold=0.5)[0] == places[:1]
+
+
+def test_a_faster_variant_is_better(found):
+    assert found(lambda run: run.slow_down(1, 0.5))[0] == [
+        ("latency", "better", "model fp32 cpu query x1")
+    ]
+
+
+def test_a_slower_machine_is_no_regression(found):
+    def change(run):
+        for index in range(3):
+            run.slow_down(index, 3.0)
+        run.latency["environment"]["cpu"] = "another"
+
+    assert found(change)[0] == []
+
+
+def test_a_wide_spread_hides_a_small_change(found):
+    def change(run):
+        sample = run.latency["samples"][1]
+        for one, factor in zip(sample["rounds_ns"], (0.9, 1.0, 1.1, 1.2, 1.5), strict=True):
+            one[:] = [int(ns * factor) for ns in one]
+
+    places, findings = found(change)
+    assert places == [("latency", "undecided", "model cpu")]
+    assert "1 moved by more than 5%" in findings[0].text
+    assert "model fp32 cpu query x1 speed-up 2 " in findings[0].text
+
+
+def test_another_baseline_falls_back_to_milliseconds_on_the_same_machine(found):
+    def change(run):
+        run.latency["environment"]["packages"]["torch"] = "2.14.0"
+        run.slow_down(0, 0.5)
+        run.slow_down(2, 1.5)
+
+    places, findings = found(change)
+    assert places == [
+        ("latency", "worse", "model int8 cpu query x1"),
+        ("latency", "not compared", "model cpu"),
+        ("latency", "better", "model pytorch torch-cpu query x1"),
+    ]
+    assert "torch 2.13.0 -> 2.14.0" in findings[1].text
+    assert findings[0].text.endswith(" ms")
+
+
+def test_another_baseline_on_another_machine_is_not_compared(found):
+    def change(run):
+        run.latency["environment"]["packages"]["torch"] = "2.14.0"
+        run.latency["environment"]["cpu"] = "another"
+        run.slow_down(2, 5.0)
+
+    assert found(change)[0] == [("latency", "not compared", "model cpu")]
+
+
+def test_other_threads_are_not_compared(found):
+    def change(run):
+        run.latency["settings"] = {"threads": 4}
+        run.slow_down(2, 5.0)
+
+    assert found(change)[0] == [("latency", "not compared", "model cpu")]
+
+
+def test_few_rounds_are_not_compared(found):
+    def change(run):
+        run.slow_down(1, 5.0)
+        run.latency["samples"][1]["rounds_ns"][2:] = [[], [], []]
+
+    places, findings = found(change)
+    assert places == [("latency", "not compared", "model fp32 cpu query x1")]
+    assert "2 rounds" in findings[0].text
+
+
+def test_noise_is_said_beside_a_change(found):
+    def change(run):
+        run.latency["noise"]["noisy"] = True
+        run.slow_down(1, 2.0)
+
+    assert found(change)[1][0].text.endswith("noisy machine in the new run")
+
+
+def test_intervals_hold_the_median():
+    assert latency.median_interval([1, 2, 3, 4]) is None
+    five = latency.median_interval([5, 1, 3, 2, 4])
+    assert (five.low, five.median, five.high) == (1, 3, 5)
+    # P(B <= 2) is 0.0107 on each side for 11 rounds, P(B <= 3) would be 0.113 on both.
+    eleven = latency.median_interval(list(range(1, 12)))
+    assert (eleven.low, eleven.median, eleven.high) == (3, 6, 9)
+
+
+def test_interval_coverage_by_simulation():
+    generator = random.Random(0)
+    inside = 0
+    for _ in range(2000):
+        interval = latency.median_interval([generator.expovariate(1.0) for _ in range(7)])
+        inside += interval.low <= 0.6931 <= interval.high
+    assert inside / 2000 > latency.COVERAGE - 0.02
