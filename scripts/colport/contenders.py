@@ -191,6 +191,11 @@ def _measured(
         return {"rows": list(missing), "environment": environment.describe()}
     record = measure(prepare())
     mark_noise(record)
+    record["environment"]["provider_packages"] = {
+        provider: run_in(python, "colport.environment:packages")
+        for provider, python in {(one.provider, one.python) for one in everyone}
+        if python is not None
+    }
     return {**record, "rows": [*record["rows"], *missing]}
 
 

@@ -20,6 +20,11 @@ PACKAGES = (
     "onnxruntime",
     "onnxruntime-gpu",
     "onnxruntime-openvino",
+    "onnxruntime-directml",
+    "onnxruntime-migraphx",
+    "openvino",
+    "tokenizers",
+    "pillow",
     "datasets",
     "pandas",
     "numpy",
@@ -35,7 +40,7 @@ def describe() -> dict[str, Any]:
         ``cores`` (usable by this process), ``memory_mb`` and ``gpu`` (a name or ``None``).
     """
     return {
-        "packages": _versions(),
+        "packages": packages(),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpu": _cpu_name(),
@@ -43,6 +48,18 @@ def describe() -> dict[str, Any]:
         "memory_mb": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20,
         "gpu": _gpu_name(),
     }
+
+
+@cache
+def packages() -> dict[str, str]:
+    """Versions of those of :data:`PACKAGES` that are installed here."""
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
 
 
 def usable_cores() -> int:
@@ -70,17 +87,6 @@ def anonymous_mb() -> float:
     """Memory of this process that no file backs, in MiB: Linux's ``RssAnon``."""
     status = Path("/proc/self/status").read_text()
     return int(status.partition("RssAnon:")[2].split()[0]) / 2**10
-
-
-@cache
-def _versions() -> dict[str, str]:
-    versions = {}
-    for name in PACKAGES:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return versions
 
 
 @cache

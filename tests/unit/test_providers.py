@@ -5,6 +5,7 @@ import re
 import stat
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnxruntime
@@ -13,13 +14,14 @@ import pytest
 import yaml
 from PIL import Image
 
-from colport import Encoder
+from colport import Encoder, contenders, environment
 from colport.errors import ArtifactError, ConfigError, UnsupportedError
 from colport.latency import placement
 from colport.providers import PROVIDERS, ProviderSettings
 from colport.providers.calls import Graph, pad
 from colport.providers.session import _cause, open_session, require
 from colport.remote import Interpreter, RemoteEncoder, open_encoder, run_in
+from tests.latency_runs import QUICK
 
 ROOT = Path(__file__).parents[2]
 QUERIES = ["a short query", "", "a query with a few more words in it"]
@@ -262,6 +264,23 @@ def test_another_python_gives_the_same_and_keeps_error_classes(exported, tmp_pat
     broken.chmod(broken.stat().st_mode | stat.S_IEXEC)
     with pytest.raises(UnsupportedError, match="cannot load this library"):
         Interpreter(str(broken))
+
+
+def test_a_latency_record_names_the_versions_of_another_python(exported, checkpoint_folders):
+    record = contenders.compare(
+        *("m", "elsewhere", {"folder": str(checkpoint_folders["colbert"]), "family": "colbert"}),
+        {"fp32": str(exported["colbert"])},
+        SimpleNamespace(queries=QUERIES, documents=["a passage"]),
+        "",
+        settings={**QUICK, "batch_sizes": [1]},
+        entry={"type": "cpu", "python": sys.executable},
+        threads=1,
+        report=lambda message: None,
+    )
+    assert {row["status"] for row in record["rows"]} == {"ok"}
+    found = record["environment"]["provider_packages"]
+    assert found == {"elsewhere": environment.packages()}
+    assert found["elsewhere"]["onnxruntime"] == onnxruntime.__version__
 
 
 def test_latency_rows_say_what_ran_elsewhere():

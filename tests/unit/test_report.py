@@ -18,7 +18,13 @@ RUN = {
     "title": "Demo",
     "created": "2026-03-04T05:06:00+00:00",
     "colport_version": "0.1.0",
-    "environment": {"cpu": "A CPU", "cores": 2, "gpu": None, "packages": {"onnx": "1.23.2"}},
+    "environment": {
+        "cpu": "A CPU",
+        "cores": 2,
+        "gpu": None,
+        "packages": {"onnx": "1.23.2"},
+        "provider_packages": {"openvino": {"onnxruntime-openvino": "1.24.1"}},
+    },
     "settings": {"models": ["m"], "hub": {"token": "s3cret-value"}},
     "allow_failed_parity": False,
 }
@@ -111,6 +117,12 @@ def page(rows: dict[str, list[dict[str, Any]]], **run: Any) -> Page:
     assert found.stack == []
     assert len(found.ids) == len(set(found.ids))
     return found
+
+
+def test_packages_of_a_provider_s_own_python_name_the_provider():
+    html = render(make({}), RUN)
+    for name, version in (("onnx", "1.23.2"), ("onnxruntime-openvino (openvino)", "1.24.1")):
+        assert f"<dt>{name}</dt><dd>{version}</dd>" in html
 
 
 def test_recommendation_in_words_and_figures():

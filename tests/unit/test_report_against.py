@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 import pytest
 
 from colport import tables
+from colport.artifacts import write_json
 from colport.compare import Finding
 from colport.report import Report, against, figures, inputs, render
 from tests.unit.test_report import REFERENCE, RUN, Page, joined, make, variant
@@ -74,10 +75,17 @@ def test_the_command_writes_one_page(tmp_path):
 def test_the_machine_is_the_one_that_measured(tmp_path):
     folder = written(tmp_path)
     for number, cpu in enumerate(("A CPU", "B CPU")):
-        file = folder / f"latency/m/{number}.json"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(f'{{"schema_version": 1, "environment": {{"cpu": "{cpu}", "cores": 2}}}}')
-    assert inputs.read(inputs.files(folder)).environment == {"cpu": "A CPU; B CPU", "cores": 2}
+        packages = {f"provider{number}": {"onnxruntime": str(number)}}
+        found = {"cpu": cpu, "cores": 2, "provider_packages": packages}
+        write_json(folder / f"latency/m/{number}.json", {"environment": found})
+    assert inputs.read(inputs.files(folder)).environment == {
+        "cpu": "A CPU; B CPU",
+        "cores": 2,
+        "provider_packages": {
+            "provider0": {"onnxruntime": "0"},
+            "provider1": {"onnxruntime": "1"},
+        },
+    }
 
 
 def test_figures_are_files_that_stand_alone(tmp_path):

@@ -99,6 +99,8 @@ def _environment(records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     for record in records:
         for key, value in record.get("environment", {}).items():
             known = merged.setdefault(key, value)
-            if known != value and isinstance(known, str) and str(value) not in known:
+            if isinstance(known, dict) and isinstance(value, dict):
+                merged[key] = known | value
+            elif known != value and isinstance(known, str) and str(value) not in known:
                 merged[key] = f"{known}; {value}"
     return merged

@@ -17,7 +17,7 @@ def section(material: Material) -> Section:
     environment = fmt.redact(dict(material.run.get("environment") or {}))
     content = {
         "environment": _environment_rows(environment),
-        "packages": sorted((environment.get("packages") or {}).items()),
+        "packages": _packages(environment),
         "settings": _settings(material.run.get("settings")),
     }
     title = "Environment and settings"
@@ -44,8 +44,17 @@ def _environment_rows(environment: Mapping[str, Any]) -> list[tuple[str, str]]:
             rows.append((label, f"{value / 1024:.1f} GiB"))
         else:
             rows.append((label, "none" if key == "gpu" and value is None else fmt.text(value)))
-    further = [key for key in environment if key not in labels and key != "packages"]
+    elsewhere = {*labels, "packages", "provider_packages"}
+    further = [key for key in environment if key not in elsewhere]
     return rows + [(key.replace("_", " "), fmt.text(environment[key])) for key in further]
+
+
+def _packages(environment: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Names and versions; those of a provider's own Python name the provider."""
+    found = dict(environment.get("packages") or {})
+    for provider, versions in (environment.get("provider_packages") or {}).items():
+        found |= {f"{name} ({provider})": version for name, version in versions.items()}
+    return sorted(found.items())
 
 
 def _settings(settings: Any) -> str:
