@@ -30,7 +30,7 @@ ClusterName=colport-test
 SlurmctldHost=$host(127.0.0.1)
 SlurmUser=root
 SlurmdUser=root
-NodeName=$host NodeAddr=127.0.0.1 CPUs=$(nproc) RealMemory=$(free -m | awk '/^Mem:/ {print int($2 * 0.95)}')
+NodeName=$host NodeAddr=127.0.0.1 CPUs=$(env -u OMP_NUM_THREADS nproc) RealMemory=$(free -m | awk '/^Mem:/ {print int($2 * 0.95)}')
 PartitionName=main Nodes=$host Default=YES
 PartitionName=timing Nodes=$host OverSubscribe=EXCLUSIVE
 SelectType=select/cons_tres
