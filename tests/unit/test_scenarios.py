@@ -281,22 +281,39 @@ def test_a_probe_that_would_last_too_long_is_not_made():
 
 
 def test_speedups_compare_each_scenario_s_own_figure():
-    def made(variant, scenario, **figures):
-        return scenario_rows.make_row(contender(variant), scenario, "query", 1, **figures)
+    def made(variant, scenario, batch_size=1, **figures):
+        return scenario_rows.make_row(contender(variant), scenario, "query", batch_size, **figures)
 
     rows = [
         made("pytorch", "single_stream", p90_ms=8.0, best=True),
         made("fp32", "single_stream", p90_ms=2.0, best=True),
         made("pytorch", "offline", per_second=10.0),
         made("fp32", "offline", per_second=30.0),
-        made("fp32", "offline", per_second=20.0),
+        made("fp32", "offline", 8, per_second=20.0),
         made("pytorch", "server", highest_rate=5.0, best=True),
-        made("fp32", "server", highest_rate=None, best=True),
+        made("fp32", "server", highest_rate=15.0, best=True),
+        made("int8", "server", highest_rate=None, best=True),
         made("fp32", "server", best=False),
     ]
-    scenario_rows.mark_best(rows)
-    assert [row["speedup_vs_pytorch"] for row in rows] == [1, 4, 1, 3, None, 1, None, None]
-    assert [row["best"] for row in rows] == [True, True, True, True, False, True, True, False]
+    # The machine is half as fast in the second round, and for the reference alone in the third.
+    costs = {
+        ("pytorch", "cpu", "single_stream", "query", 1): [8.0, 16.0, 16.0],
+        ("fp32", "cpu", "single_stream", "query", 1): [2.0, 4.0, 2.0],
+        ("pytorch", "cpu", "offline", "query", 1): [9.0, 18.0, None],
+        ("fp32", "cpu", "offline", "query", 1): [3.0, 6.0, 1.0],
+        ("fp32", "cpu", "offline", "query", 8): [4.0, 4.0, 4.0],
+    }
+    scenario_rows.mark_best(rows, costs)
+    found = [row["speedup_vs_pytorch"] for row in rows]
+    assert found == [1, 4, 1, 3, None, 1, 3, None, None]
+    assert [row["best"] for row in rows] == [*[True] * 4, False, *[True] * 3, False]
+
+
+def test_a_round_s_cost_is_its_own_figure():
+    rounds = [[10, 20, 30, 40], [], [6, 6]]
+    assert scenario_rows.round_costs("single_stream", rounds, [1]) == [37.0, None, 6.0]
+    # Passes of a batch of three inputs and one of two: 3 + 2 + 3 + 2, and 3 + 2.
+    assert scenario_rows.round_costs("offline", rounds, [3, 2]) == [10.0, None, 2.4]
 
 
 def test_rows_without_figures_have_the_same_columns():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from colport.compare import latency, stages
+from colport.compare import latency, scenarios, stages
 from colport.compare.findings import Finding, ranked
 from colport.compare.repeat import Repeat, repeat
 from colport.compare.results import Results
@@ -36,6 +36,7 @@ def compare(old: Path | str, new: Path | str, threshold: float = THRESHOLD) -> l
             *stages.parity(before, after),
             *stages.retrieval(before, after),
             *latency.latency(before, after, threshold),
+            *scenarios.scenarios(before, after, threshold),
             *stages.size(before, after),
             *stages.export_cost(before, after),
         ]

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-GROUPS = ("rows", "parity", "retrieval", "latency", "size", "export")
+GROUPS = ("rows", "parity", "retrieval", "latency", "scenarios", "size", "export")
 VERDICTS = ("worse", "undecided", "not compared", "better", "new")
 
 

@@ -2,71 +2,26 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from colport.compare.findings import Finding, changed
-from colport.compare.results import Results, is_number, place, same_machine
+from colport.compare.intervals import median_interval, moved, undecided_as_one
+from colport.compare.results import (
+    Results,
+    is_number,
+    noise_note,
+    other_versions,
+    place,
+    same_machine,
+)
 from colport.compare.stages import COST
 from colport.latency.statistics import round_ratios
 from colport.recommendation import REFERENCE_VARIANT
 
-COVERAGE = 0.90
-"""Least probability with which an interval holds the median of the rounds."""
-
-BASELINE = ("torch", "transformers", "sentence-transformers", "colpali-engine")
-"""Packages whose versions make two PyTorch references the same one."""
-
 _Case = tuple[str, str, int]
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A median over rounds and where it lies."""
-
-    median: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.median:.3g} [{self.low:.3g}, {self.high:.3g}]"
-
-    def overlaps(self, other: Interval) -> bool:
-        """Whether they share a value."""
-        return self.low <= other.high and other.low <= self.high
-
-    def change(self, other: Interval) -> float:
-        """The larger median over the smaller one, less 1."""
-        return max(self.median, other.median) / min(self.median, other.median) - 1
-
-
-def median_interval(values: Sequence[float]) -> Interval | None:
-    """Distribution-free interval of the median from order statistics.
-
-    Ranks ``k`` and ``n + 1 - k`` hold the median with probability ``1 - 2 P(B < k)``, ``B``
-    binomial with ``n`` and a half (David and Nagaraja, Order Statistics, 2003, section 7.1); the
-    narrowest that reaches :data:`COVERAGE` is taken.
-
-    Args:
-        values: One figure a round.
-
-    Returns:
-        ``None`` for fewer than five values, whose whole range does not reach it.
-    """
-    ordered = sorted(values)
-    n, rank, outside = len(ordered), 0, 0.0
-    while rank < (n + 1) // 2:
-        outside += 2 * math.comb(n, rank) / 2**n
-        if outside > 1 - COVERAGE:
-            break
-        rank += 1
-    if rank == 0:
-        return None
-    return Interval(float(np.median(ordered)), ordered[rank - 1], ordered[n - rank])
 
 
 def latency(old: Results, new: Results, threshold: float) -> Iterator[Finding]:
@@ -101,41 +56,22 @@ def _run(
         text = f"{threads[0]} threads before, {threads[1]} now"
         yield Finding("latency", "not compared", name, text)
         return
-    versions = _other_versions(old, new)
+    versions = other_versions(old, new)
     same = same_machine(old, new)
     if versions:
         text = f"speed-ups: another PyTorch baseline ({', '.join(versions)})"
         text += "; milliseconds are compared" if same else "; milliseconds neither: other machine"
         yield Finding("latency", "not compared", name, text)
     before, after = _ok(old), _ok(new)
-    noisy = [word for word, record in (("old", old), ("new", new)) if record["noise"]["noisy"]]
-    note = f"; noisy machine in the {' and the '.join(noisy)} run" if noisy else ""
+    note = noise_note(old, new)
     found = [
         finding
         for case in before
         if case in after
         for finding in _case(case, before, after, not versions, same, threshold, note)
     ]
-    yield from (finding for finding in found if finding.verdict != "undecided")
-    yield from _undecided(name, [item for item in found if item.verdict == "undecided"], threshold)
+    yield from undecided_as_one("latency", name, found, threshold)
     yield from _memory(before, after)
-
-
-def _undecided(name: str, found: Sequence[Finding], threshold: float) -> Iterator[Finding]:
-    """One line for all cases of a run whose spread is wider than their change."""
-    if found:
-        most = max(found, key=lambda item: item.weight)
-        text = f"{len(found)} moved by more than {threshold:.0%} with overlapping intervals, most: "
-        yield replace(most, place=name, text=f"{text}{most.place} {most.text}")
-
-
-def _other_versions(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    packages = [record["environment"]["packages"] for record in (old, new)]
-    return [
-        f"{name} {packages[0].get(name)} -> {packages[1].get(name)}"
-        for name in BASELINE
-        if packages[0].get(name) != packages[1].get(name)
-    ]
 
 
 def _ok(record: Mapping[str, Any]) -> dict[_Case, Mapping[str, Any]]:
@@ -187,14 +123,10 @@ def _case(
     if None in pair:
         text = f"samples in {min(map(len, rounds))} rounds; an interval needs 5"
         yield Finding("latency", "not compared", name, text)
-    elif pair[0].change(pair[1]) > threshold:
+    else:
         text = f"{shown[0]} {pair[0]} -> {pair[1]}{unit}{shown[1]}{note}".strip()
-        costs = [item.median for item in pair]
-        if figure == "speedup_vs_pytorch":
-            costs = [1 / value for value in costs]
-        found = changed("latency", name, figure, *costs, text)
-        verdict = "undecided" if pair[0].overlaps(pair[1]) else found.verdict
-        yield replace(found, verdict=verdict, old=pair[0].median, new=pair[1].median)
+        more_is_better = figure == "speedup_vs_pytorch"
+        yield from moved("latency", name, figure, pair, text, threshold, more_is_better)
 
 
 def _milliseconds(row: Mapping[str, Any]) -> list[float]:

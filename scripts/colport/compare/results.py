@@ -28,6 +28,9 @@ KEYS: Mapping[str, tuple[str, ...]] = {
 MACHINE = ("cpu", "cores", "memory_mb", "gpu")
 """What two environments must share for their seconds to be compared."""
 
+BASELINE = ("torch", "transformers", "sentence-transformers", "colpali-engine")
+"""Packages whose versions make two PyTorch references the same one."""
+
 
 class Results:
     """One run.
@@ -73,6 +76,22 @@ def same_machine(old: Mapping[str, Any] | None, new: Mapping[str, Any] | None) -
         return False
     before, after = old.get("environment", {}), new.get("environment", {})
     return all(key in before and before[key] == after.get(key) for key in MACHINE)
+
+
+def other_versions(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Packages of :data:`BASELINE` that differ between two records, each as one phrase."""
+    packages = [record["environment"]["packages"] for record in (old, new)]
+    return [
+        f"{name} {packages[0].get(name)} -> {packages[1].get(name)}"
+        for name in BASELINE
+        if packages[0].get(name) != packages[1].get(name)
+    ]
+
+
+def noise_note(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """Which of two records comes from a noisy machine; empty if none does."""
+    noisy = [word for word, record in (("old", old), ("new", new)) if record["noise"]["noisy"]]
+    return f"; noisy machine in the {' and the '.join(noisy)} run" if noisy else ""
 
 
 def place(row: Row, *keys: str) -> str:

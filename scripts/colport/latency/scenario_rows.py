@@ -34,8 +34,9 @@ that a run ended before all its inputs: by ``max_seconds``, or a server's becaus
 target.
 """
 
-_FIGURES = {SINGLE_STREAM: "p90_ms", OFFLINE: "per_second", SERVER: "highest_rate"}
 _NS_PER_MS = 1e6
+
+Key = tuple[Any, ...]
 
 
 def make_row(
@@ -93,7 +94,7 @@ def offline_row(
         rounds_ns: Durations of calls by round, in nanoseconds.
         sizes: Inputs of each call of a pass; each round repeats passes.
     """
-    encoded = sum(sizes[number % len(sizes)] for calls in rounds_ns for number in range(len(calls)))
+    encoded = sum(_encoded(len(calls), sizes) for calls in rounds_ns)
     taken = sum(duration for calls in rounds_ns for duration in calls)
     return make_row(
         contender,
@@ -104,6 +105,32 @@ def offline_row(
         samples=encoded,
         stopped=_is_cut(rounds_ns, len(sizes)),
     )
+
+
+def round_costs(
+    scenario: str, rounds_ns: Sequence[Sequence[int]], sizes: Sequence[int]
+) -> list[float | None]:
+    """The figure of each round of single stream or offline, as a cost: less is better.
+
+    Args:
+        scenario: Which of the two.
+        rounds_ns: Durations of calls by round, in nanoseconds.
+        sizes: Inputs of each call of a pass; each round repeats passes.
+
+    Returns:
+        Nanoseconds: the 90th percentile of single calls, or the mean of an input; ``None`` for a
+        round without calls.
+    """
+    return [
+        (
+            float(np.percentile(calls, 90))
+            if scenario == SINGLE_STREAM
+            else sum(calls) / _encoded(len(calls), sizes)
+        )
+        if calls
+        else None
+        for calls in rounds_ns
+    ]
 
 
 def server_rows(contender: Contender, kind: str, run: ServerRun) -> list[dict[str, Any]]:
@@ -122,8 +149,17 @@ def server_rows(contender: Contender, kind: str, run: ServerRun) -> list[dict[st
     return rows
 
 
-def mark_best(rows: Iterable[dict[str, Any]]) -> None:
-    """Fill in ``best`` of offline rows and ``speedup_vs_pytorch``, in place."""
+def mark_best(rows: Iterable[dict[str, Any]], costs: Mapping[Key, Sequence[float | None]]) -> None:
+    """Fill in ``best`` of offline rows and ``speedup_vs_pytorch``, in place.
+
+    The speed-up of a server is the ratio of highest rates, that of the others the median over
+    rounds of the ratio of costs, each taken within seconds: a machine whose speed drifts does not
+    move it.
+
+    Args:
+        rows: Of all contenders of a run.
+        costs: :func:`round_costs` of each row but a server's, by :func:`key_of` the row.
+    """
     rows = list(rows)
     groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for row in rows:
@@ -133,16 +169,31 @@ def mark_best(rows: Iterable[dict[str, Any]]) -> None:
             groups.setdefault(key, []).append(row)
     for group in groups.values():
         max(group, key=lambda row: row["per_second"])["best"] = True
-    chosen = [row for row in rows if row["best"] and row[_FIGURES[row["scenario"]]] is not None]
+    chosen = [row for row in rows if row["best"] and row["status"] == "ok"]
     references = {
         (row["scenario"], row["kind"]): row for row in chosen if row["variant"] == REFERENCE_VARIANT
     }
     for row in chosen:
         reference = references.get((row["scenario"], row["kind"]))
-        if reference is not None:
-            figure = _FIGURES[row["scenario"]]
-            ratio = row[figure] / reference[figure]
-            row["speedup_vs_pytorch"] = 1 / ratio if figure == "p90_ms" else ratio
+        if reference is None:
+            continue
+        if row["scenario"] == SERVER:
+            rates = row["highest_rate"], reference["highest_rate"]
+            row["speedup_vs_pytorch"] = None if None in rates else rates[0] / rates[1]
+        else:
+            ratios = cost_ratios(costs[key_of(reference)], costs[key_of(row)])
+            row["speedup_vs_pytorch"] = float(np.median(ratios)) if ratios else None
+
+
+def key_of(row: Mapping[str, Any]) -> Key:
+    """What names a row of a run, rates apart."""
+    return tuple(row[name] for name in ("variant", "provider", "scenario", "kind", "batch_size"))
+
+
+def cost_ratios(reference: Sequence[float | None], own: Sequence[float | None]) -> list[float]:
+    """The reference's cost over another contender's, for each round that both have."""
+    pairs = zip(reference, own, strict=True)
+    return [theirs / ours for theirs, ours in pairs if theirs is not None and ours is not None]
 
 
 def unsupported_rows(
@@ -211,6 +262,11 @@ def _probe_row(contender: Contender, kind: str, run: ServerRun, probe: Probe) ->
         mean_batch=float(np.mean(probe.batches)),
         best=False,
     )
+
+
+def _encoded(calls: int, sizes: Sequence[int]) -> int:
+    """Inputs of so many calls from the start of a pass on."""
+    return sum(sizes[number % len(sizes)] for number in range(calls))
 
 
 def _is_cut(rounds_ns: Sequence[Sequence[int]], calls: int) -> bool:

@@ -145,7 +145,8 @@ def _payload(
     noise_record: Mapping[str, Any],
 ) -> dict[str, Any]:
     rows = [row for lane in lanes for row in lane.rows()]
-    scenario_rows.mark_best(rows)
+    costs = {key: found for lane in lanes for key, found in lane.round_costs().items()}
+    scenario_rows.mark_best(rows, costs)
     restless = [f"{lane.name} kept using the CPU between turns" for lane in lanes if lane.restless]
     reasons = [*noise_record["reasons"], *restless]
     return {

@@ -26,6 +26,29 @@ def rounds(milliseconds: float, seed: int, number: int = 5) -> list[list[int]]:
     ]
 
 
+def scenario_rows(owner, milliseconds: float):
+    """A row of each scenario; the server passes at nine tenths of what its calls allow."""
+    named = {**owner, "kind": "query", "status": "ok", "reason": "", "best": True}
+    rate = 900 / milliseconds
+    yield {**named, "scenario": "single_stream", "batch_size": 1}
+    yield {**named, "scenario": "offline", "batch_size": 1}
+    server = {"highest_rate": rate, "failed_rate": 1.2 * rate}
+    yield {**named, "scenario": "server", "batch_size": 8, **server}
+
+
+def scenario_calls(milliseconds: float, seed: int) -> list[dict]:
+    generator = random.Random(seed)
+    return [
+        {
+            **{"scenario": scenario, "kind": "query", "batch_size": 1},
+            "round_costs_ns": [
+                milliseconds * 1e6 * generator.uniform(0.99, 1.01) for _ in range(5)
+            ],
+        }
+        for scenario in ("single_stream", "offline")
+    ]
+
+
 class Run:
     """Records of PyTorch and two variants; a test changes them, then writes the folder."""
 
@@ -89,6 +112,16 @@ class Run:
             "environment": copy.deepcopy(ENVIRONMENT),
             "noise": {"noisy": False, "reasons": []},
         }
+        self.scenarios = {
+            "rows": [row for owner, ms in contenders for row in scenario_rows(owner, ms)],
+            "samples": [
+                {**owner, "calls": scenario_calls(ms, index)}
+                for index, (owner, ms) in enumerate(contenders)
+            ],
+            "settings": {"threads": 2, "inputs": 16, "offline": {}, "server": {}},
+            "environment": copy.deepcopy(ENVIRONMENT),
+            "noise": {"noisy": False, "reasons": []},
+        }
         self.dataset = {"query_ids": QUERIES, "qrels": {query: {"d": 1} for query in QUERIES}}
 
     def write(self, folder, records=True):
@@ -106,6 +139,7 @@ class Run:
                 parts = [variant] if variant == "pytorch" else [variant, provider]
                 write_json(folder.joinpath("retrieval", MODEL, *parts, "pages.json"), record)
             write_json(folder / f"latency/{MODEL}/cpu.json", self.latency)
+            write_json(folder / f"scenarios/{MODEL}/cpu.json", self.scenarios)
             write_json(folder / "datasets/pages.json", self.dataset)
         return folder
 

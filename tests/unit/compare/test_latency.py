@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from colport.compare import latency
+from colport.compare.intervals import COVERAGE, median_interval
 
 
 def test_a_slower_variant_is_worse_and_the_worst_comes_first(found):
@@ -102,11 +102,11 @@ def test_noise_is_said_beside_a_change(found):
 
 
 def test_intervals_hold_the_median():
-    assert latency.median_interval([1, 2, 3, 4]) is None
-    five = latency.median_interval([5, 1, 3, 2, 4])
+    assert median_interval([1, 2, 3, 4]) is None
+    five = median_interval([5, 1, 3, 2, 4])
     assert (five.low, five.median, five.high) == (1, 3, 5)
     # P(B <= 2) is 0.0107 on each side for 11 rounds, P(B <= 3) would be 0.113 on both.
-    eleven = latency.median_interval(list(range(1, 12)))
+    eleven = median_interval(list(range(1, 12)))
     assert (eleven.low, eleven.median, eleven.high) == (3, 6, 9)
 
 
@@ -114,6 +114,6 @@ def test_interval_coverage_by_simulation():
     generator = random.Random(0)
     inside = 0
     for _ in range(2000):
-        interval = latency.median_interval([generator.expovariate(1.0) for _ in range(7)])
+        interval = median_interval([generator.expovariate(1.0) for _ in range(7)])
         inside += interval.low <= 0.6931 <= interval.high
-    assert inside / 2000 > latency.COVERAGE - 0.02
+    assert inside / 2000 > COVERAGE - 0.02

@@ -83,6 +83,7 @@ def test_tables_alone_are_compared_by_their_intervals(old, tmp_path):
     assert [(item.group, item.verdict) for item in findings] == [
         ("retrieval", "worse"),
         ("latency", "not compared"),
+        ("scenarios", "not compared"),
         ("export", "not compared"),
     ]
 

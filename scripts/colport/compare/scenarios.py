@@ -1,0 +1,119 @@
+"""Single stream, offline and server of two runs, each against PyTorch in its own run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from colport.compare.findings import Finding
+from colport.compare.intervals import Interval, median_interval, moved, undecided_as_one
+from colport.compare.results import Results, noise_note, other_versions, place
+from colport.latency.scenario_rows import Key, cost_ratios, key_of
+from colport.latency.scenario_settings import SERVER
+from colport.recommendation import REFERENCE_VARIANT
+
+GROUP = "scenarios"
+
+_Case = tuple[str, str, str]
+_SAME = ("threads", "inputs", "offline", "server")
+"""Settings without which two figures do not mean the same."""
+
+
+def scenarios(old: Results, new: Results, threshold: float) -> Iterator[Finding]:
+    """The scenarios of every model and provider that both folders have."""
+    for file in sorted(old.folder.glob(f"{GROUP}/*/*.json")):
+        model, provider = file.parent.name, file.stem
+        before = old.record(GROUP, model, provider)
+        after = new.record(GROUP, model, provider)
+        name = f"{model} {provider}"
+        if after is None:
+            text = f"{GROUP}/{model}/{provider}.json is not in {new.folder}"
+            yield Finding(GROUP, "not compared", name, text)
+        elif "settings" in before and "settings" in after:  # else nothing was measured
+            yield from _run(name, before, after, threshold)
+
+
+def _run(
+    name: str, old: Mapping[str, Any], new: Mapping[str, Any], threshold: float
+) -> Iterator[Finding]:
+    other = [key for key in _SAME if old["settings"][key] != new["settings"][key]]
+    if other:
+        yield Finding(GROUP, "not compared", name, f"other settings: {', '.join(other)}")
+        return
+    before, after = _chosen(old), _chosen(new)
+    for case, row in before.items():
+        if row["status"] == "ok" and after.get(case, row)["status"] != "ok":
+            text = f"ok -> {after[case]['status']} ({after[case]['reason']})"
+            yield Finding(GROUP, "worse", _name(row), text)
+    if versions := other_versions(old, new):
+        text = f"another PyTorch baseline ({', '.join(versions)})"
+        yield Finding(GROUP, "not compared", name, text)
+        return
+    costs = _costs(old), _costs(new)
+    found = [
+        finding
+        for case in before
+        if case[0] != REFERENCE_VARIANT
+        for finding in _case(case, (before, after), costs, threshold, noise_note(old, new))
+    ]
+    yield from undecided_as_one(GROUP, name, found, threshold)
+
+
+def _case(
+    case: _Case,
+    rows: tuple[Mapping[_Case, Any], Mapping[_Case, Any]],
+    costs: tuple[Mapping[Key, Any], Mapping[Key, Any]],
+    threshold: float,
+    note: str,
+) -> Iterator[Finding]:
+    reference = (REFERENCE_VARIANT, *case[1:])
+    pairs = [(run.get(case), run.get(reference)) for run in rows]
+    if any(row is None or row["status"] != "ok" for pair in pairs for row in pair):
+        return
+    name = _name(pairs[0][0])
+    if case[1] == SERVER:
+        found = [_rate_ratio(*pair) for pair in pairs]
+        missing = "highest rate is not known on both sides"
+    else:
+        ratios = [
+            cost_ratios(known[key_of(theirs)], known[key_of(own)])
+            for (own, theirs), known in zip(pairs, costs, strict=True)
+        ]
+        found = [median_interval(values) for values in ratios]
+        missing = f"{min(map(len, ratios))} rounds; an interval needs 5"
+    if None in found:
+        yield Finding(GROUP, "not compared", name, missing)
+        return
+    text = f"speed-up {found[0]} -> {found[1]}{note}"
+    yield from moved(GROUP, name, "speedup_vs_pytorch", found, text, threshold, True)
+
+
+def _rate_ratio(own: Mapping[str, Any], reference: Mapping[str, Any]) -> Interval | None:
+    """Highest rate over PyTorch's; each lies between a rate that passed and one that failed."""
+    rates = [row[key] for row in (own, reference) for key in ("highest_rate", "failed_rate")]
+    if None in rates:
+        return None
+    passed, failed, their_passed, their_failed = rates
+    return Interval(passed / their_passed, passed / their_failed, failed / their_passed)
+
+
+def _chosen(record: Mapping[str, Any]) -> dict[_Case, Mapping[str, Any]]:
+    """Rows that stand for their scenario, and those without figures."""
+    return {
+        (row["variant"], row["scenario"], row["kind"]): row
+        for row in record["rows"]
+        if row["best"] or row["status"] != "ok"
+    }
+
+
+def _costs(record: Mapping[str, Any]) -> dict[Key, list[float | None]]:
+    """Each round's figure, by key of the row."""
+    return {
+        key_of({**lane, **call}): call.get("round_costs_ns", [])  # older records have none
+        for lane in record["samples"]
+        for call in lane["calls"]
+    }
+
+
+def _name(row: Mapping[str, Any]) -> str:
+    return f"{place(row, 'provider')} {row['kind']} {row['scenario'].replace('_', ' ')}"
