@@ -15,7 +15,7 @@ from colport.latency.arrivals import (
     simulate,
 )
 from colport.latency.early_stopping import allowed_slow, needed_requests, upper_bound
-from colport.latency.search import RateSearch, predict_highest_rate
+from colport.latency.search import NEVER, RateSearch, predict_highest_rate
 
 ONE = Batching()
 MANY = 200_000
@@ -200,3 +200,12 @@ def test_batches_raise_the_predicted_rate():
 def test_a_target_below_the_service_time_gives_a_low_guess():
     found = predict_highest_rate({1: 0.010}, [0.010], 0.005, lambda rate: (459, 0), ONE, seed=0)
     assert 0 < found < 10.0
+
+
+def test_one_slow_moment_does_not_rule_rates_out():
+    def guess(singles, seconds=0.01):
+        return predict_highest_rate({1: seconds}, singles, 0.05, lambda rate: (200, 0), ONE, seed=2)
+
+    calm = [0.01] * 79
+    assert guess([*calm, 0.2]) == guess(calm) > 10
+    assert guess([0.2] * 80, seconds=0.2) == NEVER

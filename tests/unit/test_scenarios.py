@@ -14,7 +14,7 @@ from colport.latency.probes import Probe, ServerRun, plan_given, plan_probe
 from colport.latency.scenario_rows import COLUMNS, scenario_table, unsupported_rows
 from colport.latency.scenario_settings import ScenarioSettings, ServerSettings
 from colport.latency.scenarios import measure
-from colport.latency.search import RateSearch, predict_highest_rate
+from colport.latency.search import NEVER, RateSearch, predict_highest_rate
 from tests.latency_runs import contender
 
 HERE = Path(__file__).parent
@@ -247,7 +247,7 @@ def test_at_a_low_rate_a_server_is_a_single_stream():
 
 
 def test_a_target_below_a_single_call_is_said_without_a_probe():
-    run = ServerRun(5.0, RateSearch(1e-14, 0.5, 4), server(max_probes=4, max_seconds=10.0))
+    run = ServerRun(5.0, RateSearch(NEVER, 0.5, 4), server(max_probes=4, max_seconds=10.0))
     assert run.next_rate() is None
     assert run.remark() == "no rate meets the target: its calls alone take longer"
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from colport.latency.early_stopping import allowed_slow, needed_requests
 from colport.latency.scenario_settings import ServerSettings
-from colport.latency.search import RateSearch
+from colport.latency.search import NEVER, RateSearch
 
 PERCENTILE = 0.99
 
@@ -18,9 +18,6 @@ _OVERLOADED = 2.0
 In simulated searches of the embedded default, highest rates come out 11% too high on average with
 1, 2 to 4% with 2, and 1% too low with 3.
 """
-
-_HOPELESS = 1e-3
-"""Requests a second below which the prediction says that a request alone misses the target."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +131,7 @@ class ServerRun:
         tried = self.search.next_rate()
         too_long = tried is not None and self.plan(tried) is None
         if self.search.passed is None:
-            if tried is not None and tried < _HOPELESS:
+            if tried is not None and tried <= NEVER:
                 return "no rate meets the target: its calls alone take longer"
             lowest = self.search.failed
             found = "no probe was made" if lowest is None else f"{lowest:.4g} a second missed it"

@@ -136,9 +136,8 @@ class Lane:
 
         def survey(case: ScenarioCase) -> None:
             for size in range(2, case.batch_size + 1):
-                batch = [number % self._count[case.kind] for number in range(size)]
                 is_taken = size & (size - 1) == 0 or size == case.batch_size
-                calls = [batch] * (_SURVEYED if is_taken else 1)
+                calls = [self._batch(case, size)] * (_SURVEYED if is_taken else 1)
                 durations = sorted(self._timed(case, calls, self.settings.max_seconds))
                 if is_taken:
                     found[size] = durations[len(durations) // 2] / _NS_PER_S
@@ -159,7 +158,7 @@ class Lane:
         planned: tuple[int, int],
         limit_ms: float | None,
     ) -> Probe | None:
-        """Serve requests at one rate.
+        """Serve requests at one rate, after a call of the smallest and of the largest batch.
 
         Args:
             case: The server of a kind.
@@ -175,6 +174,8 @@ class Lane:
 
         def run(case: ScenarioCase) -> None:
             server = self.settings.server
+            first = [self._batch(case, size) for size in (server.max_batch, 1)]
+            self._timed(case, first, self.settings.max_seconds)
             singles = self.single_seconds(case.kind)
             reply = self.worker.ask(
                 "serve",
@@ -283,6 +284,10 @@ class Lane:
         # A pass that max_seconds ends has then seen long inputs and short ones.
         random.Random(self.settings.seed).shuffle(batches)
         return batches
+
+    def _batch(self, case: ScenarioCase, size: int) -> list[int]:
+        """Numbers of so many inputs, over again where there are fewer."""
+        return [number % self._count[case.kind] for number in range(size)]
 
     def _timed(
         self,

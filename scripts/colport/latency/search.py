@@ -13,6 +13,13 @@ from colport.latency.arrivals import Batching, poisson_arrivals, simulate
 
 _SIMULATED_RESOLUTION = 0.02
 _SIMULATED_PROBES = 40
+_CALM = 0.95
+"""Share of single calls that count where all of them let no rate pass: one slow moment of the
+machine rules none out untried."""
+_IDLE = 1e-3
+"""Share of the capacity at which no request waits for another."""
+NEVER = 1e-9
+"""Requests a second, predicted where calls alone take longer than the target."""
 
 
 class RateSearch:
@@ -88,29 +95,34 @@ def predict_highest_rate(
         seed: Of the arrivals that the probes will have.
 
     Returns:
-        Requests a second.
+        Requests a second; :data:`NEVER` where no rate meets the target.
     """
     sizes = sorted(service)
     seconds = np.interp(range(1, sizes[-1] + 1), sizes, [service[size] for size in sizes]).tolist()
-    median = float(np.median(singles))
+    median, slowest = np.quantile(singles, (0.5, _CALM)).tolist()
     spread = [single / median for single in singles]
     random.Random(seed).shuffle(spread)
     capacity = max(size / taken for size, taken in enumerate(seconds, start=1))
-    search = RateSearch(capacity / 2, _SIMULATED_RESOLUTION, _SIMULATED_PROBES)
-    # Beyond its capacity a server passes only while its probes are too short to show it.
-    while (rate := search.next_rate()) is not None and rate < 2 * capacity:
-        factors = itertools.cycle(spread)
-        requests, allowed = allowed_slow(rate)
-        served = simulate(
-            poisson_arrivals(rate, requests, seed),
-            lambda size, factors=factors: seconds[size - 1] * next(factors),
-            batching,
-            limit_s,
-            allowed,
-        )
-        search.record(rate, len(served.latencies) == requests and _slow(served, limit_s) <= allowed)
-    # A target below the service time itself is met by no rate; the probes will say so.
-    return min(search.passed or 0.05 * capacity, capacity)
+
+    def highest(spread: Sequence[float]) -> float | None:
+        search = RateSearch(capacity / 2, _SIMULATED_RESOLUTION, _SIMULATED_PROBES)
+        # Beyond its capacity a server passes only while its probes are too short to show it.
+        while (rate := search.next_rate()) is not None and _IDLE < rate / capacity < 2:
+            factors = itertools.cycle(spread)
+            requests, allowed = allowed_slow(rate)
+            served = simulate(
+                poisson_arrivals(rate, requests, seed),
+                lambda size, factors=factors: seconds[size - 1] * next(factors),
+                batching,
+                limit_s,
+                allowed,
+            )
+            enough = len(served.latencies) == requests
+            search.record(rate, enough and _slow(served, limit_s) <= allowed)
+        return search.passed
+
+    found = highest(spread) or highest([one for one in spread if one <= slowest / median])
+    return min(found, capacity) if found else NEVER
 
 
 def _slow(served, limit_s: float) -> int:
