@@ -141,6 +141,13 @@ def test_load_time_and_memory():
     assert slow["speedup_vs_pytorch"] is None
 
 
+def test_what_was_loaded_is_not_collected_again():
+    """A full collection over the objects of PyTorch stops a call for 0.3 seconds."""
+    row = run([contender("pytorch", factory="loaded", objects=100_000)])["rows"][0]
+    assert row["status"] == "ok"
+    assert 0 < row["tokens"] < 50_000
+
+
 def test_memory_of_the_parent_is_not_the_worker_s():
     ballast = np.ones(400 * 2**20, dtype=np.uint8)
     payload = run([contender("pytorch", pattern=[1])])

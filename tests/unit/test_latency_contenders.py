@@ -1,5 +1,6 @@
 """Synthetic contenders of known duration; workers import this module, so it imports little."""
 
+import gc
 import os
 import signal
 import subprocess
@@ -48,6 +49,20 @@ class Sleeper:
         self.calls += 1
         time.sleep(max(0, start + duration - time.perf_counter_ns()) / 1e9)
         return [np.zeros((self.tokens, 4), dtype=np.float32) for _ in items]
+
+
+class Loaded(Sleeper):
+    """Its calls name the Python objects that a full collection would look at, as tokens."""
+
+    def _encode(self, kind, items, batch_size):
+        outputs = super()._encode(kind, items, batch_size)
+        return [np.zeros((len(gc.get_objects()), 1), np.float32) for _ in outputs]
+
+
+def loaded(objects):
+    encoder = Loaded([1])
+    encoder.kept = [[] for _ in range(objects)]
+    return encoder
 
 
 def sleeper(**arguments):
