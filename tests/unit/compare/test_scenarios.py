@@ -44,14 +44,13 @@ def test_a_slower_stream_and_a_lower_throughput_are_worse(found):
     ]
 
 
-def test_a_highest_rate_must_leave_its_bracket(found):
-    """Of two ratios of brackets 20% wide, those less than 1.44 apart may be the same."""
-    assert found(lambda run: serve(run, 0.5))[0] == [
-        ("scenarios", "worse", "model int8 cpu query server")
-    ]
-    ((group, verdict, _),), (finding,) = found(lambda run: serve(run, 0.8))
-    assert (group, verdict) == ("scenarios", "undecided")
-    assert "1 moved by more than 5% with overlapping intervals" in finding.text
+def test_another_highest_rate_is_told_and_decides_nothing(found):
+    """A rate that failed may have met a slow moment: it is no proof of a loss."""
+    for factor in (0.5, 0.8, 2.0):
+        ((group, verdict, place),), (finding,) = found(lambda run, f=factor: serve(run, f))
+        assert (group, verdict, place) == ("scenarios", "undecided", "model cpu")
+        assert "1 moved by more than 5%" in finding.text
+        assert "model int8 cpu query server speed-up 2 [1.67, 2.4]" in finding.text
 
 
 def test_a_slower_machine_is_no_regression_of_a_server(found):
