@@ -97,6 +97,6 @@ def undecided_as_one(
     if unsure:
         most = max(unsure, key=lambda item: item.weight)
         text = (
-            f"{len(unsure)} moved by more than {threshold:.0%} with overlapping intervals, most: "
+            f"{len(unsure)} moved by more than {threshold:.0%}, none beyond doubt, most: "
         )
         yield replace(most, group=group, place=name, text=f"{text}{most.place} {most.text}")
