@@ -96,7 +96,5 @@ def undecided_as_one(
     unsure = [item for item in found if item.verdict == "undecided"]
     if unsure:
         most = max(unsure, key=lambda item: item.weight)
-        text = (
-            f"{len(unsure)} moved by more than {threshold:.0%}, none beyond doubt, most: "
-        )
+        text = f"{len(unsure)} moved by more than {threshold:.0%}, none beyond doubt, most: "
         yield replace(most, group=group, place=name, text=f"{text}{most.place} {most.text}")
