@@ -9,8 +9,9 @@ from typing import Any
 from colport.compare.findings import Finding
 from colport.compare.intervals import Interval, median_interval, moved, undecided_as_one
 from colport.compare.results import Results, noise_note, other_versions, place
-from colport.latency.scenario_rows import Key, cost_ratios, key_of
+from colport.latency.scenario_rows import Key, key_of
 from colport.latency.scenario_settings import SERVER
+from colport.latency.statistics import cost_ratios
 from colport.recommendation import REFERENCE_VARIANT
 
 GROUP = "scenarios"

@@ -18,6 +18,7 @@ from colport.latency.scenario_settings import (
     ScenarioSettings,
 )
 from colport.latency.settings import KINDS, REFERENCE_VARIANT, Contender
+from colport.latency.statistics import cost_ratios
 
 COLUMNS = (
     *("model", "variant", "provider", "scenario", "kind", "batch_size", "target_ms", "rate"),
@@ -188,12 +189,6 @@ def mark_best(rows: Iterable[dict[str, Any]], costs: Mapping[Key, Sequence[float
 def key_of(row: Mapping[str, Any]) -> Key:
     """What names a row of a run, rates apart."""
     return tuple(row[name] for name in ("variant", "provider", "scenario", "kind", "batch_size"))
-
-
-def cost_ratios(reference: Sequence[float | None], own: Sequence[float | None]) -> list[float]:
-    """The reference's cost over another contender's, for each round that both have."""
-    pairs = zip(reference, own, strict=True)
-    return [theirs / ours for theirs, ours in pairs if theirs is not None and ours is not None]
 
 
 def unsupported_rows(

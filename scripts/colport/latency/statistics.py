@@ -117,11 +117,23 @@ def round_ratios(reference: Sequence[Sequence[int]], other: Sequence[Sequence[in
     Returns:
         A ratio for each round in which both have samples.
     """
-    return [
-        float(np.median(ours) / np.median(theirs))
-        for ours, theirs in zip(reference, other, strict=True)
-        if len(ours) and len(theirs)
-    ]
+    return cost_ratios(
+        *(
+            [float(np.median(durations)) if len(durations) else None for durations in rounds]
+            for rounds in (reference, other)
+        )
+    )
+
+
+def cost_ratios(reference: Sequence[float | None], other: Sequence[float | None]) -> list[float]:
+    """The reference's cost over another contender's, for each round that both have.
+
+    Args:
+        reference: A figure a round, of which less is better; ``None`` where there is none.
+        other: Another contender's in the same rounds.
+    """
+    pairs = zip(reference, other, strict=True)
+    return [theirs / ours for theirs, ours in pairs if theirs is not None and ours is not None]
 
 
 def compare_rounds(
