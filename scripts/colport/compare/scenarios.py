@@ -102,10 +102,11 @@ def _rate_ratio(own: Mapping[str, Any], reference: Mapping[str, Any]) -> Interva
 
 
 def _chosen(record: Mapping[str, Any]) -> dict[_Case, Mapping[str, Any]]:
-    """Rows that stand for their scenario, and those without figures."""
+    """The row that stands for each scenario, or one that says why there is none."""
+    rows = sorted(record["rows"], key=lambda row: row["best"])  # the best one last
     return {
         (row["variant"], row["scenario"], row["kind"]): row
-        for row in record["rows"]
+        for row in rows
         if row["best"] or row["status"] != "ok"
     }
 

@@ -79,6 +79,15 @@ def test_a_scenario_that_fails_now_is_worse(found):
     assert findings[0].text == "ok -> failed (it broke)"
 
 
+def test_a_batch_size_that_fails_beside_a_better_one_is_no_loss(found):
+    def change(run):
+        (best,) = rows_of(run, "offline")
+        failed = {"batch_size": 8, "status": "unsupported", "reason": "memory", "best": False}
+        run.scenarios["rows"].append({**best, **failed})
+
+    assert found(change)[0] == []
+
+
 def test_few_rounds_of_scenarios_are_not_compared(found):
     def change(run):
         for call in run.scenarios["samples"][INT8_LANE]["calls"]:
