@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from colport import external_data, manifest
+from colport import external_data, graphs, manifest
 from colport.artifacts import atomic_folder
-from colport.export.folder import check
 from colport.external_data import Layout, Progress
 from colport.manifest import Manifest
 from colport.quantize.folder import copy_companions
@@ -34,5 +33,5 @@ def convert(
         copy_companions(source, folder, known)
         files = external_data.write(models, folder, layout, progress)
         result = replace(known, external_data={"layout": layout.mode, "files": files})
-        check(folder, result)
+        graphs.check(folder, result)
         return result.write(folder)

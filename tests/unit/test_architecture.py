@@ -16,6 +16,7 @@ LAYERS = [  # bottom first; modules of one layer do not import each other
     {"checkpoints"},
     {"families"},
     {"manifest", "providers", "external_data"},
+    {"graphs"},
     {"export"},
     {"quantize"},
     {"convert", "retrieval"},
@@ -86,15 +87,32 @@ def test_adapters_are_thin():
         assert main.end_lineno - main.lineno < 36, script.name
 
 
-BLOCKED = """
+BLOCK = """
 import sys
 class Block:
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] in {blocked!r}:
             raise ImportError(f"{{name}} is blocked")
 sys.meta_path.insert(0, Block())
+"""
+TORCH = {"torch", "transformers", "sentence_transformers"}
+
+
+def run_without(blocked: set[str], code: str, *arguments: str) -> str:
+    """What Python code prints in a process that cannot import these packages."""
+    done = subprocess.run(
+        [sys.executable, "-c", BLOCK.format(blocked=blocked) + code, *arguments],
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": str(PACKAGE.parent), "PATH": ""},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+ENCODES = """
 from colport import Encoder
-encoder = Encoder({folder!r})
+encoder = Encoder(sys.argv[1])
 queries = encoder.encode_queries(["a short query", ""])
 documents = encoder.encode_documents(["one passage", "another, longer passage"])
 print(encoder.score(queries, documents).shape)
@@ -102,15 +120,22 @@ print(encoder.score(queries, documents).shape)
 
 
 def test_encoder_runs_without_torch(exported):
-    blocked = {
-        *("torch", "transformers", "sentence_transformers", "onnx", "ml_dtypes"),
-        *("datasets", "pandas", "scipy", "huggingface_hub"),
-    }
-    code = BLOCKED.format(blocked=blocked, folder=str(exported["colbert"]))
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        env={"PYTHONPATH": str(PACKAGE.parent), "PATH": ""},
-    )
-    assert done.stdout.strip() == "(2, 2)", done.stderr
+    blocked = {"onnx", "ml_dtypes", "datasets", "pandas", "scipy", "huggingface_hub"} | TORCH
+    assert run_without(blocked, ENCODES, str(exported["colbert"])) == "(2, 2)"
+
+
+CONVERTS = """
+from pathlib import Path
+from colport.convert import convert
+from colport.external_data import Layout
+from colport.quantize.folder import quantize
+source, output = map(Path, sys.argv[1:])
+print(quantize(source, output).precision, convert(output, output, Layout("merge")).external_data)
+"""
+
+
+def test_only_tracing_needs_torch(exported, tmp_path):
+    """Importing it takes five seconds of each job that quantizes or changes a layout."""
+    blocked = {"onnxscript"} | TORCH
+    printed = run_without(blocked, CONVERTS, str(exported["colbert"]), str(tmp_path / "int8"))
+    assert printed == "int8 {'layout': 'merge', 'files': []}"

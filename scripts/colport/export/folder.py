@@ -7,13 +7,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import onnx
 import onnx_ir as ir
 
-from colport import external_data, families
+from colport import external_data, families, graphs
 from colport.artifacts import atomic_folder
 from colport.checkpoints import license_of
-from colport.errors import ConfigError, ExportError
+from colport.errors import ConfigError
 from colport.export.bind import attach, compute_vectors, detach, store_transposed
 from colport.export.layers import repeat_layers
 from colport.export.operators import TRANSFORMER_OPSET, keep_sums_apart, write_operators
@@ -22,7 +21,7 @@ from colport.export.trace import trace
 from colport.external_data import Layout, Progress
 from colport.families.base import Skeleton
 from colport.families.skeletons import PRECISIONS
-from colport.manifest import GraphInfo, Manifest
+from colport.manifest import Manifest
 
 OPSET = 24
 Report = Callable[[str], None]
@@ -83,10 +82,10 @@ def export(
             dim=skeleton.dim,
             source={**_published(source or {"source": str(checkpoint)}), **license_of(checkpoint)},
             processing=processing.settings,
-            graphs={name: describe_graph(name, model) for name, model in models.items()},
+            graphs={name: graphs.describe(name, model) for name, model in models.items()},
             external_data={"layout": layout.mode, "files": files},
         )
-        check(folder, manifest)
+        graphs.check(folder, manifest)
         return manifest.write(folder)
 
 
@@ -104,39 +103,8 @@ def _graph(skeleton: Skeleton, definition: Any, opset: int) -> ir.Model:
     return model
 
 
-def describe_graph(name: str, model: ir.Model) -> GraphInfo:
-    """The manifest's description of a graph."""
-    weights = model.graph.initializers.values()
-    return GraphInfo(
-        file=f"{name}.onnx",
-        inputs={value.name: _interface(value) for value in model.graph.inputs},
-        outputs={value.name: _interface(value) for value in model.graph.outputs},
-        nodes=sum(1 for _ in model.graph.all_nodes()),
-        parameters=sum(value.const_value.size for value in weights),
-    )
-
-
-def check(folder: Path, manifest: Manifest) -> None:
-    """Check every graph with ``onnx.checker``.
-
-    Raises:
-        ExportError: A graph is not valid ONNX.
-    """
-    for graph in manifest.graphs.values():
-        try:
-            onnx.checker.check_model(str(folder / graph.file))
-        except onnx.checker.ValidationError as error:
-            first = str(error).splitlines()[0]
-            raise ExportError(f"{graph.file}: onnx.checker says: {first}") from error
-
-
 def _published(source: Mapping[str, Any]) -> dict[str, Any]:
     """Where a checkpoint came from, folders of this machine by name alone: others will read it."""
     parts = str(source.get("source", "")).split(" on ")  # an adapter on its base
     named = " on ".join(Path(part).name if Path(part).is_absolute() else part for part in parts)
     return {**source, "source": named}
-
-
-def _interface(value: ir.Value) -> dict[str, Any]:
-    shape = [dim if isinstance(dim, int) else str(dim.value) for dim in value.shape or ()]
-    return {"dtype": value.dtype.name.lower(), "shape": shape}

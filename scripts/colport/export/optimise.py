@@ -7,6 +7,7 @@ from onnx_ir.passes import common
 from onnxscript import optimizer, rewriter
 
 from colport.export.logs import quiet
+from colport.graphs.editing import remove_unused_initializers
 
 _FOLD_BYTES = 2**16  # larger results would only make the graph file bigger
 
@@ -26,12 +27,6 @@ def optimise(model: ir.Model) -> None:
         common.NameFixPass()(model)
     remove_unused_initializers(model.graph)
     _forget_trace(model)
-
-
-def remove_unused_initializers(graph: ir.Graph) -> None:
-    """Drop initializers that no node reads."""
-    for name in [name for name, value in graph.initializers.items() if not value.uses()]:
-        graph.initializers.pop(name)
 
 
 def _fold(model: ir.Model) -> None:

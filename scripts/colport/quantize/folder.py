@@ -10,12 +10,11 @@ from typing import Any
 
 import onnx_ir as ir
 
-from colport import external_data, manifest
+from colport import external_data, graphs, manifest
 from colport.artifacts import atomic_folder, scratch_folder
 from colport.errors import ConfigError, UnsupportedError
-from colport.export.folder import check, describe_graph
-from colport.export.optimise import remove_unused_initializers
 from colport.external_data import Layout, Progress
+from colport.graphs.editing import remove_unused_initializers
 from colport.manifest import Manifest
 from colport.quantize.nodes import MICROSOFT
 from colport.quantize.plan import calibrate, read, uncalibrated
@@ -84,7 +83,7 @@ def quantize(
         result = replace(
             source,
             precision=f"int{settings.bits}",
-            graphs={name: describe_graph(name, model) for name, model in models.items()},
+            graphs={name: graphs.describe(name, model) for name, model in models.items()},
             external_data={"layout": layout.mode, "files": files},
             quantization={
                 "settings": asdict(settings),
@@ -93,7 +92,7 @@ def quantize(
                 **record,
             },
         )
-        check(folder, result)
+        graphs.check(folder, result)
         return result.write(folder)
 
 

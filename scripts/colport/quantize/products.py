@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from colport.export.operators.editing import replace
+from colport.graphs.editing import replace
 from colport.quantize.activations import Integers, quantized, smoothed
 from colport.quantize.blocks import blockwise
 from colport.quantize.nodes import MICROSOFT, Chain

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from colport.export.operators.editing import replace
+from colport.graphs.editing import replace
 from colport.quantize.settings import QuantizeSettings
 
 SMALL_TABLE = 1024

@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from colport.export.markers import ATTENTION, DOMAIN
-from colport.export.operators.editing import constant, permutation, producer, replace, stored
+from colport.graphs.editing import constant, permutation, producer, replace, stored
 
 _SWAP = [0, 2, 1, 3]
 

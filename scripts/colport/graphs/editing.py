@@ -62,5 +62,11 @@ def remove_unread(graph: ir.Graph, node: ir.Node) -> None:
         waiting.extend(node for node in before if node is not None)
 
 
+def remove_unused_initializers(graph: ir.Graph) -> None:
+    """Drop initializers that no node reads."""
+    for name in [name for name, value in graph.initializers.items() if not value.uses()]:
+        graph.initializers.pop(name)
+
+
 def _is_read(value: ir.Value) -> bool:
     return bool(value.uses()) or value.is_graph_output()
