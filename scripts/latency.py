@@ -12,14 +12,13 @@ def main(snakemake):
     """Write the latency record of one model on one provider."""
     model, provider = snakemake.wildcards.model, snakemake.wildcards.provider
     with job(snakemake.log[0], f"{model} {provider} latency") as log, TemporaryDirectory() as pages:
-        dataset = load_retrieval_dataset("latency", snakemake.params.dataset)
         folders = dict(zip(snakemake.params.variants, snakemake.input.models, strict=True))
         record = contenders.compare(
             model,
             provider,
             checkpoints.read_record(snakemake.input.checkpoint),
             folders,
-            dataset,
+            lambda: load_retrieval_dataset("latency", snakemake.params.dataset),
             pages,
             settings=snakemake.params.settings,
             entry=snakemake.params.provider,

@@ -98,7 +98,7 @@ def compare(
     provider: str,
     checkpoint: Mapping[str, Any],
     folders: Mapping[str, str],
-    dataset: Any,
+    dataset: Callable[[], Any],
     scratch: str | Path,
     *,
     settings: Mapping[str, Any],
@@ -113,7 +113,8 @@ def compare(
         provider: Name of the provider.
         checkpoint: Record of :func:`colport.checkpoints.record`.
         folders: Variant to exported folder.
-        dataset: Its first queries and documents are the inputs.
+        dataset: Reads the dataset whose first queries and documents are the inputs; not called
+            where nothing can run.
         scratch: Folder for the pages of the inputs.
         settings: The ``latency`` section of the config; its ``pytorch`` names :data:`PYTORCH`.
         entry: The provider's entry in the config, with its ``type``.
@@ -139,7 +140,7 @@ def compare(
     return _measured(
         everyone,
         rows,
-        lambda: inputs(dataset, max(chosen.batch_sizes), Path(scratch)),
+        lambda: inputs(dataset(), max(chosen.batch_sizes), Path(scratch)),
         lambda encoded: latency.measure(everyone, encoded, chosen, report),
     )
 
@@ -149,7 +150,7 @@ def run_scenarios(
     provider: str,
     checkpoint: Mapping[str, Any],
     folders: Mapping[str, str],
-    dataset: Any,
+    dataset: Callable[[], Any],
     scratch: str | Path,
     *,
     settings: Mapping[str, Any],
@@ -175,7 +176,7 @@ def run_scenarios(
     return _measured(
         everyone,
         rows,
-        lambda: inputs(dataset, chosen.inputs, Path(scratch)),
+        lambda: inputs(dataset(), chosen.inputs, Path(scratch)),
         lambda encoded: scenarios.measure(everyone, encoded, chosen, report),
     )
 

@@ -270,7 +270,7 @@ def test_a_latency_record_names_the_versions_of_another_python(exported, checkpo
     record = contenders.compare(
         *("m", "elsewhere", {"folder": str(checkpoint_folders["colbert"]), "family": "colbert"}),
         {"fp32": str(exported["colbert"])},
-        SimpleNamespace(queries=QUERIES, documents=["a passage"]),
+        lambda: SimpleNamespace(queries=QUERIES, documents=["a passage"]),
         "",
         settings={**QUICK, "batch_sizes": [1]},
         entry={"type": "cpu", "python": sys.executable},
@@ -281,6 +281,20 @@ def test_a_latency_record_names_the_versions_of_another_python(exported, checkpo
     found = record["environment"]["provider_packages"]
     assert found == {"elsewhere": environment.packages()}
     assert found["elsewhere"]["onnxruntime"] == onnxruntime.__version__
+
+
+def test_a_provider_that_is_absent_reads_no_dataset():
+    record = contenders.compare(
+        *("m", "coreml", {"folder": "unread", "family": "colbert"}, {"fp32": "unread"}),
+        lambda: pytest.fail("the dataset was read"),
+        "",
+        settings={"batch_sizes": [1]},
+        entry={"type": "coreml"},
+        threads=1,
+        report=lambda message: None,
+    )
+    assert {row["status"] for row in record["rows"]} == {"unsupported"}
+    assert "CoreMLExecutionProvider" in record["rows"][0]["reason"]
 
 
 def test_latency_rows_say_what_ran_elsewhere():
