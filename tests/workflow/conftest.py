@@ -24,6 +24,7 @@ REDUCED = {
     "parity": {"inputs": 16, "batch_sizes": [1, 4]},
     "retrieval": {"resamples": 200},
     "scenarios": {
+        "run": ["single_stream", "offline", "server"],
         "inputs": 4,
         "rounds": 1,
         "min_seconds": 0,
@@ -40,6 +41,7 @@ REDUCED = {
         },
     },
     "latency": {
+        "pytorch": ["bf16"],
         "batch_sizes": [1],
         "rounds": 2,
         "min_samples": 3,

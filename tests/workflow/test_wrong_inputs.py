@@ -15,11 +15,14 @@ def refused(run, message):
     assert "Traceback" not in run.output
 
 
-@pytest.mark.parametrize("config", ["config.yaml", "vidore.yaml"])
-def test_every_shipped_config_plans(workspace, config):
-    run = workspace.snakemake("--dry-run", "--configfile", f"config/{config}")
+@pytest.mark.parametrize(
+    ("config", "further"),
+    [("config", set()), ("vidore", set()), ("thorough", {"scenarios"}), ("peers", {"peer_export"})],
+)
+def test_every_shipped_config_plans(workspace, config, further):
+    run = workspace.snakemake("--dry-run", "--configfile", f"config/{config}.yaml")
     assert run.code == 0, run.output[-3000:]
-    assert {"export", "quantize", "parity", "latency", "report"} <= set(run.jobs)
+    assert {"export", "quantize", "parity", "latency", "report"} | further <= set(run.jobs)
 
 
 @pytest.mark.parametrize(
