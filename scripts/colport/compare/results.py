@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,14 +52,17 @@ class Results:
         return self._rows[stage]
 
     def record(self, *parts: str) -> dict[str, Any] | None:
-        """The record below these folders, ``None`` if it was not kept.
+        """The record below these folders, without peers' rows; ``None`` if it was not kept.
 
         Raises:
             ArtifactError: It is damaged, or of another schema version.
         """
         *folders, name = parts
         file = self.folder.joinpath(*folders, f"{name}.json")
-        return read_json(file) if file.is_file() else None
+        if not file.is_file():
+            return None
+        record = read_json(file)
+        return {**record, "rows": list(_ours(record.get("rows", [])))}
 
 
 def common(old: Results, new: Results, stage: str) -> Iterator[tuple[Row, Row]]:
@@ -108,9 +111,7 @@ def is_number(value: Any) -> bool:
 
 def _keyed(rows: list[dict[str, Any]], stage: str) -> dict[Key, Row]:
     keyed: dict[Key, Row] = {}
-    for row in rows:
-        if is_peer(row["variant"]):
-            continue  # others' exports are no business of a gate on ours
+    for row in _ours(rows):
         row = {name: _plain(value) for name, value in row.items()}
         if row.get("embeddings") == FULL:
             row["embeddings"] = None  # what runs without smaller forms have
@@ -120,6 +121,11 @@ def _keyed(rows: list[dict[str, Any]], stage: str) -> dict[Key, Row]:
             number += 1
         keyed[*key, number] = row
     return keyed
+
+
+def _ours(rows: Iterable[Row]) -> Iterator[Row]:
+    """Rows without those of peers: others' exports are no business of a gate on ours."""
+    return (row for row in rows if not is_peer(row["variant"]))
 
 
 def _plain(value: Any) -> Any:

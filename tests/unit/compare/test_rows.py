@@ -4,7 +4,9 @@ import copy
 
 from colport.compare import compare
 
-from .runs import FP32, INT8, MODEL, Run, row
+from .runs import FP32, INT8, MODEL, Run, rounds, row
+
+PEER = "peer-optimum"
 
 
 def test_the_same_run_has_no_findings(found):
@@ -71,12 +73,24 @@ def test_rows_that_vanish_fail_or_appear(found):
     ]
 
 
-def test_peers_may_come_and_go(tmp_path):
+def with_a_peer(milliseconds: float) -> Run:
     run = Run()
     for exported in list(run.export[INT8]["rows"]):
-        run.export[INT8]["rows"].append({**exported, "variant": "peer-optimum"})
-    paths = run.write(tmp_path / "old"), Run().write(tmp_path / "new")
-    assert compare(*paths) == []
+        run.export[INT8]["rows"].append({**exported, "variant": PEER})
+    for record in (run.latency, run.scenarios):
+        for part in ("rows", "samples"):
+            ours = [item for item in record[part] if item["variant"] == INT8]
+            record[part] += copy.deepcopy([{**item, "variant": PEER} for item in ours])
+    run.latency["samples"][-1]["rounds_ns"] = rounds(milliseconds, 7)
+    for call in run.scenarios["samples"][-1]["calls"]:
+        call["round_costs_ns"] = [milliseconds * 1e6] * 5
+    return run
+
+
+def test_peers_may_come_and_go_and_change(tmp_path):
+    old, new = with_a_peer(20).write(tmp_path / "old"), with_a_peer(60).write(tmp_path / "new")
+    assert compare(old, Run().write(tmp_path / "none")) == []
+    assert compare(old, new) == []
 
 
 def test_a_row_without_figures_may_vanish(old, tmp_path):
