@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 
-PYTEST = ("-n2", "--dist=loadfile", "--durations=15")
+PYTEST = ("-n2", "--dist=loadfile", "--no-loadscope-reorder", "--durations=15")
 CHECKS = (
     ("ruff check", ["ruff", "check", "."]),
     ("ruff format", ["ruff", "format", "--check", "."]),

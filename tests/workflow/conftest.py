@@ -21,6 +21,7 @@ COMMAND = (
 
 REDUCED = {
     "run": {"variants": ["fp32", "int8"], "providers": ["cpu", "tensorrt"]},
+    "models": {"colqwen2-demo": {"datasets": ["demo-pages-qa"]}},
     "parity": {"inputs": 16, "batch_sizes": [1, 4]},
     "retrieval": {"resamples": 200},
     "scenarios": {
@@ -41,7 +42,6 @@ REDUCED = {
         },
     },
     "latency": {
-        "pytorch": ["bf16"],
         "batch_sizes": [1],
         "rounds": 2,
         "min_samples": 3,

@@ -20,7 +20,7 @@ from .conftest import COMMAND, REDUCED, Workspace
 
 KILLS = int(os.environ.get("COLPORT_KILLS", "3"))
 SEED = int(os.environ.get("COLPORT_KILLS_SEED", "0"))
-MODEL, DATASETS = "colpali-demo", ("demo-pages-qa", "demo-pages-beir")
+MODEL, DATASETS = "colpali-demo", ("demo-pages-qa",)
 VARIANTS = ("fp32", "int8")
 PARITY = [f"results/parity/{MODEL}/{variant}/cpu.json" for variant in VARIANTS]
 SCORES = [
@@ -34,6 +34,7 @@ FOLDERS = [f"results/models/{MODEL}", f"results/embeddings/{MODEL}", f"results/r
 def only_pages() -> dict:
     config = copy.deepcopy(REDUCED)
     config["run"] |= {"models": [MODEL], "providers": ["cpu"]}
+    config["models"] = {MODEL: {"datasets": list(DATASETS)}}
     return config
 
 

@@ -2,6 +2,7 @@
 
 import shutil
 
+import pandas as pd
 import pytest
 
 from .conftest import ROOT
@@ -97,10 +98,9 @@ QUICK = {
         "min_samples": 1,
         "min_seconds": 0,
         "quiet_wait_s": 0,
-        "pytorch": [],
+        "pytorch": ["bf16"],
         "profile": False,
     },
-    "scenarios": {"run": []},
 }
 
 
@@ -115,6 +115,9 @@ def test_a_failed_parity_fails_the_run_after_the_report(workspace):
     refused(run, "parity failed: colpali-demo int8 cpu")
     assert "set run.allow_failed_parity: true to accept" in run.output
     assert (workspace.folder / "results/report.html").is_file()
+    latency = pd.read_csv(workspace.folder / "results/tables/latency.csv")
+    assert set(latency["variant"]) == {"pytorch", "pytorch-bf16", "int8"}
+    assert set(latency["status"]) == {"ok"}
     config["run"]["allow_failed_parity"] = True
     allowed = workspace.snakemake(config=config)
     assert allowed.code == 0, allowed.output[-3000:]
