@@ -5,6 +5,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 CORES ?= all
+# Modules are compiled when they are imported; most never are, and compiling them all takes a minute.
+PIP_OPTIONS := --quiet --disable-pip-version-check --no-compile
 
 report: $(VENV)/report.stamp
 	$(BIN)/snakemake --cores $(CORES) --rerun-incomplete
@@ -19,12 +21,12 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/report.stamp: envs/cpu.txt pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r envs/cpu.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	$(BIN)/python -m pip install $(PIP_OPTIONS) --require-hashes -r envs/cpu.txt
+	$(BIN)/python -m pip install $(PIP_OPTIONS) --no-deps --no-build-isolation --editable .
 	touch $@
 
 $(VENV)/test.stamp: envs/dev.txt $(VENV)/report.stamp
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r envs/dev.txt
+	$(BIN)/python -m pip install $(PIP_OPTIONS) --require-hashes -r envs/dev.txt
 	touch $@
 
 # Pin every requirement set again, with hashes; needs uv.

@@ -7,6 +7,7 @@ edit affects and nothing else.
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -33,7 +34,7 @@ def _imported(file: Path) -> tuple[Path, ...]:
     if file.suffix != ".py":
         return ()
     found: set[Path] = set()
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    for node in _statements(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module and not node.level:
             names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
         elif isinstance(node, ast.Import):
@@ -43,6 +44,16 @@ def _imported(file: Path) -> tuple[Path, ...]:
         for name in names:
             found |= _files(name)
     return tuple(sorted(found))
+
+
+def _statements(module: ast.Module) -> Iterator[ast.AST]:
+    """Every statement at any depth; expressions, most of a tree, import nothing."""
+    pending: list[ast.AST] = [module]
+    while pending:
+        node = pending.pop()
+        yield node
+        for part in ("body", "orelse", "finalbody", "handlers", "cases"):
+            pending.extend(getattr(node, part, ()))
 
 
 def _files(module: str) -> set[Path]:

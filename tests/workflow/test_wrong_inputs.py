@@ -116,7 +116,7 @@ def test_a_failed_parity_fails_the_run_after_the_report(workspace):
     assert "set run.allow_failed_parity: true to accept" in run.output
     assert (workspace.folder / "results/report.html").is_file()
     latency = pd.read_csv(workspace.folder / "results/tables/latency.csv")
-    assert set(latency["variant"]) == {"pytorch", "pytorch-bf16", "int8"}
+    assert set(latency["variant"]) == {"pytorch", "pytorch-bf16", "fp32", "int8"}
     assert set(latency["status"]) == {"ok"}
     config["run"]["allow_failed_parity"] = True
     allowed = workspace.snakemake(config=config)
