@@ -19,7 +19,7 @@ CHECKS = (
 
 def main() -> int:
     """Run every check; the first failure ends the run with its exit code."""
-    # Three processes run tests, for two cores: they wait a fifth of their time. Each has one thread:
+    # Three processes for two cores, as tests wait a fifth of their time. Each has one thread:
     # PyTorch's threads would spin against each other.
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     for name, command in CHECKS:
