@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 
-PYTEST = ("-n3", "--dist=loadfile", "--no-loadscope-reorder", "--durations=15")
+PYTEST = ("-n2", "--dist=loadfile", "--durations=15")
 CHECKS = (
     ("ruff check", ["ruff", "check", "."]),
     ("ruff format", ["ruff", "format", "--check", "."]),
@@ -19,8 +19,7 @@ CHECKS = (
 
 def main() -> int:
     """Run every check; the first failure ends the run with its exit code."""
-    # Three processes for two cores, as tests wait a fifth of their time. Each has one thread:
-    # PyTorch's threads would spin against each other.
+    # Two processes run tests, each with a thread: PyTorch's threads would spin against each other.
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     for name, command in CHECKS:
         print(f"== {name}", flush=True)
