@@ -5,8 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 CORES ?= all
-# Modules are compiled when they are imported; most never are, and compiling them all takes a minute.
-PIP_OPTIONS := --quiet --disable-pip-version-check --no-compile
+PIP_OPTIONS := --quiet --disable-pip-version-check
 
 report: $(VENV)/report.stamp
 	$(BIN)/snakemake --cores $(CORES) --rerun-incomplete
