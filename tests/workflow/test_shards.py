@@ -23,6 +23,7 @@ def test_shards_are_jobs_and_only_missing_ones_run_again(workspace):
     queries = {file.parent.name for file in folder.glob("*/queries.safetensors")}
     documents = {file.parent.name for file in folder.glob("*/documents.safetensors")}
     assert (queries, documents) == ({"0"}, {"0", "1"})
+    assert workspace.snakemake(RECORD, config=config(40)).jobs == []
     shutil.rmtree(folder / "1")  # as if the run had been killed before
     (workspace.folder / RECORD).unlink()
     run = workspace.snakemake(RECORD, config=config(40))
