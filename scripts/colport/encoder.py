@@ -14,6 +14,7 @@ from colport.errors import ArtifactError
 from colport.families.base import Batch, Document
 from colport.providers import ProviderSettings
 from colport.providers.calls import Graph
+from colport.providers.integers import needs_exact_kernels
 from colport.providers.session import open_session, require, require_opset
 from colport.redaction import plain
 from colport.retrieval.maxsim import maxsim
@@ -54,10 +55,10 @@ class Encoder:
         self.manifest = manifest.read(self.folder)
         require(settings.provider.name)
         require_opset(settings.provider, self.manifest.opset)
+        exact = needs_exact_kernels(self.manifest.integer_range, settings.provider, self.folder)
+        options = {"threads": threads, "share_weights": share_weights, "exact_sums": exact}
         self._graphs = {
-            name: Graph(
-                open_session(self.folder / graph.file, settings, threads, share_weights), settings
-            )
+            name: Graph(open_session(self.folder / graph.file, settings, **options), settings)
             for name, graph in self.manifest.graphs.items()
         }
         family = families.get(self.manifest.family)

@@ -6,6 +6,8 @@ import os
 import platform
 import resource
 import sys
+from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -32,22 +34,63 @@ PACKAGES = (
 )
 
 
+INSTRUCTIONS = {
+    "avx2": "AVX2",
+    "asimd": "NEON",
+    "avx512f": "AVX-512",
+    "asimddp": "NEON dot product",
+    "i8mm": "NEON i8mm",
+    "avx_vnni": "AVX-VNNI",
+    "avx512_vnni": "AVX-512 VNNI",
+    "amx_int8": "AMX",
+}
+"""Linux's names of the instructions that decide how fast products are, the weakest first, to those
+that a user knows."""
+
+
 def describe() -> dict[str, Any]:
     """The environment of this process, as stored in every result.
 
     Returns:
         ``packages`` (name to version, installed ones only), ``python``, ``platform``, ``cpu``,
-        ``cores`` (usable by this process), ``memory_mb`` and ``gpu`` (a name or ``None``).
+        ``instructions`` (values of :data:`INSTRUCTIONS`, none where the system does not tell),
+        ``cores`` (usable by this process), ``caches`` (of a core: name to its size as Linux writes
+        it), ``memory_mb`` and ``gpu`` (a name or ``None``).
     """
     return {
         "packages": packages(),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "cpu": _cpu_name(),
+        "cpu": _cpuinfo("model name") or platform.processor() or platform.machine(),
+        "instructions": instructions(),
         "cores": usable_cores(),
+        "caches": _caches(),
         "memory_mb": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20,
         "gpu": _gpu_name(),
     }
+
+
+def instructions() -> list[str]:
+    """Those of :data:`INSTRUCTIONS` that this processor has, the weakest first."""
+    has = {*_cpuinfo("flags").split(), *_cpuinfo("Features").split()}
+    return [name for flag, name in INSTRUCTIONS.items() if flag in has]
+
+
+def processor_class(described: Mapping[str, Any]) -> str:
+    """The strongest of the instructions in a result's environment; empty where they are unknown."""
+    return (described.get("instructions") or [""])[-1]
+
+
+def in_words(described: Mapping[str, Any]) -> str:
+    """Processor with its class, cores and GPU of a result's environment, in one phrase."""
+    cpu, cores = described.get("cpu"), described.get("cores")
+    strongest = processor_class(described)
+    parts = (
+        f"{cpu} with {strongest}" if cpu and strongest else cpu,
+        f"{cores} core{'' if cores == 1 else 's'}" if cores else None,
+        described.get("gpu"),
+    )
+    return ", ".join(str(part) for part in parts if part)
 
 
 @cache
@@ -90,13 +133,27 @@ def anonymous_mb() -> float:
 
 
 @cache
-def _cpu_name() -> str:
+def _cpuinfo(field: str) -> str:
+    """A field of the first processor, as Linux tells it, or nothing."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
         for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+            name, _, value = line.partition(":")
+            if name.strip() == field:
+                return value.strip()
+    return ""
+
+
+@cache
+def _caches() -> dict[str, str]:
+    found = {}
+    for folder in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
+        with suppress(OSError):  # a container may hide it
+            level, kind, size = (
+                (folder / name).read_text().strip() for name in ("level", "type", "size")
+            )
+            found[f"L{level}{'' if kind == 'Unified' else kind[0].lower()}"] = size
+    return found
 
 
 @cache

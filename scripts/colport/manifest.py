@@ -103,6 +103,17 @@ class Manifest:
         return written
 
     @property
+    def integer_range(self) -> str | None:
+        """``exact`` or ``full``, see :mod:`colport.providers.integers`; what does not say is full.
+
+        ``None`` where no integer activations meet integer weights.
+        """
+        settings = self.quantization.get("settings", {})
+        if self.precision != "int8" or settings.get("method") == "weight_only":
+            return None
+        return "exact" if settings.get("range") == "exact" else "full"
+
+    @property
     def digest(self) -> str:
         """Hex SHA-256 of the files' names and digests: what was exported, whatever its place."""
         lines = sorted(f"{facts['sha256']}  {name}" for name, facts in self.files.items())

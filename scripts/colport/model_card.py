@@ -10,8 +10,10 @@ from typing import Any
 
 from colport import families, manifest
 from colport.artifacts import read_json
+from colport.environment import in_words
 from colport.errors import ArtifactError
 from colport.manifest import Manifest
+from colport.providers import integers
 from colport.recommendation import REFERENCE_VARIANT
 from colport.retrieval.forms import FULL
 from colport.tables import COLUMNS
@@ -100,6 +102,7 @@ def write(found: Manifest, repo_id: str, measured: Measured) -> str:
         source=str(found.source.get("source") or "A checkpoint that is not recorded"),
         license=license_name or "none is stated by the checkpoint; its terms apply",
         quantization=_listed(found.quantization.get("settings", {})),
+        sums=integers.IN_WORDS.get(found.integer_range),
         made_with=_listed(found.made_with) or "not recorded",
         runtime=_runtimes(measured),
         pages=families.get(found.family).document_type == "pages",
@@ -180,9 +183,7 @@ def _runtimes(measured: Measured) -> str:
 
 
 def _machines(records: Sequence[Mapping[str, Any]]) -> str:
-    found = [record["environment"] for record in records]
-    named = {f"{item['cpu']}, {item['cores']} cores, GPU {item['gpu'] or 'none'}" for item in found}
-    return "; ".join(sorted(named))
+    return "; ".join(sorted({in_words(record["environment"]) for record in records}))
 
 
 def _listed(settings: Mapping[str, Any]) -> str:

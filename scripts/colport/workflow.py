@@ -16,6 +16,7 @@ from colport.embed import shard_count
 from colport.errors import ColPortError, ConfigError
 from colport.peers import catalogue as peers
 from colport.providers import ProviderSettings
+from colport.providers.integers import promising
 from colport.quantize.settings import QuantizeSettings
 from colport.retrieval.controls import CONTROLS
 from colport.retrieval.datasets import check_declaration
@@ -244,17 +245,26 @@ def check_providers(config: Mapping[str, Any]) -> None:
 
 
 def check_quantization(config: Mapping[str, Any]) -> None:
-    """The settings of each quantized variant go together.
+    """The settings of each quantized variant go together, and with the providers that run it.
 
     Raises:
         ConfigError: They contradict each other.
     """
+    kinds = {name: config["providers"][name]["type"] for name in config["run"]["providers"]}
+    unable = [name for name, kind in kinds.items() if kind not in promising()]
     for name, variant in config["variants"].items():
-        if "base" in variant:
-            try:
-                QuantizeSettings.from_config(variant)
-            except ConfigError as error:
-                raise ConfigError(f"variants.{name}.{error}") from error
+        if "base" not in variant:
+            continue
+        try:
+            settings = QuantizeSettings.from_config(variant)
+        except ConfigError as error:
+            raise ConfigError(f"variants.{name}.{error}") from error
+        if unable and name in config["run"]["variants"] and not settings.is_exact:
+            raise ConfigError(
+                f"variants.{name}.quantization.range: found full, whose sums may saturate on "
+                f"provider {unable[0]!r}; allowed are exact, or providers of type "
+                f"{' and '.join(promising())} only."
+            )
 
 
 def check_embeddings(config: Mapping[str, Any]) -> None:

@@ -185,3 +185,20 @@ def test_scores_of_page_models_are_explained_on_their_first_dataset():
     assert plan.explained == [
         (model, "demo-pages-qa") for model in ("colpali-demo", "colqwen2-demo")
     ]
+
+
+def test_the_full_integer_range_runs_only_where_it_is_exact(capsys):
+    full = {"range": "full"}
+
+    def plan(**changes):
+        return Plan.read(validated(variants__int8__quantization=full, **changes), ROOT)
+
+    assert plan(run__providers=["cpu", "cuda"])
+    assert plan(run__providers=["openvino"], run__variants=["fp32"])
+    aside = {"type": "openvino", "threads": 2}
+    with pytest.raises(SystemExit):
+        plan(providers__aside=aside, run__providers=["cpu", "aside"])
+    assert capsys.readouterr().err == (
+        "error in the config: variants.int8.quantization.range: found full, whose sums may "
+        "saturate on provider 'aside'; allowed are exact, or providers of type cpu and cuda only.\n"
+    )

@@ -13,6 +13,7 @@ import typer
 
 from colport.cli.console import say, watch
 from colport.cli.options import Folder, Quiet
+from colport.providers.integers import IN_WORDS
 
 if TYPE_CHECKING:
     from colport.manifest import Manifest
@@ -63,6 +64,8 @@ def _lines(found: Manifest) -> Iterator[str]:
     source = found.source.get("source", "not recorded")
     yield f"family     {found.family}, {found.dim} dimensions a token"
     yield f"precision  {found.precision}, opset {found.opset}"
+    if found.integer_range:
+        yield f"sums       {IN_WORDS[found.integer_range]}"
     yield f"source     {source}"
     for name, graph in found.graphs.items():
         yield f"{name:<10} {graph.nodes:,} nodes, {graph.parameters:,} parameters"

@@ -13,7 +13,7 @@ from colport.compare.results import (
     Results,
     is_number,
     noise_note,
-    other_versions,
+    other_baseline,
     place,
     same_machine,
 )
@@ -56,7 +56,7 @@ def _run(
         text = f"{threads[0]} threads before, {threads[1]} now"
         yield Finding("latency", "not compared", name, text)
         return
-    versions = other_versions(old, new)
+    versions = other_baseline(old, new)
     same = same_machine(old, new)
     if versions:
         text = f"speed-ups: another PyTorch baseline ({', '.join(versions)})"

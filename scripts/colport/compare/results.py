@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from colport.artifacts import read_json
+from colport.environment import processor_class
 from colport.peers.catalogue import is_peer
 from colport.retrieval.forms import FULL
 from colport.tables import STAGES, read_tables
@@ -29,7 +30,7 @@ MACHINE = ("cpu", "cores", "memory_mb", "gpu")
 """What two environments must share for their seconds to be compared."""
 
 BASELINE = ("torch", "transformers", "sentence-transformers", "colpali-engine")
-"""Packages whose versions make two PyTorch references the same one."""
+"""Packages whose versions make two PyTorch references the same one, on one processor class."""
 
 
 class Results:
@@ -78,17 +79,28 @@ def same_machine(old: Mapping[str, Any] | None, new: Mapping[str, Any] | None) -
     if old is None or new is None:
         return False
     before, after = old.get("environment", {}), new.get("environment", {})
-    return all(key in before and before[key] == after.get(key) for key in MACHINE)
+    classes = {name for found in (before, after) if (name := processor_class(found))}
+    return len(classes) < 2 and all(
+        key in before and before[key] == after.get(key) for key in MACHINE
+    )
 
 
-def other_versions(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Packages of :data:`BASELINE` that differ between two records, each as one phrase."""
-    packages = [record["environment"]["packages"] for record in (old, new)]
-    return [
+def other_baseline(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """What makes the PyTorch of two records another one, each as one phrase.
+
+    Packages of :data:`BASELINE`, and the class of the processor where both records tell it.
+    """
+    environments = [record["environment"] for record in (old, new)]
+    packages = [found["packages"] for found in environments]
+    classes = [processor_class(found) for found in environments]
+    differences = [
         f"{name} {packages[0].get(name)} -> {packages[1].get(name)}"
         for name in BASELINE
         if packages[0].get(name) != packages[1].get(name)
     ]
+    if all(classes) and classes[0] != classes[1]:
+        differences.append(f"processor with {classes[0]} -> {classes[1]}")
+    return differences
 
 
 def noise_note(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from colport.compare.findings import Finding
 from colport.compare.intervals import Interval, median_interval, moved, undecided_as_one
-from colport.compare.results import Results, noise_note, other_versions, place
+from colport.compare.results import Results, noise_note, other_baseline, place
 from colport.latency.scenario_rows import Key, key_of
 from colport.latency.scenario_settings import SERVER
 from colport.latency.statistics import cost_ratios
@@ -47,7 +47,7 @@ def _run(
         if row["status"] == "ok" and after.get(case, row)["status"] != "ok":
             text = f"ok -> {after[case]['status']} ({after[case]['reason']})"
             yield Finding(GROUP, "worse", _name(row), text)
-    if versions := other_versions(old, new):
+    if versions := other_baseline(old, new):
         text = f"another PyTorch baseline ({', '.join(versions)})"
         yield Finding(GROUP, "not compared", name, text)
         return

@@ -31,6 +31,7 @@ def profiled_calls(
     warmup: int,
     calls: int,
     provider: str | Mapping[str, Any] = "cpu",
+    exact_sums: bool = False,
 ) -> tuple[list[list[dict[str, Any]]], dict[str, int]]:
     """Node events of each call after the warm-up, as ONNX Runtime's profiler writes them.
 
@@ -41,13 +42,15 @@ def profiled_calls(
         warmup: Calls that are left out.
         calls: Calls that are kept.
         provider: A provider's type, or its entry.
+        exact_sums: See :func:`colport.providers.session.open_session`.
 
     Returns:
         The events of each call, and execution provider to the number of nodes that it took.
     """
     settings = ProviderSettings.of(provider)
     with tempfile.TemporaryDirectory() as folder:
-        profiled = open_session(file, settings, threads, profile=f"{folder}/profile")
+        options = {"profile": f"{folder}/profile", "exact_sums": exact_sums}
+        profiled = open_session(file, settings, threads, **options)
         for _ in range(warmup + calls):
             profiled.run(None, dict(feeds))
         events = json.loads(Path(profiled.end_profiling()).read_text(encoding="utf-8"))
@@ -71,9 +74,10 @@ def call_ms(
     warmup: int,
     calls: int,
     provider: str | Mapping[str, Any] = "cpu",
+    exact_sums: bool = False,
 ) -> float:
     """Median milliseconds of a call without the profiler; arguments of :func:`profiled_calls`."""
-    session = open_session(file, ProviderSettings.of(provider), threads)
+    session = open_session(file, ProviderSettings.of(provider), threads, exact_sums=exact_sums)
     durations = []
     for _ in range(warmup + calls):
         start = time.perf_counter()

@@ -18,6 +18,7 @@ from colport.errors import UnsupportedError
 from colport.families.base import Batch
 from colport.latency import operations, placement
 from colport.providers import ProviderSettings
+from colport.providers.integers import needs_exact_kernels
 from colport.providers.session import open_session, require_opset
 from colport.remote import run_in, without_python
 
@@ -77,8 +78,11 @@ def profile(
             settings = ProviderSettings.from_config(provider, entry)
             chosen = settings.provider.execution_provider
             try:
+                exact = needs_exact_kernels(
+                    manifest.read(folder).integer_range, settings.provider, folder
+                )
                 for kind, file, batch in _batches(Path(folder), query, document, settings):
-                    found = graph_profile(file, batch.feeds, threads, entry)
+                    found = graph_profile(file, batch.feeds, threads, entry, exact)
                     product, calls, taken = (found.pop(k) for k in ("product", "calls", "taken"))
                     products.append({"variant": variant, "kind": kind, "product": product})
                     rows += _rows({**labels, "kind": kind}, found)
@@ -101,6 +105,7 @@ def graph_profile(
     feeds: Mapping[str, np.ndarray],
     threads: int,
     entry: Mapping[str, Any] = MappingProxyType({"type": "cpu"}),
+    exact_sums: bool = False,
 ) -> dict[str, Any]:
     """One graph's time by operator, and how close it comes to the machine's matmul rate.
 
@@ -109,6 +114,7 @@ def graph_profile(
         feeds: Its inputs.
         threads: Threads within an operator.
         entry: The provider's entry.
+        exact_sums: See :func:`colport.providers.session.open_session`.
 
     Returns:
         ``operators`` (name to ``nodes`` and ``ms``, the median over calls), ``graph_ms``,
@@ -117,7 +123,7 @@ def graph_profile(
         ``taken`` as :func:`colport.latency.operations.profiled_calls` gives them.
     """
     settings = ProviderSettings.of(entry)
-    given = (str(file), feeds, threads, _WARMUP, _CALLS, without_python(entry))
+    given = (str(file), feeds, threads, _WARMUP, _CALLS, without_python(entry), exact_sums)
     calls, taken = run_in(settings.python, f"{_OPERATIONS}:profiled_calls", *given)
     found = {"operators": _by_operator(calls), "calls": calls, "taken": taken}
     if settings.provider.name != "cpu" or settings.python:
@@ -126,7 +132,8 @@ def graph_profile(
         return {**found, "graph_ms": graph_ms, **unknown}
     product = operations.largest_product(calls[0])
     gflop = operations.operations(calls[0]) / 1e9
-    runs = [_runner(open_session(file, settings, threads), feeds)]
+    session = open_session(file, settings, threads, exact_sums=exact_sums)
+    runs = [_runner(session, feeds)]
     if product is not None:
         runs.append(_matmul_runner(*product[1:], threads))
     # Side by side, so that a drift of the machine's speed meets both alike.

@@ -33,6 +33,9 @@ _CAUSES = (
 """What ORT's log says of the cause, the most telling first."""
 _LONGEST = 300
 
+_EXACT_SUMS = ("session.x64quantprecision", "1")
+"""Where products of unsigned with signed bytes saturate, the weights become unsigned, too."""
+
 
 def require(name: str) -> None:
     """Check that the installed ONNX Runtime was built with a provider, by its type.
@@ -69,6 +72,7 @@ def open_session(
     threads: int | None = None,
     share_weights: bool = False,
     profile: str | None = None,
+    exact_sums: bool = False,
 ) -> Any:
     """A session of a graph that runs on the provider, in part at least.
 
@@ -78,6 +82,8 @@ def open_session(
         threads: Threads within an operator; goes before the provider's own.
         share_weights: See :class:`colport.encoder.Encoder`.
         profile: Prefix of a profile's file name; ``None`` makes none.
+        exact_sums: Whether integer products avoid the kernels that saturate, see
+            :mod:`colport.providers.integers`.
 
     Raises:
         ArtifactError: ONNX Runtime cannot read the file.
@@ -88,6 +94,8 @@ def open_session(
     provider, threads = settings.provider, threads or settings.threads
     require(provider.name)
     options = _session_options(settings, threads, share_weights)
+    if exact_sums:
+        options.add_session_config_entry(*_EXACT_SUMS)
     if profile is not None:
         options.enable_profiling, options.profile_file_prefix = True, profile
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")

@@ -44,6 +44,8 @@ class Provider:
         behind: Provider that takes the nodes it leaves, before the CPU.
         opset: Newest operator set that it reads.
         booleans: How it reads false and true.
+        exact_sums: Whether integer products of the full range are exact with it on every processor:
+            it has such kernels, or leaves those products to the CPU's.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Provider:
     behind: str | None = None
     opset: int | None = None
     booleans: tuple[str, str] = ("False", "True")
+    exact_sums: bool = False
 
 
 def _named(name: str) -> Callable[[Any], dict[str, Any]]:
@@ -156,7 +159,7 @@ def _tensorrt_precision(precision: str) -> dict[str, Any]:
 PROVIDERS: Mapping[str, Provider] = {
     provider.name: provider
     for provider in (
-        Provider("cpu", "CPUExecutionProvider", "onnxruntime"),
+        Provider("cpu", "CPUExecutionProvider", "onnxruntime", exact_sums=True),
         Provider(
             "cuda",
             "CUDAExecutionProvider",
@@ -172,6 +175,7 @@ PROVIDERS: Mapping[str, Provider] = {
             # PyTorch, too, computes fp32 products without TF32 by default.
             defaults={"use_tf32": False},
             memory="cuda",
+            exact_sums=True,
         ),
         Provider(
             "tensorrt",

@@ -16,6 +16,7 @@ from colport.errors import ConfigError, UnsupportedError
 from colport.external_data import Layout, Progress
 from colport.graphs.editing import remove_unused_initializers
 from colport.manifest import Manifest
+from colport.providers.integers import saturates
 from colport.quantize.nodes import MICROSOFT
 from colport.quantize.plan import calibrate, read, uncalibrated
 from colport.quantize.products import IntegerForm
@@ -55,7 +56,8 @@ def quantize(
 
     Raises:
         ConfigError: The settings are calibrated, and there is no dataset.
-        UnsupportedError: The base is not a float folder, or nothing in it can be quantized.
+        UnsupportedError: The base is not a float folder, nothing in it can be quantized, or this
+            processor cannot search in the full range.
     """
     settings = settings or QuantizeSettings()
     source = manifest.read(base)
@@ -67,6 +69,12 @@ def quantize(
         raise ConfigError(
             f"quantization: method {settings.method} with these settings is calibrated, and needs "
             "queries and documents."
+        )
+    if settings.sensitivity is not None and not settings.is_exact and saturates():
+        raise UnsupportedError(
+            f"{output}: quantization.range: full with a sensitivity search needs a processor with "
+            "VNNI, AVX-VNNI or AMX; on this one the search would measure sums that saturate. "
+            "Allowed is exact."
         )
     layout = layout or Layout()
     beside = Path(scratch, output.name) if scratch else output

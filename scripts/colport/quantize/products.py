@@ -24,7 +24,7 @@ class IntegerForm:
     Args:
         group: What is written.
         recipe: How.
-        settings: Block size.
+        settings: Range and block size.
         suffix: Ends the names of initializers, where one graph holds several forms.
     """
 
@@ -86,7 +86,8 @@ class IntegerForm:
         activation: Integers,
         bias: ir.Value | None,
     ) -> ir.Value:
-        tensors = per_channel(matrix, site.weight.name, self._recipe.curved)
+        exact, curved = self._settings.is_exact, self._recipe.curved
+        tensors = per_channel(matrix, site.weight.name, exact=exact, curved=curved)
         weight, scales = (chain.stored(tensor) for tensor in tensors)
         operands = [activation.values, weight, activation.scale, scales, activation.zero_point]
         if not activation.is_per_token:

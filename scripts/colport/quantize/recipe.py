@@ -11,7 +11,7 @@ import numpy as np
 from colport.quantize import blocks
 from colport.quantize.calibration import Statistics
 from colport.quantize.settings import BLOCK_BITS, QuantizeSettings
-from colport.quantize.weights import Curved, Matrix, symmetric_scales
+from colport.quantize.weights import Curved, Matrix, channel_scales
 
 STRENGTHS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 """Strengths of smoothing that ``smoothing: auto`` tries."""
@@ -134,7 +134,7 @@ def _rounded_activations(recipe: Recipe, statistics: Statistics) -> np.ndarray:
 def _rounded_weights(recipe: Recipe, weights: np.ndarray, settings: QuantizeSettings) -> np.ndarray:
     if recipe.block_bits:
         return blocks.rounded(weights, recipe.block_bits, settings.block_size)
-    scales = symmetric_scales(weights, axis=0)
+    scales = channel_scales([weights], exact=settings.is_exact)
     return np.rint(weights / scales) * scales
 
 

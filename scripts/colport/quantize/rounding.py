@@ -44,7 +44,12 @@ class Curvature:
 
 
 def gptq(
-    values: np.ndarray, scales: np.ndarray, curvature: Curvature, low: int, high: int
+    values: np.ndarray,
+    scales: np.ndarray,
+    curvature: Curvature,
+    low: int,
+    high: int,
+    largest_sum: int | None = None,
 ) -> np.ndarray:
     """Integers whose products with typical activations are closest to those of ``values``.
 
@@ -57,6 +62,8 @@ def gptq(
         curvature: Of the activations.
         low: Smallest integer.
         high: Largest integer.
+        largest_sum: Magnitude that the sum of two neighbours, rows 0 and 1, 2 and 3 and so on,
+            does not exceed; ``None`` for any.
 
     Returns:
         Integers as ``float32 [inputs, outputs]``.
@@ -65,11 +72,17 @@ def gptq(
     scales = np.broadcast_to(scales, values.shape)[curvature.order]
     left = values[curvature.order] * scales
     rounded = np.empty_like(left)
+    limited = {} if largest_sum is None else _rounded_neighbours(curvature.order)
     for start in range(0, len(left), _BLOCK):
         stop = min(start + _BLOCK, len(left))
         errors = np.empty((stop - start, left.shape[1]), np.float32)
         for row in range(start, stop):
-            rounded[row] = np.clip(np.rint(left[row] / scales[row]), low, high)
+            lowest, highest = low, high
+            if row in limited:
+                other = rounded[limited[row]]
+                lowest = np.maximum(low, -largest_sum - other)
+                highest = np.minimum(high, largest_sum - other)
+            rounded[row] = np.clip(np.rint(left[row] / scales[row]), lowest, highest)
             error = (left[row] - rounded[row] * scales[row]) / factor[row, row]
             left[row + 1 : stop] -= np.outer(factor[row, row + 1 : stop], error)
             errors[row - start] = error
@@ -77,3 +90,10 @@ def gptq(
     result = np.empty_like(rounded)
     result[curvature.order] = rounded
     return result
+
+
+def _rounded_neighbours(order: np.ndarray) -> dict[int, int]:
+    """Place in the order of each row whose neighbour comes before it, and the neighbour's place."""
+    places = np.argsort(order)
+    pairs = zip(places[0::2].tolist(), places[1::2].tolist(), strict=False)  # an odd row has none
+    return {max(pair): min(pair) for pair in pairs}

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from colport.errors import ConfigError
+from colport.providers.integers import EXACT, FULL, RANGES
 
 METHODS = ("dynamic", "static", "weight_only")
 ACTIVATIONS = ("per_token", "per_tensor")
@@ -65,6 +66,9 @@ class QuantizeSettings:
         activations: For ``dynamic``: ``per_token`` gives each token a scale of its own,
             ``per_tensor`` one to the whole batch, on whose other inputs embeddings then depend.
         block_size: For ``weight_only``: weights of one column that share a scale.
+        range: For ``dynamic`` and ``static``: ``exact`` (by default), whose sums saturate on no
+            processor (:mod:`colport.quantize.weights`), or ``full``, for processors with VNNI,
+            AVX-VNNI or AMX; ``None`` for ``weight_only``, whose products are always exact.
         operators: Subset of :data:`OPERATORS`.
         exclude: Regular expressions; weights whose name one matches stay in the base precision.
         smoothing: Strength of SmoothQuant between 0 and 1, ``auto`` for the one that errs least
@@ -78,6 +82,7 @@ class QuantizeSettings:
     method: str = "dynamic"
     activations: str | None = None
     block_size: int | None = None
+    range: str | None = None
     operators: tuple[str, ...] = OPERATORS
     exclude: tuple[str, ...] = ()
     smoothing: float | Literal["auto"] | None = None
@@ -124,6 +129,15 @@ class QuantizeSettings:
             raise ConfigError(
                 f"quantization.block_size: goes with method weight_only, not {self.method}."
             )
+        if self.range is not None:
+            _one_of("range", self.range, RANGES)
+            if self.method == "weight_only":
+                raise ConfigError(
+                    "quantization.range: goes with methods dynamic and static; products of "
+                    "weight_only are exact."
+                )
+        elif self.method != "weight_only":
+            object.__setattr__(self, "range", EXACT)
         if self.method == "weight_only":
             if self.block_size is None:
                 object.__setattr__(self, "block_size", DEFAULT_BLOCK_SIZE)
@@ -142,6 +156,11 @@ class QuantizeSettings:
             or self.rounding == "gptq"
             or self.sensitivity is not None
         )
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether sums of integer products are exact on every processor."""
+        return self.range != FULL
 
     @property
     def forms(self) -> tuple[str, ...]:

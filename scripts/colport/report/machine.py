@@ -8,51 +8,51 @@ from typing import Any
 
 import yaml
 
+from colport import environment
 from colport.report import formatting as fmt
 from colport.report.section import Material, Section
 
 
 def section(material: Material) -> Section:
     """Machine, packages and settings; access tokens are blanked."""
-    environment = fmt.redact(dict(material.run.get("environment") or {}))
+    described = fmt.redact(dict(material.run.get("environment") or {}))
     content = {
-        "environment": _environment_rows(environment),
-        "packages": _packages(environment),
+        "environment": _environment_rows(described),
+        "packages": _packages(described),
         "settings": _settings(material.run.get("settings")),
     }
     title = "Environment and settings"
     return Section("environment", title, "Environment", "environment.html", content)
 
 
-def in_words(environment: Mapping[str, Any]) -> str:
-    """Processor, cores and GPU in one phrase."""
-    environment = fmt.redact(dict(environment))
-    parts = [environment.get("cpu"), environment.get("gpu")]
-    cores = environment.get("cores")
-    if cores:
-        parts.insert(1, f"{cores} core{'' if cores == 1 else 's'}")
-    return ", ".join(str(part) for part in parts if part)
+def in_words(described: Mapping[str, Any]) -> str:
+    """See :func:`colport.environment.in_words`; access tokens are blanked."""
+    return environment.in_words(fmt.redact(dict(described)))
 
 
-def _environment_rows(environment: Mapping[str, Any]) -> list[tuple[str, str]]:
-    labels = {"cpu": "CPU", "cores": "Cores", "memory_mb": "Memory", "gpu": "GPU"}
-    labels |= {"platform": "Platform", "python": "Python"}
+def _environment_rows(described: Mapping[str, Any]) -> list[tuple[str, str]]:
+    labels = {"cpu": "CPU", "instructions": "Instructions", "cores": "Cores", "caches": "Caches"}
+    labels |= {"memory_mb": "Memory", "gpu": "GPU", "platform": "Platform", "python": "Python"}
     rows = []
     for key, label in labels.items():
-        value = environment.get(key)
+        value = described.get(key)
+        if isinstance(value, Mapping):
+            value = [f"{name} {size}" for name, size in value.items()]
+        if isinstance(value, list):
+            value = ", ".join(map(str, value))
         if key == "memory_mb" and isinstance(value, int | float):
             rows.append((label, f"{value / 1024:.1f} GiB"))
         else:
             rows.append((label, "none" if key == "gpu" and value is None else fmt.text(value)))
     elsewhere = {*labels, "packages", "provider_packages"}
-    further = [key for key in environment if key not in elsewhere]
-    return rows + [(key.replace("_", " "), fmt.text(environment[key])) for key in further]
+    further = [key for key in described if key not in elsewhere]
+    return rows + [(key.replace("_", " "), fmt.text(described[key])) for key in further]
 
 
-def _packages(environment: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _packages(described: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Names and versions; those of a provider's own Python name the provider."""
-    found = dict(environment.get("packages") or {})
-    for provider, versions in (environment.get("provider_packages") or {}).items():
+    found = dict(described.get("packages") or {})
+    for provider, versions in (described.get("provider_packages") or {}).items():
         found |= {f"{name} ({provider})": version for name, version in versions.items()}
     return sorted(found.items())
 

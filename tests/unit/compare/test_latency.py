@@ -4,7 +4,10 @@ import random
 
 import pytest
 
+from colport.compare import compare
 from colport.compare.intervals import COVERAGE, median_interval
+
+from .runs import Run
 
 
 def test_a_slower_variant_is_worse_and_the_worst_comes_first(found):
@@ -73,6 +76,29 @@ def test_another_baseline_on_another_machine_is_not_compared(found):
         run.slow_down(2, 5.0)
 
     assert found(change)[0] == [("latency", "not compared", "model cpu")]
+
+
+@pytest.mark.parametrize(
+    ("instructions", "places"),
+    [
+        (["AVX2"], [("latency", "not compared", "model cpu")]),
+        (["AVX2", "AVX-512", "AVX-512 VNNI"], [("latency", "worse", "model int8 cpu query x1")]),
+        (None, [("latency", "worse", "model int8 cpu query x1")]),  # a run that does not tell it
+    ],
+)
+def test_speed_ups_of_another_class_of_processor_are_not_compared(instructions, places, tmp_path):
+    old, new = Run(), Run()
+    old.latency["environment"]["instructions"] = ["AVX2", "AVX-512", "AVX-512 VNNI"]
+    if instructions:
+        new.latency["environment"]["instructions"] = instructions
+    new.slow_down(2, 5.0)
+    findings = compare(old.write(tmp_path / "old"), new.write(tmp_path / "new"))
+    assert [(item.group, item.verdict, item.place) for item in findings] == places
+    if instructions == ["AVX2"]:
+        assert findings[0].text == (
+            "speed-ups: another PyTorch baseline (processor with AVX-512 VNNI -> AVX2); "
+            "milliseconds neither: other machine"
+        )
 
 
 def test_other_threads_are_not_compared(found):

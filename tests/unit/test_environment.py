@@ -1,0 +1,57 @@
+"""What a result says of the machine that it was measured on."""
+
+import pytest
+
+from colport import environment
+
+FLAGS = {
+    "avx2": "flags\t\t: fpu sse4_2 avx avx2 fma",
+    "vnni": "flags\t\t: avx2 avx512f avx512bw avx512_vnni",
+    "alder": "flags\t\t: avx2 avx_vnni",
+    "amx": "flags\t\t: avx2 avx512f avx_vnni avx512_vnni amx_int8",
+    "arm": "Features\t: fp asimd asimddp i8mm",
+    "old": "flags\t\t: sse2",
+    "silent": "processor\t: 0",
+}
+
+
+@pytest.mark.parametrize(
+    ("machine", "found", "strongest"),
+    [
+        ("avx2", ["AVX2"], "AVX2"),
+        ("vnni", ["AVX2", "AVX-512", "AVX-512 VNNI"], "AVX-512 VNNI"),
+        ("alder", ["AVX2", "AVX-VNNI"], "AVX-VNNI"),
+        ("amx", ["AVX2", "AVX-512", "AVX-VNNI", "AVX-512 VNNI", "AMX"], "AMX"),
+        ("arm", ["NEON", "NEON dot product", "NEON i8mm"], "NEON i8mm"),
+        ("old", [], ""),
+        ("silent", [], ""),
+    ],
+)
+def test_instructions_of_the_processor(machine, found, strongest, monkeypatch):
+    lines = dict(line.split("\t", 1) for line in [FLAGS[machine]])
+    monkeypatch.setattr(
+        environment, "_cpuinfo", lambda field: lines.get(field, "").partition(":")[2]
+    )
+    assert environment.instructions() == found
+    assert environment.processor_class({"instructions": found}) == strongest
+
+
+def test_fields_are_read_from_the_first_processor(tmp_path, monkeypatch):
+    (tmp_path / "cpuinfo").write_text("model name\t: A CPU\nflags\t: a b\n\nmodel name : B\n")
+    monkeypatch.setattr(environment, "Path", lambda _: tmp_path / "cpuinfo")
+    read = environment._cpuinfo.__wrapped__
+    assert (read("model name"), read("flags"), read("Features")) == ("A CPU", "a b", "")
+
+
+def test_a_machine_in_words_names_the_class_of_its_processor():
+    described = {"cpu": "A CPU", "cores": 2, "gpu": None, "instructions": ["AVX2", "AVX-512"]}
+    assert environment.in_words(described) == "A CPU with AVX-512, 2 cores"
+    described |= {"cores": 1, "gpu": "A GPU", "instructions": []}
+    assert environment.in_words(described) == "A CPU, 1 core, A GPU"
+    assert environment.in_words({}) == ""
+
+
+def test_every_result_has_the_class_and_the_caches():
+    described = environment.describe()
+    assert set(described["instructions"]) <= set(environment.INSTRUCTIONS.values())
+    assert all(isinstance(size, str) and size for size in described["caches"].values())
