@@ -214,7 +214,7 @@ def test_settings_from_a_config():
         QuantizeSettings.from_config({"precision": "fp16"})
     found = QuantizeSettings.from_config(variants.get("int8-calibrated"))
     assert found.forms == ("static", "per_token")
-    assert found.sensitivity == Sensitivity(0.997, 0.985)
+    assert found.sensitivity == Sensitivity(0.997, 0.988)
 
 
 def test_gptq_errs_less_on_correlated_activations_and_is_nearest_on_others():

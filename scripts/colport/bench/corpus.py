@@ -164,7 +164,7 @@ def markdown(record: Mapping[str, Any]) -> str:
     largest = max(rows, key=lambda row: row["pages"])
     costs = [cost(pages, largest["ms_a_page"] / 1e3, shape) for pages in COSTED]
     lines = [
-        f"Measured on {machine['cpu']}, {machine['cores']} cores, "
+        f"Measured on {environment.in_words(machine)}, "
         f"{machine['memory_mb'] / 1024:.0f} GiB; onnxruntime {machine['packages']['onnxruntime']}. "
         f"{shape.queries} queries of {shape.query_tokens}",
         f"tokens against pages of {shape.page_tokens} tokens, {shape.dim} dimensions, float16, in "

@@ -103,7 +103,7 @@ def markdown(record: dict[str, Any]) -> str:
     """The table, with the machine it was measured on."""
     machine = record["environment"]
     lines = [
-        f"Measured on {machine['cpu']}, {machine['cores']} cores, "
+        f"Measured on {environment.in_words(machine)}, "
         f"{machine['memory_mb'] / 1024:.0f} GiB; torch {machine['packages']['torch']}.",
         "",
         *markdown_table(COLUMNS, record["rows"], _cell),

@@ -103,7 +103,7 @@ def markdown(record: Mapping[str, Any]) -> str:
     machine = record["environment"]
     packages = machine["packages"]
     lines = [
-        f"Measured on {machine['cpu']}, {machine['cores']} cores; "
+        f"Measured on {environment.in_words(machine)}; "
         f"onnxruntime {packages['onnxruntime']}, torch {packages['torch']}.",
         "",
         *markdown_table(COLUMNS, record["rows"], _cell),

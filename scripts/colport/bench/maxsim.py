@@ -106,7 +106,7 @@ def markdown(record: Mapping[str, Any]) -> str:
     machine = record["environment"]
     packages = machine["packages"]
     lines = [
-        f"Measured on {machine['cpu']}, {machine['cores']} cores, in one interleaved run a case; "
+        f"Measured on {environment.in_words(machine)}, in one interleaved run a case; "
         f"onnxruntime {packages['onnxruntime']}, torch {packages['torch']}.",
         "",
         *markdown_table(COLUMNS, record["rows"], _cell),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from colport import environment
 from colport.bench.tables import markdown_table
 
 LATENCY = {
@@ -101,7 +102,7 @@ def _heading(record: Mapping[str, Any]) -> list[str]:
         f"{record['limit_seconds']:.0f} s allowed.",
         "",
         f"- GPU: {machine['gpu'] or 'no NVIDIA GPU'}",
-        f"- CPU: {machine['cpu']}, {machine['cores']} cores, {machine['memory_mb'] / 1024:.0f} GiB",
+        f"- Machine: {environment.in_words(machine)}, {machine['memory_mb'] / 1024:.0f} GiB",
         f"- {machine['platform']}, Python {machine['python']}",
         f"- {versions}",
     ]
