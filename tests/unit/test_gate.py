@@ -33,7 +33,7 @@ def test_a_failed_measurement_cannot_be_allowed(stage):
 
 def test_a_measurement_that_failed_comes_before_a_parity_that_did():
     failed = {"status": "failed", "reason": "broke"}
-    with pytest.raises(RunError, match="^export failed"):
+    with pytest.raises(RunError, match=r"^export failed"):
         check(tables(parity=failed, export=failed), allow_failed_parity=False)
 
 
