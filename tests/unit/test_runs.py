@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+import sys
 from pathlib import Path
 
 import psutil
@@ -83,14 +84,14 @@ def test_nothing_is_told_of_a_directory_that_is_free(told):
     assert told(locked=False) == []
 
 
-def test_a_run_that_goes_on_is_waited_for(told, capsys):
+def test_a_run_that_goes_on_is_waited_for(told):
     pid = os.getppid()
     ((text, file),) = told(pid=pid, started=started(pid), command="snakemake -n")
     assert text == (
         f"This directory is held by process {pid} on {socket.gethostname()} "
         "(user ann, since 2026-03-04T05:06:07+00:00): snakemake -n\nWait for it, or end it."
     )
-    assert file.name == "<stderr>"
+    assert file is sys.stderr
 
 
 def test_a_run_of_another_host_can_be_seen_there_only(told):
