@@ -189,8 +189,7 @@ def test_shuffles_are_averaged_by_query():
     assert all(
         value * SHUFFLES == pytest.approx(round(value * SHUFFLES)) for value in hits.values()
     )
-    assert 0 < sum(hits.values()) < len(hits)
-    assert SHUFFLES == 20
+    assert all(0 < value < 1 for value in hits.values())  # not of a single one
 
 
 @pytest.mark.parametrize("language", ["en", "EN", "en-US", "eng", "English"])
