@@ -22,9 +22,11 @@ class DownloadHub:
 
     Attributes:
         sent: Names of the files that it sent, whole or in part.
+        starts: First byte of each of these answers.
         trouble: What happens to the next requests of file contents, one entry each: a status,
             ``"cut"`` (half of what was asked, then the connection ends) or ``"hang"`` (nothing
             for ten seconds).
+        always: The same for every request of a file, by its name.
     """
 
     def __init__(self, folder: Path, commit: str) -> None:
@@ -35,13 +37,15 @@ class DownloadHub:
             if file.is_file()
         }
         self.sent: list[str] = []
+        self.starts: list[int] = []
         self.trouble: deque[int | str] = deque()
+        self.always: dict[str, int | str] = {}
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
     def __enter__(self) -> DownloadHub:
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -88,24 +92,25 @@ class DownloadHub:
             do_HEAD = do_GET  # noqa: N815 (http.server's name)
 
             def _send(self, name: str) -> None:
-                trouble = hub.trouble.popleft() if hub.trouble else None
+                trouble = hub.trouble.popleft() if hub.trouble else hub.always.get(name)
                 if isinstance(trouble, int):
                     self.send_error(trouble)
                 elif trouble == "hang":
                     threading.Event().wait(10)
                 else:
                     hub.sent.append(name)
+                    hub.starts.append(self._start())
                     self._answer(hub._files[name], "application/octet-stream", trouble == "cut")
 
             def _answer(self, content: bytes, kind: str, cut: bool = False) -> None:
-                whole, start = len(content), self._start()
+                whole, start, tag = len(content), self._start(), hub.oid(content)
                 content = content[start:]
                 self.send_response(206 if start else 200)
                 self.send_header("Content-Type", kind)
                 self.send_header("Content-Length", str(len(content)))
                 if start:
                     self.send_header("Content-Range", f"bytes {start}-{whole - 1}/{whole}")
-                self.send_header("ETag", f'"{hub.oid(content)}"')
+                self.send_header("ETag", f'"{tag}"')
                 self.send_header("X-Repo-Commit", hub._commit)
                 self.end_headers()
                 if self.command == "GET":

@@ -39,6 +39,7 @@ class Hub:
         large: Content of LFS files by SHA-256.
         requests: ``(method, path, has the token)`` in order.
         failures: Kind of request to the status it is answered with.
+        created: What requests for a new repository asked for.
     """
 
     def __init__(self, token: str) -> None:
@@ -47,11 +48,12 @@ class Hub:
         self.large: dict[str, bytes] = {}
         self.requests: list[tuple[str, str, bool]] = []
         self.failures: dict[str, int] = {}
+        self.created: list[dict[str, Any]] = []
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
     def __enter__(self) -> Hub:
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -111,6 +113,7 @@ class Hub:
 
     def _create(self, body: bytes) -> tuple[int, Any]:
         asked = json.loads(body)
+        self.created.append(asked)
         name = f"{asked['organization']}/{asked['name']}"
         answer = {"url": f"{self.url}/{name}"}
         if name in self.repositories:

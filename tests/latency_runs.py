@@ -1,6 +1,12 @@
 """Short latency runs of synthetic contenders, for the tests of the protocol."""
 
-from colport.latency import Contender, Inputs, LatencySettings, measure
+import json
+import os
+from types import SimpleNamespace
+from typing import Any
+
+from colport.latency import Contender, Inputs, LatencySettings, measure, rounds, worker
+from colport.latency.process import WorkerFailure
 
 QUICK = {
     "rounds": 2,
@@ -23,3 +29,55 @@ def contender(variant, factory="sleeper", **arguments):
 def run(contenders, inputs=ONE_QUERY, **settings):
     chosen = LatencySettings(**{**QUICK, **settings})
     return measure(contenders, inputs, chosen, progress=lambda message: None)
+
+
+class Clock:
+    """Nanoseconds that only sleeping moves on."""
+
+    def __init__(self) -> None:
+        self.now = 0
+
+    def perf_counter_ns(self) -> int:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += round(seconds * 1e9)
+
+
+class WorkerInPlace:
+    """A worker in this process: what a run computes from its clock is then exact."""
+
+    pid = os.getpid()
+    peak_rss_mb: float | None = None
+
+    def __init__(self, *_: Any) -> None:
+        self._worker = worker.Worker()
+
+    def ask(self, request: str, wait_seconds: float = 0.0, **fields: Any) -> dict[str, Any]:
+        line = json.dumps({"request": request, **fields})
+        reply = json.loads(json.dumps(self._worker.answer(json.loads(line))))
+        self.peak_rss_mb = reply["peak_rss_mb"]
+        if "error" in reply:
+            flags = {name: reply[name] for name in ("unsupported", "out_of_memory")}
+            raise WorkerFailure(reply["error"], reply["traceback"], **flags)
+        return reply
+
+    def wait_quiet(self) -> bool:
+        return True
+
+    def stop(self, grace_s: float = 0.0) -> None:
+        pass
+
+    close_requests = stop
+
+
+def in_place(monkeypatch: Any, *contenders: Any) -> Clock:
+    """Workers of this process, and a clock for them and the modules of their contenders."""
+    clock = Clock()
+    fake = SimpleNamespace(perf_counter_ns=clock.perf_counter_ns, sleep=clock.sleep)
+    for module in (worker, *contenders):
+        monkeypatch.setattr(module, "time", fake)
+    monkeypatch.setattr(rounds, "WorkerProcess", WorkerInPlace)
+    monkeypatch.setattr(worker, "_limit_torch", lambda threads: None)
+    monkeypatch.setattr(worker, "_keep_from_collection", lambda: None)
+    return clock

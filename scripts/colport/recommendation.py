@@ -46,8 +46,8 @@ def recommend(rows: Sequence[dict[str, Any]]) -> None:
     3. its mean NDCG@5 lies at most 1 point (:data:`ACCEPTED_LOSS`) below PyTorch's, or at most
        2 points (:data:`NOISE_LOSS`) and the difference is not significant (``p_value`` above
        :data:`SIGNIFICANCE`);
-    4. no other measured row of the model that passed parity, nor PyTorch, is at once faster on
-       documents, smaller and better in NDCG@5.
+    4. no other measured row of the model that passed parity is at once faster on documents,
+       smaller and better in NDCG@5. (PyTorch is not asked: a checkpoint has no folder's size.)
 
     Of those that qualify, there is one for each need:
 
@@ -162,8 +162,7 @@ def _objection(row: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> str
     if math.isnan(row["size_mb"]):
         return "the size of its folder is not recorded"
     for other in rows:
-        comparable = other["parity_passed"] or other["variant"] == REFERENCE_VARIANT
-        if comparable and _dominates(other, row):
+        if other["parity_passed"] and _dominates(other, row):
             return f"slower, larger and no better than {other['variant']} on {other['provider']}"
     return ""
 

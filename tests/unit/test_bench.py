@@ -16,7 +16,6 @@ def test_a_random_checkpoint_is_exported_and_removed(tmp_path):
     assert half["parameters"] == eighth["parameters"] > 7_000_000
     assert half["folder_gb"] * 1e9 == pytest.approx(2 * half["parameters"], rel=0.06)
     assert eighth["folder_gb"] < 0.7 * half["folder_gb"]
-    assert 200 < half["peak_rss_mb"] < 4000
     assert len(lines) == 2
     assert list(tmp_path.iterdir()) == []
     assert "| colpali-10M | 8 M | fp16 |" in export.markdown(record)

@@ -144,17 +144,6 @@ def test_defaults_are_filled_in_and_not_shared():
     assert validated(parity=...)["parity"]["batch_sizes"] == [1, 8]
 
 
-def test_files_that_are_no_config(tmp_path):
-    with pytest.raises(ConfigError, match="cannot be read"):
-        configuration.load(tmp_path / "absent.yaml")
-    (tmp_path / "broken.yaml").write_text("run: [unclosed")
-    with pytest.raises(ConfigError, match="is not valid YAML"):
-        configuration.load(tmp_path / "broken.yaml")
-    (tmp_path / "list.yaml").write_text("- one")
-    with pytest.raises(ConfigError, match="holds a list, expected a mapping"):
-        configuration.load(tmp_path / "list.yaml")
-
-
 def test_every_key_is_documented():
     text = (ROOT / "config/README.md").read_text()
 

@@ -1,7 +1,11 @@
 """Downloads from a Hub that times out, answers too many requests or breaks off."""
 
+import errno
+from types import SimpleNamespace
+
 import pytest
 from huggingface_hub import constants
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
 from colport import checkpoints, downloads
 from colport.errors import CheckpointError, HubError
@@ -42,20 +46,95 @@ def test_what_passes_is_waited_for(hub, trouble):
     assert not hub.trouble
 
 
-def test_a_broken_download_goes_on_where_it_stopped(hub, tmp_path):
-    hub.trouble.extend(["cut"] * 200)
-    with pytest.raises(HubError, match="broke off 3 times"):
+def test_a_broken_download_goes_on_where_it_stopped(hub, monkeypatch):
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1000)
+    hub.always["model.safetensors"] = "cut"  # half of what is left, each time
+    hub._files["model.safetensors"] = WEIGHTS[:16000]
+    with pytest.raises(HubError, match=r"broke off 3 times|HTTP 416"):
         fetched()
-    hub.trouble.clear()
-    kept = {file.stat().st_size for file in (tmp_path / "hub").rglob("*.incomplete")}
-    assert kept <= set(range(len(WEIGHTS)))
+    starts = [
+        start
+        for name, start in zip(hub.sent, hub.starts, strict=True)
+        if name == "model.safetensors"
+    ]
+    assert starts[:3] == [0, 8000, 12000]
+
+
+def test_what_was_fetched_is_kept(hub):
+    hub.always["model.safetensors"] = 403
+    with pytest.raises(HubError, match="HTTP 403"):
+        fetched()
+    hub.always.clear()
     assert fetched() == EXPECTED
+    assert fetched() == EXPECTED
+    assert sorted(hub.sent) == ["config.json", "model.safetensors"]
+
+
+@pytest.fixture
+def refused(monkeypatch):
+    """What a fetch waits, call by call, and says where every call ends in an error."""
+
+    def ask(error):
+        waits = []
+
+        def snapshot_download(*_, **__):
+            raise error
+
+        monkeypatch.setattr(downloads.time, "sleep", waits.append)
+        monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+        with pytest.raises(HubError) as caught:
+            fetched()
+        return waits, str(caught.value)
+
+    return ask
+
+
+def answer(status):
+    response = SimpleNamespace(status_code=status, headers={}, request=None)
+    return HfHubHTTPError("no", response=response)
+
+
+def test_each_further_attempt_waits_twice_as_long(refused):
+    waits, text = refused(TimeoutError())
+    assert waits == [2.0, 4.0]
+    assert text.startswith("the download broke off 3 times (TimeoutError)")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS])
+def test_what_the_disk_refuses_is_not_tried_again(refused, number):
+    waits, text = refused(OSError(number, "no room"))
+    assert waits == []
+    assert text == f"the Hub's cache cannot be written ({errno.errorcode[number]}: no room)"
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
+def test_a_busy_hub_is_asked_again(refused, status):
+    waits, text = refused(answer(status))
+    assert len(waits) == 2
+    assert text == f"the Hub answered with HTTP {status}; run again later, what was fetched is kept"
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 418, 501])
+def test_a_refusal_is_not_asked_again(refused, status):
+    assert refused(answer(status)) == ([], f"the Hub answered with HTTP {status}")
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (LocalEntryNotFoundError("no"), "the Hub cannot be reached and its cache does not hold"),
+        (ValueError("no"), r"the Hub client refuses it (ValueError)"),
+    ],
+)
+def test_what_no_wait_mends(refused, error, text):
+    waits, found = refused(error)
+    assert waits == []
+    assert found.startswith(text)
 
 
 @pytest.mark.parametrize(
     ("trouble", "message"),
     [
-        (403, "the Hub answered with HTTP 403$"),
         (404, "the Hub answered with HTTP 404$"),
         (429, "the Hub answered with HTTP 429; run again later, what was fetched is kept"),
         (503, "the Hub answered with HTTP 503; run again later, what was fetched is kept"),
@@ -69,15 +148,6 @@ def test_what_stays_is_said_in_one_phrase(hub, monkeypatch, trouble, message):
     with pytest.raises(HubError, match=message) as caught:
         fetched()
     assert hub.url not in str(caught.value)
-
-
-def test_a_full_disk_is_not_the_hub_s(hub, monkeypatch):
-    def full(*_, **__):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("huggingface_hub.snapshot_download", full)
-    with pytest.raises(HubError, match=r"cache cannot be written \(ENOSPC: No space left"):
-        fetched()
 
 
 def test_a_checkpoint_names_itself(hub, tmp_path):

@@ -16,11 +16,6 @@ def tables(**changed):
     return frames
 
 
-def test_nothing_failed():
-    unsupported = {"status": "unsupported", "reason": "no such provider"}
-    assert check(tables(parity=unsupported), allow_failed_parity=False) == []
-
-
 def test_a_failed_parity():
     row = {"variant": "int8", "status": "failed", "reason": "min_cosine 0.5 < 0.9"}
     failed = tables(parity=row)
@@ -29,10 +24,30 @@ def test_a_failed_parity():
     assert check(failed, allow_failed_parity=True) == ["m int8 cpu (min_cosine 0.5 < 0.9)"]
 
 
-def test_a_failed_measurement_cannot_be_allowed():
-    failed = tables(latency={"status": "failed", "reason": "killed by signal 9"})
-    with pytest.raises(RunError, match=r"latency failed: m fp32 cpu \(killed by signal 9\)"):
+@pytest.mark.parametrize("stage", ["export", "retrieval", "latency"])
+def test_a_failed_measurement_cannot_be_allowed(stage):
+    failed = tables(**{stage: {"status": "failed", "reason": "killed by signal 9"}})
+    with pytest.raises(RunError, match=rf"{stage} failed: m fp32 cpu \(killed by signal 9\)"):
         check(failed, allow_failed_parity=True)
+
+
+def test_a_measurement_that_failed_comes_before_a_parity_that_did():
+    failed = {"status": "failed", "reason": "broke"}
+    with pytest.raises(RunError, match=r"^export failed"):
+        check(tables(parity=failed, export=failed), allow_failed_parity=False)
+
+
+@pytest.mark.parametrize("stage", ["export", "parity", "retrieval", "latency"])
+def test_what_is_no_failure_of_ours_passes(stage):
+    limit = {"status": "unsupported", "reason": "no such provider"}
+    peer = {"variant": "peer-optimum", "status": "failed", "reason": "its own words"}
+    for row in (limit, peer):
+        assert check(tables(**{stage: row}), allow_failed_parity=False) == []
+
+
+def test_a_line_says_which_row():
+    row = {**OK, "dataset": "pages", "kind": "query", "status": "failed", "reason": "r"}
+    assert failures(pd.DataFrame([row])) == ["m fp32 cpu pages query (r)"]
 
 
 def test_equal_lines_are_said_once():

@@ -47,49 +47,6 @@ def wait_until(condition, seconds=15.0):
         time.sleep(0.02)
 
 
-def attempts(check, times=3):
-    """Whatever else the machine does must not fail a test of the clock: the best of a few runs."""
-    for left in reversed(range(times)):
-        try:
-            return check()
-        except AssertionError:
-            if not left:
-                raise
-
-
-def test_known_distribution_is_recovered_within_five_percent():
-    pattern = list(range(31, 51))
-
-    def check():
-        row = run([contender("pytorch", pattern=pattern)], min_samples=60, rounds=5)["rows"][0]
-        for percentile in (50, 90, 95):
-            known = np.percentile(pattern * 3, percentile)
-            assert row[f"p{percentile}_ms"] == pytest.approx(known, rel=0.05)
-        assert row["p99_ms"] == pytest.approx(50, rel=0.05)
-        assert row["mean_ms"] == pytest.approx(np.mean(pattern), rel=0.05)
-        assert row["samples"] == 60
-        assert row["per_second"] == pytest.approx(1000 / row["mean_ms"])
-        assert (row["tokens"], row["speedup_vs_pytorch"], row["truncated"]) == (7, 1, False)
-        return row
-
-    row = attempts(check)
-    assert row["min_ms"] >= 31
-    assert row["max_ms"] >= 50
-
-
-def test_speedup_is_the_ratio_of_medians_of_a_round():
-    def check():
-        fast, slow = run(
-            [contender("fp32", pattern=[15]), contender("pytorch", pattern=[30])], rounds=5
-        )["rows"]
-        assert fast["speedup_vs_pytorch"] == pytest.approx(2, rel=0.05)
-        return fast, slow
-
-    fast, slow = attempts(check)
-    assert fast["speedup_low"] <= fast["speedup_vs_pytorch"] <= fast["speedup_high"]
-    assert slow["speedup_vs_pytorch"] == 1
-
-
 def test_payload_is_json_and_recomputable():
     inputs = Inputs(queries=("one", "two"), documents=("a text",))
     payload = run([contender("pytorch", pattern=[1])], inputs, batch_sizes=(1, 3))
@@ -131,14 +88,11 @@ def test_pages_are_opened_and_threads_are_fixed(tmp_path):
     assert pair["tokens"] == 25
 
 
-def test_load_time_and_memory():
-    payload = run(
-        [contender("fp32", "slow_to_load", seconds=0.2), contender("int8", "big", megabytes=150)]
-    )
-    slow, heavy = payload["rows"]
-    assert slow["load_ms"] >= 200
-    assert heavy["peak_rss_mb"] > slow["peak_rss_mb"] + 140
-    assert slow["speedup_vs_pytorch"] is None
+def test_memory_is_that_of_each_process():
+    payload = run([contender("fp32", pattern=[1]), contender("int8", "big", megabytes=150)])
+    light, heavy = payload["rows"]
+    assert heavy["peak_rss_mb"] > light["peak_rss_mb"] + 140
+    assert light["speedup_vs_pytorch"] is None
 
 
 def test_what_was_loaded_is_not_collected_again():
@@ -214,18 +168,6 @@ def test_outputs_must_be_arrays_in_memory():
 def test_unknown_factory_fails():
     row = run([contender("fp16", "no_such_factory")])["rows"][0]
     assert row["reason"].startswith("AttributeError: ")
-
-
-def test_max_seconds_goes_before_min_samples():
-    row = run([contender("pytorch", pattern=[60])], max_seconds=0.2, min_samples=50)["rows"][0]
-    assert 1 <= row["samples"] <= 5
-    assert row["truncated"]
-
-
-def test_min_seconds_adds_samples():
-    row = run([contender("pytorch", pattern=[1])], min_seconds=0.1)["rows"][0]
-    assert row["samples"] * row["mean_ms"] >= 100
-    assert not row["truncated"]
 
 
 def test_no_process_outlives_an_exception(tmp_path):

@@ -70,7 +70,13 @@ def test_samples_that_an_interval_needs():
 def test_rounds_that_differ_count_as_few_samples():
     rounds = [np.full(50, level) + np.arange(50) * 1e-6 for level in range(1, 11)]
     assert effective_samples(rounds, 0.5) < 10
-    assert effective_samples([np.ones(50)] * 10, 0.5) <= 500
+    # 500 independent samples in ten rounds: Student's t is 1.965 for them, 2.262 for the rounds.
+    assert effective_samples([np.ones(50)] * 10, 0.5) == int(500 * (1.96473 / 2.26216) ** 2)
+    assert effective_samples([np.arange(50)] * 10, 0.9) == int(500 * (1.96473 / 2.26216) ** 2)
+    assert effective_samples([np.arange(50)] * 6, 0.5) == int(300 * (1.96793 / 2.57058) ** 2)
+    # Each round as it came from one of two levels: ten samples, less what t takes.
+    levels = [np.full(50, level) + np.arange(50) * 1e-6 for level in [1, 2] * 5]
+    assert effective_samples(levels, 0.5) == int(9 * (1.96473 / 2.26216) ** 2)
     assert percentile_interval([[3.0] * 50] * 10, 0.5) == (3.0, 3.0)
 
 

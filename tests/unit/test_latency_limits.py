@@ -134,17 +134,6 @@ def test_every_request_has_a_timeout(calls, request_name):
     assert other["status"] == "ok", request_name
 
 
-def test_parts_of_a_call():
-    row = run([contender("fp32", "in_parts")], batch_sizes=(2,), parts_calls=9)["rows"][0]
-    assert 12 <= row["preprocess_ms"] < 24 <= row["graph_ms"]
-    assert row["p50_ms"] >= 40
-
-
-def test_contender_without_parts_has_none():
-    row = run([contender("fp32", pattern=[1])])["rows"][0]
-    assert (row["preprocess_ms"], row["graph_ms"]) == (None, None)
-
-
 def test_cosines_are_against_the_reference():
     case = Case("query", 1)
     rows = [statistics.make_row("m", name, "cpu", case) for name in ("fp32", "pytorch", "other")]

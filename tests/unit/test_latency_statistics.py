@@ -1,8 +1,10 @@
 import os
 
+import numpy as np
 import pytest
 
 from colport.latency import noise, statistics
+from colport.latency.intervals import percentile_interval
 from colport.latency.schedule import Block, is_stable, plan_block, turns
 from colport.latency.settings import Case, LatencySettings
 
@@ -39,13 +41,62 @@ def test_a_drift_of_the_machine_moves_no_speedup():
 
 
 def test_speedups_compare_the_same_case_only():
-    def row(variant, case, p50):
-        return statistics.make_row("m", variant, "cpu", case, p50_ms=p50)
+    """The contender of 8 inputs is twice as fast as PyTorch with 8, not 16 times slower."""
+    durations = {
+        ("pytorch", "query", 1): 10,
+        ("int8", "query", 1): 4,
+        ("pytorch", "query", 8): 80,
+        ("int8", "query", 8): 40,
+        ("int8", "document", 1): 4,
+        ("pytorch", "document", 8): 90,
+        ("int8", "document", 8): 30,
+    }
+    rows = [
+        statistics.make_row("m", variant, "cpu", Case(kind, size))
+        for variant, kind, size in durations
+    ]
+    rows.append(statistics.make_row("m", "fp16", "cpu", CASES[0], status="failed", reason="broken"))
+    statistics.add_speedups(rows, [[[duration]] for duration in (*durations.values(), 5)])
+    found = [row["speedup_vs_pytorch"] for row in rows]
+    assert found == [1, 2.5, 1, 2, None, 1, 3, None]
 
-    rows = [row("pytorch", CASES[0], 10.0), row("int8", CASES[0], 4.0), row("int8", CASES[1], 4.0)]
-    rows.append(statistics.make_row("m", "fp16", "cpu", CASES[0], status="failed", reason="r"))
-    statistics.add_speedups(rows, [[[10]], [[4]], [[4]], [[]]])
-    assert [row["speedup_vs_pytorch"] for row in rows] == [1, 2.5, None, None]
+
+def test_a_reference_that_failed_is_none():
+    rows = [
+        statistics.make_row("m", "pytorch", "cpu", CASES[0], status="failed", reason="r"),
+        statistics.make_row("m", "int8", "cpu", CASES[0]),
+    ]
+    statistics.add_speedups(rows, [[[10]], [[5]]])
+    statistics.add_cosines(rows, [[np.ones((1, 2))], [np.ones((1, 2))]])
+    assert [row["speedup_vs_pytorch"] for row in rows] == [None, None]
+    assert [row["min_cosine"] for row in rows] == [None, None]
+
+
+def test_cosines_compare_the_same_case_only():
+    outputs = {
+        ("pytorch", 1): [[1.0, 0.0]],
+        ("pytorch", 2): [[0.0, 1.0]],
+        ("int8", 1): [[1.0, 0.0]],
+        ("int8", 2): [[0.0, -2.0]],
+    }
+    rows = [statistics.make_row("m", name, "cpu", Case("query", size)) for name, size in outputs]
+    statistics.add_cosines(rows, [[np.array(rows)] for rows in outputs.values()])
+    assert [row["mean_cosine"] for row in rows] == [1, 1, 1, -1]
+
+
+def test_parts_are_told_by_their_median():
+    assert statistics.median_ms([1 * MS, 5 * MS, 2 * MS]) == 2
+    assert statistics.median_ms([]) is None
+
+
+def test_intervals_are_in_milliseconds():
+    rounds = [[value * MS for value in range(1, 41)]] * 10
+    found = statistics.intervals(rounds)
+    low, high = percentile_interval(rounds, 0.9)
+    assert (found["p90_low_ms"], found["p90_high_ms"]) == (low / MS, high / MS)
+    assert found["p50_low_ms"] < 20.5 < found["p50_high_ms"]
+    # 400 samples of ten rounds are worth 302, too few for the last one.
+    assert (found["p99_low_ms"], found["p99_high_ms"]) == (None, None)
 
 
 def test_unknown_figure_is_refused():
@@ -79,6 +130,14 @@ def test_slow_calls_are_not_spent_on_settling():
     assert plan_block(settings, 4, 0, 0.0, 11.0, call_seconds=5.0) is not None
 
 
+def test_what_fits_is_settled():
+    """A settling call and four samples of half a second are 2.5; a round has 2."""
+    settings = LatencySettings(rounds=5, min_samples=20, max_seconds=10)
+    assert plan_block(settings, 0, 0, 0.0, 0.0, call_seconds=0.4).settle == 1
+    assert plan_block(settings, 0, 0, 0.0, 0.0, call_seconds=0.41).settle == 0
+    assert plan_block(settings, 3, 21, 9.0, 9.0, call_seconds=0.1).calls == 1
+
+
 @pytest.mark.parametrize(
     ("durations", "stable"),
     [
@@ -97,26 +156,41 @@ def times(**changes):
     return noise.CpuTimes(**{**values, **changes})
 
 
-def test_quiet_machine_is_not_noisy():
-    """However much the pipeline's own jobs have left in the load average."""
-    record = noise.describe(3.5, 2, times(busy=110, idle=110, own=19.5) - times())
-    assert (record["noisy"], record["load_before"]) == (False, 3.5)
-    assert record["others_share"] == pytest.approx(0.025)
+def grown(busy=0.0, idle=0.0, steal=0.0, own=0.0, throttled=0.0):
+    return noise.CpuTimes(busy, idle, steal, own, throttled)
+
+
+def test_a_run_of_ours_alone_is_not_noisy():
+    """However busy it is, and however much the pipeline's own jobs have left in the load average.
+
+    Of 100 seconds, 2 went to other guests and 5 to other processes: as much as may be.
+    """
+    record = noise.describe(3.5, 2, grown(busy=80, idle=18, steal=2, own=75))
+    assert record == {
+        **{"noisy": False, "reasons": [], "load_before": 3.5, "throttled_seconds": 0.0},
+        **{"steal_share": 0.02, "others_share": 0.05},
+    }
 
 
 @pytest.mark.parametrize(
-    ("load", "after", "reason"),
+    ("spent", "reason"),
     [
-        (0.0, times(idle=197, steal=3), "the hypervisor gave 3.0%"),
-        (0.0, times(busy=120, idle=180, own=20), "other processes took 10.0%"),
-        (0.0, times(idle=200, throttled=0.5), "stopped it for 0.50 s"),
+        (grown(busy=50, idle=47.9, steal=2.1, own=50), "the hypervisor gave 2.1% of the CPU time"),
+        (grown(busy=80, idle=20, own=74.9), "other processes took 5.1% of the CPU time"),
+        (grown(busy=10, idle=90, own=10, throttled=0.5), "container stopped it for 0.50 s"),
     ],
 )
-def test_noise_is_named(load, after, reason):
-    record = noise.describe(load, 2, after - times())
+def test_noise_is_named(spent, reason):
+    record = noise.describe(0.0, 2, spent)
     assert record["noisy"] is True
     assert len(record["reasons"]) == 1
     assert reason in record["reasons"][0]
+
+
+def test_counters_that_ran_backwards_are_no_noise():
+    record = noise.describe(0.0, 2, grown(busy=5, idle=95, steal=-1, own=9))
+    assert (record["steal_share"], record["others_share"], record["noisy"]) == (0, 0, False)
+    assert noise.describe(0.0, 2, grown())["others_share"] is None
 
 
 def test_noise_without_counters():
@@ -136,7 +210,28 @@ def test_counters_are_read_in_seconds(tmp_path):
     (tmp_path / "cpu.stat").write_text("usage_usec 1\nthrottled_usec 2500000\n")
     found = noise.read_cpu_times(tmp_path, tmp_path)
     assert (found.busy, found.idle, found.steal, found.throttled) == (19, 45, 8, 2.5)
+    assert found.total == 72
     assert noise.read_cpu_times(tmp_path / "missing") is None
+
+
+def test_the_time_of_children_is_our_own(monkeypatch):
+    """The workers are children: else every run would count them as others."""
+    spent = os.times_result((1, 2, 30, 40, 500))
+    monkeypatch.setattr(noise.os, "times", lambda: spent)
+    assert noise.read_cpu_times().own == 73
+
+
+def test_the_share_of_a_busy_window():
+    """A tenth of two cores may be in use, by others or by the hypervisor's other guests."""
+
+    def waited(**used):
+        readings = iter([grown(), grown(**used)] * 2)
+        return noise.wait_for_quiet(0.1, read=lambda: next(readings), sleep=lambda seconds: None)
+
+    assert waited(busy=0.02, idle=0.18) == 0
+    assert waited(steal=0.02, idle=0.18) == 0
+    assert waited(busy=0.021, idle=0.179) == pytest.approx(0.1)
+    assert waited(steal=0.021, idle=0.179) == pytest.approx(0.1)
 
 
 def fake_machine(busy_windows):
@@ -174,3 +269,13 @@ def test_what_happens_while_waiting_is_not_noise(monkeypatch):
     record = watch.record()
     assert record["others_share"] == 0
     assert record["waited_seconds"] == 2.0
+
+
+def test_all_waits_share_one_budget(monkeypatch):
+    asked = []
+    monkeypatch.setattr(noise, "wait_for_quiet", lambda seconds: asked.append(seconds) or 2.0)
+    watch = noise.Watch(cores=2, quiet_wait_s=5.0)
+    for _ in range(2):
+        watch.wait_for_quiet()
+    assert asked == [5.0, 3.0]
+    assert watch.record()["waited_seconds"] == 4.0

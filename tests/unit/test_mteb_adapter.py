@@ -167,7 +167,7 @@ def test_an_exported_folder_scores_as_in_the_pipeline(exported, compare, family,
     path = str(RESOURCES / "datasets" / declaration["path"])
     dataset = load_retrieval_dataset("demo", {**declaration, "path": path, "limit": 24})
     run = compare(exported[family], dataset, Encoder(exported[family]))
-    assert 0 < np.mean(list(run.per_query["ndcg_at_5"].values())) <= 1
+    assert run.documents == 24
 
 
 def test_the_model_is_described(adapter, exported):

@@ -120,6 +120,14 @@ def test_a_branch_and_another_layout(in_process, folder, tmp_path):
     assert weights == {"weights.onnx_data", "weights.txt"}
 
 
+def test_who_may_see_a_new_repository_is_the_owner_s_to_say(in_process, folder):
+    """An organisation may make new repositories private: asking for public ones would undo that."""
+    hub.push(folder, REPO, "---\n{}\n---\n")
+    hub.push(folder, f"{REPO}-2", "---\n{}\n---\n", private=True)
+    assert [asked.get("visibility") for asked in in_process.created] == [None, "private"]
+    assert [asked.get("private") for asked in in_process.created] == [None, None]
+
+
 def test_private_is_never_public(in_process, folder):
     hub.push(folder, REPO, "---\n{}\n---\n")
     with pytest.raises(HubError, match="me/colpali-onnx: exists and is public"):

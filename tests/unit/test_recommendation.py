@@ -88,6 +88,97 @@ def test_what_does_not_qualify_is_chosen_for_nothing():
     assert all(item["verdict"] for item in rows)
 
 
+def objection(**changed: Any) -> str:
+    rows = [{**row("a", 20, 25), **changed}]
+    recommend(rows)
+    return rows[0]["verdict"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "verdict"),
+    [
+        ({"parity_passed": None}, "parity was not checked for both queries and documents"),
+        ({"parity_passed": False}, "parity failed"),
+        ({"ndcg_at_5_delta": math.nan}, "quality was not measured against PyTorch on every data"),
+        ({"document_p50_ms": math.nan}, "document latency was not measured"),
+        ({"size_mb": math.nan}, "the size of its folder is not recorded"),
+        ({"ndcg_at_5_delta": -0.015, "p_value": 0.05}, "loses 1.5 points of NDCG@5 (p = 0.05)"),
+        ({"ndcg_at_5_delta": -0.015, "p_value": math.nan}, "loses 1.5 points of NDCG@5"),
+        (
+            {"ndcg_at_5_delta": -0.025, "p_value": 0.06},
+            "NDCG@5 is 2.5 points lower (p = 0.06): within noise, but by more than 2 points",
+        ),
+        ({"variant": "pytorch"}, "reference"),
+        ({"variant": "peer-optimum"}, "peer"),
+        ({"verdict": "failed: it broke"}, "failed: it broke"),
+    ],
+)
+def test_each_objection_is_said(changed: dict[str, Any], verdict: str):
+    assert objection(**changed).startswith(verdict)
+    assert objection(**{**changed, "best_for": FASTEST}).startswith(verdict)
+
+
+@pytest.mark.parametrize(
+    ("delta", "p_value", "qualifies"),
+    [(-0.01, 0.001, True), (-0.01 - 1e-8, 0.001, False), (-0.02, 0.06, True), (-0.021, 1, False)],
+)
+def test_a_loss_of_exactly_what_is_accepted_is_accepted(delta, p_value, qualifies):
+    found = objection(ndcg_at_5_delta=delta, p_value=p_value)
+    assert (FASTEST in found) == qualifies
+    # As the pipeline computes it: 0.79 - 0.8 is a little less than -0.01.
+    assert FASTEST in objection(ndcg_at_5_delta=0.79 - 0.8, p_value=0.001)
+
+
+@pytest.mark.parametrize(
+    ("changed", "dominated"),
+    [
+        ({}, True),
+        ({"document_p50_ms": 50}, False),
+        ({"size_mb": 50}, False),
+        ({"ndcg_at_5": REFERENCE}, False),
+        ({"parity_passed": False}, False),
+        ({"parity_passed": None}, False),
+        ({"variant": "peer-optimum"}, False),
+        ({"variant": "pytorch", "parity_passed": None}, False),
+    ],
+)
+def test_what_is_worse_in_all_three_is_not_recommended(changed: dict[str, Any], dominated: bool):
+    rows = [row("fp16", 50, 50), {**row("int8", 20, 20, 0.001, verdict="failed"), **changed}]
+    recommend(rows)
+    worse = rows[0]["verdict"].startswith("slower, larger and no better than int8 on cpu")
+    assert (worse, rows[0]["recommended"]) == (dominated, not dominated)
+
+
+def test_ties_are_broken_in_order():
+    # Equally fast and good within 0.2 points: the fastest of these, then the smallest.
+    assert chosen(row("a", 20, 30, -0.0021), row("b", 20.5, 40, 0.0))[FASTEST] == "b"
+    assert chosen(row("a", 20, 30, -0.0019), row("b", 20.5, 40, 0.0))[FASTEST] == "a"
+    # A better one that is not as fast has no say.
+    rows = [row("a", 20, 30), row("b", 20.5, 10), row("c", 60, 90, 0.008, p_value=0.01)]
+    assert chosen(*rows) == {FASTEST: "a", SMALLEST: "b", BEST: "c"}
+    # Equally small: the better one, then the faster.
+    assert chosen(row("a", 20, 10, -0.007), row("b", 60, 10, -0.001))[SMALLEST] == "b"
+    assert chosen(row("a", 60, 10), row("b", 20, 10))[SMALLEST] == "b"
+    # Equally good: the faster one, however large.
+    assert chosen(row("a", 60, 10, -0.001), row("b", 20, 90, 0.0))[BEST] == "b"
+
+
+def test_the_smallest_keeps_99_percent_of_pytorch_s():
+    """Not of its own: 0.792 is what it keeps of 0.8."""
+    rows = [row("int4", 30, 15, -0.00795), row("int8", 20, 25, 0.0)]
+    assert chosen(*rows)[SMALLEST] == "int4"
+    rows = [row("int4", 30, 15, -0.00805), row("int8", 20, 25, 0.0)]
+    assert chosen(*rows)[SMALLEST] == "int8"
+
+
+def test_what_qualifies_and_is_chosen_for_nothing_says_why():
+    rows = [row("a", 20, 10), row("b", 50, 20), row("c", 20.4, 30, -0.001)]
+    recommend(rows)
+    assert rows[0]["best_for"] == rows[0]["verdict"] == ", ".join(NEEDS)
+    assert rows[1]["verdict"] == "qualifies; a document takes 2.5 times as long as with a on cpu"
+    assert rows[2]["verdict"] == "slower, larger and no better than a on cpu"
+
+
 figures = st.one_of(st.floats(0.1, 1e3), st.just(math.nan))
 
 

@@ -193,7 +193,9 @@ def test_record_of_a_variant_is_compared_with_the_stored_reference(run, tmp_path
     values, others = (list(scores.per_query["ndcg_at_5"].values()) for scores in (variant, run))
     assert row["ndcg_at_5_delta"] == pytest.approx(np.mean(values) - np.mean(others))
     assert row["ndcg_at_5_delta"] < 0
-    assert 0 < row["p_value"] <= 1
+    assert row["p_value"] == paired_randomisation(values, others)
+    ends = bootstrap_interval(np.subtract(values, others))
+    assert (row["ndcg_at_5_delta_low"], row["ndcg_at_5_delta_high"]) == ends
 
     (same,) = retrieval_record("demo", "fp32", "cpu", "pages", run, reference, {})["rows"]
     assert (same["ndcg_at_5_delta"], same["p_value"]) == (0.0, 1.0)

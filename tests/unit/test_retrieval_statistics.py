@@ -47,6 +47,24 @@ def test_p_is_near_the_exact_one():
     assert paired_randomisation(differences, np.zeros(8)) == pytest.approx(exact, abs=0.01)
 
 
+def test_sums_that_are_equal_on_paper_count_as_equal():
+    """Gains and losses cancel out, but for rounding: every assignment is as extreme."""
+    first, second = [0.1, 0.2, 0.0], [0.0, 0.0, 0.3]
+    assert np.subtract(first, second).sum() != 0
+    assert paired_randomisation(first, second) == 1
+    # A tenth each, but for rounding: the two assignments of one sign reach the observed sum.
+    assert paired_randomisation([0.1, 0.1, 0.1, 0.7], [0, 0, 0, 0.6], resamples=10**5) == (
+        pytest.approx(1 / 8, abs=0.005)
+    )
+
+
+def test_the_observed_assignment_counts_as_one():
+    """A single query: both assignments are as extreme as the observed one."""
+    values = np.arange(1.0, 31.0)
+    assert paired_randomisation(values, -values, resamples=9) == 1 / 10
+    assert paired_randomisation([1.0], [0.0], resamples=9) == 1
+
+
 def test_single_query_says_nothing():
     assert paired_randomisation([1.0], [0.0]) == 1
 

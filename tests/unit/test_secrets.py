@@ -19,6 +19,7 @@ from colport.report.page import render
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 TOKEN = "hf_PlantedTokenThatNobodyMaySee123"
 ODD = "zQ7-no-known-form-of-a-token"
+TOKEN_KINDS = ("hf", "ghp", "gho", "glpat", "sk")
 LEAKS = (
     f"401 for token {TOKEN}",
     f"Authorization: Bearer {ODD}",
@@ -48,6 +49,41 @@ def test_no_error_of_ours_holds_a_token(kind, leak):
 def test_a_message_without_a_secret_stays_as_it_is():
     sentence = "models.a.checkpoint: hf_hub is no key; task sk-1, hf_short, https://host/path?a=b"
     assert redacted(sentence) == sentence
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        *((f"with {kind}_{'a1' * 8} here", "with ••• here") for kind in TOKEN_KINDS),
+        ("with sk-proj-0123456789abcdef", "with •••"),
+        ("hf_0123456789abcde is short", "hf_0123456789abcde is short"),
+        ("Authorization: Bearer 01234567, then", "Authorization: Bearer ••• then"),
+        ("'Bearer 01234567'", "'Bearer •••'"),
+        ("the Bearer of it", "the Bearer of it"),
+        ("https://user:pass@host/path", "https://•••host/path"),
+        ("s3://key:secret@bucket and a:b@c", "s3://•••bucket and a:b@c"),
+    ],
+)
+def test_each_form_of_a_secret_is_known_without_its_variable(monkeypatch, text, shown):
+    for name in ("HF_TOKEN", "REGISTRY_PASSWORD"):
+        monkeypatch.delenv(name)
+    assert redacted(text) == shown
+
+
+@pytest.mark.parametrize(
+    ("name", "is_secret"),
+    [
+        *((name, True) for name in ("HF_TOKEN", "token", "DB_PASSWORD", "MY-PASSWD")),
+        *((name, True) for name in ("AWS_SECRET", "OPENAI_API_KEY", "api-key", "X_APIKEY")),
+        *((name, True) for name in ("credential", "GCP_CREDENTIALS")),
+        *((name, False) for name in ("TOKENIZERS", "TOKEN_FILE", "MONKEYTOKEN", "PATH")),
+    ],
+)
+def test_which_variables_hold_a_secret(monkeypatch, name, is_secret):
+    monkeypatch.setenv(name, "valuable")  # eight characters
+    assert redacted("it is valuable.") == ("it is •••." if is_secret else "it is valuable.")
+    monkeypatch.setenv(name, "usually")
+    assert redacted("usually") == "usually"
 
 
 def test_another_library_s_message_becomes_one_plain_line():

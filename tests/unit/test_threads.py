@@ -25,7 +25,7 @@ def test_threads_without_work_are_not_pinned():
 
 PLACED = """
 import os, threading, time
-from colport.latency.threads import place, release
+from colport.latency.threads import _cpu_ticks, place, release
 cores = sorted(os.sched_getaffinity(0))[:2]
 ids, end = [], threading.Event()
 def work():
@@ -37,7 +37,8 @@ def idle():
     end.wait()
 for target in (work, idle):
     threading.Thread(target=target, daemon=True).start()
-time.sleep(0.3)
+while not _cpu_ticks().get(ids[0] if ids else 0):
+    time.sleep(0.01)
 place(cores)
 main, busy, quiet = (os.sched_getaffinity(number) for number in (os.getpid(), *ids))
 assert (main, busy, quiet) == ({cores[0]}, {cores[1]}, set(cores)), (main, busy, quiet)

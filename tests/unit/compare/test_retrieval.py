@@ -28,6 +28,19 @@ def test_retrieval_is_tested_over_the_same_queries(found):
     assert "0.8750 -> 0.7550 (p 0.0" in findings[0].text
 
 
+def test_queries_are_paired_by_their_ids(found):
+    """A small loss of every query is one, in whatever order a record lists them."""
+
+    def change(run):
+        record = run.retrieval[INT8, "cpu"]
+        values = record["per_query"]["ndcg_at_5"]
+        lower = {query: values[query] - 0.01 for query in reversed(QUERIES)}
+        record["per_query"]["ndcg_at_5"] = lower
+        record["rows"][0]["ndcg_at_5"] -= 0.01
+
+    assert found(change)[0] == [("retrieval", "worse", "model int8 cpu pages")]
+
+
 def test_smaller_forms_of_embeddings_are_rows_of_their_own(found):
     with_form(run := Run())
     assert run.retrieval[INT8, "cpu"]["rows"][1]["embeddings"] == "pooled"

@@ -1,0 +1,199 @@
+"""What a calibration measures, and the recipes that follow from it."""
+
+from dataclasses import replace
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from colport.families.base import Batch
+from colport.quantize import calibration, recipe
+from colport.quantize.calibration import Inputs, measure
+from colport.quantize.recipe import calibrated
+from colport.quantize.rounding import Curvature
+from colport.quantize.settings import Calibration, QuantizeSettings
+from colport.quantize.sites import find_groups
+from colport.quantize.weights import Matrix
+from tests.products import (
+    BIAS,
+    EXPECTED,
+    WEIGHTS,
+    WIDTH,
+    activations,
+    graph,
+    quantized,
+    statistics_of,
+)
+
+
+def batches():
+    keep = np.ones((3, 5), bool)
+    return [Batch("text", {"x": activations(seed)}, keep) for seed in (1, 2, 3)]
+
+
+@pytest.mark.parametrize("part_bytes", [2**28, 1], ids=["all groups at once", "one at a time"])
+def test_statistics_of_what_products_read(part_bytes, tmp_path, monkeypatch):
+    monkeypatch.setattr(calibration, "_PART_BYTES", part_bytes)
+    models = {"text": graph()}
+    groups = find_groups(models, QuantizeSettings())
+    found = measure(models, groups, batches(), tmp_path, with_gram=True)
+    inputs = np.concatenate([activations(seed) for seed in (1, 2, 3)]).reshape(-1, WIDTH)
+    hidden = np.maximum(inputs @ WEIGHTS["query"] + BIAS, 0)
+    assert list(found) == ["query", "out"]
+    for name, rows in (("query", inputs), ("out", hidden)):
+        one = found[name]
+        np.testing.assert_allclose(one.low, rows.min(axis=0), atol=1e-4)
+        np.testing.assert_allclose(one.high, rows.max(axis=0), rtol=1e-5)
+        np.testing.assert_allclose(one.mean, rows.mean(axis=0), atol=1e-4)
+        np.testing.assert_allclose(
+            np.load(one.gram_file), rows.T @ rows / len(rows), rtol=1e-4, atol=1e-3
+        )
+        sums = (np.sort(part.sum(axis=1)) for part in (one.rows, rows))
+        np.testing.assert_allclose(*sums, rtol=1e-4, atol=1e-3)
+    assert not (tmp_path / "base").exists()
+
+
+def test_a_sample_is_of_all_that_was_seen():
+    collected = calibration._Collected(1, False, np.random.default_rng(0))
+    for start in range(0, 2000, 100):
+        collected.add(np.arange(start, start + 100, dtype=np.float32)[:, None])
+    found = collected.statistics(None)
+    kept = found.rows[:, 0]
+    assert len(kept) == len(set(kept)) == calibration.SAMPLE_ROWS
+    counts, _ = np.histogram(kept, np.linspace(0, 2000, 11))
+    assert counts.min() > 10  # of 25.6 in each tenth
+    assert (found.mean, found.gram_file) == (np.float32(999.5), None)
+
+
+def test_the_curvature_is_that_of_what_is_left(tmp_path):
+    rng = np.random.default_rng(3)
+    rows = (rng.standard_normal((60, 10)) + 0.5).astype(np.float32)
+    np.save(tmp_path / "gram-0.npy", rows.T @ rows / 60)
+    found = replace(statistics_of(rows), gram_file=tmp_path / "gram-0.npy")
+    shift, factors = np.float32(-0.3), np.linspace(0.5, 3, 10).astype(np.float32)
+    left = (rows - shift) / factors
+    expected = Curvature.of(left.T @ left / 60)
+    for _ in range(2):  # the second time from the disk
+        curvature = found.curvature("static", shift, factors)
+        np.testing.assert_array_equal(curvature.order, expected.order)
+        np.testing.assert_allclose(curvature.factor, expected.factor, rtol=1e-3, atol=1e-5)
+    plain = found.curvature("per_token", 0, 1)
+    np.testing.assert_allclose(plain.factor, Curvature.of(rows.T @ rows / 60).factor, rtol=1e-4)
+
+
+class Dataset:
+    name = "pages"
+    queries = tuple(f"q{index}" for index in range(20))
+    documents = tuple(f"d{index}" for index in range(31))
+
+
+def test_inputs_are_some_of_the_second_half():
+    found = Inputs.choose(Dataset, Calibration(inputs=6, seed=1))
+    for items, whole in ((found.queries, Dataset.queries), (found.documents, Dataset.documents)):
+        places = [whole.index(item) for item in items]
+        assert len(places) == 6
+        assert places == sorted(set(places))
+        assert min(places) >= len(whole) // 2
+    assert found.source == "pages"
+    assert found == Inputs.choose(Dataset, Calibration(inputs=6, seed=1))
+    assert found != Inputs.choose(Dataset, Calibration(inputs=6, seed=2))
+    everything = Inputs.choose(Dataset, Calibration(inputs=99))
+    assert everything.queries == list(Dataset.queries[10:])
+    assert everything.documents == list(Dataset.documents[15:])
+
+
+def test_inputs_come_in_batches_to_the_last(monkeypatch):
+    class Runtime:
+        query_batch = staticmethod(lambda items: ("query", list(items)))
+        document_batch = staticmethod(lambda items: ("document", list(items)))
+
+    class Family:
+        runtime = staticmethod(lambda settings, base: Runtime)
+
+    class Manifest:
+        family, processing = "any", {}
+
+    monkeypatch.setattr(calibration.families, "get", lambda name: Family)
+    found = list(Inputs(("a", "b", "c"), (1, 2), "pages").batches(None, Manifest, 2))
+    assert found == [("query", ["a", "b"]), ("query", ["c"]), ("document", [1, 2])]
+
+
+# What is made of it.
+
+
+def test_smoothing_is_smoothquant_s():
+    values = activations().reshape(-1, WIDTH)
+    matrices = [Matrix(ir.tensor(WEIGHTS[name])) for name in ("query", "key")]
+    settings = QuantizeSettings(smoothing=0.6)
+    found = calibrated("per_token", statistics_of(values), matrices, settings)
+    weights = np.maximum(*(np.abs(WEIGHTS[name]).max(axis=1) for name in ("query", "key")))
+    factors = np.abs(values).max(axis=0) ** 0.6 / weights**0.4
+    np.testing.assert_allclose(found.factors, factors / np.exp(np.log(factors).mean()), rtol=1e-4)
+    assert (found.strength, found.shift, found.range) == (0.6, None, None)
+
+
+@pytest.mark.parametrize("form", ["static", "per_token", "int4_blocks"])
+def test_the_strength_that_errs_least_is_taken(form):
+    """Against the products of ONNX Runtime with each strength."""
+    bits = 4 if form == "int4_blocks" else 8
+    method = {"static": "static", "int4_blocks": "weight_only"}.get(form, "dynamic")
+    size = 16 if bits == 4 else None
+    settings = QuantizeSettings(bits, method, block_size=size, smoothing="auto")
+    rows = activations().reshape(-1, WIDTH)
+    matrices = [Matrix(ir.tensor(WEIGHTS[name])) for name in ("query", "key")]
+    tried = {
+        strength: calibrated(
+            form, statistics_of(rows), matrices, replace(settings, smoothing=strength)
+        )
+        for strength in (None, *recipe.STRENGTHS)
+    }
+    best = calibrated(form, statistics_of(rows), matrices, settings)
+
+    def loss(one):
+        found, _, _ = quantized({"query": one}, settings)
+        return np.square(found["k"] - EXPECTED["k"]).sum()
+
+    losses = {strength: loss(one) for strength, one in tried.items()}
+    assert losses[best.strength] <= 1.3 * min(losses.values())
+    assert losses[best.strength] < losses[None] or best.strength is None
+    assert max(losses.values()) > 2 * min(losses.values())
+
+
+def test_a_static_range_holds_zero_and_what_is_left():
+    rows = activations().reshape(-1, WIDTH)
+    matrices = [Matrix(ir.tensor(WEIGHTS["key"]))]
+    settings = QuantizeSettings(method="static", smoothing=0.5)
+    found = calibrated("static", statistics_of(rows), matrices, settings)
+    left = rows / found.factors
+    assert found.range == pytest.approx((left.min(), left.max()), rel=1e-5)
+    settings = QuantizeSettings(method="static")
+    for values, bounds in ((np.abs(rows) + 1, (0, 1 + np.abs(rows).max())), (-1 - rows**2, None)):
+        low, high = calibrated("static", statistics_of(values), matrices, settings).range
+        assert low <= 0 <= high
+        assert (low, high) == pytest.approx(bounds or (values.min(), 0), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "shift"),
+    [(-0.17, 8.0, -0.17), (-1.0, 8.01, -1.0), (-1.0, 8.0, None), (-8.0, 8.0, None), (0, 1, 0)],
+)
+def test_what_came_out_of_an_activation_function_is_shifted(low, high, shift):
+    values = np.linspace(low, high, 50 * WIDTH, dtype=np.float32).reshape(50, WIDTH)
+    matrices = [Matrix(ir.tensor(WEIGHTS["key"]))]
+    found = calibrated("per_token", statistics_of(values), matrices, QuantizeSettings())
+    assert found.shift == (None if shift is None else np.float32(shift))
+    static = calibrated("static", statistics_of(values), matrices, QuantizeSettings())
+    assert static.shift is None
+
+
+def test_gptq_rounds_by_what_the_recipe_leaves(tmp_path):
+    rows = np.abs(activations().reshape(-1, WIDTH)) - np.float32(0.1)
+    np.save(tmp_path / "gram-0.npy", rows.T @ rows / len(rows))
+    found = replace(statistics_of(rows), gram_file=tmp_path / "gram-0.npy")
+    settings = QuantizeSettings(smoothing=0.5, rounding="gptq")
+    made = calibrated("per_token", found, [Matrix(ir.tensor(WEIGHTS["key"]))], settings)
+    left = (rows - made.shift) / made.factors
+    expected = Curvature.of(left.T @ left / len(rows))
+    np.testing.assert_allclose(made.curved().factor, expected.factor, rtol=1e-2, atol=1e-4)
+    nearest = replace(settings, rounding="nearest")
+    assert calibrated("per_token", found, [], replace(nearest, smoothing=None)).curved is None

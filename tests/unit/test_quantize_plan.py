@@ -1,0 +1,136 @@
+"""From measured activations to a recipe for each group, and what the manifest says of them."""
+
+from types import SimpleNamespace
+
+import ml_dtypes
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from colport import external_data
+from colport.external_data import Layout
+from colport.families.base import Batch
+from colport.quantize import plan
+from colport.quantize.calibration import Inputs
+from colport.quantize.recipe import calibrated
+from colport.quantize.sensitivity import EXACT, Outcome, Quality, Rung
+from colport.quantize.settings import Calibration, QuantizeSettings, Sensitivity
+from colport.quantize.weights import Matrix
+from tests.products import BIAS, WEIGHTS, WIDTH, activations, graph, statistics_of
+
+DATASET = SimpleNamespace(name="pages", queries=["a", "b", "c"], documents=["d", "e"])
+INPUTS = [activations(seed) for seed in (1, 2)]
+
+
+@pytest.fixture
+def base(tmp_path, monkeypatch):
+    """An exported folder of one graph, and its manifest."""
+    sizes = []
+
+    def batches(inputs, folder, manifest, size):
+        sizes.append(size)
+        return iter([Batch("text", {"x": x}, np.ones((3, 5), bool)) for x in INPUTS])
+
+    monkeypatch.setattr(Inputs, "batches", batches)
+    folder = tmp_path / "base"
+    folder.mkdir()
+    external_data.write({"text": graph()}, folder, Layout())
+    graphs = {"text": SimpleNamespace(file="text.onnx")}
+    return folder, SimpleNamespace(graphs=graphs, precision="fp32"), sizes
+
+
+def calibrate(base, settings, tmp_path):
+    (tmp_path / "scratch").mkdir()
+    return plan.calibrate(*base[:2], settings, DATASET, tmp_path / "scratch", lambda line: None)
+
+
+def test_without_a_search_each_group_has_the_first_form(base, tmp_path):
+    settings = QuantizeSettings(
+        method="static", smoothing=0.5, rounding="gptq", calibration=Calibration(1, 7)
+    )
+    recipes, record = calibrate(base, settings, tmp_path)
+    assert list(recipes) == ["query", "out"]
+    rows = np.concatenate(INPUTS).reshape(-1, WIDTH)
+    hidden = np.maximum(rows @ WEIGHTS["query"] + BIAS, 0)
+    for name, values, weights in (("query", rows, ("query", "key")), ("out", hidden, ("out",))):
+        matrices = [Matrix(ir.tensor(WEIGHTS[weight])) for weight in weights]
+        expected = calibrated(
+            "static",
+            statistics_of(values),
+            matrices,
+            QuantizeSettings(method="static", smoothing=0.5),
+        )
+        found = recipes[name]
+        assert found.form == "static"
+        np.testing.assert_allclose(found.factors, expected.factors, rtol=1e-3)
+        assert found.range == pytest.approx(expected.range, rel=1e-3)
+        assert found.curved().factor.shape == (len(found.factors),) * 2
+    assert record == {
+        "calibration": {"dataset": "pages", "queries": 1, "documents": 1, "seed": 7},
+        "groups": [
+            {
+                **{"weights": ["query", "key"], "parameters": WIDTH * 24},
+                **{"form": "static", "smoothing": 0.5},
+            },
+            {"weights": ["out"], "parameters": 192, "form": "static", "smoothing": 0.5},
+        ],
+    }
+    assert base[2] == [1]  # nothing is measured on padding
+
+
+@pytest.mark.parametrize("quality", [EXACT, Quality(0.9, 0.8)])
+def test_a_search_decides(base, tmp_path, monkeypatch, quality):
+    seen = []
+
+    def search(models, ladders, batches, settings, scratch, report):
+        seen.extend([recipe.form for recipe in ladder] for _, ladder in ladders)
+        rungs = [Rung("static", 1, Quality(0.5, 0.4)), Rung("float", 9, EXACT)]
+        choice = {"query": 1, "out": 2}
+        return Outcome({"query": rungs, "out": rungs}, choice, quality, 17)
+
+    monkeypatch.setattr(plan, "search", search)
+    target = Sensitivity(0.99, 0.9)
+    settings = QuantizeSettings(method="static", sensitivity=target)
+    recipes, record = calibrate(base, settings, tmp_path)
+    assert seen == [["static", "per_token"]] * 2
+    assert {name: recipe.form for name, recipe in recipes.items()} == {"query": "per_token"}
+    assert recipes["query"].curved is None
+    assert [group["form"] for group in record["groups"]] == ["per_token", "float"]
+    assert [group["smoothing"] for group in record["groups"]] == [None, None]
+    alone = {"static": {"mean_cosine": 0.5, "min_cosine": 0.4}}
+    assert record["sensitivity"] == {
+        "target": {"mean_cosine": 0.99, "min_cosine": 0.9},
+        "reached": quality is EXACT,
+        "mean_cosine": quality.mean_cosine,
+        "min_cosine": quality.min_cosine,
+        "trials": 17,
+        "alone": {"query": alone, "out": alone},
+    }
+    assert base[2] == [1, 8]
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16", "fp32"])
+def test_a_half_precision_base_is_read_as_float(tmp_path, precision):
+    kinds = {"fp16": np.float16, "bf16": ml_dtypes.bfloat16, "fp32": np.float32}
+    model = graph()
+    for value in model.graph.initializers.values():
+        half = value.const_value.numpy().astype(kinds[precision])
+        value.const_value = ir.tensor(half, name=value.name)
+        value.type = ir.TensorType(value.const_value.dtype)
+    external_data.write({"text": model}, tmp_path, Layout())
+    graphs = {"text": SimpleNamespace(file="text.onnx")}
+    found = plan.read(tmp_path, SimpleNamespace(graphs=graphs, precision=precision))["text"]
+    for name, value in found.graph.initializers.items():
+        assert value.dtype == ir.DataType.FLOAT
+        expected = (WEIGHTS | {"bias": BIAS})[name].astype(kinds[precision]).astype(np.float32)
+        np.testing.assert_array_equal(value.const_value.numpy(), expected)
+
+
+def test_what_needs_no_inputs_has_one_form(base):
+    four = QuantizeSettings(4, "weight_only")
+    for settings, form in ((QuantizeSettings(), "per_token"), (four, "int4_blocks")):
+        recipes = plan.uncalibrated(*base[:2], settings)
+        assert {name: recipe.form for name, recipe in recipes.items()} == {
+            "query": form,
+            "out": form,
+        }

@@ -1,0 +1,132 @@
+"""The search for the cheapest mixture: costs, steps, and trials on a graph with all forms."""
+
+import numpy as np
+import pytest
+
+from colport.families.base import Batch
+from colport.quantize import sensitivity
+from colport.quantize.recipe import Recipe
+from colport.quantize.settings import QuantizeSettings, Sensitivity
+from colport.quantize.sites import find_groups
+from tests.products import EXPECTED, activations, graph, quantized
+
+
+def test_loss_is_in_units_of_what_is_allowed():
+    target = Sensitivity(mean_cosine=0.99, min_cosine=0.9)
+    assert sensitivity.Quality(0.98, 0.7).loss(target) == pytest.approx(2 + 3)
+    assert sensitivity.EXACT.loss(target) == 0
+    for mean, least, reached in ((0.99, 0.9, True), (0.9899, 1, False), (1, 0.8999, False)):
+        assert sensitivity.Quality(mean, least).reaches(target) is reached
+
+
+def test_the_cost_of_each_form():
+    query, out = find_groups({"text": graph()}, QuantizeSettings())
+    both = find_groups({"text": graph(), "image": graph("image")}, QuantizeSettings())[0]
+
+    def cost(group, form):
+        return sensitivity._cost(group, Recipe(form))
+
+    assert cost(out, "int4_blocks") == 192 / 8
+    assert cost(out, "int8_blocks") == 192 / 4
+    assert cost(query, "static") == cost(query, "per_tensor") == 576 / 8
+    # A pass over the activation, and one over what the products put out.
+    assert cost(query, "per_token") == 576 / 8 + 32 * (24 + 24)
+    assert cost(both, "per_token") == 576 / 8 + 32 * (2 * 24 + 24)
+
+
+class Tried:
+    """Qualities by what is said of a choice, in place of graphs."""
+
+    def __init__(self, lost):
+        self._lost, self.count = lost, 0
+
+    def __call__(self, models, ladders, batches, settings, scratch):
+        return self
+
+    def run(self, choice):
+        self.count += 1
+        loss = sum(self._lost[name][place] for name, place in choice.items())
+        return sensitivity.Quality(1 - loss, 1 - loss)
+
+
+def searched(lost, target, forms, monkeypatch):
+    groups = find_groups({"text": graph()}, QuantizeSettings())
+    ladders = [(group, [Recipe(form) for form in forms]) for group in groups]
+    lines = []
+    monkeypatch.setattr(sensitivity, "_Trial", Tried(lost))
+    settings = QuantizeSettings(sensitivity=target)
+    return sensitivity.search({}, ladders, [], settings, None, lines.append), lines
+
+
+def test_the_step_that_saves_most_for_its_cost_is_taken(monkeypatch):
+    # Losses of each rung, the float one last.
+    lost = {"query": [0.08, 0.045, 0.0], "out": [0.04, 0.03, 0.0]}
+    forms = ["int4_blocks", "int8_blocks"]
+
+    def choice(allowed):
+        target = Sensitivity(1 - allowed, 1 - allowed)
+        found, lines = searched(lost, target, forms, monkeypatch)
+        return dict(found.choice), found, lines
+
+    cheapest, found, lines = choice(0.121)
+    assert cheapest == {"query": 0, "out": 0}
+    assert found.trials == 4 + 1
+    assert lines[-1].startswith("0 of 2 groups above their cheapest form")
+    assert [rung.form for rung in found.rungs["out"]] == [*forms, "float"]
+    assert [rung.cost for rung in found.rungs["out"]] == [24, 48, 192]
+    assert found.rungs["query"][0].alone == sensitivity.Quality(1 - 0.08, 1 - 0.08)
+    # A step to eight bits costs query 72 and saves 0.035; it costs out 24 and saves 0.01.
+    assert choice(0.09)[0] == {"query": 1, "out": 0}
+    assert choice(0.08)[0] == {"query": 1, "out": 1}
+    assert choice(0.05)[0] == {"query": 1, "out": 2}
+    everything, found, lines = choice(0.001)
+    assert everything == {"query": 2, "out": 2}
+    assert (found.quality, found.trials) == (sensitivity.EXACT, 4 + 5)
+    assert lines == [
+        "tried 2 groups by themselves",
+        "2 of 2 groups above their cheapest form: Quality(mean_cosine=1.0, min_cosine=1.0)",
+    ]
+
+
+def test_a_step_may_pass_over_a_form_that_saves_little(monkeypatch):
+    lost = {"query": [0.08, 0.0799, 0.0], "out": [0.04, 0.0399, 0.0]}
+    forms = ["int4_blocks", "int8_blocks"]
+    found, _ = searched(lost, Sensitivity(0.9, 0.9), forms, monkeypatch)
+    assert (dict(found.choice), found.trials) == ({"query": 0, "out": 2}, 4 + 2)
+
+
+def test_a_target_that_floats_do_not_reach_ends_the_search(monkeypatch):
+    lost = {"query": [0.1, 0.1], "out": [0.1, 0.1]}
+    found, _ = searched(lost, Sensitivity(0.99, 0.99), ["static"], monkeypatch)
+    assert dict(found.choice) == {"query": 1, "out": 1}
+    assert not found.quality.reaches(Sensitivity(0.99, 0.99))
+
+
+def test_a_trial_runs_the_chosen_forms(tmp_path):
+    """Each mixture as if it had been written so, and only kept tokens count."""
+
+    def embeddings(model):  # a model's graph has one output
+        model.graph.outputs[:] = [model.graph.outputs[1]]
+        return model
+
+    model = embeddings(graph())
+    groups = find_groups({"text": model}, QuantizeSettings())
+    forms = [Recipe("static", range=(-0.5, 0.5)), Recipe("per_token")]
+    ladders = [(group, forms) for group in groups]
+    x, keep = activations(), np.ones((3, 5), bool)
+    keep[0] = keep[2, 3:] = False
+    batch = Batch("text", {"x": x}, keep)
+    settings = QuantizeSettings()
+    trial = sensitivity._Trial({"text": model}, ladders, [batch], settings, tmp_path / "search")
+    for choice in ((2, 2), (0, 2), (2, 0), (1, 2), (1, 1), (0, 1)):
+        named = dict(zip(("query", "out"), choice, strict=True))
+        recipes = {name: forms[place] for name, place in named.items() if place < 2}
+        found, _, _ = quantized(recipes, settings)
+        one, other = found["y"][keep], EXPECTED["y"][keep]
+        cosines = (one * other).sum(1) / (
+            np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
+        )
+        quality = trial.run(named)
+        assert quality.mean_cosine == pytest.approx(cosines.mean(), abs=1e-5)
+        assert quality.min_cosine == pytest.approx(cosines.min(), abs=1e-5)
+    assert trial.count == 6
