@@ -108,20 +108,22 @@ def record(declaration: Mapping[str, Any], family: str, workspace: Path | str) -
 
 
 def places(declaration: Mapping[str, Any]) -> list[Path]:
-    """Folders of this machine behind a checkpoint: its own, its overlay's and its base's.
+    """Folders of this machine behind a checkpoint, an overlay and a base, or behind a dataset.
 
     None for what comes from the Hub, whose commits do not change, and for what is not there.
     """
-    found = [local(declaration[key]) for key in ("path", "overlay") if key in declaration]
+    keys = ("path", "documents_folder")
+    found = [local(declaration[key]) for key in keys if key in declaration]
     if "package" in declaration:
         package, *inner = declaration["package"].split(".")
         spec = importlib.util.find_spec(package)  # of the outermost alone: it imports nothing
         inside = Path(*inner, declaration.get("folder", "."))
         found += [Path(root, inside) for root in (spec and spec.submodule_search_locations) or ()]
     base = declaration.get("base", {})
-    if "path" in declaration and not base and _is_bare_adapter(found[0]):
+    if found and not base and _is_bare_adapter(found[0]):
         with suppress(CheckpointError):  # its job says so
             base = _named_base(_Layer(found[0], ""))
+    found += [local(declaration["overlay"])] if "overlay" in declaration else []
     return [*filter(Path.is_dir, found), *(places(base) if base else ())]
 
 

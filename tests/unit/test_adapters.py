@@ -199,7 +199,7 @@ def test_more_than_plain_lora_is_refused(key, value, message, adapters, tmp_path
 def test_a_layer_that_the_model_lacks(adapters, tmp_path):
     adapter = shutil.copytree(adapters["colqwen2"], tmp_path / "adapter")
     edit(adapter / "adapter_config.json", target_modules=["no_such_layer"])
-    with pytest.raises(CheckpointError, match="peft cannot read it .*no_such_layer.* not found"):
+    with pytest.raises(CheckpointError, match=r"peft cannot read it .*no_such_layer.* not found"):
         sources("colqwen2", resolved(adapter, tmp_path / "assembled"))
 
 
