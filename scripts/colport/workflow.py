@@ -26,6 +26,7 @@ from colport.retrieval.datasets import check_declaration
 from colport.retrieval.forms import FULL
 
 SCHEMA = "config/schemas/config.schema.yaml"
+_PATHS = ("path", "overlay", "documents_folder", "queries", "judgements", "python")
 TABLES = (
     *("summary", "export", "parity", "retrieval", "latency"),
     *("retrieval_intervals", "retrieval_queries", "parity_inputs", "stages"),
@@ -49,6 +50,8 @@ class Plan:
         """Validate the config; a mistake ends the program with its one sentence."""
         try:
             filled = configuration.validated(config, Path(base) / SCHEMA)
+            for section in ("models", "datasets", "providers"):
+                filled[section] = located(filled[section], Path(base))
             for name, entry in filled["providers"].items():
                 entry.setdefault("type", name)
             check_documents(filled)
@@ -218,6 +221,23 @@ class Plan:
     def pattern(names: Iterable[str]) -> str:
         """Wildcard constraint that matches just these names."""
         return "|".join(re.escape(name) for name in names) or "(?!)"
+
+
+def located(value: Any, base: Path) -> Any:
+    """A part of the config with its paths as jobs find them.
+
+    A relative path is looked for in the working directory, then beside the Snakefile.
+    """
+    if not isinstance(value, Mapping):
+        return value
+    found = {}
+    for key, item in value.items():
+        if key in _PATHS and isinstance(item, str):
+            beside = base / item
+            found[key] = str(beside) if not local(item).exists() and beside.exists() else item
+        else:
+            found[key] = located(item, base)
+    return found
 
 
 def check_documents(config: Mapping[str, Any]) -> None:
