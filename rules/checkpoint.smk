@@ -21,6 +21,9 @@ rule checkpoint:
     params:
         model=lambda wildcards: PLAN.config["models"][wildcards.model],
         workspace="results/checkpoints/{model}",
+        files=lambda wildcards: PLAN.fingerprint(
+            PLAN.config["models"][wildcards.model]["checkpoint"]
+        ),
         code=PLAN.code("checkpoint.py"),
     script:
         "../scripts/checkpoint.py"
@@ -43,6 +46,9 @@ checkpoint dataset:
         **PLAN.needs("dataset"),
     params:
         dataset=lambda wildcards: PLAN.config["datasets"][wildcards.dataset],
+        files=lambda wildcards: PLAN.fingerprint(
+            PLAN.config["datasets"][wildcards.dataset]
+        ),
         code=PLAN.code("dataset.py"),
     script:
         "../scripts/dataset.py"

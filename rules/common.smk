@@ -1,9 +1,12 @@
 # Config, wildcards and the few functions that several rules share.
+import shlex
 import sys
 from pathlib import Path
 
 SCRIPTS = Path(workflow.basedir, "scripts")
 sys.path.insert(0, str(SCRIPTS))
+# Snakemake (9.27) puts it into command lines as it is, also where its path has a space.
+sys.executable = shlex.quote(sys.executable)
 
 from colport import runs
 from colport.peers.catalogue import VARIANTS as PEERS

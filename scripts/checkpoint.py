@@ -14,6 +14,8 @@ def main(snakemake):
     with job(snakemake.log[0], snakemake.wildcards.model) as log:
         record = checkpoints.record(declaration, model["family"], snakemake.params.workspace)
         log.info("checkpoint %s", record["source"])
+        for sentence in record["applied"]:
+            log.info(sentence)
         for place in (declaration, declaration.get("base", {})):
             revision = place.get("revision")
             if revision and f"@{revision} " not in f"{record['source']} ":

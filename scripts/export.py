@@ -26,7 +26,7 @@ def main(snakemake):
                 precision=variant["precision"],
                 opset=variant.get("opset", folder.OPSET),
                 layout=Layout.from_config(variant.get("external_data", {})),
-                source={key: checkpoint[key] for key in ("source", "weights")},
+                source={key: checkpoint[key] for key in checkpoints.SOURCE_KEYS},
                 report=log.info,
             )
             result = record.record(manifest, output, labels, watch.cost())

@@ -266,6 +266,25 @@ def sha256_file(path: Path | str) -> str:
     return digest.hexdigest()
 
 
+def visible_files(folder: Path | str, above: frozenset[str] = frozenset()) -> Iterator[Path]:
+    """Files below a folder, through links, in a fixed order.
+
+    What programs put beside content does not count: hidden files and folders (``.git``, ``.cache``,
+    ``.ipynb_checkpoints``) and ``__pycache__``. Links that lead back are not followed.
+    """
+    if (real := os.path.realpath(folder)) in above:
+        return
+    with os.scandir(folder) as found:
+        entries = sorted(found, key=lambda entry: entry.name)
+    for entry in entries:
+        if entry.name.startswith(".") or entry.name == "__pycache__":
+            continue
+        if entry.is_dir():
+            yield from visible_files(entry.path, above | {real})
+        elif entry.is_file():
+            yield Path(entry.path)
+
+
 def content_hash(paths: Iterable[Path | str]) -> str:
     """One short hash over the names and bytes of files, independent of their order."""
     digest = hashlib.sha256()

@@ -12,7 +12,7 @@ import math
 import re
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from typing import Any
 from yaml import YAMLError
 
 from colport import downloads
-from colport.artifacts import atomic_folder, read_json, sha256_file
+from colport.artifacts import atomic_folder, content_hash, read_json, sha256_file, visible_files
 from colport.errors import CheckpointError, ColPortError, HubError
 from colport.foreign import load_json
 
@@ -29,12 +29,17 @@ HUB_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.metada
 
 _LICENSE_KEYS = ("license", "license_name", "license_link")
 
+SOURCE_KEYS = ("source", "applied", "weights")
+"""What an exported folder says of its checkpoint's record."""
+
 ADAPTER_CONFIG = "adapter_config.json"
 """Marks a folder with an adapter, as peft writes it."""
 
 _HUB_ID = re.compile(r"^[\w-][\w.-]*/[\w-][\w.-]*$")
 _REVISION = re.compile(r"[A-Za-z0-9][\w.-]*")
 _MODEL_FILE = re.compile(r"^config\.json$|^model.*\.safetensors(\.index\.json)?$")
+_SMALL = {Path(pattern).suffix for pattern in HUB_FILES} - {".safetensors"}
+_PROCESSORS = ("processor_config.json", "preprocessor_config.json")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
 
@@ -76,9 +81,10 @@ def resolve(declaration: Mapping[str, Any], workspace: Path | str) -> Path:
 def record(declaration: Mapping[str, Any], family: str, workspace: Path | str) -> dict[str, Any]:
     """Resolve a checkpoint and say what it is: ``folder``, ``family``, ``source``, ``weights``.
 
-    ``source`` names the commit that a Hub id stands for, and an adapter's base. ``weights`` holds
-    the SHA-256 of every safetensors file, an adapter's base's included, so that another checkpoint
-    under the same name reruns what depends on it; ``parameters`` counts what these files hold.
+    ``source`` names the commit that a Hub id stands for, and an adapter's base; ``applied`` says
+    what is laid on what. ``weights`` holds the SHA-256 of every safetensors file that is read, an
+    adapter's base's included, and ``files`` a hash of all others, so that another checkpoint under
+    the same name reruns what depends on it; ``parameters`` counts what the weights' files hold.
 
     Raises:
         CheckpointError: See :func:`resolve`; or a safetensors header does not fit its file.
@@ -87,15 +93,38 @@ def record(declaration: Mapping[str, Any], family: str, workspace: Path | str) -
 
     layers = _layers(declaration)
     folder = _assembled(layers, declaration, Path(workspace))
-    files = sorted(folder.rglob("*.safetensors"))
-    entries = [entry for file in files for entry in read_header(file).values()]
+    weights = _weight_files(folder)
+    entries = [entry for file in weights for entry in read_header(file).values()]
+    others = [file for file in visible_files(folder) if file.suffix in _SMALL]
     return {
         "folder": str(folder),
         "family": family,
         "source": " on ".join(layer.source for layer in reversed(layers) if layer.source),
+        "applied": _applied(layers),
         "parameters": sum(math.prod(entry.shape) for entry in entries),
-        "weights": {str(file.relative_to(folder)): sha256_file(file) for file in files},
+        "weights": {str(file.relative_to(folder)): sha256_file(file) for file in weights},
+        "files": content_hash(others),
     }
+
+
+def places(declaration: Mapping[str, Any]) -> list[Path]:
+    """Folders of this machine behind a checkpoint, an overlay and a base, or behind a dataset.
+
+    None for what comes from the Hub, whose commits do not change, and for what is not there.
+    """
+    keys = ("path", "documents_folder")
+    found = [local(declaration[key]) for key in keys if key in declaration]
+    if "package" in declaration:
+        package, *inner = declaration["package"].split(".")
+        spec = importlib.util.find_spec(package)  # of the outermost alone: it imports nothing
+        inside = Path(*inner, declaration.get("folder", "."))
+        found += [Path(root, inside) for root in (spec and spec.submodule_search_locations) or ()]
+    base = declaration.get("base", {})
+    if found and not base and _is_bare_adapter(found[0]):
+        with suppress(CheckpointError):  # its job says so
+            base = _named_base(_Layer(found[0], ""))
+    found += [local(declaration["overlay"])] if "overlay" in declaration else []
+    return [*filter(Path.is_dir, found), *(places(base) if base else ())]
 
 
 def read_record(file: Path | str) -> dict[str, Any]:
@@ -194,10 +223,44 @@ def _layers(declaration: Mapping[str, Any]) -> list[_Layer]:
     checkpoint = _located(declaration)
     layers = [*_base(checkpoint, declaration.get("base")), checkpoint]
     if overlay := declaration.get("overlay"):
-        if not Path(overlay).is_dir():
+        if not local(overlay).is_dir():
             raise CheckpointError(f"checkpoint overlay {overlay!r}: there is no such folder.")
-        layers.append(_Layer(Path(overlay), ""))
+        layers.append(_Layer(local(overlay), ""))
     return layers
+
+
+def _applied(layers: Sequence[_Layer]) -> list[str]:
+    """What is laid on what, a sentence each."""
+    from colport import lora
+
+    said = []
+    for layer in layers:
+        file = layer.folder / ADAPTER_CONFIG
+        if not file.is_file():
+            continue
+        settings, tensors = lora.read(file, read_config(layer.folder, ADAPTER_CONFIG))
+        adapter = f"a LoRA of rank {settings.r} ({len(tensors)} tensors)"
+        if _is_bare_adapter(layer.folder):
+            said.append(f"{adapter} is added to the weights of its base.")
+        else:
+            said.append(
+                f"{adapter} is added to the weights beside it, as in transformers; if it was "
+                f"merged into them, it counts twice: take {ADAPTER_CONFIG} out of the folder."
+            )
+    return said
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """Safetensors files that are read, of the folder and of those in it."""
+    from colport.weights import ADAPTER_WEIGHTS, INDEX, WHOLE, TensorIndex
+
+    found = set()
+    for file in visible_files(folder):
+        if file.name == ADAPTER_WEIGHTS:
+            found.add(file)
+        elif file.name in (WHOLE, INDEX):
+            found |= {entry.file for entry in TensorIndex(file.parent).values()}
+    return sorted(found)
 
 
 def _located(declaration: Mapping[str, Any]) -> _Layer:
@@ -215,6 +278,8 @@ def _located(declaration: Mapping[str, Any]) -> _Layer:
 
 def _base(checkpoint: _Layer, declared: Mapping[str, Any] | None) -> list[_Layer]:
     """What an adapter needs to be a checkpoint; nothing for any other folder."""
+    from colport import lora
+
     if not _is_bare_adapter(checkpoint.folder):
         if declared:
             raise CheckpointError(
@@ -222,18 +287,25 @@ def _base(checkpoint: _Layer, declared: Mapping[str, Any] | None) -> list[_Layer
                 f"weights of its own or no {ADAPTER_CONFIG}."
             )
         return []
-    base = _located(declared or _named_base(checkpoint))
-    if _is_bare_adapter(base.folder):
-        raise CheckpointError(f"checkpoint base {base.source}: is an adapter itself.")
+    declared, folder = declared or _named_base(checkpoint), checkpoint.folder
+    lora.read(folder / ADAPTER_CONFIG, read_config(folder, ADAPTER_CONFIG))
+    if (folder / "modules.json").is_file() and not any((folder / n).is_file() for n in _PROCESSORS):
+        lora.refuse_on_text(folder / ADAPTER_CONFIG)
+    base = _located(declared)
+    if (base.folder / ADAPTER_CONFIG).is_file():
+        what = "is an adapter itself" if _is_bare_adapter(base.folder) else "has an adapter, too"
+        raise CheckpointError(f"checkpoint base {base.source}: {what}; merge it first.")
     # A tokenizer and a processor come from one place, else their files would mix.
-    complete = any((checkpoint.folder / name).is_file() for name in _TOKENIZER_FILES)
+    complete = any((folder / name).is_file() for name in _TOKENIZER_FILES)
     takes = _MODEL_FILE.match if complete else base.takes
     return [_Layer(base.folder, base.source, lambda name: bool(takes(name)))]
 
 
 def _is_bare_adapter(folder: Path) -> bool:
-    weights = ("model.safetensors", "model.safetensors.index.json")
-    return (folder / ADAPTER_CONFIG).is_file() and not any((folder / n).exists() for n in weights)
+    from colport.weights import INDEX, WHOLE
+
+    has_weights = any((folder / name).exists() for name in (WHOLE, INDEX))
+    return (folder / ADAPTER_CONFIG).is_file() and not has_weights
 
 
 def _named_base(checkpoint: _Layer) -> dict[str, Any]:
@@ -292,7 +364,7 @@ def _from_hub(repository: str, revision: str) -> Path:
 def _lay_over(layers: Sequence[_Layer], workspace: Path) -> Path:
     with atomic_folder(workspace) as folder:
         for layer in layers:
-            for file in sorted(path for path in layer.folder.rglob("*") if path.is_file()):
+            for file in visible_files(layer.folder):
                 if not layer.takes(file.name):
                     continue
                 link = folder / file.relative_to(layer.folder)

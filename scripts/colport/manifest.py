@@ -19,7 +19,12 @@ _TENSORS = {str: {"dtype": str, "shape": [(int, str)]}}
 _SHAPE = {
     **dict.fromkeys(("family", "precision"), str),
     **dict.fromkeys(("opset", "dim"), int),
-    "source": {"source?": (str, type(None)), "weights?": {str: str}, "license?": {str: str}},
+    "source": {
+        "source?": (str, type(None)),
+        "weights?": {str: str},
+        "applied?": [str],
+        "license?": {str: str},
+    },
     "processing": {},
     "graphs": {
         str: {

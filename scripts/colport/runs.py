@@ -36,7 +36,7 @@ def claim(*, on_cluster: bool) -> None:
         "pid": os.getpid(),
         "started": _started(os.getpid()),
         "host": socket.gethostname(),
-        "user": getpass.getuser(),
+        "user": _user(),
         "since": datetime.now().astimezone().isoformat(timespec="seconds"),
         "command": shlex.join(["snakemake", *sys.argv[1:]]),
         "on_cluster": on_cluster,
@@ -87,6 +87,14 @@ def _records() -> list[tuple[Path, dict[str, Any]]]:
         except (OSError, ValueError):  # its run has just ended
             continue
     return found
+
+
+def _user() -> str:
+    """Who runs this, by number where the machine has no name for it."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
 
 
 def _own_file() -> Path:

@@ -36,6 +36,12 @@ DTYPES: Mapping[str, np.dtype] = {
 
 _MAX_HEADER = 25 * 10**6  # as the Hub's client; the reference implementation takes four times that
 _ENTRY = {"dtype": str, "shape": [int], "data_offsets": [int]}
+WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+"""Weights of a model, in one file or in shards."""
+
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+"""Weights of an adapter, as peft names them."""
+
 _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "model.bin")
 
 
@@ -108,7 +114,8 @@ class TensorIndex(Mapping[str, TensorEntry]):
     """All tensors of the safetensors files of one folder, by key.
 
     Args:
-        folder: Holds ``model.safetensors``, or ``model.safetensors.index.json`` and its shards.
+        folder: Holds ``model.safetensors``, or ``model.safetensors.index.json`` and its shards. Of
+            both the first is read, as in transformers; the others are of an earlier save.
 
     Raises:
         CheckpointError: No safetensors weights (pickled ones are refused), a missing or
@@ -130,40 +137,43 @@ class TensorIndex(Mapping[str, TensorEntry]):
 
 
 def _read_folder(folder: Path) -> dict[str, TensorEntry]:
-    index = folder / "model.safetensors.index.json"
-    single = folder / "model.safetensors"
+    index, whole = folder / INDEX, folder / WHOLE
+    weight_map = _read_index(index) if index.is_file() else {}
+    if whole.is_file():
+        return read_header(whole)
     if index.is_file():
-        return _read_shards(folder, index)
-    if single.is_file():
-        return read_header(single)
+        return _read_shards(index, weight_map)
     pickled = [name for name in _PICKLES if (folder / name).is_file()]
     if pickled:
         raise CheckpointError(
             f"{folder / pickled[0]}: pickled weights are not read; "
             "convert the checkpoint to safetensors."
         )
-    raise CheckpointError(
-        f"{folder}: no weights found; expected model.safetensors or model.safetensors.index.json."
-    )
+    raise CheckpointError(f"{folder}: no weights found; expected {WHOLE} or {INDEX}.")
 
 
-def _read_shards(folder: Path, index: Path) -> dict[str, TensorEntry]:
+def _read_index(index: Path) -> dict[str, str]:
+    """Key of each tensor to the name of its shard, which is a safetensors file of this folder."""
     try:
         found = load_json(index)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{index}: is not a safetensors index ({error}).") from error
     if wrong := misfit(found, {"weight_map": {str: str}}):
         raise CheckpointError(f"{index}: is not a safetensors index ({wrong}).")
-    weight_map: dict[str, str] = found["weight_map"]
-    entries: dict[str, TensorEntry] = {}
-    for name in sorted(set(weight_map.values())):
+    for name in sorted(set(found["weight_map"].values())):
         if leaves_folder(name) or Path(name).name != name or "\\" in name:
             raise CheckpointError(f"{index}: shard {name!r} lies outside the checkpoint folder.")
         if not name.endswith(".safetensors"):
             raise CheckpointError(
                 f"{index}: shard {name!r} is no safetensors file; pickled weights are not read."
             )
-        entries.update(read_header(folder / name))
+    return found["weight_map"]
+
+
+def _read_shards(index: Path, weight_map: Mapping[str, str]) -> dict[str, TensorEntry]:
+    entries: dict[str, TensorEntry] = {}
+    for name in sorted(set(weight_map.values())):
+        entries.update(read_header(index.with_name(name)))
     absent = sorted(set(weight_map) - set(entries))
     if absent:
         raise CheckpointError(

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from colport import checkpoints, families, resources, sources
 from colport import config as configuration
-from colport import families, resources, sources
-from colport.artifacts import read_json
+from colport.artifacts import read_json, visible_files
+from colport.checkpoints import local
 from colport.embed import shard_count
 from colport.errors import ColPortError, ConfigError
 from colport.peers import catalogue as peers
@@ -23,6 +27,7 @@ from colport.retrieval.datasets import check_declaration
 from colport.retrieval.forms import FULL
 
 SCHEMA = "config/schemas/config.schema.yaml"
+_PATHS = ("path", "overlay", "documents_folder", "queries", "judgements", "python")
 TABLES = (
     *("summary", "export", "parity", "retrieval", "latency"),
     *("retrieval_intervals", "retrieval_queries", "parity_inputs", "stages"),
@@ -46,6 +51,8 @@ class Plan:
         """Validate the config; a mistake ends the program with its one sentence."""
         try:
             filled = configuration.validated(config, Path(base) / SCHEMA)
+            for section in ("models", "datasets", "providers"):
+                filled[section] = located(filled[section], Path(base))
             for name, entry in filled["providers"].items():
                 entry.setdefault("type", name)
             check_documents(filled)
@@ -185,16 +192,23 @@ class Plan:
         return [(model, self.first(model)) for model in pages]
 
     def local_files(self, declaration: Mapping[str, Any]) -> list[str]:
-        """A checkpoint's or dataset's local files, so that a change reruns."""
-        places = [declaration, declaration.get("base", {})]
-        keys = ("path", "overlay", "documents_folder")
-        folders = [place[key] for place in places for key in keys if key in place]
-        return [declaration[key] for key in ("queries", "judgements") if key in declaration] + [
-            str(file)
-            for folder in folders
-            for file in sorted(Path(folder).rglob("*"))
-            if file.is_file()
-        ]
+        """Files of this machine that a checkpoint or dataset is read from."""
+        own = (declaration.get(key) for key in ("queries", "judgements"))
+        files = [str(local(file)) for file in own if file]
+        folders = checkpoints.places(declaration)
+        return files + [str(file) for folder in folders for file in visible_files(folder)]
+
+    def fingerprint(self, declaration: Mapping[str, Any]) -> str:
+        """Hash of where these files lie, links resolved, of their sizes and times.
+
+        As a parameter of a rule it reruns it for whatever else is at a path now, older or not.
+        """
+        facts = []
+        for file in self.local_files(declaration):
+            with suppress(FileNotFoundError):  # its job says so
+                found = Path(file).stat()
+                facts.append((file, os.path.realpath(file), found.st_size, found.st_mtime_ns))
+        return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 
     def code(self, script: str) -> str:
         """Content hash of the library code that a script of ``scripts/`` can run."""
@@ -208,6 +222,23 @@ class Plan:
     def pattern(names: Iterable[str]) -> str:
         """Wildcard constraint that matches just these names."""
         return "|".join(re.escape(name) for name in names) or "(?!)"
+
+
+def located(value: Any, base: Path) -> Any:
+    """A part of the config with its paths as jobs find them.
+
+    A relative path is looked for in the working directory, then beside the Snakefile.
+    """
+    if not isinstance(value, Mapping):
+        return value
+    found = {}
+    for key, item in value.items():
+        if key in _PATHS and isinstance(item, str):
+            beside = base / item
+            found[key] = str(beside) if not local(item).exists() and beside.exists() else item
+        else:
+            found[key] = located(item, base)
+    return found
 
 
 def check_documents(config: Mapping[str, Any]) -> None:

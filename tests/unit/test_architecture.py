@@ -13,6 +13,7 @@ LAYERS = [  # bottom first; modules of one layer do not import each other
     {"redaction", "foreign"},
     {"errors"},
     {"artifacts", "child", "environment", "config", "weights", "streaming", "downloads"},
+    {"lora"},
     {"checkpoints"},
     {"families"},
     {"manifest", "providers", "external_data"},

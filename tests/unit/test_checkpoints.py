@@ -10,7 +10,7 @@ from safetensors.numpy import save_file
 from colport import checkpoints
 from colport import config as configuration
 from colport.artifacts import sha256_file, write_json
-from colport.errors import CheckpointError, ConfigError
+from colport.errors import CheckpointError, ConfigError, UnsupportedError
 
 SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -88,7 +88,7 @@ def test_the_record_names_the_source_and_digests_the_weights(tmp_path):
 
 def adapter(folder, base, **more):
     """A folder as peft writes it, with a tokenizer of its own."""
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     config = {"peft_type": "LORA", "base_model_name_or_path": base, **more}
     (folder / "adapter_config.json").write_text(json.dumps(config))
     save_file({"a": np.ones(2, np.float32)}, folder / "adapter_model.safetensors")
@@ -147,6 +147,64 @@ def test_an_adapter_and_its_base_from_the_hub_s_cache(tmp_path, monkeypatch):
     (tmp_path / "models--me--base/refs/v1").write_text(other)
     record = checkpoints.record(declared, "colpali", tmp_path / "w")
     assert record["source"] == f"me/lora@{COMMIT} on me/base@{other}"
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"use_dora": True}, "use_dora is True; only plain LoRA"),
+        ({"init_lora_weights": "pissa"}, "init_lora_weights is 'pissa'"),
+        ({"r": 0}, "a rank or alpha is not above 0"),
+        ({"peft_type": "IA3"}, "peft_type is 'IA3'"),
+    ],
+)
+def test_an_adapter_that_cannot_be_used_is_refused_before_its_base_is_sought(
+    setting, message, tmp_path
+):
+    folder = adapter(tmp_path / "adapter", "absent/base", **setting)
+    for declared in ({"path": str(folder)}, {"path": str(folder), "base": {"path": "absent"}}):
+        with pytest.raises(CheckpointError, match=rf"adapter_config.json: .*{message}"):
+            checkpoints.resolve(declared, tmp_path / "w")
+
+
+def test_an_adapter_s_weights_and_kind_come_before_its_base(tmp_path):
+    folder = adapter(tmp_path / "adapter", "absent/base")
+    (folder / "modules.json").write_text("[]")
+    with pytest.raises(UnsupportedError, match="adapters on a text backbone are not exported"):
+        checkpoints.resolve({"path": str(folder)}, tmp_path / "w")
+    (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
+    with pytest.raises(CheckpointError, match=r"adapter_model\.bin: is pickled"):
+        checkpoints.resolve({"path": str(folder)}, tmp_path / "w")
+
+
+def test_a_base_with_an_adapter_of_its_own_is_refused(tmp_path):
+    base = adapter(whole(tmp_path / "base"), "x/y")
+    declared = {"path": str(adapter(tmp_path / "top", "x/y")), "base": {"path": str(base)}}
+    with pytest.raises(CheckpointError, match="base: has an adapter, too; merge it first"):
+        checkpoints.resolve(declared, tmp_path / "w")
+
+
+def test_weights_of_an_earlier_save_are_no_part_of_the_record(tmp_path):
+    folder = whole(tmp_path / "model")
+    save_file({"b": np.ones(3, np.float32)}, folder / "model-00001-of-00001.safetensors")
+    index = {"weight_map": {"b": "model-00001-of-00001.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    record = checkpoints.record({"path": str(folder)}, "colpali", tmp_path / "w")
+    assert list(record["weights"]) == ["model.safetensors"]
+    assert (record["parameters"], record["applied"]) == (3, [])
+    (folder / "model.safetensors").unlink()
+    record = checkpoints.record({"path": str(folder)}, "colpali", tmp_path / "w")
+    assert list(record["weights"]) == ["model-00001-of-00001.safetensors"]
+
+
+def test_the_record_changes_with_any_file_that_is_read(tmp_path):
+    folder = whole(tmp_path / "model")
+    recorded = [checkpoints.record({"path": str(folder)}, "colpali", tmp_path / "w")]
+    (folder / ".cache").mkdir()
+    (folder / ".cache/config.json").write_text("hidden")
+    assert checkpoints.record({"path": str(folder)}, "colpali", tmp_path / "w") == recorded[0]
+    (folder / "config.json").write_text('{"other": 1}')
+    assert checkpoints.record({"path": str(folder)}, "colpali", tmp_path / "w") != recorded[0]
 
 
 def test_bases_that_do_not_fit(tmp_path):

@@ -240,6 +240,12 @@ def added(reference):
     )
 
 
+def as_bytes(tensors, end):
+    name = next(key for key in tensors if key.endswith(end))
+    return {name: tensors[name].to(torch.int8)}
+
+
+WORDS = "embeddings.word_embeddings.weight"
 LAST = {"method": "forward", "method_output_name": "last_hidden_state"}
 PYLATE_REFUSALS = {
     "missing": (projection(lambda t: {"other": torch.zeros(1)}), "has weights"),
@@ -280,6 +286,24 @@ PYLATE_REFUSALS = {
         "padding on the left",
     ),
     "adapter": (lambda f: (f / "adapter_config.json").write_text("{}"), "adapter_config.json"),
+    "integers": (
+        lambda f: rewrite(f / "model.safetensors", lambda t: t.update(as_bytes(t, "dense.weight"))),
+        r"dense.weight' is int8; exported are weights in fp32, fp16 or bf16",
+    ),
+    "quantized": (
+        lambda f: (
+            edit(f / "config.json", quantization_config={"quant_method": "gptq"}),
+            rewrite(f / "model.safetensors", lambda t: t.update(as_bytes(t, "dense.weight"))),
+        ),
+        r"config.json: quantization_config is 'gptq', and tensor '.*dense.weight' is int8",
+    ),
+    "token": (
+        lambda f: (
+            edit(f / "config.json", vocab_size=292),
+            rewrite(f / "model.safetensors", lambda t: t.update({WORDS: t[WORDS][:-1]})),
+        ),
+        r"has 1 tokens beyond the 292 rows of the word embeddings, first '.*' \(292\)",
+    ),
     "backbone-extra": (
         lambda f: rewrite(f / "model.safetensors", lambda t: t.update(linear=torch.zeros(1))),
         "1 unexpected weights, first 'linear'",
@@ -356,6 +380,36 @@ SAVED_REFUSALS = {
         "sentence-transformers cannot read it .*strategy",
     ),
 }
+
+
+@pytest.mark.parametrize("place", ["0_Transformer", "models/backbone"])
+def test_a_backbone_in_a_folder_of_its_own(place, saved_bert, tmp_path):
+    folder = shutil.copytree(saved_bert, tmp_path / "checkpoint")
+    (folder / place).mkdir(parents=True)
+    for file in [file for file in folder.iterdir() if file.is_file()]:
+        if file.name not in ("modules.json", "config_sentence_transformers.json"):
+            file.rename(folder / place / file.name)
+    module(folder, 0, path=place)
+    assert families.require("colbert", folder) is families.detect(folder)
+    export(folder, tmp_path / "exported")
+    encoder, live = Encoder(tmp_path / "exported"), multi_vector(folder)
+    assert_equal(encode(encoder, "document", 4), encode(live, "document", 2))
+    reference = families.get("colbert").reference(folder, "cpu")
+    assert_equal(encode(reference, "document", 4), encode(live, "document", 2))
+    (folder / place / "adapter_config.json").write_text("{}")
+    with pytest.raises(UnsupportedError, match=rf"{place}/adapter_config.json: adapters on a text"):
+        export(folder, tmp_path / "again")
+
+
+def test_a_quantization_that_the_weights_do_not_have(saved_bert, tmp_path):
+    folder = shutil.copytree(saved_bert, tmp_path / "checkpoint")
+    quantized = {"quant_method": "bitsandbytes", "load_in_8bit": True}
+    edit(folder / "config.json", quantization_config=quantized)
+    export(folder, tmp_path / "exported")
+    reference = families.get("colbert").reference(folder, "cpu")
+    expected = encode(multi_vector(saved_bert), "query", 2)
+    assert_equal(encode(Encoder(tmp_path / "exported"), "query", 4), expected)
+    assert_equal(encode(reference, "query", 4), expected)
 
 
 @pytest.fixture(scope="module")

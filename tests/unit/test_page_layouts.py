@@ -2,10 +2,12 @@
 
 import json
 import shutil
+import types
 
 import numpy as np
 import pytest
 import torch
+import transformers
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -13,6 +15,7 @@ from colport import Encoder, families
 from colport.artifacts import read_json, write_json
 from colport.errors import CheckpointError, DatasetError, UnsupportedError
 from colport.export.folder import export
+from colport.families.tokens import check_ids
 from tests import page_models
 
 ENGINE, TRANSFORMERS = "colpali-engine", "transformers"
@@ -195,6 +198,84 @@ def test_the_most_patches_equal_the_library(library, limit, exported_models, tmp
 
 def image_token(encoder):
     return encoder.manifest.processing["image_token_id"]
+
+
+def test_sizes_under_the_names_of_transformers_4(exported_models):
+    family, checkpoint = families.get("colqwen2"), exported_models["colqwen2", ENGINE][0]
+
+    def sizes(tmp, **size):
+        folder = shutil.copytree(checkpoint, tmp, dirs_exist_ok=True)
+        edited("processor_config.json", size=size)(folder)
+        found = family.processing(folder).settings["image"]
+        pages = [page_models.page(33, 500), page_models.page(640, 90)]
+        counted = family.processor(folder).process_images(pages)["image_grid_thw"].prod(dim=1)
+        return found["min_pixels"], found["max_pixels"], counted.tolist()
+
+    place = checkpoint.with_name("old-sizes")
+    new = sizes(place, shortest_edge=3136, longest_edge=28224)
+    assert new[:2] == (3136, 28224)
+    assert sizes(place, min_pixels=3136, max_pixels=28224) == new
+
+
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [
+        ({"shortest_edge": 3136}, "gives no max_pixels"),
+        ({"height": 28, "width": 28}, "gives no min_pixels and no max_pixels"),
+    ],
+)
+def test_a_size_that_no_encoder_would_open_is_refused(size, message, exported_models, tmp_path):
+    folder = shutil.copytree(exported_models["colqwen2", ENGINE][0], tmp_path / "checkpoint")
+    edited("processor_config.json", size=size)(folder)
+    with pytest.raises(UnsupportedError, match=rf"image processor's size is .*, which {message}"):
+        export(folder, tmp_path / "out")
+
+
+@pytest.mark.parametrize("family", families_of_pages())
+def test_a_token_beyond_the_embeddings_is_found_at_export(family, exported_models, tmp_path):
+    folder = shutil.copytree(exported_models[family, ENGINE][0], tmp_path / "checkpoint")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    rows = json.loads((folder / "config.json").read_text())["text_config"]["vocab_size"]
+    tokenizer.add_tokens([f"<one more {n}>" for n in range(rows - len(tokenizer) + 1)])
+    tokenizer.save_pretrained(folder)
+    with pytest.raises(CheckpointError, match=rf"has 1 tokens beyond the {rows} rows .* '<one mor"):
+        export(folder, tmp_path / "out")
+
+
+def test_an_image_token_beyond_the_embeddings_is_paligemma_s_own():
+    tokenizer = types.SimpleNamespace(get_vocab=lambda: {"a": 0, "<image>": 1})
+    check_ids("x", tokenizer, 1, unread=[1])
+    with pytest.raises(CheckpointError, match=r"x: .* has 1 tokens beyond the 1 rows .*<image>"):
+        check_ids("x", tokenizer, 1)
+
+
+@pytest.mark.parametrize("inner", [False, True])
+@pytest.mark.parametrize(("family", "library"), LAYOUTS)
+def test_a_quantization_that_the_weights_do_not_have(
+    family, library, inner, exported_models, tmp_path
+):
+    """A QLoRA run leaves it in the checkpoint that it merges."""
+    folder = shutil.copytree(exported_models[family, library][0], tmp_path / "checkpoint")
+    file = folder / "config.json"
+    config = json.loads(file.read_text())
+    part = config.get("vlm_config", config)
+    part = part["text_config"] if inner else config
+    part["quantization_config"] = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+    file.write_text(json.dumps(config))
+    found = families.get(family).reference(folder, "cpu").encode_queries(QUERIES[:1])
+    assert (
+        page_models.largest_difference(
+            found, Encoder(exported_models[family, library][1]).encode_queries(QUERIES[:1])
+        )
+        < 1e-5
+    )
+    weights = folder / "model.safetensors"
+    if library == TRANSFORMERS:
+        tensors = load_file(weights)
+        name = next(key for key in tensors if key.endswith("q_proj.weight"))
+        save_file(tensors | {name: tensors[name].to(torch.uint8)}, weights, {"format": "pt"})
+        with pytest.raises(CheckpointError, match=r"quantization_config is 'bitsandbytes', and t"):
+            families.get(family).skeleton(folder, "fp32")
 
 
 @pytest.mark.parametrize("family", families_of_pages())

@@ -46,6 +46,12 @@ def test_an_index_without_a_weight_map_is_refused(tmp_path):
             TensorIndex(tmp_path)
 
 
+def test_whole_weights_go_before_shards_as_in_transformers(tmp_path):
+    sharded(tmp_path, {"a": "one.safetensors", "b": "two.safetensors"})
+    save_file({"c": torch.ones(1)}, tmp_path / "model.safetensors")
+    assert list(TensorIndex(tmp_path)) == ["c"]
+
+
 def sharded(folder, weight_map):
     save_file({"a": torch.ones(2)}, folder / "one.safetensors")
     save_file({"b": torch.zeros(3)}, folder / "two.safetensors")

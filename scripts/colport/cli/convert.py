@@ -47,6 +47,7 @@ def export(
     """
     from colport import families, manifest
     from colport.artifacts import scratch_folder
+    from colport.checkpoints import SOURCE_KEYS
 
     chosen_variant = variants.get(variant)
     manifest.check_replaceable(output)
@@ -58,6 +59,8 @@ def export(
         record = options.resolved(checkpoint, base, scratch / "checkpoint", quiet)
         with watch(f"exporting {variant}", quiet) as watched:
             watched.step(f"checkpoint {record['source']}")
+            for sentence in record["applied"]:
+                watched.step(sentence)
             folder = Path(record["folder"])
             chosen_family = families.get(family) if family else families.detect(folder)
             written = variants.export(
@@ -66,7 +69,7 @@ def export(
                 variant,
                 family=family,
                 layout=chosen,
-                source={key: record[key] for key in ("source", "weights")},
+                source={key: record[key] for key in SOURCE_KEYS},
                 dataset=_calibration(given, chosen_family.document_type),
                 report=watched.step,
                 progress=watched.progress,

@@ -67,6 +67,8 @@ def _lines(found: Manifest) -> Iterator[str]:
     if found.integer_range:
         yield f"sums       {IN_WORDS[found.integer_range]}"
     yield f"source     {source}"
+    for sentence in found.source.get("applied", ()):
+        yield f"{'':<10} {sentence}"
     for name, graph in found.graphs.items():
         yield f"{name:<10} {graph.nodes:,} nodes, {graph.parameters:,} parameters"
         for arrow, values in (("<-", graph.inputs), ("->", graph.outputs)):

@@ -48,7 +48,7 @@ def export(
         precision: ``fp32``, ``fp16`` or ``bf16``.
         layout: Where the weights go, beside the graphs by default.
         opset: ONNX operator set.
-        source: ``source`` and ``weights`` of the checkpoint's record, kept in the manifest.
+        source: What the manifest says of the checkpoint's record: its ``SOURCE_KEYS``.
         report: Called with a line for each step.
         progress: Called after each block of weights, with the bytes written and those of all.
 
@@ -63,16 +63,17 @@ def export(
         )
     chosen = families.require(family, checkpoint) if family else families.detect(checkpoint)
     skeleton = chosen.skeleton(checkpoint, precision)
+    processing = chosen.processing(checkpoint)
     models = {}
     for definition in skeleton.graphs:
         start = time.perf_counter()
         models[definition.name] = _graph(skeleton, definition, opset)
         report(f"traced {definition.name} graph in {time.perf_counter() - start:.1f} s")
-    processing = chosen.processing(checkpoint)
     layout = layout or Layout()
     with atomic_folder(output) as folder:
         tokenizer = processing.tokenizer.to_str(pretty=True)
         (folder / "tokenizer.json").write_text(tokenizer, encoding="utf-8")
+        chosen.runtime(processing.settings, folder)  # refuses what no encoder would open
         files = external_data.write(models, folder, layout, progress)
         report(f"wrote {', '.join(files) or 'weights into the graphs'}")
         manifest = Manifest(

@@ -7,46 +7,30 @@ block, when a weight is written; a merged copy of the model never exists.
 
 from __future__ import annotations
 
+import copy
 import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from colport.checkpoints import ADAPTER_CONFIG, read_config
+from colport import lora
+from colport.checkpoints import ADAPTER_CONFIG, read_config, reading
 from colport.errors import CheckpointError
 from colport.families.skeletons import check_shape, rename_keys
-from colport.weights import StoredTensor, TensorEntry, read_header
+from colport.weights import ADAPTER_WEIGHTS, StoredTensor, TensorEntry
 
 if TYPE_CHECKING:
     from peft import LoraConfig
     from transformers import PreTrainedModel
 
-_WEIGHTS = "adapter_model.safetensors"
-_PICKLED = "adapter_model.bin"
+_ADAPTER = "default"
 _PREFIX = "base_model.model."
 _PAIR = re.compile(r"^(?P<module>.+)(?P<end>\.lora_[AB]\.weight)$")
 _BLOCK_BYTES = 2**24  # of fp32 rows merged at a time
-
-_ALLOWED: Mapping[str, tuple[Any, ...]] = {
-    "peft_type": ("LORA",),
-    "bias": ("none",),
-    "init_lora_weights": (True, False, "gaussian"),  # others change the base's weights as well
-}
-_READ = {
-    *("r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "target_modules"),
-    *("exclude_modules", "layers_to_transform", "layers_pattern", "modules_to_save"),
-}
-_OF_TRAINING = {
-    *("auto_mapping", "base_model_name_or_path", "corda_config", "ensure_weight_tying"),
-    *("eva_config", "inference_mode", "loftq_config", "lora_dropout", "lora_ga_config"),
-    *("megatron_core", "peft_version", "qalora_group_size", "revision", "runtime_config"),
-    "task_type",
-}
-"""Settings that change nothing once an adapter is trained; any not named here must be off."""
 
 
 @dataclass(frozen=True)
@@ -127,55 +111,67 @@ def merge(
 
     Raises:
         CheckpointError: The adapter is pickled, damaged or more than a plain LoRA, or it does not
-            hold one pair for each module that it targets and nothing else.
+            hold what peft would put into this model by its configuration and nothing else.
     """
     if not (folder / ADAPTER_CONFIG).is_file():
         return dict(sources)
-    lora = _read_config(folder / ADAPTER_CONFIG)
-    file = folder / _WEIGHTS
-    if (folder / _PICKLED).is_file() and not file.is_file():
-        raise CheckpointError(f"{folder / _PICKLED}: is pickled; convert it to safetensors.")
-    tensors = _rename(model, read_header(file), key_mapping)
-    pairs = {name: entry for name, entry in tensors.items() if _PAIR.match(name)}
-    _check_names(file, model, sources, lora, tensors)
+    settings, stored = lora.read(folder / ADAPTER_CONFIG, read_config(folder, ADAPTER_CONFIG))
+    file = folder / ADAPTER_WEIGHTS
+    tensors = _rename(model, stored, key_mapping)
+    scales, shapes = _expected(folder, model, settings)
+    _check_names(file, model, shapes, tensors)
     merged = dict(sources)
-    for name in tensors.keys() - pairs.keys():
-        check_shape(name, tensors[name], sources[name].shape)
-        merged[name] = tensors[name]
-    for module in sorted({_PAIR.match(name)["module"] for name in pairs}):
-        if (base := sources.get(f"{module}.weight")) is None:
-            continue  # a layer that no embedding depends on
-        a, b = (pairs[f"{module}.lora_{side}.weight"] for side in "AB")
-        rank = _of(module, lora.rank_pattern, lora.r)
-        check_shape(f"{module}.lora_A", a, (rank, base.shape[1]))
-        check_shape(f"{module}.lora_B", b, (base.shape[0], rank))
-        alpha = _of(module, lora.alpha_pattern, lora.lora_alpha)
-        scale = alpha / (math.sqrt(rank) if lora.use_rslora else rank)
-        merged[f"{module}.weight"] = MergedTensor(base, a, b, scale)
+    for name in sorted(tensors):
+        is_pair = _PAIR.match(name) is not None
+        place = name.removesuffix(".weight") if is_pair else name
+        check_shape(place, tensors[name], shapes[name])
+        if not is_pair and name in sources:  # the others: layers that no embedding depends on
+            merged[name] = tensors[name]
+    for module, scale in scales.items():
+        if (base := sources.get(f"{module}.weight")) is not None:
+            a, b = (tensors[f"{module}.lora_{side}.weight"] for side in "AB")
+            merged[f"{module}.weight"] = MergedTensor(base, a, b, scale)
     return merged
 
 
-def _read_config(file: Path) -> LoraConfig:
-    """The settings of a plain LoRA."""
-    from peft import LoraConfig
+def _expected(
+    folder: Path, model: PreTrainedModel, settings: LoraConfig
+) -> tuple[dict[str, float], dict[str, tuple[int, ...]]]:
+    """What peft puts into the model: factor of each pair by its layer, and shape of each tensor.
 
-    config = read_config(file.parent, file.name)
-    for key, allowed in _ALLOWED.items():
-        if config.get(key, allowed[0]) not in allowed:
+    Raises:
+        CheckpointError: peft cannot, or it is more than pairs on linear layers and whole modules.
+    """
+    import torch
+    from peft import get_peft_model_state_dict, inject_adapter_in_model
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils import ModulesToSaveWrapper
+
+    file = folder / ADAPTER_CONFIG
+    with reading(folder, "peft"):
+        adapted = inject_adapter_in_model(
+            copy.deepcopy(settings), copy.deepcopy(model), _ADAPTER, low_cpu_mem_usage=True
+        )
+        tensors = get_peft_model_state_dict(
+            adapted, adapter_name=_ADAPTER, save_embedding_layers=False
+        )
+    scales = {}
+    for name, module in adapted.named_modules():
+        if isinstance(module, ModulesToSaveWrapper) and any(
+            isinstance(inner, BaseTunerLayer) for inner in module.original_module.modules()
+        ):
             raise CheckpointError(
-                f"{file}: {key} is {config[key]!r}; merged are {', '.join(map(str, allowed))}."
+                f"{file}: modules_to_save, by the ends of names, takes {name!r}, and so does "
+                "target_modules for layers in it; peft does not merge these."
             )
-    for key, value in config.items():
-        if value and key not in _ALLOWED and key not in _READ | _OF_TRAINING:
-            raise CheckpointError(f"{file}: {key} is {value!r}; only plain LoRA is merged.")
-    try:
-        lora = LoraConfig(**{key: value for key, value in config.items() if key in _READ})
-        patterns = (*lora.rank_pattern.values(), *lora.alpha_pattern.values())
-        if min(lora.r, lora.lora_alpha, *patterns) <= 0:
-            raise ValueError("a rank or alpha is not above 0")
-    except (AttributeError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{file}: is not a LoRA configuration ({error}).") from error
-    return lora
+        if isinstance(module, BaseTunerLayer):
+            if not isinstance(base := module.get_base_layer(), torch.nn.Linear):
+                raise CheckpointError(
+                    f"{file}: target_modules takes {name!r}, a {type(base).__name__}; merged are "
+                    "linear layers."
+                )
+            scales[name] = module.scaling[_ADAPTER]
+    return scales, {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
 def _rename(
@@ -198,39 +194,19 @@ def _rename(
 
 
 def _check_names(
-    file: Path,
-    model: PreTrainedModel,
-    sources: Mapping[str, StoredTensor],
-    lora: LoraConfig,
-    found: Iterable[str],
+    file: Path, model: PreTrainedModel, expected: Iterable[str], found: Iterable[str]
 ) -> None:
     """Refuse an adapter that holds more or less than its configuration says."""
-    import torch
-    from peft.tuners.tuners_utils import check_target_module_exists
-
-    saved = [rf"(^|\.){re.escape(name)}\." for name in lora.modules_to_save or ()]
-    expected = {name for name in sources if any(re.search(pattern, name) for pattern in saved)}
-    for name, module in model.named_modules():
-        whole = f"{name}.weight" in expected or not isinstance(module, torch.nn.Linear)
-        if not whole and check_target_module_exists(lora, name):
-            expected |= {f"{name}.lora_{side}.weight" for side in "AB"}
-    if extra := sorted(set(found) - expected):
+    if extra := sorted(set(found) - set(expected)):
         raise CheckpointError(
             f"{file}: {len(extra)} unexpected weights, first {extra[0]!r}; target_modules and "
-            f"modules_to_save name no such linear layer of {type(model).__name__}."
+            f"modules_to_save, matched as peft does, give no such weight of {type(model).__name__}."
         )
-    if missing := sorted(expected - set(found)):
+    if missing := sorted(set(expected) - set(found)):
         raise CheckpointError(
             f"{file}: {len(missing)} missing weights, first {missing[0]!r}; target_modules or "
             "modules_to_save name its layer."
         )
-
-
-def _of(module: str, pattern: Mapping[str, Any], default: Any) -> Any:
-    """The module's own rank or alpha, found as peft finds it."""
-    from peft.utils.other import get_pattern_key
-
-    return pattern.get(get_pattern_key(pattern, module), default)
 
 
 def _finite(entry: TensorEntry, values: np.ndarray) -> np.ndarray:

@@ -58,10 +58,13 @@ class ColBERT(Family):
 
     def accepts(self, folder: Path) -> bool:
         """Whether the folder has a projection layer, as each of the ColBERT layouts has."""
-        config = read_config(folder)
-        if config.get("model_type") in {"colpali", "colqwen2"} or "vlm_config" in config:
+        if not colbert_checkpoint.is_checkpoint(folder):
             return False
-        return colbert_checkpoint.is_checkpoint(folder)
+        # A folder of sentence-transformers may keep its backbone, and so this file, further in.
+        config = read_config(folder) if (folder / "config.json").is_file() else {}
+        return (
+            config.get("model_type") not in {"colpali", "colqwen2"} and "vlm_config" not in config
+        )
 
     def skeleton(self, folder: Path, precision: str) -> Skeleton:
         """See :meth:`Family.skeleton`."""

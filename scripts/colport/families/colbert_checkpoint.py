@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from colport.checkpoints import read_config, reading
+from colport import lora
+from colport.checkpoints import ADAPTER_CONFIG, read_config, reading
 from colport.errors import CheckpointError, UnsupportedError
 from colport.foreign import is_inside, load_json
 
@@ -112,11 +113,8 @@ def read(folder: Path) -> Checkpoint:
             )
     named = {key: value for key, value in given.items() if value is not None}
     checkpoint = Checkpoint(folder, library, {**_DEFAULTS[library], **named}, modules)
-    if (checkpoint.backbone / "adapter_config.json").is_file():
-        raise UnsupportedError(
-            f"{checkpoint.backbone / 'adapter_config.json'}: adapters on a text backbone are not "
-            "exported; merge it into the model first."
-        )
+    if (checkpoint.backbone / ADAPTER_CONFIG).is_file():
+        lora.refuse_on_text(checkpoint.backbone / ADAPTER_CONFIG)
     for module in checkpoint.modules:
         if module.name in ("Transformer", "Dense"):
             TensorIndex(module.folder)  # refuses pickles, which the libraries would open
@@ -171,6 +169,9 @@ def load(checkpoint: Checkpoint, device: str) -> Any:
     import torch
     from sentence_transformers import MultiVectorEncoder
 
+    from colport.families.skeletons import is_said_quantized
+
+    said_quantized = is_said_quantized(checkpoint.backbone)
     on_meta = device == "meta"
     arguments = {"dtype": torch.float32, "use_safetensors": True}
     if on_meta:
@@ -181,6 +182,7 @@ def load(checkpoint: Checkpoint, device: str) -> Any:
             device=None if on_meta else device,
             trust_remote_code=False,
             model_kwargs=arguments,
+            config_kwargs={"quantization_config": None} if said_quantized else None,
         )
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from colport.checkpoints import reading
 from colport.errors import CheckpointError, UnsupportedError
 from colport.families.colbert_checkpoint import Checkpoint
+from colport.families.tokens import check_ids
 
 KINDS = ("query", "document")
 _NO_LIMIT = 10**6  # transformers marks "no limit" with a huge model_max_length
@@ -37,11 +38,14 @@ def processing(checkpoint: Checkpoint, encoder: Any) -> dict[str, Any]:
 
     Raises:
         UnsupportedError: A setting that the runtime would not follow.
-        CheckpointError: A marker or the padding is not a token of the checkpoint.
+        CheckpointError: A marker or the padding is not a token of the checkpoint, or a token has
+            no word embedding.
     """
     transformer, tokenizer = encoder[0], tokenizer_of(checkpoint, encoder)
     own = checkpoint.library == "sentence-transformers"
     _check(checkpoint, transformer, tokenizer)
+    rows = transformer.auto_model.get_input_embeddings().num_embeddings
+    check_ids(checkpoint.backbone, tokenizer, rows)
     prompts = encoder.prompts if own else checkpoint.settings.get("prompts") or {}
     mask = _scoring_mask(checkpoint, encoder)
     return {

@@ -29,6 +29,7 @@ class ColPali(PageFamily):
     """``ColPaliForRetrieval`` of transformers, ``ColPali`` of colpali-engine."""
 
     name = "colpali"
+    image_token_has_no_row = True
     layouts = (
         transformers_layout("ColPali", "paligemma"),
         engine_layout("ColPali", "paligemma", "model.model"),

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from colport.weights import StoredTensor
 
+_OLD_SIZES = {"shortest_edge": "min_pixels", "longest_edge": "max_pixels"}
 _UNREAD = r"(^|\.)lm_head\."  # predicts words; no embedding depends on it
 
 
@@ -46,16 +47,13 @@ class Layout:
 
     def accepts(self, folder: Path) -> bool:
         """Whether ``config.json`` names this layout's model."""
-        return self.accepts_config(read_config(folder))
+        return (folder / "config.json").is_file() and self.accepts_config(read_config(folder))
 
     def build(self, folder: Path, precision: str) -> tuple[Any, dict[str, torch.Tensor]]:
         """The model on the meta device and its computed buffers."""
         from colport.families.skeletons import build_on_meta
 
-        model_class = self._class(self.model)
-        with reading(folder, self.library):
-            config = model_class.config_class.from_pretrained(folder, trust_remote_code=False)
-        return build_on_meta(model_class, config, precision)
+        return build_on_meta(self._class(self.model), self.config(folder), precision)
 
     def sources(self, model: Any, folder: Path) -> dict[str, StoredTensor]:
         """Each parameter's tensor in the checkpoint, with its adapter if it has one.
@@ -79,9 +77,17 @@ class Layout:
         return merge(folder, model, read, self._key_mapping())
 
     def load_processor(self, folder: Path) -> Any:
-        """The library's own processor of a checkpoint."""
+        """The library's own processor of a checkpoint.
+
+        transformers 4 wrote ``size`` with other keys, which its successor keeps and does not read.
+        """
         with reading(folder, self.library):
-            return self._class(self.processor).from_pretrained(folder, trust_remote_code=False)
+            processor = self._class(self.processor).from_pretrained(folder, trust_remote_code=False)
+        size = processor.image_processor.size
+        for key, old in _OLD_SIZES.items():
+            if size.get(key) is None and size.get(old) is not None:
+                size[key] = size[old]
+        return processor
 
     def reference(self, folder: Path, device: str) -> Embedder:
         """The library's own model and processor, in fp32.
@@ -93,8 +99,22 @@ class Layout:
 
         self.sources(self.build(folder, "fp32")[0], folder)
         return ProcessorReference.load(
-            self._class(self.model), self.load_processor(folder), folder, device
+            self._class(self.model),
+            self.config(folder),
+            self.load_processor(folder),
+            folder,
+            device,
         )
+
+    def config(self, folder: Path) -> Any:
+        """The configuration, without a quantization that the tensors do not have."""
+        from colport.families.skeletons import is_said_quantized, unquantized
+
+        with reading(folder, self.library):
+            config = self._class(self.model).config_class.from_pretrained(
+                folder, trust_remote_code=False
+            )
+        return unquantized(config) if is_said_quantized(folder) else config
 
     def _class(self, name: str) -> Any:
         return getattr(import_module(self.module), name)

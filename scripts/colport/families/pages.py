@@ -22,7 +22,7 @@ from colport.families.base import (
     check_settings,
 )
 from colport.families.layouts import Layout
-from colport.families.tokens import Tokens, save_backend
+from colport.families.tokens import Tokens, check_ids, save_backend
 
 if TYPE_CHECKING:
     import torch
@@ -43,6 +43,8 @@ class PageFamily(Family):
 
     document_type = "pages"
     layouts: ClassVar[tuple[Layout, ...]]
+    image_token_has_no_row: ClassVar[bool] = False
+    """Whether the image token may lie beyond the word embeddings."""
 
     @abstractmethod
     def prepare(self, backbone: Any) -> None:
@@ -130,13 +132,21 @@ class PageFamily(Family):
                     f"{folder}: the image processor has {key} {found}; pages are exported with "
                     f"{expected} only."
                 )
+        sizes = self.image_settings(images)
+        if lacking := [key for key, value in sizes.items() if value is None]:
+            raise UnsupportedError(
+                f"{folder}: the image processor's size is {dict(images.size)}, which gives no "
+                f"{' and no '.join(lacking)}."
+            )
+        unread = (processor.image_token_id,) if self.image_token_has_no_row else ()
+        check_ids(folder, tokenizer, layout.config(folder).get_text_config().vocab_size, unread)
         settings = {
             "library": layout.library,
             **self.prompts(layout, processor),
             "pad_id": tokenizer.pad_token_id,
             "padding_side": tokenizer.padding_side,
             "image": {
-                **self.image_settings(images),
+                **sizes,
                 "scale": images.rescale_factor,
                 "mean": list(images.image_mean),
                 "std": list(images.image_std),

@@ -27,7 +27,7 @@ class ProcessorReference:
 
     @classmethod
     def load(
-        cls, model_class: Any, processor: Any, folder: Path, device: str
+        cls, model_class: Any, config: Any, processor: Any, folder: Path, device: str
     ) -> ProcessorReference:
         """Load a checkpoint, with its adapter if it has one, in fp32 on a torch device.
 
@@ -39,6 +39,7 @@ class ProcessorReference:
         with reading(folder, "its library"):
             model, loading = model_class.from_pretrained(
                 folder,
+                config=config,
                 dtype=torch.float32,
                 use_safetensors=True,
                 trust_remote_code=False,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from colport.checkpoints import read_config
 from colport.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -27,6 +29,50 @@ def torch_dtype(precision: str) -> torch.dtype:
 
     known = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
     return known[precision]
+
+
+def is_said_quantized(folder: Path) -> bool:
+    """Whether ``config.json`` has a ``quantization_config`` although the tensors are plain floats.
+
+    Training on a quantized base leaves it in merged checkpoints; libraries would quantize again.
+
+    Raises:
+        CheckpointError: It is true: tensors are packed integers.
+    """
+    from colport.weights import TensorIndex
+
+    config = read_config(folder)
+    said = [part.get("quantization_config") for part in _parts(config)]
+    if not any(said):
+        return False
+    for entry in TensorIndex(folder).values():
+        if _is_integer(entry) and not _COMPUTED.search(entry.key):
+            method = next(filter(None, said))
+            name = method.get("quant_method") if isinstance(method, dict) else method
+            raise CheckpointError(
+                f"{folder / 'config.json'}: quantization_config is {name!r}, and tensor "
+                f"{entry.key!r} is {entry.dtype}; exported are weights in fp32, fp16 or bf16."
+            )
+    return True
+
+
+def unquantized(config: Any) -> Any:
+    """A transformers configuration without ``quantization_config``, its own and its parts'."""
+    config.__dict__.pop("quantization_config", None)
+    for name in config.sub_configs:
+        if (part := getattr(config, name, None)) is not None:
+            unquantized(part)
+    return config
+
+
+def _parts(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """A configuration and those of the models in it."""
+    inner = [part for value in config.values() if isinstance(value, dict) for part in _parts(value)]
+    return [config, *inner]
+
+
+def _is_integer(entry: StoredTensor) -> bool:
+    return entry.dtype.kind in "iub"
 
 
 def build_on_meta(
@@ -110,11 +156,16 @@ def map_tensors(
 
 
 def check_shape(name: str, entry: StoredTensor, expected: tuple[int, ...]) -> None:
-    """Refuse a tensor whose shape is not the parameter's.
+    """Refuse a tensor that is not the parameter: of another shape, or of integers.
 
     Raises:
-        CheckpointError: The shapes differ.
+        CheckpointError: It is not.
     """
+    if _is_integer(entry) and not _COMPUTED.search(name):
+        raise CheckpointError(
+            f"{entry.file}: tensor {entry.key!r} is {entry.dtype}; exported are weights in fp32, "
+            "fp16 or bf16."
+        )
     if entry.shape != expected:
         raise CheckpointError(
             f"{entry.file}: tensor {entry.key!r} has shape {list(entry.shape)}, "

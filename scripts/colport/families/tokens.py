@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from tokenizers import Tokenizer
 
-from colport.errors import ArtifactError
+from colport.errors import ArtifactError, CheckpointError
 from colport.foreign import MAX_JSON_BYTES
 from colport.redaction import plain
 
@@ -96,6 +96,31 @@ class Tokens:
             if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
                 raise
             raise ArtifactError(f"{self._file}: {what} ({plain(error)}).") from error
+
+
+def check_ids(folder: Path, tokenizer: Any, rows: int, unread: Collection[int] = ()) -> None:
+    """Refuse a tokenizer with tokens that no row of the word embeddings stands for.
+
+    Args:
+        folder: The checkpoint, for messages.
+        tokenizer: A transformers tokenizer.
+        rows: Rows of the word embeddings.
+        unread: Ids whose row no graph reads.
+
+    Raises:
+        CheckpointError: It has such tokens; a query with one could not be embedded.
+    """
+    beyond = {
+        index: token
+        for token, index in tokenizer.get_vocab().items()
+        if index >= rows and index not in unread
+    }
+    if beyond:
+        raise CheckpointError(
+            f"{folder}: the tokenizer has {len(beyond)} tokens beyond the {rows} rows of the word "
+            f"embeddings, first {beyond[min(beyond)]!r} ({min(beyond)}); resize the embeddings, or "
+            "take the tokens out."
+        )
 
 
 def save_backend(tokenizer: object) -> Tokenizer:

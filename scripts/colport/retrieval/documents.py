@@ -114,7 +114,9 @@ class _Scan:
         files = {file.relative_to(self.folder).as_posix(): file for file in self.folder.rglob("*")}
         for path, file in sorted(files.items()):
             suffix = file.suffix.lower()
-            if suffix not in (PDF, *IMAGES) or file.name.startswith("."):
+            if suffix not in (PDF, *IMAGES) or any(
+                part.startswith(".") for part in path.split("/")
+            ):
                 continue
             if not (file.is_file() or file.is_symlink()):
                 continue
