@@ -15,6 +15,7 @@ from colport.families.base import Embedder
 if TYPE_CHECKING:
     import torch
 
+    from colport.families.memory import Room
     from colport.weights import StoredTensor
 
 _UNREAD = r"(^|\.)lm_head\."  # predicts words; no embedding depends on it
@@ -48,14 +49,16 @@ class Layout:
         """Whether ``config.json`` names this layout's model."""
         return self.accepts_config(read_config(folder))
 
-    def build(self, folder: Path, precision: str) -> tuple[Any, dict[str, torch.Tensor]]:
+    def build(
+        self, folder: Path, precision: str, *, to_trace: bool = True
+    ) -> tuple[Any, dict[str, torch.Tensor]]:
         """The model on the meta device and its computed buffers."""
         from colport.families.skeletons import build_on_meta
 
         model_class = self._class(self.model)
         with reading(folder, self.library):
             config = model_class.config_class.from_pretrained(folder, trust_remote_code=False)
-        return build_on_meta(model_class, config, precision)
+        return build_on_meta(model_class, config, precision, to_trace=to_trace)
 
     def sources(self, model: Any, folder: Path) -> dict[str, StoredTensor]:
         """Each parameter's tensor in the checkpoint, with its adapter if it has one.
@@ -83,18 +86,23 @@ class Layout:
         with reading(folder, self.library):
             return self._class(self.processor).from_pretrained(folder, trust_remote_code=False)
 
-    def reference(self, folder: Path, device: str) -> Embedder:
+    def reference(self, folder: Path, device: str, room: Room) -> Embedder:
         """The library's own model and processor, in fp32.
 
         Raises:
             CheckpointError: Weights are missing or unexpected; the library would make them up.
         """
-        from colport.families.reference import ProcessorReference
+        from colport.families.reference import ProcessorReference, whole_model
 
-        self.sources(self.build(folder, "fp32")[0], folder)
-        return ProcessorReference.load(
-            self._class(self.model), self.load_processor(folder), folder, device
-        )
+        model, constants = self.build(folder, "fp32", to_trace=False)
+        sources = self.sources(model, folder)
+        if room.is_streamed:
+            from colport.families.stored_parameters import fill
+
+            fill(model, sources, constants)
+        else:
+            model = whole_model(self._class(self.model), folder)
+        return ProcessorReference(model, self.load_processor(folder), device, room)
 
     def _class(self, name: str) -> Any:
         return getattr(import_module(self.module), name)
