@@ -18,6 +18,7 @@ CONFIG = {
             "quantization": {"method": "static"},
         },
     },
+    "reference": {},
     "encode": {"shard_documents": 1024, "batch_size": 8},
     "parity": {"inputs": 48, "batch_sizes": [1, 8]},
     "latency": {

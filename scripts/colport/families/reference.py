@@ -32,6 +32,11 @@ class PyTorchReference:
         return self._model
 
     @property
+    def queries_at_once(self) -> int | None:
+        """Queries to ask for in one call, of which it makes as few passes as memory allows."""
+        return self.room.tokens if self.room.is_streamed else None
+
+    @property
     def note(self) -> str:
         """What a user of its timings has to know, or empty."""
         return self.room.note

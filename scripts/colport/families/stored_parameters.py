@@ -20,6 +20,7 @@ _BLOCK_BYTES = 2**24  # cast at a time; the allocator would map larger ones anew
 _ASKING = {
     *(torch.Tensor.size, torch.Tensor.dim, torch.Tensor.numel, torch.Tensor.__len__),
     *(torch.Tensor.is_floating_point, torch.Tensor.is_complex, torch.is_floating_point),
+    torch._has_compatible_shallow_copy_type,  # which Module.to asks
 }
 """Answered from dtype, device and shape."""
 
