@@ -16,12 +16,12 @@ import numpy as np
 from PIL import Image
 
 from colport.errors import ArtifactError, UnsupportedError
+from colport.families.memory import Room
 from colport.foreign import misfit
 
 if TYPE_CHECKING:
     import torch
 
-    from colport.families.memory import Room
     from colport.weights import StoredTensor
 
 DocumentType = Literal["pages", "passages"]
@@ -245,8 +245,6 @@ class Family(ABC):
             device: ``cpu`` or ``cuda``.
             memory_mb: MB (10**6 bytes) of the host that it may take; by default what is available.
         """
-        from colport.families.memory import Room  # here: the encoder needs none of its imports
-
         return self.open_reference(folder, device, Room.of(folder, memory_mb))
 
     @abstractmethod

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from colport.environment import available_mb
-from colport.weights import read_header
 
 _BASE_MB = 1500
 """Of Python, its libraries, and the weights of one operator."""
@@ -58,6 +57,8 @@ class Room:
         Raises:
             CheckpointError: A safetensors file is not valid.
         """
+        from colport.weights import read_header  # here: the encoder needs none of its imports
+
         entries = [read_header(file) for file in folder.rglob("*.safetensors")]
         parameters = sum(math.prod(one.shape) for each in entries for one in each.values())
         return cls(parameters, available_mb() if allowed_mb is None else allowed_mb)
