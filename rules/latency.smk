@@ -25,6 +25,7 @@ rule latency:
         dataset=lambda wildcards: PLAN.config["datasets"][PLAN.first(wildcards.model)],
         provider=lambda wildcards: PLAN.config["providers"][wildcards.provider],
         settings=PLAN.timing,
+        reference=PLAN.config["reference"],
         code=PLAN.code("latency.py"),
     script:
         "../scripts/latency.py"

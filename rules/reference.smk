@@ -19,6 +19,7 @@ rule reference:
     params:
         dataset=lambda wildcards: PLAN.config["datasets"][wildcards.dataset],
         settings=PLAN.config["encode"],
+        reference=PLAN.config["reference"],
         code=PLAN.code("reference.py"),
     script:
         "../scripts/reference.py"

@@ -30,6 +30,7 @@ rule scenarios:
         settings=PLAN.config["scenarios"],
         threads=PLAN.config["latency"].get("threads"),
         affinity=PLAN.config["latency"]["affinity"],
+        reference=PLAN.config["reference"],
         code=PLAN.code("scenarios.py"),
     script:
         "../scripts/scenarios.py"

@@ -18,9 +18,10 @@ def main(snakemake):
             encoder = embedders.load(snakemake.input.model, snakemake.params.provider)
             dataset = load_retrieval_dataset("parity", snakemake.params.dataset)
             count = snakemake.params.settings["inputs"]
+            first = read_queries(snakemake.input.reference)
             documents = chain.from_iterable(read_documents(snakemake.input.reference))
             reference = {
-                "query": list(islice(read_queries(snakemake.input.reference), count)),
+                "query": list(islice(first, count)),
                 "document": list(islice(documents, count)),
             }
             record = parity.measure(
@@ -36,6 +37,7 @@ def main(snakemake):
             record = parity.unsupported(labels, limit)
         else:
             record["export"] = embedders.digest(encoder)
+            record["settings"]["reference"] = first.metadata["weights"]
         write_json(snakemake.output[0], record)
 
 

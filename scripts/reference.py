@@ -6,6 +6,7 @@ import torch
 
 from colport import checkpoints, families
 from colport.embed import embed
+from colport.environment import available_mb
 from colport.job import job
 from colport.retrieval.datasets import load_retrieval_dataset
 
@@ -17,14 +18,22 @@ def main(snakemake):
         device = "cuda" if torch.cuda.is_available() else "cpu"
         checkpoint = checkpoints.read_record(snakemake.input.checkpoint)
         family = families.get(checkpoint["family"])
+        left = min(available_mb(), snakemake.resources.mem_mb)
+        memory = snakemake.params.reference.get("memory_mb", left)
+        reference = family.reference(Path(checkpoint["folder"]), device, memory)
+        log.info("weights: %s", reference.note or reference.room.weights)
         embed(
-            family.reference(Path(checkpoint["folder"]), device),
+            reference,
             load_retrieval_dataset(dataset, snakemake.params.dataset),
             Path(snakemake.output[0]),
             shard=int(shard),
             **snakemake.params.settings,
-            labels={"model": model, "variant": "pytorch", "provider": f"torch-{device}"},
+            labels={
+                **{"model": model, "variant": "pytorch", "provider": f"torch-{device}"},
+                "weights": reference.room.weights,
+            },
             report=log.info,
+            query_batch_size=reference.queries_at_once,
         )
 
 

@@ -24,6 +24,7 @@ def main(snakemake):
             entry=params.provider,
             threads=params.threads or snakemake.threads,
             report=log.info,
+            memory_mb=snakemake.params.reference.get("memory_mb"),
         )
         write_json(snakemake.output[0], record)
 

@@ -14,7 +14,9 @@ from typing import Any
 from colport import environment, latency
 from colport.errors import UnsupportedError
 from colport.families.base import Embedder
+from colport.families.memory import Room
 from colport.latency import Contender, Inputs, LatencySettings
+from colport.manifest import folder_bytes
 from colport.manifest import read as read_manifest
 from colport.peers.catalogue import is_folder
 from colport.providers import ProviderSettings
@@ -49,6 +51,7 @@ def reference(
     threads: int,
     precision: str = "fp32",
     compiled: bool = False,
+    memory_mb: float | None = None,
 ) -> Embedder:
     """The checkpoint in its original library on a torch device.
 
@@ -60,9 +63,10 @@ def reference(
         precision: ``fp32``, or ``bf16`` for weights and activations.
         compiled: Run the model's forward through ``torch.compile`` with dynamic shapes; it is
             compiled in the first calls, without caches of earlier runs.
+        memory_mb: See :meth:`colport.families.base.Family.reference`.
 
     Raises:
-        UnsupportedError: ``torch.compile`` has no compiler here.
+        UnsupportedError: ``torch.compile`` has no compiler here, or too little memory.
     """
     if compiled:
         _prepare_compiling()
@@ -71,7 +75,9 @@ def reference(
     from colport import families
 
     torch.set_num_threads(threads)
-    embedder = families.get(family).reference(Path(checkpoint), device)
+    embedder = families.get(family).reference(Path(checkpoint), device, memory_mb)
+    if compiled and embedder.room.is_streamed:
+        raise UnsupportedError(f"torch.compile needs a model in memory; {embedder.note}.")
     if precision != "fp32":
         embedder.module.to(getattr(torch, {"bf16": "bfloat16"}[precision]))
     if compiled:
@@ -105,6 +111,7 @@ def compare(
     entry: Mapping[str, Any],
     threads: int,
     report: Callable[[str], None],
+    memory_mb: float | None = None,
 ) -> dict[str, Any]:
     """Time PyTorch and every variant of a model on one provider in one interleaved run.
 
@@ -120,6 +127,7 @@ def compare(
         entry: The provider's entry in the config, with its ``type``.
         threads: Threads of each contender, unless ``settings`` say otherwise.
         report: Called with the progress.
+        memory_mb: MB that PyTorch may take; by default what the machine has for it.
 
     Returns:
         The stage's record; rows are ``unsupported`` where a known limit prevents a contender.
@@ -129,6 +137,7 @@ def compare(
     everyone, missing = entrants(
         *(model, provider, checkpoint, folders, entry, chosen.threads),
         pytorch=settings.get("pytorch", ()),
+        memory_mb=memory_mb,
     )
     rows = [
         {**row, "status": limit.status}
@@ -157,6 +166,7 @@ def run_scenarios(
     entry: Mapping[str, Any],
     threads: int,
     report: Callable[[str], None],
+    memory_mb: float | None = None,
 ) -> dict[str, Any]:
     """PyTorch and every variant of a model on one provider, as single stream, offline and server.
 
@@ -167,7 +177,9 @@ def run_scenarios(
     from colport.latency.scenario_settings import ScenarioSettings
 
     chosen = ScenarioSettings.from_config(settings, threads)
-    everyone, missing = entrants(model, provider, checkpoint, folders, entry, threads)
+    everyone, missing = entrants(
+        *(model, provider, checkpoint, folders, entry, threads), memory_mb=memory_mb
+    )
     rows = [
         row
         for variant, limit in missing.items()
@@ -208,6 +220,7 @@ def entrants(
     entry: Mapping[str, Any],
     threads: int,
     pytorch: Iterable[str] = (),
+    memory_mb: float | None = None,
 ) -> tuple[list[Contender], dict[str, UnsupportedError]]:
     """PyTorch and the variants that can run here, and why the others cannot.
 
@@ -219,6 +232,8 @@ def entrants(
         entry: The provider's entry in the config, with its ``type``.
         threads: Threads of each contender.
         pytorch: Names of :data:`PYTORCH`: further ways to run PyTorch, beside the reference.
+        memory_mb: MB that each PyTorch may take; by default a share of what the machine has beside
+            the variants, which are all in memory meanwhile.
 
     Returns:
         The contenders, none where no variant can run, and the known limit by variant.
@@ -251,13 +266,15 @@ def entrants(
             missing[variant] = limit
     if not runnable:
         return [], missing
+    forms = {"pytorch": {}, **{f"pytorch-{name}": PYTORCH[name] for name in pytorch}}
+    if memory_mb is None:
+        weights = sum(map(folder_bytes, folders.values())) / 1e6
+        memory_mb = max(0.0, environment.available_mb() - weights) / len(forms)
+    room = Room.of(Path(checkpoint["folder"]), memory_mb)
     device = settings.provider.torch_device
     references = [
-        _pytorch(model, "pytorch", checkpoint, device, threads),
-        *(
-            _pytorch(model, f"pytorch-{name}", checkpoint, device, threads, PYTORCH[name])
-            for name in pytorch
-        ),
+        _pytorch(model, name, checkpoint, device, threads, room, further)
+        for name, further in forms.items()
     ]
     return [*references, *runnable], missing
 
@@ -289,14 +306,16 @@ def _pytorch(
     checkpoint: Mapping[str, Any],
     device: str,
     threads: int,
-    further: Mapping[str, Any] | None = None,
+    room: Room,
+    further: Mapping[str, Any],
 ) -> Contender:
     arguments = {
         "checkpoint": checkpoint["folder"],
         "family": checkpoint["family"],
         "device": device,
         "threads": threads,
-        **(further or {}),
+        "memory_mb": room.allowed_mb,
+        **further,
     }
-    files = (str(checkpoint["folder"]),)
-    return Contender(model, variant, f"torch-{device}", f"{_HERE}:reference", arguments, files)
+    identity = (model, variant, f"torch-{device}", f"{_HERE}:reference", arguments)
+    return Contender(*identity, files=(str(checkpoint["folder"]),), note=room.note)

@@ -37,6 +37,7 @@ def embed(
     batch_size: int,
     labels: Mapping[str, str],
     report: Report,
+    query_batch_size: int | None = None,
 ) -> None:
     """Write the token embeddings of one shard of a dataset.
 
@@ -51,6 +52,7 @@ def embed(
         batch_size: Inputs of one call.
         labels: Stored with the embeddings.
         report: Called with the progress every few seconds.
+        query_batch_size: Queries of one call, if they are to be more or fewer.
     """
     shards = shard_count(len(dataset.document_ids), shard_documents)
     chosen = slice(shard * shard_documents, (shard + 1) * shard_documents)
@@ -58,7 +60,8 @@ def embed(
     labels = {**labels, "shard": str(shard), "shards": str(shards)}
     with atomic_folder(output) as folder:
         if shard == 0:
-            found = _encode(dataset.queries, encoder.encode_queries, batch_size, "queries", report)
+            size = query_batch_size or batch_size
+            found = _encode(dataset.queries, encoder.encode_queries, size, "queries", report)
             write_embeddings(folder / QUERIES, dataset.query_ids, found, labels)
         kind = f"documents of shard {shard + 1}/{shards}" if shards > 1 else "documents"
         found = _encode(documents, encoder.encode_documents, batch_size, kind, report)

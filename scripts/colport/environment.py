@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import resource
 import sys
 from collections.abc import Mapping
@@ -46,6 +47,8 @@ INSTRUCTIONS = {
 }
 """Linux's names of the instructions that decide how fast products are, the weakest first, to those
 that a user knows."""
+
+_MEMINFO = Path("/proc/meminfo")
 
 
 def describe() -> dict[str, Any]:
@@ -124,6 +127,48 @@ def peak_rss_mb() -> float:
                 return int(line.split()[1]) / 2**10
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def available_mb() -> float:
+    """Memory that this process may still take, in MB (10**6 bytes).
+
+    The least of what the machine has available, what each control group above the process leaves
+    (its limit without what its processes hold; the page cache is given back when it is needed), and
+    the process's own limit. Elsewhere than on Linux all that the machine has.
+    """
+    try:
+        found = [int(re.search(r"MemAvailable:\s+(\d+)", _MEMINFO.read_text())[1]) * 2**10]
+    except OSError:
+        found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for limit in (resource.RLIMIT_DATA, resource.RLIMIT_AS):
+        if (most := resource.getrlimit(limit)[0]) != resource.RLIM_INFINITY:
+            found.append(most)
+    return min(*found, *_left_in_groups()) / 1e6
+
+
+def _left_in_groups(cgroups: Path = Path("/sys/fs/cgroup"), own: Path | None = None) -> list[int]:
+    """Bytes that each memory control group of this process leaves, version 1 and 2."""
+    try:
+        lines = (own or Path("/proc/self/cgroup")).read_text().splitlines()
+    except OSError:
+        return []
+    left = []
+    for _, controllers, path in (line.split(":", 2) for line in lines):
+        if controllers == "":
+            root, limit, held = cgroups, "memory.max", "anon"
+        elif "memory" in controllers.split(","):
+            root, limit, held = cgroups / "memory", "memory.limit_in_bytes", "total_rss"
+        else:
+            continue
+        group = root / path.lstrip("/")
+        # In a container the path may be the host's; its own group is the root then.
+        for folder in dict.fromkeys([group, *group.parents, root]):
+            if folder.is_relative_to(root) and (folder / limit).is_file():
+                most = (folder / limit).read_text().strip()
+                used = re.search(rf"^{held} (\d+)$", (folder / "memory.stat").read_text(), re.M)
+                if most != "max":
+                    left.append(int(most) - int(used[1] if used else 0))
+    return left
 
 
 def anonymous_mb() -> float:

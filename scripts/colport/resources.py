@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from colport import families
+from colport.families.memory import activations_mb, needed_mb
 from colport.manifest import FILE
 from colport.manifest import folder_bytes as _bytes_of
 from colport.quantize.settings import QuantizeSettings
@@ -26,11 +27,7 @@ _EMBEDDING_MB = 1.1
 _SESSION = {"fp16": 3.5, "bf16": 3.5}
 """Sizes of an exported folder in ONNX Runtime, by precision; half precision is widened on CPUs."""
 _SESSION_ELSE = 1.5
-_REFERENCE_BYTES = 6
-"""Of a parameter in PyTorch: the mapped bf16 checkpoint and its fp32 copy."""
 _TOKENS = {"pages": 1030, "passages": 300}
-_ACTIVATIONS_MB = (80, 0.25e-6)
-"""Of an input in a batch: a base, and so much a parameter."""
 _FLOPS_OF_THREAD = 40e9
 """Half of what PyTorch reaches on a core (benchmarks/graphs.md)."""
 
@@ -60,6 +57,10 @@ class Job:
     def parameters(self) -> int:
         """Of the checkpoint, by its record."""
         return _recorded(self.input.checkpoint, "parameters")
+
+    def reference_mb(self) -> float:
+        """Of its checkpoint in PyTorch, with the memory that the config allows."""
+        return needed_mb(self.parameters(), self.config["reference"].get("memory_mb"))
 
     def documents(self) -> int:
         """Of the dataset, by its record."""
@@ -129,7 +130,7 @@ def _quantize(job: Job) -> Need:
 def _reference(job: Job) -> Need:
     parameters, documents = job.parameters(), job.shard()
     return Need(
-        1500 + _REFERENCE_BYTES * parameters / _MB + _EMBEDDING_MB * documents,
+        job.reference_mb() + _EMBEDDING_MB * documents,
         10 + job.encoding_minutes(documents, parameters),
     )
 
@@ -189,8 +190,8 @@ def _contest(job: Job, pytorch: int, batch_size: int, minutes: float) -> Need:
     """All contenders are in memory at once: PyTorch in so many forms, and every variant."""
     contenders = pytorch + len(job.input.models)
     sessions = sum(_session_mb(folder, batch_size) for folder in job.input.models)
-    weights = pytorch * _REFERENCE_BYTES * job.parameters() / _MB
-    return Need(1500 + 300 * contenders + 500 * pytorch + weights + sessions, 20 + minutes)
+    references = pytorch * job.reference_mb()
+    return Need(300 * contenders + references + sessions, 20 + minutes)
 
 
 def _operators(job: Job) -> Need:
@@ -225,10 +226,9 @@ STAGES: Mapping[str, Callable[[Job], Need]] = {
 
 def _session_mb(folder: str, batch_size: int = 1) -> float:
     """Of both graphs and the activations of a batch of pages."""
-    base, more = _ACTIVATIONS_MB
     factor = _SESSION.get(_manifest(folder).get("precision"), _SESSION_ELSE)
     weights = factor * _folder_bytes(folder) / _MB
-    return weights + batch_size * (base + more * _graph_parameters(folder))
+    return weights + batch_size * activations_mb(_graph_parameters(folder))
 
 
 def _graph_parameters(folder: str) -> int:

@@ -280,10 +280,16 @@ def test_parity_on_own_files_goes_into_the_card(run, int8, checkpoint_folders, t
     assert re.search(r"^\| cpu \| document \| 3 \| 450 \| 0\.9\d+ .* \| yes \|$", out, re.M)
     assert "\nlicense: apache-2.0\n" in out
     assert "\n| Licence | apache-2.0 |\n" in out
-    code, _, err = run(*call, "--min-cosine", "0.9999999", "--quiet")
+    assert json.loads((tmp_path / "parity.json").read_text())["settings"]["reference"] == (
+        "in memory"
+    )
+    strict = ["--min-cosine", "0.9999999", "--quiet", "--reference-memory", "1MB"]
+    code, out, err = run(*call, *strict)
     assert code == 1
+    assert out.startswith("reference: the weights are read from the checkpoint's files")
     assert re.fullmatch(r"error: query: min_cosine .*; document: min_cosine .*\n", err)
     record = json.loads((tmp_path / "parity.json").read_text())
+    assert record["settings"]["reference"] == "streamed"
     assert [row["passed"] for row in record["rows"]] == [False, False]
     assert record["export"] == manifest.read(folder).digest
 

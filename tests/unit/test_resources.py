@@ -19,6 +19,7 @@ CONFIG = {
             "quantization": {"method": "static"},
         },
     },
+    "reference": {},
     "encode": {"shard_documents": 1024, "batch_size": 4},
     "parity": {"inputs": 48, "batch_sizes": [1, 8]},
     "latency": {
@@ -148,6 +149,18 @@ def test_a_record_of_an_older_version_is_not_there_yet(name, stage, tmp_path):
     files.write(name, f"{name}.json", {"schema_version": 1})
     with pytest.raises(FileNotFoundError, match=f"{name}.json"):
         files.ask(stage)
+
+
+def test_a_reference_asks_for_what_the_config_allows(tmp_path, monkeypatch):
+    """A model of 2.9 billion parameters takes 20 GB whole, or what it is given."""
+    files = Files(tmp_path, parameters=2_925_000_000)
+    whole, timed = files.ask("reference"), files.ask("latency")
+    monkeypatch.setitem(CONFIG, "reference", {"memory_mb": 6000})
+    streamed = files.ask("reference")
+    assert whole[0] == 1500 + 17_550 + 812 + 110
+    assert streamed[0] == 6000 + 110
+    assert timed[0] - files.ask("latency")[0] == pytest.approx(2 * (whole[0] - streamed[0]), abs=2)
+    assert files.ask("embed") == Files(tmp_path, parameters=2_925_000_000).ask("embed")
 
 
 def test_more_threads_need_less_time(tmp_path):

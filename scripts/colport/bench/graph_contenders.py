@@ -5,6 +5,7 @@ Each encodes the arrays of one file, whatever inputs it is given: the arrays are
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,7 +66,7 @@ def page_model(checkpoint: str, family: str, page: str) -> Call:
 
     from colport import families
 
-    reference = families.get(family).reference(Path(checkpoint), "cpu")
+    reference = families.get(family).reference(Path(checkpoint), "cpu", math.inf)
     with Image.open(page) as image:
         features = reference.prepare_documents([image])
     return Call(lambda: reference.run(features))

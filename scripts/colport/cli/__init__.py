@@ -15,6 +15,7 @@ from colport.cli.bench import (
     bench_graphs,
     bench_maxsim,
     bench_providers,
+    bench_reference,
 )
 from colport.cli.compare import compare
 from colport.cli.convert import export, merge, quantize, shard, split
@@ -50,6 +51,7 @@ for command in (
 
 bench = typer.Typer(help="Benchmarks; their tables are in benchmarks/.", no_args_is_help=True)
 bench.command("export")(bench_export)
+bench.command("reference")(bench_reference)
 bench.command("graphs")(bench_graphs)
 bench.command("maxsim")(bench_maxsim)
 bench.command("corpus")(bench_corpus)

@@ -41,6 +41,46 @@ def bench_export(
     say(table)
 
 
+def bench_reference(
+    checkpoints_folder: Annotated[
+        Path, typer.Option("--demo", help="Folder with the demo checkpoints.")
+    ] = Path("resources/checkpoints"),
+    sizes: Annotated[
+        str, typer.Option(help="Comma-separated sizes of `bench export`, and colqwen2-8B.")
+    ] = "colpali-100M,colpali-3B,colqwen2-8B",
+    memory_mb: Annotated[
+        str, typer.Option(help="Comma-separated: MB that each size may take where it is streamed.")
+    ] = "2000,6000,12000",
+    inputs: Annotated[int, typer.Option(min=1, help="So many queries and so many pages.")] = 2,
+    scratch: Annotated[
+        Path, typer.Option(help="Where checkpoints and embeddings are written, then removed.")
+    ] = Path("build/bench"),
+    output: Annotated[Path | None, typer.Option(help="Markdown table to write.")] = None,
+) -> None:
+    """Measure PyTorch's memory and time with weights in memory and read in each pass.
+
+    \b
+    Example: colport bench reference --sizes colpali-3B --memory-mb 6000 --output reference.md
+    """
+    from colport.artifacts import write_text
+    from colport.bench import reference as benchmark
+    from colport.errors import ConfigError
+
+    names, allowed = sizes.split(","), _whole_numbers("memory-mb", memory_mb)
+    if len(names) != len(allowed):
+        raise ConfigError(
+            f"memory-mb: found {len(allowed)} numbers; allowed is one for each of the "
+            f"{len(names)} sizes."
+        )
+    record = benchmark.run(
+        dict(zip(names, allowed, strict=True)), inputs, checkpoints_folder, scratch, say
+    )
+    table = benchmark.markdown(record)
+    if output:
+        write_text(output, table)
+    say(table)
+
+
 def bench_graphs(
     checkpoint: Annotated[
         Path, typer.Argument(help="Folder of a text model, as results/checkpoints/minilm-colbert.")

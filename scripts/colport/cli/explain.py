@@ -9,7 +9,7 @@ import typer
 
 from colport.cli.console import say, watch
 from colport.cli.inputs import read_documents
-from colport.cli.options import Base, Quiet, resolved
+from colport.cli.options import Base, Quiet, ReferenceMemory, megabytes, resolved
 from colport.errors import DatasetError
 
 _BOX = (420, 560)  # pixels of a picture
@@ -34,6 +34,7 @@ def explain(
     ] = None,
     base: Base = None,
     provider: Annotated[str, typer.Option(help="Execution provider.")] = "cpu",
+    reference_memory: ReferenceMemory = None,
     quiet: Quiet = False,
 ) -> None:
     """Draw which patches of a page matched which words of a query.
@@ -72,7 +73,8 @@ def explain(
             with scratch_folder(output) as workspace:
                 record = resolved(checkpoint, base, workspace, quiet)
                 source = Path(record["folder"])
-                add("PyTorch", families.detect(source).reference(source, "cpu"))
+                memory = megabytes(reference_memory)
+                add("PyTorch", families.detect(source).reference(source, "cpu", memory))
         for folder in folders:
             same_name = sum(other.name == folder.name for other in folders) > 1
             add(str(folder) if same_name else folder.name, Encoder(folder, provider))

@@ -63,6 +63,24 @@ Base = Annotated[
 ]
 
 
+ReferenceMemory = Annotated[
+    int | None,
+    typer.Option(
+        "--reference-memory",
+        help="Memory that the checkpoint in PyTorch may take, as 6GB or in bytes; if it needs "
+        "more, its weights are read from its files in each pass.",
+        parser=_bytes,
+        metavar="SIZE",
+        show_default="what is available",
+    ),
+]
+
+
+def megabytes(size: int | None) -> float | None:
+    """Bytes of an option in MB."""
+    return None if size is None else size / 1e6
+
+
 def layout(name: str | None, max_shard_bytes: int | None) -> Layout:
     """The layout that the options ask for."""
     from colport.external_data import Layout

@@ -11,7 +11,7 @@ import typer
 from colport.cli import options
 from colport.cli.console import say, watch
 from colport.cli.inputs import Dataset, Documents, Inputs, Queries, Schema
-from colport.cli.options import Base, Checkpoint, Folder, Quiet
+from colport.cli.options import Base, Checkpoint, Folder, Quiet, ReferenceMemory
 from colport.errors import ParityError
 
 _BATCH_SIZES = (1, 8)
@@ -39,6 +39,7 @@ def parity(
         typer.Option("--output", "-o", help="JSON record to write, for colport push."),
     ] = None,
     base: Base = None,
+    reference_memory: ReferenceMemory = None,
     quiet: Quiet = False,
 ) -> None:
     """Compare an exported folder with its checkpoint in PyTorch, on your inputs or a dataset's.
@@ -49,29 +50,35 @@ def parity(
     Example: colport parity exported/colpali resources/checkpoints/colpali-demo
     --queries queries.txt --documents pages/ --output parity.json
     """
-    from colport import families, variants
+    from colport import families, manifest, variants
     from colport import parity as measuring
     from colport.artifacts import write_json
     from colport.encoder import Encoder
+    from colport.providers import ProviderSettings
+    from colport.providers.session import require
 
     given = Inputs(queries, documents, dataset, schema)
-    encoder = Encoder(folder, provider)
-    family = families.get(encoder.manifest.family)
-    read = given.read(encoder.document_type, inputs)
+    exported = manifest.read(folder)
+    require(ProviderSettings.of(provider).provider.name)
+    family = families.get(exported.family)
+    read = given.read(family.document_type, inputs)
     texts, items = read.queries, read.documents
     chosen = {"min_cosine": min_cosine} if min_cosine is not None else None
-    limits = measuring.Tolerance(**(chosen or variants.tolerance(encoder.manifest.precision)))
+    limits = measuring.Tolerance(**(chosen or variants.tolerance(exported.precision)))
     with TemporaryDirectory() as scratch, watch("encoding", quiet) as watched:
         found = options.resolved(checkpoint, base, Path(scratch) / "checkpoint", quiet=True)
         watched.step(f"{len(texts)} queries and {len(items)} documents in PyTorch")
-        original = family.reference(Path(found["folder"]), "cpu")
+        memory = options.megabytes(reference_memory)
+        original = family.reference(Path(found["folder"]), "cpu", memory)
         reference = {
             "query": original.encode_queries(texts),
             "document": original.encode_documents(items),
         }
+        weights, note = original.room.weights, original.note
+        del original  # before the export comes: they need not be in memory together
         watched.step(f"the same with {provider}, at batch sizes {_BATCH_SIZES}")
         record = measuring.measure(
-            encoder,
+            Encoder(folder, provider),
             texts,
             items,
             reference,
@@ -79,8 +86,11 @@ def parity(
             limits,
             {"model": found["source"], "variant": folder.resolve().name, "provider": provider},
         )
+    record["settings"]["reference"] = weights
     if output:
-        write_json(output, {**record, "export": encoder.manifest.digest})
+        write_json(output, {**record, "export": exported.digest})
+    if note:
+        say(f"reference: {note}")
     for row in record["rows"]:
         say(_line(row))
     if failed := [f"{row['kind']}: {row['reason']}" for row in record["rows"] if not row["passed"]]:

@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from colport.errors import ArtifactError, UnsupportedError
+from colport.families.memory import Room
 from colport.foreign import misfit
 
 if TYPE_CHECKING:
@@ -233,6 +234,19 @@ class Family(ABC):
         """
         raise UnsupportedError(f"{folder}: a model of passages has a tokenizer, no processor.")
 
+    def reference(self, folder: Path, device: str, memory_mb: float | None = None) -> Embedder:
+        """The checkpoint in its original library, in fp32, on a torch device.
+
+        Where its weights do not fit, they are read from its files in each pass, over as many inputs
+        as memory allows; ``room`` of the embedder says so (:class:`~colport.families.memory.Room`).
+
+        Args:
+            folder: The checkpoint.
+            device: ``cpu`` or ``cuda``.
+            memory_mb: MB (10**6 bytes) of the host that it may take; by default what is available.
+        """
+        return self.open_reference(folder, device, Room.of(folder, memory_mb))
+
     @abstractmethod
-    def reference(self, folder: Path, device: str) -> Embedder:
-        """The checkpoint in its original library, in fp32, on a torch device."""
+    def open_reference(self, folder: Path, device: str, room: Room) -> Embedder:
+        """See :meth:`reference`."""

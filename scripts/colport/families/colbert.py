@@ -31,6 +31,8 @@ from colport.families.tokens import TokenBatch, Tokens, save_backend
 if TYPE_CHECKING:
     import torch
 
+    from colport.families.memory import Room
+
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 _TOKENS = {0: "batch", 1: "tokens"}
 Expansion = Mapping[str, Any]
@@ -113,17 +115,28 @@ class ColBERT(Family):
         """See :meth:`Family.runtime`."""
         return _Runtime(settings, folder)
 
-    def reference(self, folder: Path, device: str) -> Embedder:
+    def open_reference(self, folder: Path, device: str, room: Room) -> Embedder:
         """``MultiVectorEncoder`` in fp32, behind the tokenization of the checkpoint's library."""
+        import torch
+
         from colport.families.colbert_reference import MarkedReference, Reference
 
         checkpoint = colbert_checkpoint.read(folder)
-        self.skeleton(folder, "fp32")  # refuses weights that transformers would make up
-        encoder = colbert_checkpoint.load(checkpoint, device)
+        skeleton = self.skeleton(folder, "fp32")  # refuses what transformers would make up
+        encoder = colbert_checkpoint.load(checkpoint, "meta" if room.is_streamed else device)
+        if room.is_streamed:
+            from colport.families.stored_parameters import fill
+
+            found = (layer for layer in [*encoder][1:] if layer.state_dict())
+            head = [next(found) if own.state_dict() else own for own in skeleton.model["head"]]
+            parts = {"backbone": encoder[0].auto_model, "head": torch.nn.ModuleList(head)}
+            fill(torch.nn.ModuleDict(parts), skeleton.sources, skeleton.constants)
+            encoder.to(device)
         if checkpoint.library == "sentence-transformers":
-            return Reference(encoder)
+            return Reference(encoder, room)
         settings = colbert_tokens.processing(checkpoint, encoder)
-        return MarkedReference(encoder, colbert_tokens.tokenizer_of(checkpoint, encoder), settings)
+        tokenizer = colbert_tokens.tokenizer_of(checkpoint, encoder)
+        return MarkedReference(encoder, tokenizer, settings, room)
 
 
 class _Runtime(Runtime):

@@ -2,44 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from colport.families.base import Document
+from colport.families.reference import PyTorchReference
 
 if TYPE_CHECKING:
     import torch
 
+    from colport.families.memory import Room
 
 Prepared = tuple[str, Mapping[str, Any]]
 """The kind of a batch, and the features that its preprocessing gave."""
 
 
-class _Encoder:
-    """What both have: the model, and how it takes prepared inputs."""
-
-    def __init__(self, encoder: Any) -> None:
-        self._encoder = encoder
-
-    @property
-    def module(self) -> Any:
-        """The model, a ``torch.nn.Module``."""
-        return self._encoder
+class _Encoder(PyTorchReference):
+    """What both have: how the model takes prepared inputs."""
 
     def run(self, prepared: Prepared) -> np.ndarray:
         """The model's output ``float32 [batch, tokens, dim]`` for prepared inputs."""
         import torch
 
         kind, features = prepared
-        device = self._encoder.device
+        device = self._model.device
         moved = {
             name: value.to(device) if isinstance(value, torch.Tensor) else value
             for name, value in features.items()
         }
         with torch.inference_mode():
-            output = self._encoder(moved, task=kind)["token_embeddings"]
+            output = self._model(moved, task=kind)["token_embeddings"]
         return output.float().cpu().numpy()
 
 
@@ -48,20 +42,19 @@ class Reference(_Encoder):
 
     Args:
         encoder: A ``MultiVectorEncoder``.
+        room: The memory that it was opened for.
     """
 
     def encode_queries(self, queries: Sequence[str], batch_size: int = 8) -> list[np.ndarray]:
         """Token embeddings of each query, ``float32 [tokens, dim]``."""
-        return self._encoder.encode_query(
-            list(queries), batch_size=batch_size, convert_to_numpy=True, show_progress_bar=False
-        )
+        return self._encode(queries, batch_size, self.prepare_queries, self._model.encode_query)
 
     def encode_documents(
         self, documents: Sequence[Document], batch_size: int = 8
     ) -> list[np.ndarray]:
         """Token embeddings of each passage, ``float32 [tokens, dim]``."""
-        return self._encoder.encode_document(
-            list(documents), batch_size=batch_size, convert_to_numpy=True, show_progress_bar=False
+        return self._encode(
+            documents, batch_size, self.prepare_documents, self._model.encode_document
         )
 
     def prepare_queries(self, queries: Sequence[str]) -> Prepared:
@@ -72,12 +65,26 @@ class Reference(_Encoder):
         """The library's own preprocessing of one batch of passages."""
         return self._prepare(documents, "document", ("document", "passage", "corpus"))
 
+    def _encode(
+        self,
+        texts: Sequence[Any],
+        batch_size: int,
+        prepare: Callable[[list[Any]], Prepared],
+        encode: Callable[..., list[np.ndarray]],
+    ) -> list[np.ndarray]:
+        settings = {"convert_to_numpy": True, "show_progress_bar": False}
+        return [
+            embedding
+            for batch in self._batches(texts, batch_size, lambda texts: prepare(texts)[1])
+            for embedding in encode(batch, batch_size=len(batch), **settings)
+        ]
+
     def _prepare(self, texts: Sequence[Any], kind: str, prompts: tuple[str, ...]) -> Prepared:
         # As `encode_query` and `encode_document` choose: the first that there is, else the default.
-        names = [name for name in prompts if name in self._encoder.prompts]
-        name = names[0] if names else self._encoder.default_prompt_name
-        prompt = None if name is None else self._encoder.prompts[name]
-        return kind, self._encoder.preprocess(list(texts), prompt=prompt, task=kind)
+        names = [name for name in prompts if name in self._model.prompts]
+        name = names[0] if names else self._model.default_prompt_name
+        prompt = None if name is None else self._model.prompts[name]
+        return kind, self._model.preprocess(list(texts), prompt=prompt, task=kind)
 
 
 class MarkedReference(_Encoder):
@@ -87,10 +94,13 @@ class MarkedReference(_Encoder):
         encoder: A ``MultiVectorEncoder``.
         tokenizer: As :func:`~colport.families.colbert_tokens.tokenizer_of` gives it.
         settings: The ``processing`` section of ``colport.json``.
+        room: The memory that it was opened for.
     """
 
-    def __init__(self, encoder: Any, tokenizer: Any, settings: Mapping[str, Any]) -> None:
-        super().__init__(encoder)
+    def __init__(
+        self, encoder: Any, tokenizer: Any, settings: Mapping[str, Any], room: Room
+    ) -> None:
+        super().__init__(encoder, room)
         self._tokenizer = tokenizer
         self._settings = settings
 
@@ -114,8 +124,8 @@ class MarkedReference(_Encoder):
 
     def _encode(self, texts: Sequence[Any], kind: str, batch_size: int) -> list[np.ndarray]:
         embeddings: list[np.ndarray] = []
-        for start in range(0, len(texts), batch_size):
-            features, keep = self._tokenize(list(texts[start : start + batch_size]), kind)
+        for batch in self._batches(texts, batch_size, lambda one: self._tokenize(one, kind)[0]):
+            features, keep = self._tokenize(batch, kind)
             output = self.run((kind, features))
             embeddings.extend(row[kept] for row, kept in zip(output, keep.numpy(), strict=True))
         return embeddings

@@ -15,6 +15,7 @@ from colport.families.base import Embedder
 if TYPE_CHECKING:
     import torch
 
+    from colport.families.memory import Room
     from colport.weights import StoredTensor
 
 _OLD_SIZES = {"shortest_edge": "min_pixels", "longest_edge": "max_pixels"}
@@ -49,11 +50,15 @@ class Layout:
         """Whether ``config.json`` names this layout's model."""
         return (folder / "config.json").is_file() and self.accepts_config(read_config(folder))
 
-    def build(self, folder: Path, precision: str) -> tuple[Any, dict[str, torch.Tensor]]:
+    def build(
+        self, folder: Path, precision: str, *, to_trace: bool = True
+    ) -> tuple[Any, dict[str, torch.Tensor]]:
         """The model on the meta device and its computed buffers."""
         from colport.families.skeletons import build_on_meta
 
-        return build_on_meta(self._class(self.model), self.config(folder), precision)
+        return build_on_meta(
+            self._class(self.model), self.config(folder), precision, to_trace=to_trace
+        )
 
     def sources(self, model: Any, folder: Path) -> dict[str, StoredTensor]:
         """Each parameter's tensor in the checkpoint, with its adapter if it has one.
@@ -89,22 +94,23 @@ class Layout:
                 size[key] = size[old]
         return processor
 
-    def reference(self, folder: Path, device: str) -> Embedder:
+    def reference(self, folder: Path, device: str, room: Room) -> Embedder:
         """The library's own model and processor, in fp32.
 
         Raises:
             CheckpointError: Weights are missing or unexpected; the library would make them up.
         """
-        from colport.families.reference import ProcessorReference
+        from colport.families.reference import ProcessorReference, whole_model
 
-        self.sources(self.build(folder, "fp32")[0], folder)
-        return ProcessorReference.load(
-            self._class(self.model),
-            self.config(folder),
-            self.load_processor(folder),
-            folder,
-            device,
-        )
+        model, constants = self.build(folder, "fp32", to_trace=False)
+        sources = self.sources(model, folder)
+        if room.is_streamed:
+            from colport.families.stored_parameters import fill
+
+            fill(model, sources, constants)
+        else:
+            model = whole_model(self._class(self.model), self.config(folder), folder)
+        return ProcessorReference(model, self.load_processor(folder), device, room)
 
     def config(self, folder: Path) -> Any:
         """The configuration, without a quantization that the tensors do not have."""

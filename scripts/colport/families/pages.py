@@ -27,6 +27,8 @@ from colport.families.tokens import Tokens, check_ids, save_backend
 if TYPE_CHECKING:
     import torch
 
+    from colport.families.memory import Room
+
 _AUGMENTATION_TOKENS = 10  # behind every query, in transformers and in colpali-engine
 _IMAGE_STEPS = {"do_resize": True, "resample": 3, "do_rescale": True, "do_normalize": True}
 """What the runtime does to a page; 3 is Pillow's bicubic filter."""
@@ -154,9 +156,9 @@ class PageFamily(Family):
         }
         return Processing(settings, save_backend(tokenizer))
 
-    def reference(self, folder: Path, device: str) -> Embedder:
+    def open_reference(self, folder: Path, device: str, room: Room) -> Embedder:
         """The model and processor of the checkpoint's own library, in fp32."""
-        return self._layout(folder).reference(folder, device)
+        return self._layout(folder).reference(folder, device, room)
 
     def processor(self, folder: Path) -> Any:
         """The processor of the checkpoint's own library."""

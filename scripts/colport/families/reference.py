@@ -1,8 +1,8 @@
-"""Page models in PyTorch, through their own processor: what every export is compared with."""
+"""Models in PyTorch, page models through their own processor: what exports are compared with."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,53 +11,97 @@ import numpy as np
 from colport.checkpoints import reading
 from colport.errors import CheckpointError
 from colport.families.base import Document
+from colport.families.memory import Room
 
 
-class ProcessorReference:
-    """A page model of transformers or colpali-engine with its processor, fp32 on CPU or GPU.
+class PyTorchReference:
+    """A model in PyTorch, and which inputs share a pass through it.
 
     Args:
-        model: Takes the processor's output, gives embeddings ``[batch, tokens, dim]``.
-        processor: Has ``process_queries`` and ``process_images``.
+        model: A ``torch.nn.Module``.
+        room: The memory that it was opened for.
     """
 
-    def __init__(self, model: Any, processor: Any) -> None:
+    def __init__(self, model: Any, room: Room) -> None:
         self._model = model
-        self._processor = processor
-
-    @classmethod
-    def load(
-        cls, model_class: Any, config: Any, processor: Any, folder: Path, device: str
-    ) -> ProcessorReference:
-        """Load a checkpoint, with its adapter if it has one, in fp32 on a torch device.
-
-        Raises:
-            CheckpointError: Weights are missing; transformers would make them up.
-        """
-        import torch
-
-        with reading(folder, "its library"):
-            model, loading = model_class.from_pretrained(
-                folder,
-                config=config,
-                dtype=torch.float32,
-                use_safetensors=True,
-                trust_remote_code=False,
-                output_loading_info=True,
-            )
-        if missing := sorted(loading["missing_keys"]):
-            raise CheckpointError(
-                f"{folder}: {len(missing)} missing weights, first {missing[0]!r}."
-            )
-        for name in [name for name, _ in model.named_modules() if name.endswith("lm_head")]:
-            # colpali-engine computes logits and drops them, from weights it need not have loaded.
-            model.set_submodule(name, torch.nn.Identity())
-        return cls(model.eval().to(device), processor)
+        self.room = room
 
     @property
     def module(self) -> Any:
         """The model, a ``torch.nn.Module``."""
         return self._model
+
+    @property
+    def queries_at_once(self) -> int | None:
+        """Queries to ask for in one call, of which it makes as few passes as memory allows."""
+        return self.room.tokens if self.room.is_streamed else None
+
+    @property
+    def note(self) -> str:
+        """What a user of its timings has to know, or empty."""
+        return self.room.note
+
+    def _batches(
+        self, inputs: Sequence[Any], batch_size: int, prepare: Callable[[list[Any]], Any]
+    ) -> Iterator[list[Any]]:
+        """Inputs of one pass each: ``batch_size``, or of a streamed model what memory allows."""
+        if not self.room.is_streamed:
+            for start in range(0, len(inputs), batch_size):
+                yield [inputs[i] for i in range(start, min(start + batch_size, len(inputs)))]
+            return
+        batch: list[Any] = []
+        longest = 0
+        for item in inputs:
+            length = prepare([item])["input_ids"].shape[1]
+            longest = max(longest, length)
+            if batch and longest * (len(batch) + 1) > self.room.tokens:
+                yield batch
+                batch, longest = [], length
+            batch.append(item)
+        if batch:
+            yield batch
+
+
+def whole_model(model_class: Any, config: Any, folder: Path) -> Any:
+    """A page model in memory, with its adapter if it has one, in fp32.
+
+    Raises:
+        CheckpointError: Weights are missing; transformers would make them up.
+    """
+    import torch
+
+    with reading(folder, "its library"):
+        model, loading = model_class.from_pretrained(
+            folder,
+            config=config,
+            dtype=torch.float32,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    if missing := sorted(loading["missing_keys"]):
+        raise CheckpointError(f"{folder}: {len(missing)} missing weights, first {missing[0]!r}.")
+    return model
+
+
+class ProcessorReference(PyTorchReference):
+    """A page model of transformers or colpali-engine with its processor, on CPU or GPU.
+
+    Args:
+        model: Takes the processor's output, gives embeddings ``[batch, tokens, dim]``.
+        processor: Has ``process_queries`` and ``process_images``.
+        device: A torch device.
+        room: The memory that it was opened for.
+    """
+
+    def __init__(self, model: Any, processor: Any, device: str, room: Room) -> None:
+        import torch
+
+        for name in [name for name, _ in model.named_modules() if name.endswith("lm_head")]:
+            # colpali-engine computes logits and drops them, from weights it need not have loaded.
+            model.set_submodule(name, torch.nn.Identity())
+        super().__init__(model.eval().to(device), room)
+        self._processor = processor
 
     def encode_queries(self, queries: Sequence[str], batch_size: int = 8) -> list[np.ndarray]:
         """Token embeddings of each query, ``float32 [tokens, dim]``."""
@@ -105,8 +149,7 @@ class ProcessorReference:
         self, inputs: Sequence[Any], batch_size: int, prepare: Callable[[list[Any]], Any]
     ) -> list[np.ndarray]:
         embeddings: list[np.ndarray] = []
-        for start in range(0, len(inputs), batch_size):
-            batch = [inputs[i] for i in range(start, min(start + batch_size, len(inputs)))]
+        for batch in self._batches(inputs, batch_size, prepare):
             features = prepare(batch)
             keep = features["attention_mask"].bool().cpu().numpy()
             output = self.run(features)

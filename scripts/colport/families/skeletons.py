@@ -76,21 +76,23 @@ def _is_integer(entry: StoredTensor) -> bool:
 
 
 def build_on_meta(
-    model_class: Any, config: Any, precision: str
+    model_class: Any, config: Any, precision: str, *, to_trace: bool = True
 ) -> tuple[PreTrainedModel, dict[str, torch.Tensor]]:
     """A transformers model without weights, and the values of its computed buffers.
 
     Parameters never exist: they go to the meta device as they are made. Buffers that the
-    checkpoint does not store are computed first and returned.
+    checkpoint does not store are computed first and returned. A model to trace has our attention,
+    any other the one that its library chooses.
     """
     from accelerate import init_empty_weights
 
     from colport.families import attention
 
     attention.register()
+    chosen = {"attn_implementation": attention.IMPLEMENTATION}
     with init_empty_weights():
         model = model_class._from_config(
-            config, attn_implementation=attention.IMPLEMENTATION, dtype=torch_dtype(precision)
+            config, dtype=torch_dtype(precision), **(chosen if to_trace else {})
         )
     model.eval()
     stored = set(model.state_dict())

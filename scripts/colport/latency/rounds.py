@@ -313,7 +313,7 @@ class Lane:
         cold = self._cold_load_ns
         return statistics.make_row(
             *identity,
-            reason="; ".join(self.restarts),
+            reason="; ".join(filter(None, (contender.note, *self.restarts))),
             tokens=record.tokens,
             image_size=self.loaded["image_size"] if case.kind == "document" else "",
             load_ms=self.loaded["load_ns"] / _NS_PER_MS,

@@ -201,6 +201,8 @@ class Lane:
         for case in self.cases:
             if case.scenario in self.settings.run:
                 rows += self._rows(case)
+        for row in rows:
+            row["reason"] = "; ".join(filter(None, (self.contender.note, row["reason"])))
         return rows
 
     def round_costs(self) -> dict[scenario_rows.Key, list[float | None]]:

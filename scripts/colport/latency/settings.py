@@ -38,6 +38,7 @@ class Contender:
             ``threads``, it must equal :attr:`LatencySettings.threads`.
         files: Folders that the factory reads; dropped from the page cache before a cold load.
         python: Interpreter of its worker; ``None`` is this one.
+        note: What its rows say beside their figures.
     """
 
     model: str
@@ -47,6 +48,7 @@ class Contender:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     files: tuple[str, ...] = ()
     python: str | None = None
+    note: str = ""
 
     def __post_init__(self) -> None:
         module, separator, name = self.factory.partition(":")

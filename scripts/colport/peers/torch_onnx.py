@@ -6,6 +6,7 @@ Started as ``python -m colport.peers.torch_onnx MODE CHECKPOINT OUTPUT``: ``torc
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -47,7 +48,7 @@ def _graphs(checkpoint: Path) -> Iterator[tuple[str, Any, dict[str, Any]]]:
     from colport import families
 
     family = families.detect(checkpoint)
-    reference = family.reference(checkpoint, "cpu")
+    reference = family.reference(checkpoint, "cpu", math.inf)  # an exporter takes the weights
     if family.document_type == "pages":
         texts, pages = reference.prepare_queries(_TEXTS), reference.prepare_documents([_page()] * 2)
         yield "text", reference.module, dict(reference.on_device(texts))
