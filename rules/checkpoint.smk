@@ -43,6 +43,7 @@ checkpoint dataset:
         **PLAN.needs("dataset"),
     params:
         dataset=lambda wildcards: PLAN.config["datasets"][wildcards.dataset],
+        read_by=lambda wildcards: PLAN.limiting(wildcards.dataset),
         code=PLAN.code("dataset.py"),
     script:
         "../scripts/dataset.py"

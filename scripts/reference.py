@@ -19,7 +19,7 @@ def main(snakemake):
         family = families.get(checkpoint["family"])
         embed(
             family.reference(Path(checkpoint["folder"]), device),
-            load_retrieval_dataset(dataset, snakemake.params.dataset),
+            load_retrieval_dataset(dataset, snakemake.params.dataset, snakemake.input.dataset),
             Path(snakemake.output[0]),
             shard=int(shard),
             **snakemake.params.settings,

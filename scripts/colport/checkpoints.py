@@ -22,7 +22,7 @@ from yaml import YAMLError
 from colport import downloads
 from colport.artifacts import atomic_folder, read_json, sha256_file
 from colport.errors import CheckpointError, ColPortError, HubError
-from colport.foreign import load_json
+from colport.foreign import load_json, local
 
 HUB_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.metadata", "README.md")
 """Files fetched from a Hub repository: configuration, tokenizer, safetensors weights, card."""
@@ -115,14 +115,6 @@ def read_record(file: Path | str) -> dict[str, Any]:
     return found
 
 
-def local(path: str) -> Path:
-    """A path with ``~`` for the user's folder, as it is where there is no such user."""
-    try:
-        return Path(path).expanduser()
-    except RuntimeError:
-        return Path(path)
-
-
 def license_of(folder: Path | str) -> dict[str, Any]:
     """``license`` with the licence that a checkpoint's model card states, else nothing."""
     from huggingface_hub.repocard import metadata_load
@@ -194,9 +186,9 @@ def _layers(declaration: Mapping[str, Any]) -> list[_Layer]:
     checkpoint = _located(declaration)
     layers = [*_base(checkpoint, declaration.get("base")), checkpoint]
     if overlay := declaration.get("overlay"):
-        if not Path(overlay).is_dir():
+        if not local(overlay).is_dir():
             raise CheckpointError(f"checkpoint overlay {overlay!r}: there is no such folder.")
-        layers.append(_Layer(Path(overlay), ""))
+        layers.append(_Layer(local(overlay), ""))
     return layers
 
 

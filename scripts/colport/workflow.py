@@ -14,6 +14,8 @@ from colport import families, resources, sources
 from colport.artifacts import read_json
 from colport.embed import shard_count
 from colport.errors import ColPortError, ConfigError
+from colport.families.base import Family
+from colport.foreign import local
 from colport.peers import catalogue as peers
 from colport.providers import ProviderSettings
 from colport.quantize.settings import QuantizeSettings
@@ -164,6 +166,16 @@ class Plan:
         """The dataset whose inputs serve parity and latency."""
         return self.of(model)[0]
 
+    def limiting(self, dataset: str) -> list[str]:
+        """Families that read a dataset and do not take pages of every size."""
+        readers = {
+            self.config["models"][model]["family"]
+            for model in self.models
+            if dataset in (*self.of(model), self.calibration(model))
+        }
+        plain = Family.page_fault
+        return sorted(name for name in readers if type(families.get(name)).page_fault is not plain)
+
     def calibration(self, model: str) -> str:
         """The dataset whose inputs calibrate its quantized variants."""
         return self.config["models"][model].get("calibration", self.first(model))
@@ -188,10 +200,11 @@ class Plan:
         places = [declaration, declaration.get("base", {})]
         keys = ("path", "overlay", "documents_folder")
         folders = [place[key] for place in places for key in keys if key in place]
-        return [declaration[key] for key in ("queries", "judgements") if key in declaration] + [
+        own = [declaration[key] for key in ("queries", "judgements") if key in declaration]
+        return [str(local(file)) for file in own] + [
             str(file)
             for folder in folders
-            for file in sorted(Path(folder).rglob("*"))
+            for file in sorted(local(folder).rglob("*"))
             if file.is_file()
         ]
 

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from colport.checkpoints import reading
-from colport.errors import CheckpointError
+from colport.errors import CheckpointError, InputError
 from colport.families.base import Document
+from colport.families.images import as_page
 
 
 class ProcessorReference:
@@ -60,13 +61,13 @@ class ProcessorReference:
 
     def encode_queries(self, queries: Sequence[str], batch_size: int = 8) -> list[np.ndarray]:
         """Token embeddings of each query, ``float32 [tokens, dim]``."""
-        return self._encode(queries, batch_size, self.prepare_queries)
+        return self._encode("queries", queries, batch_size, self.prepare_queries)
 
     def encode_documents(
         self, documents: Sequence[Document], batch_size: int = 8
     ) -> list[np.ndarray]:
         """Token embeddings of each page, ``float32 [tokens, dim]``."""
-        return self._encode(documents, batch_size, self.prepare_documents)
+        return self._encode("documents", documents, batch_size, self.prepare_documents)
 
     def prepare_queries(self, queries: Sequence[str]) -> Any:
         """The model's inputs for one batch of queries."""
@@ -74,7 +75,7 @@ class ProcessorReference:
 
     def prepare_documents(self, pages: Sequence[Any]) -> Any:
         """The model's inputs for one batch of pages."""
-        return self._processor.process_images([page.convert("RGB") for page in pages])
+        return self._processor.process_images([as_page(page) for page in pages])
 
     def on_device(self, features: Any) -> Any:
         """Prepared inputs as the model's forward takes them."""
@@ -101,13 +102,32 @@ class ProcessorReference:
         return getattr(output, "embeddings", output).float().cpu().numpy()
 
     def _encode(
-        self, inputs: Sequence[Any], batch_size: int, prepare: Callable[[list[Any]], Any]
+        self,
+        argument: str,
+        inputs: Sequence[Any],
+        batch_size: int,
+        prepare: Callable[[list[Any]], Any],
     ) -> list[np.ndarray]:
         embeddings: list[np.ndarray] = []
         for start in range(0, len(inputs), batch_size):
             batch = [inputs[i] for i in range(start, min(start + batch_size, len(inputs)))]
-            features = prepare(batch)
+            try:
+                features = prepare(batch)
+            except ValueError as error:
+                raise _refusal(argument, batch, prepare, start) or error from error
             keep = features["attention_mask"].bool().cpu().numpy()
             output = self.run(features)
             embeddings.extend(row[mask] for row, mask in zip(output, keep, strict=True))
         return embeddings
+
+
+def _refusal(
+    argument: str, batch: Sequence[Any], prepare: Callable[[list[Any]], Any], first: int
+) -> InputError | None:
+    """The one of a batch's inputs that the library does not take by itself either."""
+    for index, item in enumerate(batch, start=first):
+        try:
+            prepare([item])
+        except ValueError as error:
+            return InputError(argument, index, f"is refused by its library ({error})")
+    return None

@@ -44,6 +44,7 @@ class Provider:
         behind: Provider that takes the nodes it leaves, before the CPU.
         opset: Newest operator set that it reads.
         booleans: How it reads false and true.
+        is_concurrent: Whether ONNX Runtime runs several calls of one session at a time on it.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Provider:
     behind: str | None = None
     opset: int | None = None
     booleans: tuple[str, str] = ("False", "True")
+    is_concurrent: bool = True
 
 
 def _named(name: str) -> Callable[[Any], dict[str, Any]]:
@@ -231,6 +233,7 @@ PROVIDERS: Mapping[str, Provider] = {
             },
             memory="dml",
             booleans=("false", "true"),
+            is_concurrent=False,
         ),
         Provider(
             "coreml",
