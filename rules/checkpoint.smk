@@ -49,6 +49,7 @@ checkpoint dataset:
         files=lambda wildcards: PLAN.fingerprint(
             PLAN.config["datasets"][wildcards.dataset]
         ),
+        read_by=lambda wildcards: PLAN.limiting(wildcards.dataset),
         code=PLAN.code("dataset.py"),
     script:
         "../scripts/dataset.py"

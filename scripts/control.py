@@ -10,7 +10,7 @@ def main(snakemake):
     """Write the retrieval record of one control on one dataset."""
     control, name = snakemake.wildcards.control, snakemake.wildcards.dataset
     with job(snakemake.log[0], f"{control} {name}"):
-        dataset = load_retrieval_dataset(name, snakemake.params.dataset)
+        dataset = load_retrieval_dataset(name, snakemake.params.dataset, snakemake.input.dataset)
         record = control_record(control, dataset, snakemake.params.settings)
         write_json(snakemake.output[0], record)
 

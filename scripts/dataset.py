@@ -7,14 +7,20 @@ from colport.retrieval.datasets import check_pages, dataset_record, load_retriev
 
 def main(snakemake):
     """Write ids, queries, judgements and where they come from; documents stay in the dataset."""
-    name = snakemake.wildcards.dataset
+    name, declared = snakemake.wildcards.dataset, snakemake.params.dataset
+    skips = declared.get("on_bad_document", "refuse") == "skip"
     with job(snakemake.log[0], name) as log:
-        dataset = load_retrieval_dataset(name, snakemake.params.dataset)
+        dataset = load_retrieval_dataset(name, declared)
+        dataset = check_pages(
+            dataset,
+            log.info,
+            read_by=snakemake.params.read_by,
+            skip=skips if "documents_folder" in declared else None,
+        )
         for document, reason in dataset.skipped.items():
             log.warning("skipped %s: it %s", document, reason)
         log.info("%d queries, %d documents", len(dataset.queries), len(dataset.document_ids))
-        check_pages(dataset, log.info)
-        record = dataset_record(dataset, snakemake.params.dataset, list(snakemake.input))
+        record = dataset_record(dataset, declared, list(snakemake.input))
         write_json(snakemake.output[0], record)
 
 

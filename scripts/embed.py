@@ -19,7 +19,9 @@ def main(snakemake):
             encoder = embedders.load(
                 snakemake.input.model, snakemake.params.provider, snakemake.threads
             )
-            dataset = load_retrieval_dataset(labels["dataset"], snakemake.params.dataset)
+            dataset = load_retrieval_dataset(
+                labels["dataset"], snakemake.params.dataset, snakemake.input.dataset
+            )
             size, note = embedders.usable_batch(encoder, dataset, settings["batch_size"])
             embed(
                 encoder,

@@ -21,7 +21,9 @@ def main(snakemake):
                 provider=params.provider,
                 threads=snakemake.threads,
             )
-            dataset = load_retrieval_dataset(labels["dataset"], params.dataset)
+            dataset = load_retrieval_dataset(
+                labels["dataset"], params.dataset, snakemake.input.dataset
+            )
             source = read_json(snakemake.input.dataset)
             revision = source["content_sha256"] or source["source"]["revision"]
             task = mteb_adapter.retrieval_task(dataset, revision)

@@ -16,7 +16,7 @@ def main(snakemake):
         places = product(params.variants, params.providers)
         record = explain_record(
             model,
-            load_retrieval_dataset(name, params.dataset),
+            load_retrieval_dataset(name, params.dataset, snakemake.input.dataset),
             given.models,
             Source("pytorch", "torch", given.reference, given.reference_record),
             [

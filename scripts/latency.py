@@ -18,7 +18,9 @@ def main(snakemake):
             provider,
             checkpoints.read_record(snakemake.input.checkpoint),
             folders,
-            lambda: load_retrieval_dataset("latency", snakemake.params.dataset),
+            lambda: load_retrieval_dataset(
+                "latency", snakemake.params.dataset, snakemake.input.dataset
+            ),
             pages,
             settings=snakemake.params.settings,
             entry=snakemake.params.provider,

@@ -10,7 +10,7 @@ def main(snakemake):
     """Write the profiles of one model."""
     model, params = snakemake.wildcards.model, snakemake.params
     with job(snakemake.log[0], f"{model} operators") as log:
-        dataset = load_retrieval_dataset("latency", params.dataset)
+        dataset = load_retrieval_dataset("latency", params.dataset, snakemake.input.dataset)
         record = profile(
             model,
             params.providers,

@@ -16,7 +16,9 @@ def main(snakemake):
     with job(snakemake.log[0], " ".join(labels.values())):
         try:
             encoder = embedders.load(snakemake.input.model, snakemake.params.provider)
-            dataset = load_retrieval_dataset("parity", snakemake.params.dataset)
+            dataset = load_retrieval_dataset(
+                "parity", snakemake.params.dataset, snakemake.input.dataset
+            )
             count = snakemake.params.settings["inputs"]
             first = read_queries(snakemake.input.reference)
             documents = chain.from_iterable(read_documents(snakemake.input.reference))

@@ -24,8 +24,11 @@ def main(snakemake):
         try:
             dataset = None
             if settings.is_calibrated:
-                declared = snakemake.params.dataset
-                dataset = load_retrieval_dataset(snakemake.params.calibration, declared)
+                dataset = load_retrieval_dataset(
+                    snakemake.params.calibration,
+                    snakemake.params.dataset,
+                    snakemake.input.calibration[0],
+                )
             base = Path(snakemake.input.base)
             scratch = snakemake.resources.get("scratch")
             manifest = quantize(

@@ -24,7 +24,7 @@ def main(snakemake):
         log.info("weights: %s", reference.note or reference.room.weights)
         embed(
             reference,
-            load_retrieval_dataset(dataset, snakemake.params.dataset),
+            load_retrieval_dataset(dataset, snakemake.params.dataset, snakemake.input.dataset),
             Path(snakemake.output[0]),
             shard=int(shard),
             **snakemake.params.settings,

@@ -18,7 +18,7 @@ def main(snakemake):
             provider,
             read_json(snakemake.input.checkpoint),
             dict(zip(params.variants, snakemake.input.models, strict=True)),
-            lambda: load_retrieval_dataset("scenarios", params.dataset),
+            lambda: load_retrieval_dataset("scenarios", params.dataset, snakemake.input.dataset),
             tmp,
             settings={**params.settings, "affinity": params.affinity},
             entry=params.provider,

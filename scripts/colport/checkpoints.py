@@ -22,7 +22,7 @@ from yaml import YAMLError
 from colport import downloads
 from colport.artifacts import atomic_folder, content_hash, read_json, sha256_file, visible_files
 from colport.errors import CheckpointError, ColPortError, HubError
-from colport.foreign import load_json
+from colport.foreign import load_json, local
 
 HUB_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.metadata", "README.md")
 """Files fetched from a Hub repository: configuration, tokenizer, safetensors weights, card."""
@@ -142,14 +142,6 @@ def read_record(file: Path | str) -> dict[str, Any]:
             "removed, remove this record to look for it again)."
         )
     return found
-
-
-def local(path: str) -> Path:
-    """A path with ``~`` for the user's folder, as it is where there is no such user."""
-    try:
-        return Path(path).expanduser()
-    except RuntimeError:
-        return Path(path)
 
 
 def license_of(folder: Path | str) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,7 @@ class Child:
     """
 
     def __init__(self, module: str, *arguments: str, python: Path | None = None) -> None:
+        self._turn = Lock()
         self._pipe, theirs = Pipe()
         with theirs:
             self._process = subprocess.Popen(
@@ -68,6 +70,8 @@ class Child:
     def ask(self, request: Any, seconds: float | None = None) -> Any:
         """The answer to a request; see :func:`send` for what both may hold.
 
+        Threads wait for each other's answers.
+
         Args:
             request: What the module's own function is called with.
             seconds: How long to wait, without end by default.
@@ -78,12 +82,13 @@ class Child:
             TypeError: The request holds what cannot travel.
         """
         try:
-            send(self._pipe, request)
-            if not self._pipe.poll(seconds):
-                self._process.kill()
-                self.close()
-                raise TimeoutError
-            return receive(self._pipe)
+            with self._turn:
+                send(self._pipe, request)
+                if not self._pipe.poll(seconds):
+                    self._process.kill()
+                    self.close()
+                    raise TimeoutError
+                return receive(self._pipe)
         except (EOFError, ConnectionError):
             self.close()
             raise ChildEndedError(self._process.returncode) from None

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from colport.artifacts import atomic_folder, check_supported
-from colport.errors import ArtifactError
+from colport.errors import ArtifactError, DatasetError, InputError
 from colport.families.base import Embedder
 from colport.retrieval.store import EmbeddingSet, read_embeddings, write_embeddings
 
@@ -58,7 +59,7 @@ def embed(
     chosen = slice(shard * shard_documents, (shard + 1) * shard_documents)
     ids, documents = dataset.document_ids[chosen], dataset.documents[chosen]
     labels = {**labels, "shard": str(shard), "shards": str(shards)}
-    with atomic_folder(output) as folder:
+    with atomic_folder(output) as folder, _named(dataset, shard * shard_documents):
         if shard == 0:
             size = query_batch_size or batch_size
             found = _encode(dataset.queries, encoder.encode_queries, size, "queries", report)
@@ -118,6 +119,27 @@ def read_documents(folder: Path | str) -> Shards:
     return Shards(folder)
 
 
+@contextmanager
+def _named(dataset: Any, first: int) -> Iterator[None]:
+    """Name the input of a dataset that a model does not take, by its id.
+
+    Raises:
+        DatasetError: In place of an error that has its place among those of the shard.
+    """
+    try:
+        yield
+    except InputError as error:
+        if error.index is None:
+            raise
+        is_query = error.argument == "queries"
+        name = (
+            f"query {dataset.query_ids[error.index]}"
+            if is_query
+            else dataset.document_ids[first + error.index]
+        )
+        raise DatasetError(f"{dataset.name}: {name} {error.reason}.") from error
+
+
 def _encode(
     inputs: Sequence[Any],
     encode: Callable[..., list[np.ndarray]],
@@ -130,7 +152,10 @@ def _encode(
     for first in range(0, len(inputs), batch_size):
         last = min(first + batch_size, len(inputs))
         batch = [inputs[index] for index in range(first, last)]
-        embeddings.extend(encode(batch, batch_size=batch_size))
+        try:
+            embeddings.extend(encode(batch, batch_size=batch_size))
+        except InputError as error:
+            raise error.behind(first) from error
         if time.monotonic() - reported > _REPORT_SECONDS:
             reported = time.monotonic()
             rate = last / (reported - start)

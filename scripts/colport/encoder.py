@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from colport import families, manifest
-from colport.errors import ArtifactError
+from colport.errors import ArtifactError, InputError
+from colport.families import inputs
 from colport.families.base import Batch, Document
 from colport.providers import ProviderSettings
 from colport.providers.calls import Graph
@@ -26,6 +26,10 @@ class Encoder:
     Its embeddings equal those of the checkpoint's own library: prompts, query expansion,
     skiplist, masking and page resizing included.
 
+    One encoder serves any number of threads: each method may be called while others run, in any
+    mix, and gives what it gives alone. Where ONNX Runtime allows one call of a graph at a time
+    (``cuda_graph``, DirectML), calls wait for each other.
+
     Args:
         folder: An exported folder.
         provider: A provider's type (``cpu``, ``cuda``, ``openvino``, …), or a mapping with
@@ -38,6 +42,8 @@ class Encoder:
 
     Raises:
         ArtifactError: The folder is not a whole exported folder, or gives no embeddings.
+        TypeError: ``threads`` is no whole number.
+        ValueError: ``threads`` is less than 1.
         ConfigError: The provider is unknown, or does not have such a setting.
         UnsupportedError: The provider is not on this machine, or does not take the graphs.
     """
@@ -49,6 +55,7 @@ class Encoder:
         threads: int | None = None,
         share_weights: bool = False,
     ) -> None:
+        threads = None if threads is None else inputs.whole("threads", threads)
         settings = ProviderSettings.of(provider)
         settings.refuse_other_python()
         self.folder = Path(folder)
@@ -79,8 +86,13 @@ class Encoder:
 
         Returns:
             One ``float32 [tokens, dim]`` a query, L2-normalised.
+
+        Raises:
+            TypeError: ``queries`` is no list of texts, or ``batch_size`` no whole number.
+            ValueError: ``batch_size`` is less than 1.
+            InputError: A query is none that the model takes; it is a ``ValueError``, too.
         """
-        return self._encode(queries, batch_size, self.prepare_queries)
+        return self._encode("queries", queries, batch_size)
 
     def encode_documents(
         self, documents: Sequence[Document], batch_size: int = 8
@@ -88,35 +100,29 @@ class Encoder:
         """Token embeddings of each document.
 
         Args:
-            documents: Pages as Pillow images, or passages as texts, as the model takes them.
+            documents: Pages as Pillow images, or passages as texts, as the model takes them. A
+                page of any mode whose white is known is turned upright and laid over white; of a
+                file with several images it is the one that Pillow is at.
             batch_size: Documents in one graph call.
 
         Returns:
             One ``float32 [tokens, dim]`` a document, L2-normalised.
 
         Raises:
-            TypeError: Pages were given to a text model, or texts to a page model.
+            TypeError: ``documents`` is no list of what the model takes, or ``batch_size`` no whole
+                number.
+            ValueError: ``batch_size`` is less than 1.
+            InputError: A document is none that the model takes; it is a ``ValueError``, too.
         """
-        return self._encode(documents, batch_size, self.prepare_documents)
+        return self._encode("documents", documents, batch_size)
 
     def prepare_queries(self, queries: Sequence[str]) -> Batch:
         """The preprocessing of one batch of queries, as :meth:`encode_queries` does it."""
-        return self._runtime.query_batch(queries)
+        return self._prepared("queries", queries)
 
     def prepare_documents(self, documents: Sequence[Document]) -> Batch:
-        """The preprocessing of one batch of documents, as :meth:`encode_documents` does it.
-
-        Raises:
-            TypeError: Pages were given to a text model, or texts to a page model.
-        """
-        expected = Image.Image if self.document_type == "pages" else str
-        for document in documents:
-            if not isinstance(document, expected):
-                raise TypeError(
-                    f"{self.manifest.family} takes {self.document_type}, "
-                    f"found {type(document).__name__}."
-                )
-        return self._runtime.document_batch(documents)
+        """The preprocessing of one batch of documents, as :meth:`encode_documents` does it."""
+        return self._prepared("documents", documents)
 
     def run(self, batch: Batch) -> np.ndarray:
         """The graph of one prepared batch.
@@ -151,21 +157,26 @@ class Encoder:
         """MaxSim of every query with every document, ``float32 [queries, documents]``."""
         return maxsim(queries, documents)
 
-    def _encode(self, inputs: Sequence[Any], batch_size: int, prepare: Any) -> list[np.ndarray]:
-        if isinstance(inputs, str):
-            raise TypeError("expected a list of inputs, found a single string.")
+    def _prepared(self, argument: str, chosen: Sequence[Any], first: int = 0) -> Batch:
+        is_query = argument == "queries"
+        taken = inputs.checked(
+            argument, chosen, "passages" if is_query else self.document_type, first
+        )
+        try:
+            return (self._runtime.query_batch if is_query else self._runtime.document_batch)(taken)
+        except InputError as error:
+            raise error.behind(first) from error
+        except (ArithmeticError, LookupError, MemoryError, ValueError) as error:
+            reason = "out of memory" if isinstance(error, MemoryError) else plain(error)
+            raise ArtifactError(
+                f"{self.folder / manifest.FILE}: inputs cannot be prepared by its processing "
+                f"settings ({reason})."
+            ) from error
+
+    def _encode(self, argument: str, given: Any, batch_size: int) -> list[np.ndarray]:
         embeddings: list[np.ndarray] = []
-        for start in range(0, len(inputs), batch_size):
-            stop = min(start + batch_size, len(inputs))
-            chosen = [inputs[index] for index in range(start, stop)]
-            try:
-                batch = prepare(chosen)
-            except (ArithmeticError, LookupError, MemoryError, ValueError) as error:
-                reason = "out of memory" if isinstance(error, MemoryError) else plain(error)
-                raise ArtifactError(
-                    f"{self.folder / manifest.FILE}: inputs cannot be prepared by its processing "
-                    f"settings ({reason})."
-                ) from error
+        for first, chosen in inputs.batches(argument, given, batch_size):
+            batch = self._prepared(argument, chosen, first)
             output = self.run(batch)
             if (shape := np.shape(output))[:2] != batch.keep.shape:
                 raise ArtifactError(

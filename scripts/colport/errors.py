@@ -48,6 +48,24 @@ class DatasetError(ColPortError):
     """A dataset is missing, has other columns than its schema, or contradicts itself."""
 
 
+class InputError(DatasetError, ValueError):
+    """A query or a document is none that the model takes.
+
+    Attributes:
+        argument: ``queries`` or ``documents``.
+        index: Its place among them.
+        reason: What is wrong with it; completes a sentence about it.
+    """
+
+    def __init__(self, argument: str, index: int | None = None, reason: str = "") -> None:
+        super().__init__(argument if index is None else f"{argument}[{index}]: {reason}.")
+        self.argument, self.index, self.reason = argument, index, reason
+
+    def behind(self, first: int) -> InputError:
+        """The same of an input of a batch that begins at a place."""
+        return InputError(self.argument, (self.index or 0) + first, self.reason)
+
+
 class UnsupportedError(ColPortError):
     """A known limit: the stage records ``status: unsupported`` with this reason and goes on."""
 

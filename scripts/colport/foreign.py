@@ -1,13 +1,52 @@
-"""Files of others: JSON that cannot crash its reader, and names that stay in their folder."""
+"""Files of others: text and JSON that cannot crash a reader, names that stay in their folder."""
 
 from __future__ import annotations
 
+import codecs
 import json
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 MAX_JSON_BYTES = 2**26
 """The largest configuration or manifest that is read; the largest known tokenizers have half."""
+
+
+_OTHER_MARKS = {
+    codecs.BOM_UTF32_LE: "UTF-32",  # before UTF-16, whose mark it begins with
+    codecs.BOM_UTF32_BE: "UTF-32",
+    codecs.BOM_UTF16_LE: "UTF-16",
+    codecs.BOM_UTF16_BE: "UTF-16",
+}
+
+
+def load_text(file: Path) -> str:
+    r"""The text of a file in UTF-8, without its byte-order mark; each line ends in ``\n``.
+
+    Raises:
+        OSError: The file cannot be read.
+        ValueError: It is in another encoding; the message completes a sentence about it.
+    """
+    content = file.read_bytes()
+    for mark, name in _OTHER_MARKS.items():
+        if content.startswith(mark):
+            raise ValueError(f"is {name} text; allowed is UTF-8")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"is not UTF-8 text (byte {error.start})") from error
+    if (place := text.find("\0")) >= 0:
+        raise ValueError(
+            f"holds a NUL character (character {place + 1}), as UTF-16 text does; allowed is UTF-8"
+        )
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def local(path: Path | str) -> Path:
+    """A path with ``~`` for the user's folder, as it is where there is no such user."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
 
 
 def parse_json(text: str | bytes) -> Any:
@@ -53,6 +92,19 @@ def is_inside(folder: Path, name: str) -> bool:
             break
     target = (folder / name).resolve()
     return any(target.is_relative_to(allowed) for allowed in roots)
+
+
+def not_text(text: str) -> str | None:
+    """What a string holds that is no text and has no UTF-8: half of a surrogate pair.
+
+    JSON writes such halves as escapes, Python keeps a file name's odd bytes as such.
+    """
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        half = ord(text[error.start])
+        return f"half a surrogate pair (U+{half:04X}) as character {error.start + 1}"
+    return None
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

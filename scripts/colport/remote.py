@@ -17,6 +17,7 @@ import numpy as np
 from colport import errors
 from colport.child import Child, ChildEndedError, serve
 from colport.errors import ColPortError, UnsupportedError
+from colport.families import inputs
 from colport.families.base import Document, Embedder
 from colport.providers import ProviderSettings
 
@@ -109,13 +110,23 @@ class RemoteEncoder:
 
     def encode_queries(self, queries: Sequence[str], batch_size: int = 8) -> list[np.ndarray]:
         """See :meth:`colport.encoder.Encoder.encode_queries`."""
-        return self._interpreter.method("encode_queries", list(queries), batch_size)
+        return self._encode("queries", queries, batch_size)
 
     def encode_documents(
         self, documents: Sequence[Document], batch_size: int = 8
     ) -> list[np.ndarray]:
         """See :meth:`colport.encoder.Encoder.encode_documents`."""
-        return self._interpreter.method("encode_documents", list(documents), batch_size)
+        return self._encode("documents", documents, batch_size)
+
+    def _encode(self, argument: str, given: Any, batch_size: int) -> list[np.ndarray]:
+        # Checked here: pages travel as pixels, without palette or EXIF, and errors as texts.
+        kind = "passages" if argument == "queries" else self.document_type
+        taken = [
+            item
+            for first, chosen in inputs.batches(argument, given, batch_size)
+            for item in inputs.checked(argument, chosen, kind, first)
+        ]
+        return self._interpreter.method(f"encode_{argument}", taken, batch_size)
 
 
 def open_encoder(

@@ -15,9 +15,10 @@ from typing import Any
 from colport import checkpoints, families, resources, sources
 from colport import config as configuration
 from colport.artifacts import read_json, visible_files
-from colport.checkpoints import local
 from colport.embed import shard_count
 from colport.errors import ColPortError, ConfigError
+from colport.families.base import Family
+from colport.foreign import local
 from colport.peers import catalogue as peers
 from colport.providers import ProviderSettings
 from colport.providers.integers import promising
@@ -171,6 +172,16 @@ class Plan:
     def first(self, model: str) -> str:
         """The dataset whose inputs serve parity and latency."""
         return self.of(model)[0]
+
+    def limiting(self, dataset: str) -> list[str]:
+        """Families that read a dataset and do not take pages of every size."""
+        readers = {
+            self.config["models"][model]["family"]
+            for model in self.models
+            if dataset in (*self.of(model), self.calibration(model))
+        }
+        plain = Family.page_fault
+        return sorted(name for name in readers if type(families.get(name)).page_fault is not plain)
 
     def calibration(self, model: str) -> str:
         """The dataset whose inputs calibrate its quantized variants."""

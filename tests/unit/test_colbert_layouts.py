@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,10 +12,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from sentence_transformers import MultiVectorEncoder
 from sentence_transformers.base.modules import Normalize
+from transformers import AutoTokenizer
 
 from colport import Encoder, families
-from colport.errors import CheckpointError, UnsupportedError
+from colport.errors import CheckpointError, InputError, UnsupportedError
 from colport.export.folder import OPSET, export
+from colport.families.tokens import save_backend
 from tests.conftest import ROOT
 from tests.fixtures.stored import TEXTS, load_embeddings
 from tests.text_models import dense, edit, make_checkpoint, rewrite
@@ -161,6 +164,66 @@ def test_what_sentence_transformers_saves(name, tmp_path):
         expected = encode(live, kind, 2)
         for batch_size in (1, 4):
             assert_equal(encode(encoder, kind, batch_size), expected)
+
+
+@pytest.mark.parametrize("name", ["pylate-bert", "stanford-roberta", "pylate-qwen3"])
+@pytest.mark.parametrize("split", [False, True])
+def test_texts_that_spell_special_tokens(name, split, exported_fixtures, tmp_path):
+    folder = shutil.copytree(FIXTURES / name, tmp_path / "checkpoint")
+    edit(folder / "tokenizer_config.json", split_special_tokens=split)
+    family = families.get("colbert")
+    found = family.processing(folder)
+    assert found.settings["split_special_tokens"] is split
+    found.tokenizer.save(str(tmp_path / "tokenizer.json"))
+    runtime, reference = family.runtime(found.settings, tmp_path), family.reference(folder, "cpu")
+    texts = ["what is [MASK]", "<s> and </s> [SEP]", "<mask>, <|im_start|> or <|endoftext|>?"]
+    for batch, prepared in (
+        (runtime.query_batch(texts), reference.prepare_queries(texts)),
+        (runtime.document_batch(texts), reference.prepare_documents(texts)),
+    ):
+        np.testing.assert_array_equal(batch.feeds["input_ids"], prepared[1]["input_ids"])
+
+
+@pytest.mark.parametrize("name", ["pylate-bert", "stanford-roberta"])
+def test_a_text_beyond_the_positions_is_named(name, exported_fixtures):
+    folder = FIXTURES / name
+    family = families.get("colbert")
+    settings = family.processing(folder).settings
+    table = json.loads((folder / "config.json").read_text())["max_position_embeddings"]
+    offset = 2 if "roberta" in name else 0
+    assert settings["positions"] == table - offset
+    settings["max_length"] = {"query": table + 40, "document": table + 40}
+    settings["expansion"] = None
+    runtime = family.runtime(settings, exported_fixtures[name].folder)
+    fits = " ".join(["a"] * (settings["positions"] // 2))
+    long = " ".join(["bridges"] * table)
+    assert runtime.document_batch([fits]).keep.shape[1] <= settings["positions"]
+    with pytest.raises(InputError, match=r"documents\[1\]: takes \d+ tokens, .* positions for"):
+        runtime.document_batch([fits, long])
+    with pytest.raises(InputError, match=r"queries\[0\]: takes"):
+        runtime.query_batch([long])
+
+
+class Otherwise:
+    """A tokenizer with a setting of its own that its backend does not have."""
+
+    def __init__(self, tokenizer):
+        self._tokenizer = tokenizer
+
+    def __getattr__(self, name):
+        return getattr(self._tokenizer, name)
+
+    def __call__(self, text):
+        return self._tokenizer(text.replace("ß", "ss"))
+
+
+def test_a_tokenizer_that_does_more_than_its_file_is_refused():
+    tokenizer = AutoTokenizer.from_pretrained(FIXTURES / "pylate-bert")
+    assert save_backend(tokenizer, FIXTURES).to_str()
+    with pytest.raises(UnsupportedError, match="reads 'ÜNÏCÖDE Straße' otherwise than its token"):
+        save_backend(Otherwise(tokenizer), FIXTURES)
+    with pytest.raises(UnsupportedError, match="has no fast form"):
+        save_backend(SimpleNamespace(), FIXTURES)
 
 
 def as_dtype(folder, dtype):

@@ -1,6 +1,7 @@
 """Page models in every layout, and pages and queries of every shape, against their own library."""
 
 import json
+import re
 import shutil
 import types
 
@@ -13,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from colport import Encoder, families
 from colport.artifacts import read_json, write_json
-from colport.errors import CheckpointError, DatasetError, UnsupportedError
+from colport.errors import CheckpointError, DatasetError, InputError, UnsupportedError
 from colport.export.folder import export
 from colport.families.tokens import check_ids
 from tests import page_models
@@ -102,6 +103,30 @@ QUERIES = [
 @pytest.mark.parametrize("batch_size", [1, 4, 6])
 def test_queries_equal_the_library(pair, batch_size):
     check_queries(*pair, QUERIES, batch_size)
+
+
+def test_queries_that_spell_special_tokens(pair):
+    encoder, reference = pair
+    names = ("<image>", "<bos>", "<eos>", "<pad>", "<mask>", "<|image_pad|>", "<|video_pad|>")
+    refused = []
+    for token in (*names, "<|im_end|>", "<|endoftext|>", "<|vision_start|>"):
+        queries = ["a chart", f"find {token} in the manual"]
+        if token not in encoder.manifest.processing["reserved"]:
+            check_queries(encoder, reference, queries)
+            continue
+        with pytest.raises(InputError, match=rf"queries\[1\]: spells {re.escape(token)}"):
+            encoder.encode_queries(queries)
+        with pytest.raises(InputError, match=r"queries\[1\]: is refused by its library"):
+            reference.encode_queries(queries)
+        refused.append(token)
+    assert refused == encoder.manifest.processing["reserved"]
+
+
+@pytest.mark.parametrize("family", families_of_pages())
+def test_special_tokens_that_are_text_leave_no_page(family, exported_models, tmp_path):
+    change = edited("tokenizer_config.json", split_special_tokens=True)
+    with pytest.raises(UnsupportedError, match=r"tokenizer_config.json: split_special_tokens is"):
+        reprocessed(family, *exported_models[family, TRANSFORMERS], tmp_path, change)
 
 
 def test_queries_beyond_the_position_limit_equal_the_library(pair):

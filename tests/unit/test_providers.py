@@ -251,8 +251,10 @@ def test_another_python_gives_the_same_and_keeps_error_classes(exported, tmp_pat
         encoder.encode_queries(QUERIES), Encoder(folder).encode_queries(QUERIES), strict=True
     ):
         np.testing.assert_array_equal(one, other)
-    with pytest.raises(RuntimeError, match="ValueError"):
+    with pytest.raises(ValueError, match="batch_size: found 0"):
         encoder.encode_queries(QUERIES, batch_size=0)
+    with pytest.raises(RuntimeError, match="ValueError"):
+        run_in(sys.executable, "math:sqrt", -1)
     with pytest.raises(UnsupportedError, match="it comes with"):
         run_in(sys.executable, "colport.providers.session:require", "migraphx")
     with pytest.raises(ConfigError, match="python"):

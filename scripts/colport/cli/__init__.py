@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -26,7 +29,24 @@ from colport.cli.parity import parity
 from colport.cli.push import push
 from colport.cli.report import report
 from colport.errors import ColPortError
+from colport.foreign import local
 from colport.redaction import print_redacted
+
+
+def _at_home(command: Callable[..., None]) -> Callable[..., None]:
+    """A command whose paths may begin with ``~``, which shells leave as it is behind ``=``."""
+
+    def read(given: Any) -> Any:
+        if isinstance(given, list):
+            return [read(item) for item in given]
+        return local(given) if isinstance(given, Path) else given
+
+    @wraps(command)
+    def called(**arguments: Any) -> None:
+        command(**{name: read(given) for name, given in arguments.items()})
+
+    return called
+
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -47,15 +67,15 @@ for command in (
     report,
     push,
 ):
-    app.command()(command)
+    app.command()(_at_home(command))
 
 bench = typer.Typer(help="Benchmarks; their tables are in benchmarks/.", no_args_is_help=True)
-bench.command("export")(bench_export)
-bench.command("reference")(bench_reference)
-bench.command("graphs")(bench_graphs)
-bench.command("maxsim")(bench_maxsim)
-bench.command("corpus")(bench_corpus)
-bench.command("providers")(bench_providers)
+bench.command("export")(_at_home(bench_export))
+bench.command("reference")(_at_home(bench_reference))
+bench.command("graphs")(_at_home(bench_graphs))
+bench.command("maxsim")(_at_home(bench_maxsim))
+bench.command("corpus")(_at_home(bench_corpus))
+bench.command("providers")(_at_home(bench_providers))
 app.add_typer(bench, name="bench")
 
 

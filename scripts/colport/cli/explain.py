@@ -59,7 +59,9 @@ def explain(
         raise DatasetError(f"{page}: is a folder, expected an image.")
     runtime = preprocessing(folders[0])
     runtime.query_tokens(query)  # refuses a model of passages before anything is encoded
-    image = read_documents(page, "pages", 1)[0]
+    image, *others = read_documents(page, "pages", 2)
+    if others:
+        raise DatasetError(f"{page}: holds several pages, expected an image of one.")
     found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
 
     def add(name: str, encoder: Embedder) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from colport.errors import DatasetError
+from colport.foreign import load_text
 
 Queries = Annotated[
     Path | None, typer.Option(help="Text file, a query a line.", show_default=False)
@@ -93,7 +95,7 @@ def read_documents(path: Path, document_type: str, count: int) -> list[Any]:
 
     Args:
         path: Of pages, an image or a folder of them; of passages, a text file with one a line, or
-            a folder of text files.
+            a folder of text files. A TIFF file is as many pages as it holds.
         document_type: ``pages`` or ``passages``.
         count: Documents to read at most.
 
@@ -106,33 +108,43 @@ def read_documents(path: Path, document_type: str, count: int) -> list[Any]:
     if document_type == "passages":
         if not path.is_dir():
             return _lines(path)[:count]
-        return [_text(file) for file in _files(path, {".txt", ".md"})[:count]]
-    from PIL import Image
+        return [_text(file) for file in _files(path, (".txt", ".md"))[:count]]
+    from colport.retrieval.documents import IMAGES
 
-    files = _files(path, set(Image.registered_extensions())) if path.is_dir() else [path]
-    return [_page(file) for file in files[:count]]
+    files = _files(path, IMAGES) if path.is_dir() else [path]
+    return list(islice((page for file in files for page in _pages(file)), count))
 
 
-def _page(file: Path) -> Any:
-    from colport.retrieval.images import decode_errors, open_image
+def _pages(file: Path) -> Iterator[Any]:
+    """The pages of an image file, as a dataset of the user's own has them."""
+    from colport.families.images import PageError, as_page, decode_errors
+    from colport.retrieval.images import open_image, page_count
 
     try:
         with open_image(file) as image:
-            return image.convert("RGB")
+            for index in range(page_count(image)):
+                image.seek(index)
+                yield as_page(image)
+    except PageError as error:
+        raise DatasetError(f"{file}: {error}.") from error
     except decode_errors() as error:
         raise DatasetError(f"{file}: is not an image that can be read ({error}).") from error
 
 
-def _files(folder: Path, suffixes: set[str]) -> list[Path]:
-    found = sorted(file for file in folder.iterdir() if file.suffix.lower() in suffixes)
+def _files(folder: Path, suffixes: Sequence[str]) -> list[Path]:
+    found = sorted(
+        file
+        for file in folder.iterdir()
+        if file.suffix.lower() in suffixes and not file.name.startswith(".")
+    )
     if not found:
-        kind = "text file (.txt, .md)" if ".txt" in suffixes else "image"
-        raise DatasetError(f"{folder}: holds no {kind}.")
+        kind = "text file" if ".txt" in suffixes else "image"
+        raise DatasetError(f"{folder}: holds no {kind} ({', '.join(suffixes)}).")
     return found
 
 
 def _lines(file: Path) -> list[str]:
-    lines = [line.strip() for line in _text(file).splitlines()]
+    lines = [line.strip() for line in _text(file).split("\n")]
     if not (kept := [line for line in lines if line]):
         raise DatasetError(f"{file}: is empty, expected a text a line.")
     return kept
@@ -140,8 +152,8 @@ def _lines(file: Path) -> list[str]:
 
 def _text(file: Path) -> str:
     try:
-        return file.read_text(encoding="utf-8")
+        return load_text(file)
     except OSError as error:
         raise DatasetError(f"{file}: cannot be read ({error.strerror}).") from error
-    except UnicodeDecodeError as error:
-        raise DatasetError(f"{file}: is not UTF-8 text (byte {error.start}).") from error
+    except ValueError as error:
+        raise DatasetError(f"{file}: {error}.") from error

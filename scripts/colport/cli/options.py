@@ -11,6 +11,7 @@ import typer
 
 from colport import checkpoints
 from colport.errors import CheckpointError
+from colport.foreign import local
 
 if TYPE_CHECKING:
     from colport.external_data import Layout
@@ -95,7 +96,7 @@ def declaration(checkpoint: str, base: str | None = None) -> dict[str, Any]:
         CheckpointError: Neither a folder nor a Hub id.
     """
     declared = {"base": declaration(base)} if base else {}
-    if checkpoints.local(checkpoint).is_dir():
+    if local(checkpoint).is_dir():
         return {"path": checkpoint, **declared}
     if match := _HUB_ID.match(checkpoint):
         return {"hub": match[1], "revision": match[2] or "main", **declared}

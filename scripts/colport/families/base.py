@@ -226,6 +226,10 @@ class Family(ABC):
     def runtime(self, settings: Mapping[str, Any], folder: Path) -> Runtime:
         """Preprocessing of an exported folder, from its ``processing`` settings."""
 
+    def page_fault(self, width: int, height: int) -> str | None:
+        """Why the family's library takes no page of so many pixels; ends a sentence about it."""
+        return None
+
     def processor(self, folder: Path) -> Any:
         """The processor of the checkpoint's own library.
 

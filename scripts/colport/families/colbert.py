@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from colport.checkpoints import read_config
+from colport.errors import InputError
 from colport.families import colbert_checkpoint, colbert_tokens, functional
 from colport.families.base import (
     Batch,
@@ -45,7 +46,8 @@ _SETTINGS = {
     "expansion": (dict, type(None)),
     "skiplist": [int],
     "skiplist_kinds": [str],
-    **dict.fromkeys(("strip", "lowercase", "token_type_ids"), bool),
+    **dict.fromkeys(("strip", "lowercase", "token_type_ids", "split_special_tokens?"), bool),
+    "positions?": _NUMBER_OR_NONE,
     "pad_id": int,
     **dict.fromkeys(("padding_side", "truncation_side"), str),
 }
@@ -109,7 +111,8 @@ class ColBERT(Family):
         checkpoint = colbert_checkpoint.read(folder)
         encoder = colbert_checkpoint.load(checkpoint, "meta")
         settings = colbert_tokens.processing(checkpoint, encoder)
-        return Processing(settings, save_backend(colbert_tokens.tokenizer_of(checkpoint, encoder)))
+        tokenizer = colbert_tokens.tokenizer_of(checkpoint, encoder)
+        return Processing(settings, save_backend(tokenizer, checkpoint.backbone))
 
     def runtime(self, settings: Mapping[str, Any], folder: Path) -> Runtime:
         """See :meth:`Family.runtime`."""
@@ -150,6 +153,7 @@ class _Runtime(Runtime):
             settings["pad_id"],
             settings["padding_side"],
             settings["truncation_side"],
+            settings.get("split_special_tokens", False),
         )
 
     def query_batch(self, queries: Sequence[str]) -> Batch:
@@ -170,6 +174,7 @@ class _Runtime(Runtime):
         batch = self._tokens.pad(rows, expansion["length"] - room if expansion else None)
         if marker is not None:
             batch = TokenBatch(_behind_first(batch.ids, marker), _behind_first(batch.mask, 1))
+        self._check_length([len(row) + room for row in rows], batch.ids.shape[1], kind)
         keep = batch.mask.astype(bool)
         if expansion:
             batch, keep = _expand(batch, expansion)
@@ -179,6 +184,17 @@ class _Runtime(Runtime):
         if self._settings["token_type_ids"]:
             feeds["token_type_ids"] = np.zeros_like(batch.ids)
         return Batch("text", feeds, keep)
+
+    def _check_length(self, lengths: Sequence[int], width: int, kind: str) -> None:
+        """Refuse the longest text of a batch that is wider than the table of positions."""
+        positions = self._settings.get("positions")
+        if positions is not None and width > positions:
+            longest = int(np.argmax(lengths))
+            raise InputError(
+                {"query": "queries", "document": "documents"}[kind],
+                longest,
+                f"takes {width} tokens, the model has positions for {positions}",
+            )
 
     def _clean(self, text: str, kind: str) -> str:
         text = self._settings["prompts"][kind] + text

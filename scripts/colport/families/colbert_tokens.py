@@ -17,6 +17,7 @@ from colport.families.tokens import check_ids
 
 KINDS = ("query", "document")
 _NO_LIMIT = 10**6  # transformers marks "no limit" with a huge model_max_length
+_POSITION_TABLES = ("position_embeddings", "embed_positions", "wpe")
 _TEXT = {"method": "forward", "method_output_name": "last_hidden_state"}
 
 
@@ -61,7 +62,20 @@ def processing(checkpoint: Checkpoint, encoder: Any) -> dict[str, Any]:
         "pad_id": tokenizer.pad_token_id,
         "padding_side": tokenizer.padding_side,
         "truncation_side": tokenizer.truncation_side,
+        "split_special_tokens": tokenizer.split_special_tokens,
+        "positions": _positions(transformer.auto_model),
     }
+
+
+def _positions(backbone: Any) -> int | None:
+    """Tokens that a learned table of positions has rows for; ``None`` where they are computed."""
+    from torch.nn import Embedding
+
+    for name, table in backbone.named_modules():
+        if isinstance(table, Embedding) and name.split(".")[-1] in _POSITION_TABLES:
+            unused = 0 if table.padding_idx is None else table.padding_idx + 1  # as in RoBERTa
+            return table.num_embeddings - getattr(table, "offset", unused)
+    return None
 
 
 def _takes_token_types(encoder: Any) -> bool:

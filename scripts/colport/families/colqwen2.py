@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from colport.errors import UnsupportedError
+from colport.errors import InputError, UnsupportedError
 from colport.families import functional, grids
 from colport.families.base import Batch, Document, GraphInput, PatchGrid, Runtime
 from colport.families.layouts import Layout, engine_layout, transformers_layout
@@ -114,6 +114,10 @@ class ColQwen2(PageFamily):
             "max_pixels": processor.size["longest_edge"],
         }
 
+    def page_fault(self, width: int, height: int) -> str | None:
+        """See :meth:`Family.page_fault`."""
+        return grids.shape_fault(width, height)
+
     def runtime(self, settings: Mapping[str, Any], folder: Path) -> Runtime:
         """See :meth:`Family.runtime`."""
         return _Runtime(settings, folder)
@@ -131,6 +135,9 @@ class _Runtime(PageRuntime):
     def document_batch(self, documents: Sequence[Document]) -> Batch:
         """See :meth:`Runtime.document_batch`."""
         image, merge = self._settings["image"], self._settings["image"]["merge_size"]
+        for index, page in enumerate(documents):
+            if fault := grids.shape_fault(page.width, page.height):
+                raise InputError("documents", index, fault)
         patches, sizes = zip(*(grids.page_patches(page, image) for page in documents), strict=True)
         merged = [(rows // merge, columns // merge) for rows, columns in sizes]
         batch = self._tokens.pad(self._tokens.encode([self._prompt(grid) for grid in merged]))

@@ -20,6 +20,15 @@ Grid = tuple[int, int]
 _MAX_ASPECT_RATIO = 200  # as Qwen2-VL's own processor
 
 
+def shape_fault(width: int, height: int) -> str | None:
+    """What Qwen2-VL's processor does not take about a page's size."""
+    if max(height, width) <= _MAX_ASPECT_RATIO * min(height, width):
+        return None
+    return (
+        f"is a page of {width}x{height} pixels: sides may differ at most {_MAX_ASPECT_RATIO} times"
+    )
+
+
 def fitted_size(height: int, width: int, image: Mapping[str, Any]) -> tuple[int, int]:
     """Height and width that a page is resized to, by Qwen2-VL's rule.
 
@@ -29,10 +38,8 @@ def fitted_size(height: int, width: int, image: Mapping[str, Any]) -> tuple[int,
     Raises:
         DatasetError: The page is more than 200 times longer than wide, or the reverse.
     """
-    if max(height, width) > _MAX_ASPECT_RATIO * min(height, width):
-        raise DatasetError(
-            f"page of {width}x{height} pixels: sides may differ at most {_MAX_ASPECT_RATIO} times."
-        )
+    if fault := shape_fault(width, height):
+        raise DatasetError(f"the page {fault}.")
     unit = image["patch_size"] * image["merge_size"]
     fitted = [round(side / unit) * unit for side in (height, width)]
     area = fitted[0] * fitted[1]

@@ -1,5 +1,8 @@
 """Page images as the reference processors see them, in NumPy and Pillow alone.
 
+:func:`as_page` is the one door for images of others: files of a dataset or of a command, and what
+callers hand to an encoder.
+
 transformers resizes ``uint8`` pages with torch's antialiased bicubic filter, whose 16-bit integer
 weights round differently from Pillow's (up to 2 of 255 on a pixel). :func:`resize_bicubic` follows
 torch's arithmetic, so that pixels are equal, not close.
@@ -8,11 +11,13 @@ torch's arithmetic, so that pixels are equal, not close.
 from __future__ import annotations
 
 import math
+import struct
 from dataclasses import dataclass
 from functools import lru_cache
+from threading import Lock
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from colport.families import blas
 
@@ -23,9 +28,102 @@ _EXACT_TAPS = 500  # 500 products of 8-bit weights and 8-bit pixels stay below f
 _BLOCK = 32  # rows filtered by one product: few calls, and little of the source read in vain
 
 
+_GREY16 = ("I;16", "I;16B", "I;16L", "I;16N")
+_EIGHT_BITS = (
+    *("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa"),
+    *("CMYK", "HSV", "LAB", "YCbCr"),
+)
+"""Modes whose black and white Pillow knows."""
+
+_BITS, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # tags of TIFF
+_ORIENTATION, _UPRIGHT = 0x0112, 1  # of EXIF
+_WHITE16 = 2**16 - 1
+_LOADING = tuple(Lock() for _ in range(64))
+
+
+class PageError(ValueError):
+    """Why an image is no page; ``args[0]`` completes a sentence about it."""
+
+
+def as_page(image: Image.Image) -> Image.Image:
+    """An image as models see it: upright as its camera says, over white, in RGB.
+
+    Grey of 16 bits becomes grey of 8. Threads may share an image whose file is not read yet.
+
+    Args:
+        image: An image of any mode; of a file with several, the one that it is at.
+
+    Raises:
+        PageError: It has no pixels, cannot be decoded, or its black and white are not known.
+    """
+    with _LOADING[id(image) // 64 % len(_LOADING)]:  # Pillow reads a file in one thread alone
+        try:
+            image.load()
+            if image.getexif().get(_ORIENTATION, _UPRIGHT) != _UPRIGHT:
+                image = ImageOps.exif_transpose(image)
+        except decode_errors() as error:
+            raise PageError(f"is an image that cannot be decoded ({error})") from error
+        if 0 in image.size:
+            raise PageError(f"is a page of {image.width}x{image.height} pixels")
+        if (white := _white(image)) is not None:
+            return _from_grey(image, *white)
+        if image.mode not in _EIGHT_BITS:
+            raise PageError(
+                f"is an image of mode {image.mode}, whose black and white are not known; allowed "
+                "are 8 bits a channel, and grey of 16 bits"
+            )
+        return _over_white(image) if image.has_transparency_data else image.convert("RGB")
+
+
+def _white(image: Image.Image) -> tuple[int, int] | None:
+    """Values of black and white of grey in more than 8 bits; ``None`` for other images."""
+    if image.mode == "I" and image.format == "PPM":
+        return 0, _WHITE16  # Pillow scales its values
+    if image.mode not in _GREY16:
+        return None
+    tags = getattr(image, "tag_v2", {})
+    white = 2 ** tags.get(_BITS, (16,))[0] - 1
+    return (white, 0) if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO else (0, white)
+
+
+def _from_grey(image: Image.Image, black: int, white: int) -> Image.Image:
+    values = np.asarray(image).astype(np.float32)
+    levels = np.rint((values - black) / (white - black) * 255).clip(0, 255)
+    if "transparency" in image.info:
+        levels[values == image.info["transparency"]] = 255
+    return Image.fromarray(levels.astype(np.uint8)).convert("RGB")
+
+
+def _over_white(image: Image.Image) -> Image.Image:
+    key = image.info.get("transparency")
+    if isinstance(key, tuple) and max(key) > 255:
+        raise PageError(f"is an image of 16 bits whose transparent colour {key} is lost in 8")
+    if image.mode == "La":
+        image = image.convert("LA")
+    image = image.convert("RGBA")
+    page = Image.new("RGBA", image.size, "white")
+    page.alpha_composite(image)
+    return page.convert("RGB")
+
+
+def decode_errors() -> tuple[type[Exception], ...]:
+    """What Pillow raises on damaged files."""
+    return (
+        OSError,
+        ValueError,
+        TypeError,
+        SyntaxError,
+        EOFError,
+        LookupError,
+        ArithmeticError,
+        struct.error,
+        Image.DecompressionBombError,
+    )
+
+
 def rgb_array(page: Image.Image) -> np.ndarray:
     """Pixels of a page, ``uint8 [height, width, 3]``."""
-    return np.asarray(page if page.mode == "RGB" else page.convert("RGB"))
+    return np.asarray(as_page(page))
 
 
 def resize_bicubic(pixels: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from colport.errors import CheckpointError, UnsupportedError
+from colport.errors import CheckpointError, InputError, UnsupportedError
 from colport.families import functional
 from colport.families.base import (
     Batch,
@@ -33,7 +33,11 @@ _AUGMENTATION_TOKENS = 10  # behind every query, in transformers and in colpali-
 _IMAGE_STEPS = {"do_resize": True, "resample": 3, "do_rescale": True, "do_normalize": True}
 """What the runtime does to a page; 3 is Pillow's bicubic filter."""
 
-_SETTINGS = {"query_template": str, "document_prompt": str, "pad_id": int, "padding_side": str}
+_SETTINGS = {
+    **dict.fromkeys(("query_template", "document_prompt", "padding_side"), str),
+    "pad_id": int,
+    "reserved?": [str],
+}
 _PIXELS = {"scale": (int, float), "mean": [(int, float)], "std": [(int, float)]}
 
 
@@ -142,9 +146,15 @@ class PageFamily(Family):
             )
         unread = (processor.image_token_id,) if self.image_token_has_no_row else ()
         check_ids(folder, tokenizer, layout.config(folder).get_text_config().vocab_size, unread)
+        if tokenizer.split_special_tokens:
+            raise UnsupportedError(
+                f"{folder / 'tokenizer_config.json'}: split_special_tokens is true, with which "
+                f"{layout.library} takes no page: its image tokens are text; exported is false."
+            )
         settings = {
             "library": layout.library,
             **self.prompts(layout, processor),
+            "reserved": _reserved(processor),
             "pad_id": tokenizer.pad_token_id,
             "padding_side": tokenizer.padding_side,
             "image": {
@@ -154,7 +164,7 @@ class PageFamily(Family):
                 "std": list(images.image_std),
             },
         }
-        return Processing(settings, save_backend(tokenizer))
+        return Processing(settings, save_backend(tokenizer, folder))
 
     def open_reference(self, folder: Path, device: str, room: Room) -> Embedder:
         """The model and processor of the checkpoint's own library, in fp32."""
@@ -197,6 +207,17 @@ def _token_inputs(tokens: int) -> tuple[GraphInput, GraphInput]:
     )
 
 
+def _reserved(processor: Any) -> list[str]:
+    """Tokens that a query may not spell, since the library takes them for those of a page."""
+    found = []
+    for token in dict.fromkeys([processor.image_token, *processor.tokenizer.all_special_tokens]):
+        try:
+            processor.process_queries([token])
+        except ValueError:
+            found.append(token)
+    return found
+
+
 class PageRuntime(Runtime):
     """Queries of a page model; documents are left to the family.
 
@@ -218,6 +239,12 @@ class PageRuntime(Runtime):
 
     def query_batch(self, queries: Sequence[str]) -> Batch:
         """See :meth:`Runtime.query_batch`."""
+        for index, query in enumerate(queries):
+            for token in self._settings.get("reserved", ()):
+                if token in query:
+                    raise InputError(
+                        "queries", index, f"spells {token}, which the model keeps for pages"
+                    )
         template = self._settings["query_template"]
         texts = [template.replace("{text}", query) for query in queries]
         batch = self._tokens.pad(self._tokens.encode(texts))

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from colport.checkpoints import reading
-from colport.errors import CheckpointError
+from colport.errors import CheckpointError, InputError
 from colport.families.base import Document
+from colport.families.images import as_page
 from colport.families.memory import Room
 
 
@@ -105,13 +106,13 @@ class ProcessorReference(PyTorchReference):
 
     def encode_queries(self, queries: Sequence[str], batch_size: int = 8) -> list[np.ndarray]:
         """Token embeddings of each query, ``float32 [tokens, dim]``."""
-        return self._encode(queries, batch_size, self.prepare_queries)
+        return self._encode("queries", queries, batch_size, self.prepare_queries)
 
     def encode_documents(
         self, documents: Sequence[Document], batch_size: int = 8
     ) -> list[np.ndarray]:
         """Token embeddings of each page, ``float32 [tokens, dim]``."""
-        return self._encode(documents, batch_size, self.prepare_documents)
+        return self._encode("documents", documents, batch_size, self.prepare_documents)
 
     def prepare_queries(self, queries: Sequence[str]) -> Any:
         """The model's inputs for one batch of queries."""
@@ -119,7 +120,7 @@ class ProcessorReference(PyTorchReference):
 
     def prepare_documents(self, pages: Sequence[Any]) -> Any:
         """The model's inputs for one batch of pages."""
-        return self._processor.process_images([page.convert("RGB") for page in pages])
+        return self._processor.process_images([as_page(page) for page in pages])
 
     def on_device(self, features: Any) -> Any:
         """Prepared inputs as the model's forward takes them."""
@@ -146,12 +147,33 @@ class ProcessorReference(PyTorchReference):
         return getattr(output, "embeddings", output).float().cpu().numpy()
 
     def _encode(
-        self, inputs: Sequence[Any], batch_size: int, prepare: Callable[[list[Any]], Any]
+        self,
+        argument: str,
+        inputs: Sequence[Any],
+        batch_size: int,
+        prepare: Callable[[list[Any]], Any],
     ) -> list[np.ndarray]:
         embeddings: list[np.ndarray] = []
-        for batch in self._batches(inputs, batch_size, prepare):
-            features = prepare(batch)
-            keep = features["attention_mask"].bool().cpu().numpy()
-            output = self.run(features)
-            embeddings.extend(row[mask] for row, mask in zip(output, keep, strict=True))
+        try:
+            for batch in self._batches(inputs, batch_size, prepare):
+                embeddings += self._embeddings(prepare(batch))
+        except ValueError as error:
+            raise _refusal(argument, inputs, prepare) or error from error
         return embeddings
+
+    def _embeddings(self, features: Any) -> list[np.ndarray]:
+        """The kept token embeddings of one pass."""
+        keep = features["attention_mask"].bool().cpu().numpy()
+        return [row[kept] for row, kept in zip(self.run(features), keep, strict=True)]
+
+
+def _refusal(
+    argument: str, inputs: Sequence[Any], prepare: Callable[[list[Any]], Any]
+) -> InputError | None:
+    """The one of the inputs that the library does not take by itself either."""
+    for index, item in enumerate(inputs):
+        try:
+            prepare([item])
+        except ValueError as error:
+            return InputError(argument, index, f"is refused by its library ({error})")
+    return None

@@ -11,11 +11,23 @@ from typing import Any, Literal
 import numpy as np
 from tokenizers import Tokenizer
 
-from colport.errors import ArtifactError, CheckpointError
+from colport.errors import ArtifactError, CheckpointError, UnsupportedError
 from colport.foreign import MAX_JSON_BYTES
 from colport.redaction import plain
 
 Side = Literal["left", "right"]
+
+_PROBES = (
+    *("", " two  spaces ", "line\nbreak\tand tab", "don't: 3.14 … — “x”"),
+    *(
+        "ÜNÏCÖDE Straße",
+        "de\u0301compose\u0301",
+        "日本語 한국어",
+        "🙂 \u200d",
+        "MixedCase under_score",
+    ),
+)
+"""Texts that settings of tokenizers treat in different ways."""
 
 
 @dataclass(frozen=True)
@@ -29,18 +41,26 @@ class TokenBatch:
 class Tokens:
     """The tokenizer of an exported folder.
 
+    Its settings are made once: methods change nothing, so that threads may share it.
+
     Args:
         file: A ``tokenizer.json``.
         pad_id: Id that fills the shorter rows of a batch.
         padding_side: Which side of a row is filled.
         truncation_side: Which side of a text is cut.
+        split_special_tokens: Whether a special token that a text spells is text like any other.
 
     Raises:
         ArtifactError: The file is missing, damaged or absurdly large; methods raise it, too.
     """
 
     def __init__(
-        self, file: Path, pad_id: int, padding_side: Side, truncation_side: Side = "right"
+        self,
+        file: Path,
+        pad_id: int,
+        padding_side: Side,
+        truncation_side: Side = "right",
+        split_special_tokens: bool = False,
     ) -> None:
         self._file = file
         if (size := file.stat().st_size if file.is_file() else 0) > MAX_JSON_BYTES:
@@ -54,23 +74,30 @@ class Tokens:
             self._tokenizer = Tokenizer.from_file(str(file))
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
+        self._tokenizer.encode_special_tokens = split_special_tokens
         self.pad_id = pad_id
         self.padding_side = padding_side
         self.truncation_side = truncation_side
 
     def encode(self, texts: Sequence[str], max_length: int | None = None) -> list[list[int]]:
         """Ids of each text, special tokens included, truncated to ``max_length``."""
+        added = self._tokenizer.num_special_tokens_to_add(False)
+        if max_length is not None and max_length < added:
+            raise ArtifactError(
+                f"{self._file.parent}: max_length is {max_length}, less than the {added} special "
+                "tokens of a text."
+            )
         with self._own_errors("cannot tokenize"):
             if max_length is None:
-                self._tokenizer.no_truncation()
-            else:
-                self._tokenizer.enable_truncation(max_length, direction=self.truncation_side)
-            return [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
+                return [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
+            bare = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
+            for encoding in bare:
+                encoding.truncate(max_length - added, direction=self.truncation_side)
+            return [self._tokenizer.post_process(encoding).ids for encoding in bare]
 
     def spans(self, text: str) -> list[tuple[int, int]]:
         """Where each token of a text begins and ends, in characters."""
         with self._own_errors("cannot tokenize"):
-            self._tokenizer.no_truncation()
             return self._tokenizer.encode(text).offsets
 
     def pad(self, rows: Sequence[Sequence[int]], length: int | None = None) -> TokenBatch:
@@ -123,9 +150,30 @@ def check_ids(folder: Path, tokenizer: Any, rows: int, unread: Collection[int] =
         )
 
 
-def save_backend(tokenizer: object) -> Tokenizer:
-    """A copy of a transformers tokenizer's fast backend, without truncation and padding."""
-    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())  # type: ignore[attr-defined]
+def save_backend(tokenizer: Any, folder: Path) -> Tokenizer:
+    """A copy of a transformers tokenizer's fast backend, without truncation and padding.
+
+    Args:
+        tokenizer: As the checkpoint's own library has it.
+        folder: The checkpoint, for messages.
+
+    Raises:
+        UnsupportedError: It is no fast one, or reads a text otherwise than its backend does.
+    """
+    name = type(tokenizer).__name__
+    if getattr(tokenizer, "backend_tokenizer", None) is None:
+        raise UnsupportedError(
+            f"{folder}: its tokenizer ({name}) has no fast form; exported are those that have a "
+            "tokenizer.json."
+        )
+    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
     backend.no_padding()
     backend.no_truncation()
+    backend.encode_special_tokens = tokenizer.split_special_tokens
+    for text in (*_PROBES, " ".join(tokenizer.all_special_tokens)):
+        if tokenizer(text)["input_ids"] != backend.encode(text).ids:
+            raise UnsupportedError(
+                f"{folder}: its tokenizer ({name}) reads {text!r} otherwise than its "
+                "tokenizer.json does, by a setting that is not exported."
+            )
     return backend

@@ -19,6 +19,7 @@ from colport import families
 from colport.artifacts import check_supported, read_json
 from colport.errors import PeerError, UnsupportedError
 from colport.families.base import Document
+from colport.families.images import as_page
 from colport.peers.catalogue import FILE
 
 _PROVIDER = "cpu"
@@ -90,7 +91,7 @@ class ProcessorClient(Client):
         if kind == "query":
             features = self._processor.process_queries(list(inputs))
         else:
-            features = self._processor.process_images([page.convert("RGB") for page in inputs])
+            features = self._processor.process_images([as_page(page) for page in inputs])
         feeds = {name: value.numpy() for name, value in features.items()}
         graph = self.graphs["text" if kind == "query" else "image"]
         output = graph.run(feeds)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,7 @@ _NOT_CAPTURED = "-1"
 
 
 class Graph:
-    """A session, called as its provider's settings say.
+    """A session, called as its provider's settings say; by several threads at once, too.
 
     Args:
         session: An ONNX Runtime session of a graph with one output ``[batch, tokens, dim]``.
@@ -29,9 +31,21 @@ class Graph:
         self._axes = {item.name: item.shape for item in session.get_inputs()}
         (self._output,) = (item.name for item in session.get_outputs())
         self._captured: dict[tuple[Any, ...], _Captured] = {}
+        # Captured calls share their buffers.
+        one_call = settings.cuda_graph or not settings.provider.is_concurrent
+        self._turn = Lock() if one_call else nullcontext()
 
     def run(self, feeds: Feeds) -> np.ndarray:
         """The output ``[batch, tokens, dim]`` of one batch, on the host."""
+        with self._turn:
+            return self._run(feeds)
+
+    def run_on_device(self, feeds: Feeds) -> Any:
+        """The same in the provider's memory, as an ``onnxruntime.OrtValue``; never padded."""
+        with self._turn:
+            return self._run_bound(feeds)
+
+    def _run(self, feeds: Feeds) -> np.ndarray:
         padded, cut, is_fixed = pad(feeds, self._axes, self._settings.fixed_shapes)
         if not self._settings.io_binding:
             (output,) = self.session.run(None, dict(padded))
@@ -39,11 +53,14 @@ class Graph:
         if self._settings.cuda_graph and is_fixed:
             # A copy: on the host the array is the buffer that the next call fills.
             return self._replayed(padded).numpy()[cut].copy()
-        return self.run_on_device(padded).numpy()[cut]
+        return self._run_bound(padded).numpy()[cut]
 
-    def run_on_device(self, feeds: Feeds) -> Any:
-        """The same in the provider's memory, as an ``onnxruntime.OrtValue``; never padded."""
-        binding = self._bind(feeds)
+    def _run_bound(self, feeds: Feeds) -> Any:
+        values = self._values(feeds)  # a binding holds no arrays, but points into them
+        binding = self.session.io_binding()
+        for name, value in values.items():
+            binding.bind_ortvalue_input(name, value)
+        binding.bind_output(self._output, *self._device)
         self.session.run_with_iobinding(binding, self._run_options(_NOT_CAPTURED))
         (output,) = binding.get_outputs()
         return output
@@ -58,7 +75,7 @@ class Graph:
         """Buffers for these shapes; the output's shape is that of a call without a capture."""
         import onnxruntime
 
-        shaped = self.run_on_device(feeds)
+        shaped = self._run_bound(feeds)
         output = onnxruntime.OrtValue.ortvalue_from_shape_and_type(
             shaped.shape(), np.float32, *self._device
         )
@@ -68,13 +85,6 @@ class Graph:
             binding.bind_ortvalue_input(name, value)
         binding.bind_ortvalue_output(self._output, output)
         return _Captured(self.session, binding, values, output, self._run_options(number))
-
-    def _bind(self, feeds: Feeds) -> Any:
-        binding = self.session.io_binding()
-        for name, value in self._values(feeds).items():
-            binding.bind_ortvalue_input(name, value)
-        binding.bind_output(self._output, *self._device)
-        return binding
 
     def _values(self, feeds: Feeds) -> dict[str, Any]:
         import onnxruntime

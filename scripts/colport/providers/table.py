@@ -46,6 +46,7 @@ class Provider:
         booleans: How it reads false and true.
         exact_sums: Whether integer products of the full range are exact with it on every processor:
             it has such kernels, or leaves those products to the CPU's.
+        is_concurrent: Whether ONNX Runtime runs several calls of one session at a time on it.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Provider:
     opset: int | None = None
     booleans: tuple[str, str] = ("False", "True")
     exact_sums: bool = False
+    is_concurrent: bool = True
 
 
 def _named(name: str) -> Callable[[Any], dict[str, Any]]:
@@ -235,6 +237,7 @@ PROVIDERS: Mapping[str, Provider] = {
             },
             memory="dml",
             booleans=("false", "true"),
+            is_concurrent=False,
         ),
         Provider(
             "coreml",

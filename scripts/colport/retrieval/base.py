@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from colport.errors import DatasetError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -50,6 +52,54 @@ class RetrievalDataset:
             qrels={query: self.qrels[query] for query in query_ids if query in self.qrels},
         )
 
+    def without(self, bad: Mapping[str, str]) -> RetrievalDataset:
+        """The dataset without some documents and their judgements.
+
+        Args:
+            bad: Id of each, and why it is left out.
+
+        Raises:
+            DatasetError: None is left.
+        """
+        rows = [row for row, name in enumerate(self.document_ids) if name not in bad]
+        if not rows:
+            first, reason = next(iter(bad.items()))
+            raise DatasetError(f"{self.name}: no document is left; {first} {reason}.")
+        qrels = {
+            query: {name: score for name, score in judged.items() if name not in bad}
+            for query, judged in self.qrels.items()
+        }
+        kept = replace(self, qrels={query: judged for query, judged in qrels.items() if judged})
+        return replace(kept._with_documents(rows), skipped={**self.skipped, **bad})
+
+    def recorded(self, record: Mapping[str, Any]) -> RetrievalDataset:
+        """The documents, queries and judgements that a record of this dataset names.
+
+        Args:
+            record: See :func:`colport.retrieval.datasets.dataset_record`.
+
+        Raises:
+            DatasetError: It names a document that is not there.
+        """
+        places = {name: row for row, name in enumerate(self.document_ids)}
+        for name in record["document_ids"]:
+            if name not in places:
+                raise DatasetError(f"{self.name}: {name} is no longer there; run the stage again.")
+        fields = ("query_ids", "queries", "qrels", "skipped")
+        return replace(
+            self._with_documents([places[name] for name in record["document_ids"]]),
+            **{field: record[field] for field in fields},
+            languages=tuple(record["languages"]),
+        )
+
+    def _with_documents(self, rows: Sequence[int]) -> RetrievalDataset:
+        return replace(
+            self,
+            document_ids=[self.document_ids[row] for row in rows],
+            documents=_Chosen(self.documents, rows),
+            texts=None if self.texts is None else _Chosen(self.texts, rows),
+        )
+
     def first_documents(self, limit: int) -> RetrievalDataset:
         """The first documents, with the queries whose relevant documents are all among them.
 
@@ -76,3 +126,18 @@ class RetrievalDataset:
         return limited.with_queries(
             [row for row, names in enumerate(relevant) if names and names <= kept]
         )
+
+
+class _Chosen(Sequence[Any]):
+    """Some of a sequence's items, each read when it is indexed; slices are lazy too."""
+
+    def __init__(self, items: Sequence[Any], rows: Sequence[int]) -> None:
+        self._items, self._rows = items, rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int | slice) -> Any:
+        if isinstance(index, slice):
+            return _Chosen(self._items, self._rows[index])
+        return self._items[self._rows[index]]

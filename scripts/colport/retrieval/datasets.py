@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from colport import families
+from colport.artifacts import read_json
 from colport.errors import ConfigError, DatasetError
 from colport.retrieval.base import RetrievalDataset
 from colport.retrieval.documents import read_own
@@ -30,7 +32,9 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 _REPORT_SECONDS = 5.0
 
 
-def load_retrieval_dataset(name: str, declaration: Mapping[str, Any]) -> RetrievalDataset:
+def load_retrieval_dataset(
+    name: str, declaration: Mapping[str, Any], record: Path | str | None = None
+) -> RetrievalDataset:
     """Read a dataset and check it as a whole, before anything is computed on it.
 
     Args:
@@ -44,6 +48,8 @@ def load_retrieval_dataset(name: str, declaration: Mapping[str, Any]) -> Retriev
             first documents only, with the queries whose relevant documents are all among them),
             ``languages`` (those that the dataset has) and ``language`` (the queries in this one,
             or the configurations ``<language>-corpus``, ``-queries`` and ``-qrels``).
+        record: File with :func:`dataset_record`, for stages behind the check: it says which
+            documents were skipped.
 
     Returns:
         The dataset. In ``qa`` form queries are deduplicated by text and null or blank ones
@@ -55,16 +61,22 @@ def load_retrieval_dataset(name: str, declaration: Mapping[str, Any]) -> Retriev
         DatasetError: The data is missing or contradicts its schema or itself.
     """
     check_declaration(name, declaration)
+    if record is not None and declaration.get("on_bad_document") == "skip":
+        return read_own(name, declaration, is_checked=True).recorded(read_json(record))
     read = read_own if "documents_folder" in declaration else read_published
     dataset = read(name, declaration)
     if limit := declaration.get("limit"):
         dataset = dataset.first_documents(limit)
-    if "documents_folder" in declaration and "judgements" not in declaration:
-        return dataset
-    if not any(score > 0 for judged in dataset.qrels.values() for score in judged.values()):
-        scope = f" among the first {limit} documents" if limit else ""
-        raise DatasetError(f"{name}: no query has a judgement above 0{scope}; one is needed.")
+    if "documents_folder" not in declaration or "judgements" in declaration:
+        _check_judged(dataset, f" among the first {limit} documents" if limit else "")
     return dataset
+
+
+def _check_judged(dataset: RetrievalDataset, scope: str = "") -> None:
+    if not any(score > 0 for judged in dataset.qrels.values() for score in judged.values()):
+        raise DatasetError(
+            f"{dataset.name}: no query has a judgement above 0{scope}; one is needed."
+        )
 
 
 def check_declaration(name: str, declaration: Mapping[str, Any]) -> None:
@@ -108,27 +120,57 @@ def check_declaration(name: str, declaration: Mapping[str, Any]) -> None:
         fail("language", language, f"one of {', '.join(languages)}")
 
 
-def check_pages(dataset: RetrievalDataset, report: Callable[[str], None]) -> None:
-    """Decode or render every page once, so that a damaged one is found before any is embedded.
+def check_pages(
+    dataset: RetrievalDataset,
+    report: Callable[[str], None],
+    *,
+    read_by: Sequence[str] = (),
+    skip: bool | None = None,
+) -> RetrievalDataset:
+    """Decode or render every page once, so that a bad one is found before any is embedded.
 
     Args:
         dataset: Its passages, if it holds those, need no check.
         report: Called with the progress every few seconds.
+        read_by: Names of the families that read it, whose libraries may not take every size.
+        skip: Whether bad pages are left out; ``None`` where no dataset of this kind can do that.
+
+    Returns:
+        The dataset, without the pages left out.
 
     Raises:
-        DatasetError: A page cannot be decoded; names dataset, row and column, or file.
+        DatasetError: A page cannot be decoded, or is none that a family takes; names dataset, row
+            and column, or file.
     """
-    count = len(dataset.documents)
+    count, readers = len(dataset.documents), [families.get(name) for name in read_by]
     if count and isinstance(dataset.documents[0], str):
-        return
+        return dataset
+    bad: dict[str, str] = {}
     start = reported = time.monotonic()
-    for done in range(count):
-        dataset.documents[done]
+    for done, name in enumerate(dataset.document_ids):
+        try:
+            page = dataset.documents[done]
+            for family in readers:
+                if fault := family.page_fault(page.width, page.height):
+                    hint = "" if skip is None else "; `on_bad_document: skip` leaves it out"
+                    raise DatasetError(
+                        f"{dataset.name}: {name} {fault} for {family.name}{'' if skip else hint}."
+                    )
+        except DatasetError as error:
+            if not skip:
+                raise
+            bad[name] = str(error).removeprefix(f"{dataset.name}: {name} ").removesuffix(".")
         if time.monotonic() - reported > _REPORT_SECONDS:
             reported = time.monotonic()
             left = (count - done - 1) * (reported - start) / (done + 1)
             report(f"checked {done + 1}/{count} pages, {left:.0f} s left")
     report(f"checked {count} pages in {time.monotonic() - start:.1f} s")
+    if not bad:
+        return dataset
+    left = dataset.without(bad)
+    if dataset.qrels:
+        _check_judged(left, " once bad documents are left out")
+    return left
 
 
 def dataset_record(

@@ -1,48 +1,57 @@
 """The user's own pages: a folder of PDFs and images, its sub-folders included.
 
 Each page is a document. A page of ``reports/2024.pdf`` is ``reports/2024.pdf#12``, counted from 1;
-an image is its path, and so is a TIFF file with one page. Files of other kinds are left alone.
+an image is its path, and so is a TIFF file with one page. Files of other kinds and hidden ones are
+left alone.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from colport.errors import DatasetError
+from colport.families.images import PageError, as_page, decode_errors
+from colport.foreign import local, not_text
 from colport.retrieval.base import RetrievalDataset
-from colport.retrieval.images import decode_errors, open_image
+from colport.retrieval.images import open_image, page_count
 from colport.retrieval.judgements import read_judgements, read_queries
 from colport.retrieval.pdfs import BadDocumentError, PdfReader
 from colport.retrieval.rendering import PDF, FolderPages, Page, TextLayers
 
-TIFF = (".tif", ".tiff")
-IMAGES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", *TIFF, ".webp")
+IMAGES = (
+    *(".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm"),
+    *(".tif", ".tiff", ".webp"),
+)
 DPI = 144
 MAX_PIXELS = 50_000_000
 """More than A0 at 144 DPI; a page of it takes 200 MB while it is rendered."""
 
 
-def read_own(name: str, declaration: Mapping[str, Any]) -> RetrievalDataset:
+def read_own(
+    name: str, declaration: Mapping[str, Any], *, is_checked: bool = False
+) -> RetrievalDataset:
     """Read a folder of pages, its queries and, if there are any, its judgements.
 
     Args:
         name: Name of the dataset, for messages.
         declaration: See :func:`colport.retrieval.datasets.load_retrieval_dataset`.
+        is_checked: Whether damaged images are known, so that none is decoded here.
 
     Raises:
         DatasetError: A file is missing, damaged or contradicts another one; or a document is bad
             and ``on_bad_document`` is not ``skip``.
     """
-    folder = Path(declaration["documents_folder"])
+    folder = local(declaration["documents_folder"])
     if not folder.is_dir():
         raise DatasetError(f"{name}: folder {folder} does not exist.")
     dpi = declaration.get("dpi", DPI)
     skip = declaration.get("on_bad_document", "refuse") == "skip"
-    reader = PdfReader()
-    scan = _Scan(folder, dpi, declaration.get("max_pixels", MAX_PIXELS), skip, reader)
+    reader, decode = PdfReader(), skip and not is_checked
+    scan = _Scan(folder, dpi, declaration.get("max_pixels", MAX_PIXELS), decode, reader)
     pages = list(scan.pages())
     if scan.bad and not skip:
         (first, reason), *others = scan.bad.items()
@@ -58,12 +67,12 @@ def read_own(name: str, declaration: Mapping[str, Any]) -> RetrievalDataset:
         )
     judgements = declaration.get("judgements")
     query_ids, texts, languages = read_queries(
-        name, Path(declaration["queries"]), ids_needed=judgements is not None
+        name, local(declaration["queries"]), ids_needed=judgements is not None
     )
     document_ids = [page.id for page in pages]
     qrels = {}
     if judgements:
-        qrels = read_judgements(name, Path(judgements), query_ids, document_ids, scan.bad)
+        qrels = read_judgements(name, local(judgements), query_ids, document_ids, scan.bad)
     known = tuple(sorted({language for language in languages if language}))
     dataset = RetrievalDataset(
         name,
@@ -114,18 +123,23 @@ class _Scan:
         files = {file.relative_to(self.folder).as_posix(): file for file in self.folder.rglob("*")}
         for path, file in sorted(files.items()):
             suffix = file.suffix.lower()
-            if suffix not in (PDF, *IMAGES) or any(
-                part.startswith(".") for part in path.split("/")
-            ):
+            is_link_to_folder = file.is_symlink() and file.is_dir()
+            if any(part.startswith(".") for part in path.split("/")):
+                continue
+            if suffix not in (PDF, *IMAGES) and not is_link_to_folder:
                 continue
             if not (file.is_file() or file.is_symlink()):
                 continue
             try:
+                if is_link_to_folder:
+                    raise BadDocumentError("is a link to a folder, which is not followed")
                 if not file.resolve().is_relative_to(root):
                     raise BadDocumentError("is a link that leads out of the folder")
+                if half := not_text(path):
+                    raise BadDocumentError(f"has a name that is not UTF-8 ({half})")
                 yield from (self._pdf if suffix == PDF else self._image)(path, file)
             except BadDocumentError as error:
-                self.bad[path] = error.args[0]
+                self.bad[os.fsencode(path).decode(errors="backslashreplace")] = error.args[0]
 
     def _pdf(self, path: str, file: Path) -> Iterator[Page]:
         for index in range(self.reader.count(file)):
@@ -142,13 +156,15 @@ class _Scan:
         pages = []
         try:
             with open_image(file) as image:
-                count = getattr(image, "n_frames", 1) if file.suffix.lower() in TIFF else 1
+                count = page_count(image)
                 for index in range(count):
                     image.seek(index)
                     self._check_size(*image.size)
                     if self.decode:
-                        image.load()
+                        as_page(image)
                     pages.append(Page(f"{path}#{index + 1}" if count > 1 else path, file, index))
+        except PageError as error:
+            raise BadDocumentError(error.args[0]) from error
         except decode_errors() as error:
             raise BadDocumentError(f"is an image that cannot be decoded ({error})") from error
         yield from pages

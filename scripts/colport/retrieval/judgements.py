@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Mapping, Sequence
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 from colport.errors import DatasetError
-from colport.foreign import parse_json
+from colport.foreign import load_text, not_text, parse_json
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 LINES = ".jsonl"
@@ -19,7 +22,10 @@ QUERY = ("query", "text")
 QUERY_ID = ("query_id", "query-id")
 DOCUMENT = ("document", "document_id", "corpus_id", "corpus-id")
 LANGUAGE, PAGE, SCORE = "language", "page", "score"
+_COLUMNS = (*QUERY, *QUERY_ID, *DOCUMENT, LANGUAGE, PAGE, SCORE)
 _LARGEST = 2**31
+_TRUTH = {"false": 0, "true": 1}
+_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?")
 
 
 @dataclass(frozen=True)
@@ -28,15 +34,19 @@ class Row:
 
     Attributes:
         label: Dataset, file and line, for messages.
-        values: Column to text; a missing or empty one is left out.
+        values: Column to what stands there.
     """
 
     label: str
-    values: Mapping[str, str]
+    values: Mapping[str, Any]
 
     def get(self, *spellings: str) -> str | None:
-        """The value of the column that has one of these names, if there is one."""
-        return next((self.values[name] for name in spellings if name in self.values), None)
+        """The text of the column that has one of these names; ``None`` if it is empty or missing.
+
+        Raises:
+            DatasetError: What stands there is neither text nor a number.
+        """
+        return next((text for name in spellings if (text := self._text(name))), None)
 
     def need(self, *spellings: str) -> str:
         """As :meth:`get`.
@@ -46,11 +56,41 @@ class Row:
         """
         value = self.get(*spellings)
         if value is None:
-            found = ", ".join(self.values) or "none"
+            found = ", ".join(name for name in self.values if self._text(name)) or "none"
             raise DatasetError(
                 f"{self.label}: column {spellings[0]} is missing or empty; found are {found}."
             )
         return value
+
+    def whole(self, column: str) -> int:
+        """A whole number; ``2.0``, as spreadsheets and pandas write it, is one.
+
+        Raises:
+            DatasetError: Anything else stands there, or nothing.
+        """
+        found = self.values.get(column)
+        text = str(found).strip()
+        is_plain = isinstance(found, str | int | float) and not isinstance(found, bool)
+        if is_plain and _NUMBER.fullmatch(text):
+            value = float(text)
+            if value.is_integer() and abs(value) < _LARGEST:
+                return int(value)
+        raise self.fail(column, found, "a whole number")
+
+    def _text(self, column: str) -> str:
+        found = self.values.get(column)
+        if found is None:
+            return ""
+        is_number = isinstance(found, int | float) and not isinstance(found, bool)
+        if not isinstance(found, str) and not (is_number and math.isfinite(found)):
+            raise DatasetError(
+                f"{self.label}: column {column} is missing or empty, found is {found!r}; allowed "
+                "is text or a number."
+            )
+        text = str(found).strip()
+        if half := not_text(text):
+            raise DatasetError(f"{self.label}, column {column}: holds {half}, which is no text.")
+        return text
 
     def fail(self, column: str, found: object, allowed: str) -> DatasetError:
         """The error for a value that is not allowed."""
@@ -106,28 +146,64 @@ def read_judgements(
         DatasetError: The file cannot be read, names an unknown query or document, holds a score
             that is not a whole number, or judges one pair twice and differently.
     """
-    queries, documents = set(query_ids), set(document_ids)
-    files = {document.rpartition("#")[0] for document in documents if "#" in document}
+    queries, documents, left_out = map(_Names, (query_ids, document_ids, skipped))
+    files = {document.rpartition("#")[0] for document in document_ids if "#" in document}
     qrels: dict[str, dict[str, int]] = {}
     for row in read_rows(name, file):
-        query, document = row.need(*QUERY_ID), row.need(*DOCUMENT)
+        query, document = queries.known(row.need(*QUERY_ID)), row.need(*DOCUMENT)
         if row.get(PAGE):
-            document = f"{document}#{_whole(row, PAGE)}"
-        if document in skipped or document.rpartition("#")[0] in skipped:
+            document = f"{document}#{row.whole(PAGE)}"
+        document = documents.known(document)
+        score = _score(row)
+        if document in left_out or document.rpartition("#")[0] in left_out:
             continue
         if query not in queries:
-            raise row.fail(QUERY_ID[0], query, f"one of the {len(queries)} queries")
+            raise row.fail(QUERY_ID[0], query, f"one of the {len(query_ids)} queries")
         if document not in documents:
-            hint = f"one of the {len(documents)} documents, as a path inside the folder"
+            hint = f"one of the {len(document_ids)} documents, as a path inside the folder"
             if document in files:
                 hint = f"one of its pages, as {document}#1 or with a column {PAGE}"
             raise row.fail(DOCUMENT[0], document, hint)
-        score = _whole(row, SCORE)
         if qrels.setdefault(query, {}).setdefault(document, score) != score:
             raise row.fail(
                 SCORE, score, f"one judgement a pair; an earlier line says {qrels[query][document]}"
             )
     return qrels
+
+
+class _Names:
+    """Names, each found in either of Unicode's normal forms: file systems differ in theirs."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._names = set(names)
+        self._by_form: dict[str, list[str]] = {}
+        for name in self._names:
+            self._by_form.setdefault(normalize("NFC", name), []).append(name)
+
+    def __contains__(self, name: str) -> bool:
+        return self.known(name) in self._names
+
+    def known(self, name: str) -> str:
+        """The name itself, or the only one that is written so in the other form."""
+        alike = self._by_form.get(normalize("NFC", name), [])
+        return alike[0] if name not in self._names and len(alike) == 1 else name
+
+
+def _score(row: Row) -> int:
+    """The judgement of a line: its score, 0 for false, or 1 where there is no such column.
+
+    Raises:
+        DatasetError: It is no whole number, or may stand in a column of another name.
+    """
+    if SCORE in row.values:
+        found = _TRUTH.get(str(row.values[SCORE]).strip().lower())
+        return row.whole(SCORE) if found is None else found
+    if others := [column for column in row.values if column not in _COLUMNS]:
+        raise DatasetError(
+            f"{row.label}: column {others[0]!r} is not known; allowed are {QUERY_ID[0]}, "
+            f"{DOCUMENT[0]}, {PAGE} and {SCORE}, and others beside {SCORE} only."
+        )
+    return 1
 
 
 def read_rows(name: str, file: Path) -> Iterator[Row]:
@@ -140,18 +216,20 @@ def read_rows(name: str, file: Path) -> Iterator[Row]:
     if suffix not in {*DELIMITERS, LINES}:
         raise DatasetError(f"{label}: allowed is a {', '.join([*DELIMITERS])} or {LINES} file.")
     try:
-        # Some spreadsheets put a byte-order mark first.
-        content = file.read_text(encoding="utf-8-sig")
+        content = load_text(file)
     except OSError as error:
         raise DatasetError(f"{label}: cannot be read ({error.strerror}).") from error
-    except UnicodeDecodeError as error:
-        raise DatasetError(f"{label}: is not UTF-8 text (byte {error.start}).") from error
+    except ValueError as error:
+        raise DatasetError(f"{label}: {error}.") from error
     rows = _json_rows(label, content) if suffix == LINES else _table_rows(label, content, suffix)
     empty = True
     for number, values in rows:
         empty = False
-        texts = {key: text for key, value in values.items() if (text := _text(value))}
-        yield Row(f"{label}, line {number}", texts)
+        row = Row(f"{label}, line {number}", values)
+        for column in values:
+            if (known := column.strip().lower()) in _COLUMNS and column not in _COLUMNS:
+                raise DatasetError(f"{row.label}: column {column!r} is to be called {known!r}.")
+        yield row
     if empty:
         raise DatasetError(f"{label}: has no rows; at least one is needed.")
 
@@ -191,21 +269,3 @@ def _json_rows(label: str, content: str) -> Iterator[tuple[int, dict[str, Any]]]
         if not isinstance(values, dict):
             raise DatasetError(f"{label}, line {number}: is not an object with columns.")
         yield number, values
-
-
-def _text(value: object) -> str:
-    """A field as text; what is neither text nor a number counts as empty."""
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        return ""
-    return str(value).strip()
-
-
-def _whole(row: Row, column: str) -> int:
-    """A whole number, 1 if there is none; ``2.0``, as spreadsheets and pandas write it, is one."""
-    text = row.get(column) or "1"
-    try:
-        if (value := float(text)).is_integer() and abs(value) < _LARGEST:
-            return int(value)
-    except ValueError:
-        pass
-    raise row.fail(column, text, "a whole number")

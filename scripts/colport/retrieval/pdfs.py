@@ -7,6 +7,7 @@ beforehand: such a file costs its page, not the run. Form fields and annotations
 from __future__ import annotations
 
 from pathlib import Path
+from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 from colport.child import Child, ChildEndedError
@@ -35,6 +36,7 @@ class PdfReader:
     def __init__(self) -> None:
         self._file: tuple[Path, int, int] | None = None
         self._child: Child | None = None
+        self._turn = RLock()
 
     def count(self, file: Path) -> int:
         """Number of pages, at least 1; the file is read anew.
@@ -42,10 +44,11 @@ class PdfReader:
         Raises:
             BadDocumentError: It is encrypted, damaged, has no pages, or takes too much.
         """
-        self._file = None
-        count = self._ask("open", str(file.absolute()))
-        self._file = _state(file)
-        return count
+        with self._turn:
+            self._file = None
+            count = self._ask("open", str(file.absolute()))
+            self._file = _state(file)
+            return count
 
     def size(self, file: Path, index: int, dpi: float) -> tuple[float, float]:
         """Width and height of a page (from 0) in pixels, before it is drawn.
@@ -73,9 +76,10 @@ class PdfReader:
         return self._of(file, "text", index).replace("\r\n", "\n")
 
     def _of(self, file: Path, do: str, *arguments: Any) -> Any:
-        if self._file is None or self._file != _state(file):
-            self.count(file)
-        return self._ask(do, *arguments)
+        with self._turn:
+            if self._file is None or self._file != _state(file):
+                self.count(file)
+            return self._ask(do, *arguments)
 
     def _ask(self, do: str, *arguments: Any) -> Any:
         if self._child is None:

@@ -86,14 +86,17 @@ def _read_qa(repository: Repository, declaration: Mapping[str, Any]) -> Retrieva
     first_rows: dict[str, int] = {}
     query_ids: dict[str, str] = {}
     qrels: dict[str, dict[str, int]] = {}
+    repeated: list[tuple[str, int, int]] = []
     for row, (text, file_name) in enumerate(zip(texts, file_names, strict=True)):
-        first_rows.setdefault(file_name, row)
+        if (first := first_rows.setdefault(file_name, row)) != row:
+            repeated.append((file_name, first, row))
         if asked[row] and text is not None and text.strip():
             query_id = query_ids.setdefault(text, f"q{row}")
             qrels.setdefault(query_id, {})[file_name] = 1
     documents, page_texts = _documents(
         table, declaration.get("documents", "pages"), list(first_rows.values())
     )
+    _check_same(table, declaration.get("documents", "pages"), repeated)
     return RetrievalDataset(
         repository.name,
         list(query_ids.values()),
@@ -104,6 +107,24 @@ def _read_qa(repository: Repository, declaration: Mapping[str, Any]) -> Retrieva
         texts=page_texts,
         languages=languages,
     )
+
+
+def _check_same(table: Table, kind: str, rows: Sequence[tuple[str, int, int]]) -> None:
+    """Rows of one ``image_filename`` hold one document.
+
+    Raises:
+        DatasetError: Two hold different ones, of which one would be lost.
+    """
+    if not rows:
+        return
+    documents, _ = _documents(table, kind, range(len(table.data)))
+    same = documents.are_same if isinstance(documents, Pages) else None
+    for name, first, row in rows:
+        if not (same(first, row) if same else documents[first] == documents[row]):
+            raise DatasetError(
+                f"{table.label}: column image_filename has {name!r} in rows {first} and {row}, "
+                "whose documents differ; a name stands for one document."
+            )
 
 
 def _read_beir(repository: Repository, declaration: Mapping[str, Any]) -> RetrievalDataset:

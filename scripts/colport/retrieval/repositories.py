@@ -14,7 +14,7 @@ from typing import Any
 
 from colport import downloads
 from colport.errors import DatasetError, HubError
-from colport.foreign import is_inside, leaves_folder, misfit
+from colport.foreign import is_inside, leaves_folder, local, misfit
 
 CARD = "README.md"
 DEFAULT = "default"
@@ -50,7 +50,7 @@ class Repository:
         """
         hub = None
         if "path" in declaration:
-            folder = Path(declaration["path"])
+            folder = local(declaration["path"])
             if not folder.is_dir():
                 raise DatasetError(f"{name}: folder {folder} does not exist.")
         else:

@@ -142,6 +142,12 @@ class Pages(Sequence["Image"]):
     def __iter__(self) -> Iterator[Image]:
         return (self._decode(row) for row in self._rows)
 
+    def are_same(self, first: int, second: int) -> bool:
+        """Whether two pages are one, by their files or else by their pixels."""
+        rows = (self._rows[first], self._rows[second])
+        one, other = (self._bytes(row) for row in rows)
+        return one == other or self._decode(rows[0]) == self._decode(rows[1])
+
     def _decode(self, row: int) -> Image:
         try:
             return decode(io.BytesIO(self._bytes(row)))

@@ -1,0 +1,82 @@
+"""What callers hand to an encoder: taken as it is, or refused by the name of its argument."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence, Set
+from itertools import islice
+from numbers import Integral
+from typing import Any
+
+from PIL.Image import Image
+
+from colport.errors import InputError
+from colport.families.base import DocumentType
+from colport.families.images import PageError, as_page
+from colport.foreign import not_text
+
+_NO_LIST = (str, bytes, bytearray, Mapping, Set, Image)
+
+
+def whole(argument: str, value: Any) -> int:
+    """A whole number from 1 up.
+
+    Raises:
+        TypeError: It is no whole number.
+        ValueError: It is less than 1.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        kind = type(value).__name__
+        raise TypeError(f"{argument}: found {value!r} ({kind}); allowed is a whole number from 1.")
+    if value < 1:
+        raise ValueError(f"{argument}: found {value}; allowed is a whole number from 1.")
+    return int(value)
+
+
+def batches(argument: str, inputs: Any, batch_size: Any) -> Iterator[tuple[int, list[Any]]]:
+    """Inputs in batches, each behind the place of its first one; read when a batch is asked for.
+
+    Raises:
+        TypeError: ``inputs`` is no list of inputs, or ``batch_size`` no whole number.
+        ValueError: ``batch_size`` is less than 1.
+    """
+    size = whole("batch_size", batch_size)
+    is_list = hasattr(inputs, "__len__") and hasattr(inputs, "__getitem__")
+    if isinstance(inputs, _NO_LIST) or not is_list or getattr(inputs, "ndim", 1) != 1:
+        raise TypeError(
+            f"{argument}: found {type(inputs).__name__}; allowed is a list of inputs, or another "
+            "sequence."
+        )
+    # By order, not by key: those of a pandas Series may be in another one.
+    rest = iter(inputs)
+    return ((first, list(islice(rest, size))) for first in range(0, len(inputs), size))
+
+
+def checked(argument: str, chosen: Sequence[Any], kind: DocumentType, first: int = 0) -> list[Any]:
+    """A batch as a family's runtime takes it: texts, or pages in RGB.
+
+    Args:
+        argument: What messages call them.
+        chosen: The batch.
+        kind: ``passages`` of queries, too.
+        first: Place of its first one.
+
+    Raises:
+        TypeError: One is of another type.
+        InputError: A text that no tokenizer takes, or an image that cannot be read as a page.
+    """
+    expected, name = (Image, "a Pillow image") if kind == "pages" else (str, "a text")
+    taken = []
+    for index, item in enumerate(chosen, start=first):
+        if not isinstance(item, expected):
+            found = "None" if item is None else type(item).__name__
+            raise TypeError(f"{argument}[{index}]: found {found}; allowed is {name}.")
+        if isinstance(item, str):
+            if found := not_text(item):
+                raise InputError(argument, index, f"holds {found}, which is no text")
+        else:
+            try:
+                item = as_page(item)
+            except PageError as error:
+                raise InputError(argument, index, str(error)) from error
+        taken.append(item)
+    return taken
