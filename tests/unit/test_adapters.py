@@ -94,6 +94,10 @@ def test_weights_equal_those_that_peft_merges(family, variant, bases, tmp_path):
         value = entry.read().astype(np.float32)
         np.testing.assert_allclose(value, expected[name].numpy(), atol=2e-6, err_msg=name)
         changed += isinstance(entry, MergedTensor) or entry.file.name == WEIGHTS
+    saved = [entry.replaces.key for entry in found.values() if getattr(entry, "replaces", None)]
+    assert sorted(saved) == (
+        ["custom_text_proj.bias", "custom_text_proj.weight"] if variant == "saved" else []
+    )
     assert (
         changed == {"rslora": 15, "patterns": 15, "names": 3, "one layer": 2, "saved": 4}[variant]
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,6 +90,11 @@ class MergedTensor:
         """Bytes in fp32."""
         return math.prod(self.shape) * self.dtype.itemsize
 
+    @property
+    def parts(self) -> tuple[TensorEntry, ...]:
+        """The base's tensor and the pair."""
+        return (*self.base.parts, self.a, self.b)
+
     def read(self) -> np.ndarray:
         """See :meth:`StoredTensor.read`."""
         return self.read_rows(0, self.shape[0])
@@ -141,7 +146,8 @@ def merge(
     merged = dict(sources)
     for name in tensors.keys() - pairs.keys():
         check_shape(name, tensors[name], sources[name].shape)
-        merged[name] = tensors[name]
+        (base,) = sources[name].parts
+        merged[name] = replace(tensors[name], replaces=base)
     for module in sorted({_PAIR.match(name)["module"] for name in pairs}):
         if (base := sources.get(f"{module}.weight")) is None:
             continue  # a layer that no embedding depends on
