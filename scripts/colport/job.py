@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from colport.errors import ColPortError
+from colport.errors import ColPortError, ExportError
 from colport.redaction import print_redacted, redacted
 
 
@@ -19,7 +19,8 @@ def job(log: Path | str, name: str) -> Iterator[logging.Logger]:
     """Run a block as one job of the pipeline.
 
     Its messages go to ``log`` and to standard error. A :class:`ColPortError` ends the process
-    with its one sentence; any other exception leaves its traceback in the log and propagates.
+    with its one sentence, of which the log has the traceback where an export failed; any other
+    exception leaves its traceback in the log and propagates.
 
     Args:
         log: Log file, replaced.
@@ -35,12 +36,18 @@ def job(log: Path | str, name: str) -> Iterator[logging.Logger]:
         yield logger
     except ColPortError as error:
         logger.error("error: %s", error)
+        if isinstance(error, ExportError) and error.__cause__ is not None:
+            _keep_traceback(log)
         sys.exit(1)
     except Exception:
-        with Path(log).open("a", encoding="utf-8") as stream:
-            stream.write(redacted(traceback.format_exc()))
+        _keep_traceback(log)
         sys.excepthook = print_redacted
         raise
+
+
+def _keep_traceback(log: Path | str) -> None:
+    with Path(log).open("a", encoding="utf-8") as stream:
+        stream.write(redacted(traceback.format_exc()))
 
 
 class _Redacting(logging.Formatter):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ _SHAPE = {
     "external_data": {"layout": str, "files": [str]},
     "quantization?": {"settings?": {}},
     "made_with?": {str: str},
+    "unread?": [dict.fromkeys(("file", "tensor", "reason"), str)],
     "files?": {str: {"sha256": str, "size_bytes": int}},
 }
 """What another machine's ``colport.json`` has to be, so that its readers can rely on it."""
@@ -75,6 +76,7 @@ class Manifest:
         external_data: Layout of the weights and their files.
         quantization: Settings and the number of quantized operators, empty for float variants.
         made_with: Versions of the packages that wrote the folder.
+        unread: Tensors of the checkpoint that no graph reads: ``file``, ``tensor`` and ``reason``.
         files: File name to SHA-256 and size, for every other file of the folder.
     """
 
@@ -88,6 +90,7 @@ class Manifest:
     external_data: Mapping[str, Any]
     quantization: Mapping[str, Any] = field(default_factory=dict)
     made_with: Mapping[str, str] = field(default_factory=dict)
+    unread: Sequence[Mapping[str, str]] = ()
     files: Mapping[str, Any] = field(default_factory=dict)
 
     def write(self, folder: Path) -> Manifest:

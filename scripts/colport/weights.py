@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -54,6 +54,7 @@ class StoredTensor(Protocol):
         dtype: Element type of what is read.
         shape: Its shape.
         nbytes: Size of what is read, in bytes.
+        parts: The tensors of files that it is made of.
     """
 
     file: Path
@@ -61,6 +62,7 @@ class StoredTensor(Protocol):
     dtype: np.dtype
     shape: tuple[int, ...]
     nbytes: int
+    parts: tuple[TensorEntry, ...]
 
     def read(self) -> np.ndarray:
         """Read the tensor into memory."""
@@ -73,7 +75,10 @@ class StoredTensor(Protocol):
 
 @dataclass(frozen=True)
 class TensorEntry:
-    """Where one tensor lies: ``shape`` and ``dtype``, and its bytes in ``file``."""
+    """Where one tensor lies: ``shape`` and ``dtype``, and its bytes in ``file``.
+
+    ``replaces`` is the tensor of a base in whose place an adapter has this one.
+    """
 
     file: Path
     key: str
@@ -81,6 +86,12 @@ class TensorEntry:
     shape: tuple[int, ...]
     offset: int
     nbytes: int
+    replaces: TensorEntry | None = field(default=None, compare=False)
+
+    @property
+    def parts(self) -> tuple[TensorEntry, ...]:
+        """See :class:`StoredTensor`."""
+        return (self,)
 
     def read(self) -> np.ndarray:
         """Read the tensor into memory, in its stored dtype.

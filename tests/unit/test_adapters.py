@@ -102,6 +102,11 @@ def test_weights_equal_those_that_peft_merges(family, variant, bases, tmp_path):
         changed += isinstance(entry, MergedTensor) or entry.file.name == WEIGHTS
     written = {key.split(".lora_")[0] for key in load_file(adapter / WEIGHTS)}
     assert changed == len([key for key in written if "lm_head" not in key]) > 0
+    replaced = [entry for entry in found.values() if getattr(entry, "replaces", None)]
+    assert all(entry.file.name == WEIGHTS != entry.replaces.file.name for entry in replaced)
+    assert len(replaced) == sum(
+        ".lora_" not in key and "lm_head" not in key for key in load_file(adapter / WEIGHTS)
+    )
 
 
 def rewrite(folder, change):

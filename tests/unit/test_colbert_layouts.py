@@ -69,6 +69,7 @@ SAVED = {
         "document_length": 30,
         "head": [dense(16, 16, activation_function=torch.nn.GELU(), use_residual=True)],
     },
+    "t5-position-bias": {"kind": "t5", "document_length": 40},
     "distilbert-no-limit": {
         "kind": "distilbert",
         "config": {"n_layers": 1},

@@ -1,7 +1,7 @@
-"""Layers are traced once and repeated; graphs are written in their operator set's operators."""
+"""Repeated layers are a whole trace's; graphs are written in their operator set's operators."""
 
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import nullcontext
 
 import numpy as np
 import onnx_ir as ir
@@ -11,10 +11,8 @@ import torch
 from PIL import Image
 
 from colport import Encoder
-from colport.errors import ExportError
 from colport.export import trace as tracing
 from colport.export.folder import export
-from colport.export.layers import Stack, repeat_layers, single_layers
 from colport.export.operators import write_operators
 from colport.export.operators.normalisation import write_rms_normalisation
 from colport.export.operators.rotary import write_rotary_embedding
@@ -45,11 +43,7 @@ def largest_difference(one, other):
 def test_repeated_layers_are_those_of_a_whole_trace(
     family, checkpoint_folders, exported, tmp_path, monkeypatch
 ):
-    @contextmanager
-    def whole(model):
-        yield []
-
-    monkeypatch.setattr(tracing, "single_layers", whole)
+    monkeypatch.setattr(tracing, "one_of_each_kind", lambda model, stacks: nullcontext())
     export(checkpoint_folders[family], tmp_path / "whole")
     for graph in ("text", "image"):
         if (exported[family] / f"{graph}.onnx").is_file():
@@ -92,36 +86,6 @@ def test_no_weight_is_cast_moved_or_shifted_at_load(
             given = [value for value in node.inputs if value is not None]
             # A table of positions may be read in whole: that is one copy of its rows.
             assert node.op_type == "Gather" or not all(v.is_initializer() for v in given), node
-
-
-def test_layers_that_differ_in_more_than_weights_stay_whole():
-    class Model(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.equal = torch.nn.ModuleList(torch.nn.LayerNorm(4) for _ in range(3))
-            self.unequal = torch.nn.ModuleList(torch.nn.LayerNorm(4, eps=e) for e in (1e-5, 1e-6))
-            self.single = torch.nn.ModuleList([torch.nn.LayerNorm(4)])
-
-    model = Model()
-    with single_layers(model) as stacks:
-        assert stacks == [Stack("equal", 3)]
-        assert [len(model.equal), len(model.unequal), len(model.single)] == [1, 2, 1]
-    assert len(model.equal) == 3
-    assert not model.equal[0]._forward_hooks
-
-
-def test_a_layer_that_is_read_from_outside_cannot_be_repeated():
-    hidden = ir.Value(name="x", shape=ir.Shape([2]), type=ir.TensorType(ir.DataType.FLOAT))
-    first = ir.node("LayerBoundary", [hidden], {"side": "input", "stack": "s"}, domain="colport")
-    inner = ir.node("Relu", first.outputs)
-    last = ir.node(
-        "LayerBoundary", inner.outputs, {"side": "output", "stack": "s"}, domain="colport"
-    )
-    spy = ir.node("Add", [inner.outputs[0], last.outputs[0]])
-    inner.outputs[0].name = "leaked"
-    graph = ir.Graph([hidden], spy.outputs, nodes=[first, inner, last, spy], opset_imports={"": 23})
-    with pytest.raises(ExportError, match="s: 'leaked' \\(Relu\\) of a layer is read outside"):
-        repeat_layers(ir.Model(graph, ir_version=10), [Stack("s", 2)])
 
 
 def value(name, shape, dtype=ir.DataType.FLOAT):

@@ -173,6 +173,23 @@ def test_what_is_no_exported_folder_is_named(exported, checkpoint_folders, tmp_p
     assert f"export it first: colport export {checkpoint}" in said(checkpoint)
 
 
+def test_tensors_that_no_graph_reads_are_listed(exported, tmp_path):
+    found = manifest.read(exported["colbert"]).unread
+    assert [row["tensor"] for row in found] == [
+        "embeddings.position_ids",
+        "pooler.dense.bias",
+        "pooler.dense.weight",
+    ]
+    assert {row["file"] for row in found} == {"model.safetensors"}
+    assert found[0]["reason"] == "computed, not read"
+    shutil.copytree(exported["colbert"], tmp_path / "older")
+    file = tmp_path / "older/colport.json"
+    older = json.loads(file.read_text())
+    del older["unread"]
+    file.write_text(json.dumps(older))
+    assert manifest.read(tmp_path / "older").unread == ()
+
+
 def test_only_exported_folders_are_replaced(folder, tmp_path):
     from colport.artifacts import write_unsupported
 

@@ -330,6 +330,25 @@ def test_other_models_are_of_no_family(config, tmp_path):
         families.detect(tmp_path)
 
 
+@pytest.mark.parametrize("vlm", [False, True], ids=["engine", "transformers"])
+@pytest.mark.parametrize("family", page_models.TARGETS)
+def test_a_page_checkpoint_with_the_files_of_sentence_transformers_is_one_of_pages(
+    family, vlm, tmp_path
+):
+    config = json.loads((page_models.demo(family) / "config.json").read_text())
+    if not vlm:
+        name = page_models.model_class(family, ENGINE).__name__
+        config = {**config["vlm_config"], "architectures": [name]}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "modules.json").write_text("[]")
+    assert families.detect(tmp_path).name == families.require(family, tmp_path).name == family
+    with pytest.raises(CheckpointError, match=f"as family 'colbert' but is '{family}'"):
+        families.require("colbert", tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "x", "vision_config": {}}))
+    with pytest.raises(CheckpointError, match="no family reads this checkpoint"):
+        families.detect(tmp_path)
+
+
 def test_the_manifest_says_how_positions_count(exported_models):
     for library, positions in ((TRANSFORMERS, "sequence"), (ENGINE, "grid")):
         manifest = Encoder(exported_models["colqwen2", library][1]).manifest

@@ -30,9 +30,13 @@ _STEPS: Mapping[str, Callable[..., np.ndarray]] = {
 
 
 def detach(model: ir.Model) -> None:
-    """Take the values from all parameters, so that no optimisation can fold or read them."""
+    """Take the values from all parameters, so that no optimisation can fold or read them.
+
+    They are on the meta device; what is not is a constant of the model's code.
+    """
     for value in model.graph.initializers.values():
-        value.const_value = None
+        if getattr(value.const_value, "raw", None) is None or value.const_value.raw.is_meta:
+            value.const_value = None
 
 
 def store_transposed(model: ir.Model) -> None:

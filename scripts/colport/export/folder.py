@@ -17,7 +17,8 @@ from colport.export.bind import attach, compute_vectors, detach, store_transpose
 from colport.export.layers import repeat_layers
 from colport.export.operators import TRANSFORMER_OPSET, keep_sums_apart, write_operators
 from colport.export.optimise import optimise
-from colport.export.trace import trace
+from colport.export.tensors import unread
+from colport.export.trace import naming, trace
 from colport.external_data import Layout, Progress
 from colport.families.base import Skeleton
 from colport.families.skeletons import PRECISIONS
@@ -54,7 +55,8 @@ def export(
 
     Raises:
         CheckpointError: The checkpoint is damaged, of another family, or does not fit its config.
-        ExportError: A graph cannot be traced or written.
+        ExportError: A graph cannot be traced or written, or leaves out a tensor of the checkpoint
+            that its family does not say is not needed.
         ArtifactError: The disk is full.
     """
     if precision not in PRECISIONS:
@@ -69,6 +71,7 @@ def export(
         start = time.perf_counter()
         models[definition.name] = _graph(skeleton, definition, opset)
         report(f"traced {definition.name} graph in {time.perf_counter() - start:.1f} s")
+    unread_tensors = unread(models.values(), skeleton, checkpoint)
     layout = layout or Layout()
     with atomic_folder(output) as folder:
         tokenizer = processing.tokenizer.to_str(pretty=True)
@@ -85,22 +88,24 @@ def export(
             processing=processing.settings,
             graphs={name: graphs.describe(name, model) for name, model in models.items()},
             external_data={"layout": layout.mode, "files": files},
+            unread=unread_tensors,
         )
         graphs.check(folder, manifest)
         return manifest.write(folder)
 
 
 def _graph(skeleton: Skeleton, definition: Any, opset: int) -> ir.Model:
-    model, stacks = trace(skeleton, definition, opset)
-    detach(model)
-    store_transposed(model)
-    optimise(model)
-    compute_vectors(model)
-    write_operators(model, opset)
-    repeat_layers(model, stacks)
-    if opset >= TRANSFORMER_OPSET:
-        keep_sums_apart(model.graph)
-    attach(model, skeleton)
+    with naming(skeleton, definition):
+        model = trace(skeleton, definition, opset)
+        detach(model)
+        store_transposed(model)
+        optimise(model)
+        compute_vectors(model)
+        write_operators(model, opset)
+        repeat_layers(model, skeleton.stacks)
+        if opset >= TRANSFORMER_OPSET:
+            keep_sums_apart(model.graph)
+        attach(model, skeleton)
     return model
 
 

@@ -1,129 +1,244 @@
-"""Trace one layer of a stack and repeat it: tracing then costs the same at any depth.
+"""Trace one layer of each kind and repeat it: tracing then costs the same at any depth.
 
-A transformer's layers differ in their weights alone. The first one is traced between two markers;
-once the graph is cleaned up, what lies between them is copied for every other layer.
+A family names the stacks of a model and the kind of each of their layers. The first layer of a kind
+is traced between two markers, each further one is a marker alone, in its place among all that the
+model does around its layers. Once the graph is cleaned up, what lies between the two is copied to
+every further one.
+
+Nothing is taken on trust: a layer that is not built or not called as the first of its kind ends
+the export.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from inspect import signature
+from typing import Any, NoReturn
 
 import onnx_ir as ir
 import torch
 
 from colport.errors import ExportError
 from colport.export.markers import LAYER_BOUNDARY, layer_boundary
+from colport.families.base import Stack
+from colport.families.stacks import LAYER_NUMBERS, difference, is_same
 
-_INPUT, _OUTPUT = "input", "output"
-_NUMBERS = {"layer_idx", "layer_id"}  # a layer's own place, which only caches read
-_SCALARS = (bool, int, float, str, type(None))
+_INPUT, _OUTPUT, _FURTHER = "input", "output", "further"
+
+
+@contextmanager
+def one_of_each_kind(model: torch.nn.Module, stacks: Sequence[Stack]) -> Iterator[None]:
+    """Trace one layer of each kind, as long as the block lasts.
+
+    Raises:
+        ExportError: A stack is not what its family says.
+    """
+    with ExitStack() as undo:
+        watched = [_Watched(model, stack, undo) for stack in stacks]
+        yield
+        for item in watched:
+            item.check_calls()
+
+
+def _change(undo: ExitStack, module: torch.nn.Module, key: str, value: Any) -> None:
+    values = vars(module)
+    if key in values:
+        undo.callback(values.__setitem__, key, values[key])
+    else:
+        undo.callback(values.pop, key)
+    values[key] = value
 
 
 @dataclass(frozen=True)
-class Stack:
-    """Equal layers, one after the other: ``name`` is the module list that holds them."""
+class _Call:
+    """What the first layer of a kind was given beside its hidden states, and how it gives them."""
 
-    name: str
-    layers: int
+    arguments: Mapping[str, Any]
+    output: Callable[[torch.Tensor], Any]
 
 
-@contextmanager
-def single_layers(model: torch.nn.Module) -> Iterator[list[Stack]]:
-    """Leave only the first layer in every stack of equal layers, between markers.
+class _Watched:
+    """The layers of one stack while a graph is traced.
 
-    Stacks whose layers differ in more than their weights stay whole.
+    Args:
+        model: The model that they are in.
+        stack: What its family says of them.
+        undo: Leaves the layers as they were.
     """
-    stacks = []
-    with ExitStack() as restore:
-        for name, layers in list(model.named_modules()):
-            if not isinstance(layers, torch.nn.ModuleList) or not _are_equal(layers):
-                continue
-            stacks.append(Stack(name, len(layers)))
-            restore.enter_context(_only_first(model, name, layers))
-        yield stacks
+
+    def __init__(self, model: torch.nn.Module, stack: Stack, undo: ExitStack) -> None:
+        self._stack = stack
+        try:
+            layers = model.get_submodule(stack.name)
+        except AttributeError:
+            layers = None
+        if not isinstance(layers, torch.nn.ModuleList) or len(layers) != len(stack.kinds):
+            self._refuse(f"is no list of {len(stack.kinds)} layers")
+        count = Counter(stack.kinds)
+        self._layers = {i: layer for i, layer in enumerate(layers) if count[stack.kinds[i]] > 1}
+        self._firsts: dict[int, _Call] = {}
+        self._calls: Counter[int] = Counter()
+        for number, layer in self._layers.items():
+            self._watch(number, layer, undo)
+
+    def check_calls(self) -> None:
+        """Refuse a stack of which some layers ran, and others did not."""
+        missed = [number for number in self._layers if not self._calls[number]]
+        if missed and self._calls.total():
+            self._refuse(f"layer {missed[0]} is left out where others run")
+
+    def _watch(self, number: int, layer: torch.nn.Module, undo: ExitStack) -> None:
+        """Put markers into ``forward``, which runs however a layer is called."""
+        first = self._stack.first(number)
+        if told := difference(layer, self._layers[first]):
+            self._refuse_pair(number, told)
+        _change(undo, layer, "forward", partial(self._run, number, layer.forward))
+        for module in layer.modules() if number != first else ():
+            for key in ("_parameters", "_buffers"):  # tracing would carry them all along
+                _change(undo, module, key, {})
+
+    def _run(self, number: int, forward: Callable[..., Any], *inputs: Any, **named: Any) -> Any:
+        self._calls[number] += 1
+        if self._calls[number] > 1:
+            self._refuse(f"layer {number} runs more than once")
+        names = [*signature(forward).parameters, *(f"input {i}" for i in range(len(inputs)))]
+        arguments = {**dict(zip(names, inputs, strict=False)), **named}
+        hidden = arguments.pop(names[0], None)
+        if not isinstance(hidden, torch.Tensor):
+            self._refuse(f"layer {number} is not given hidden states")
+        if (first := self._stack.first(number)) != number:
+            self._check_called_alike(number, arguments)
+            return self._firsts[first].output(self._mark(hidden, _FURTHER, number))
+        marked = self._mark(hidden, _INPUT, number)
+        inputs, named = (
+            ((marked, *inputs[1:]), named) if inputs else ((), {**named, names[0]: marked})
+        )
+        with self._without_number(self._layers[number]):
+            result = forward(*inputs, **named)
+        states, output = self._taken_apart(number, result, arguments)
+        if (states.dtype, *map(str, states.shape)) != (hidden.dtype, *map(str, hidden.shape)):
+            self._refuse(f"layer {number} changes the shape or type of hidden states")
+        self._firsts[number] = _Call(arguments, output)
+        return output(self._mark(states, _OUTPUT, number))
+
+    def _mark(self, hidden: torch.Tensor, side: str, number: int) -> torch.Tensor:
+        return layer_boundary(hidden, side, self._stack.name, number)
+
+    def _taken_apart(
+        self, number: int, result: Any, arguments: Mapping[str, Any]
+    ) -> tuple[torch.Tensor, Callable[[torch.Tensor], Any]]:
+        """The hidden states of a result, and how a further layer puts its own into one."""
+        if isinstance(result, torch.Tensor):
+            return result, lambda states: states
+        if type(result) not in (tuple, list) or not isinstance(result[0], torch.Tensor):
+            self._refuse(f"layer {number} gives {type(result).__name__} in place of hidden states")
+        rest = result[1:]
+        for value in rest:  # what this layer was given, a further one is given as well
+            if value is not None and not any(value is given for given in arguments.values()):
+                self._refuse(f"layer {number} gives more than hidden states")
+        return result[0], lambda states: type(result)([states, *rest])
+
+    def _check_called_alike(self, number: int, arguments: Mapping[str, Any]) -> None:
+        known = self._firsts.get(self._stack.first(number))
+        if known is None:
+            self._refuse(f"layer {number} runs before the first of its kind")
+        for name in (*arguments, *known.arguments):
+            if not is_same(arguments.get(name), known.arguments.get(name)):
+                self._refuse_pair(number, name)
+
+    @contextmanager
+    def _without_number(self, layer: torch.nn.Module) -> Iterator[None]:
+        """Let a layer fail that computes with its own number: a further one has another."""
+        with ExitStack() as undo:
+            for module in layer.modules():
+                for key in LAYER_NUMBERS & vars(module).keys():
+                    refuse = partial(self._refuse, f"a layer computes with {key}, its own number")
+                    _change(undo, module, key, _Number(refuse))
+            yield
+
+    def _refuse_pair(self, number: int, told: str) -> NoReturn:
+        first, kind = self._stack.first(number), self._stack.kinds[number]
+        self._refuse(f"layers {first} and {number}, both {kind!r}, differ in {told}")
+
+    def _refuse(self, reason: str) -> NoReturn:
+        raise ExportError(f"{self._stack.name}: {reason}; the layers cannot be repeated.")
 
 
-def repeat_layers(model: ir.Model, stacks: list[Stack]) -> None:
-    """Put every stack back to its depth, in place.
+class _Number:
+    """Stands for a number that may be passed on and nothing else."""
+
+    def __init__(self, refuse: Callable[[], NoReturn]) -> None:
+        self._refuse = refuse
+
+    def _read(self, *_: Any) -> NoReturn:
+        self._refuse()
+
+    __hash__ = __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = _read  # type: ignore[assignment]
+    __bool__ = __int__ = __float__ = __index__ = __str__ = _read  # type: ignore[assignment]
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __neg__ = _read
+    __truediv__ = __rtruediv__ = __floordiv__ = __rfloordiv__ = __mod__ = __rmod__ = _read
+    __pow__ = __rpow__ = _read
+
+
+def repeat_layers(model: ir.Model, stacks: Sequence[Stack]) -> None:
+    """Put the first layer of its kind in place of every further one.
 
     Raises:
-        ExportError: A value inside a layer is read outside of it.
+        ExportError: A first layer is not in the graph, or a value inside is read outside of it.
     """
     for stack in stacks:
-        markers = {
-            node.attributes.get_string("side"): node
-            for node in model.graph
-            if node.op_type == LAYER_BOUNDARY and node.attributes.get_string("stack") == stack.name
-        }
-        if markers:
-            _repeat(model.graph, stack, markers[_INPUT], markers[_OUTPUT])
+        _repeat(model.graph, stack)
 
 
-def _are_equal(layers: torch.nn.ModuleList) -> bool:
-    first, *others = (_description(layer) for layer in layers)
-    return bool(others) and all(other == first for other in others)
+def _repeat(graph: ir.Graph, stack: Stack) -> None:
+    markers: dict[tuple[str, int], ir.Node] = {}
+    for node in graph:
+        if node.op_type == LAYER_BOUNDARY and node.attributes.get_string("stack") == stack.name:
+            place = node.attributes.get_string("side"), node.attributes.get_int("layer")
+            markers[place] = node
+    firsts = {}
+    for number in {stack.first(number) for _, number in markers}:
+        ends = [markers.get((side, number)) for side in (_INPUT, _OUTPUT)]
+        if None in ends:
+            raise ExportError(
+                f"{stack.name}: layer {number} is not in the graph; it cannot be repeated."
+            )
+        firsts[number] = _between(graph, stack, number, *ends), *ends
+    for (side, number), marker in markers.items():
+        if side == _FURTHER:
+            first = stack.first(number)
+            _put(graph, marker, f"{stack.name}.{first}.", f"{stack.name}.{number}.", *firsts[first])
+    for marker in markers.values():
+        source = marker.inputs[0]
+        ir.convenience.replace_all_uses_with(marker.outputs[0], source, replace_graph_outputs=True)
+        graph.remove(marker, safe=True)
 
 
-def _description(layer: torch.nn.Module) -> list[Any]:
-    """All that tells one layer from another but its weights' values."""
-    parts: list[Any] = []
-    for path, module in layer.named_modules():
-        settings = {
-            key: value
-            for key, value in vars(module).items()
-            if isinstance(value, _SCALARS) and key not in _NUMBERS
-        }
-        parts.append((path, type(module), settings))
-    tensors = [*layer.named_parameters(), *layer.named_buffers()]
-    return [*parts, *((name, tensor.shape, tensor.dtype) for name, tensor in tensors)]
+def _put(
+    graph: ir.Graph,
+    marker: ir.Node,
+    prefix: str,
+    replacement: str,
+    layer: list[ir.Node],
+    begin: ir.Node,
+    end: ir.Node,
+) -> None:
+    """Copy a layer before the marker of a further one, which then marks the copy's output."""
+    known = {begin.outputs[0]: marker.inputs[0]}
+    copies = [_copy(graph, node, known, prefix, replacement) for node in layer]
+    graph.insert_before(marker, copies)
+    marker.replace_input_with(0, known[end.inputs[0]])
 
 
-@contextmanager
-def _only_first(model: torch.nn.Module, name: str, layers: torch.nn.ModuleList) -> Iterator[None]:
-    parent, _, attribute = name.rpartition(".")
-    owner = model.get_submodule(parent)
-    first = layers[0]
-    hooks = (
-        first.register_forward_pre_hook(lambda _, inputs: _mark_first(_INPUT, name, inputs)),
-        first.register_forward_hook(lambda _, inputs, output: _mark_first(_OUTPUT, name, output)),
-    )
-    setattr(owner, attribute, torch.nn.ModuleList([first]))
-    try:
-        yield
-    finally:
-        setattr(owner, attribute, layers)
-        for hook in hooks:
-            hook.remove()
-
-
-def _mark_first(side: str, stack: str, states: Any) -> Any:
-    """Mark the hidden states: a layer's first input, and its output or the first of them."""
-    if isinstance(states, tuple):
-        return (layer_boundary(states[0], side, stack), *states[1:])
-    return layer_boundary(states, side, stack)
-
-
-def _repeat(graph: ir.Graph, stack: Stack, first: ir.Node, last: ir.Node) -> None:
-    prefix = f"{stack.name}.0."
-    layer = _between(graph, prefix, first, last)
-    _check_closed(layer, stack, last)
-    begin, end = first.outputs[0], last.inputs[0]
-    hidden = end
-    for number in range(1, stack.layers):
-        known = {begin: hidden}
-        copies = [_copy(graph, node, known, prefix, f"{stack.name}.{number}.") for node in layer]
-        graph.insert_before(last, copies)
-        hidden = known[end]
-    ir.convenience.replace_all_uses_with(begin, first.inputs[0])
-    ir.convenience.replace_all_uses_with(last.outputs[0], hidden, replace_graph_outputs=True)
-    graph.remove([first, last], safe=True)
-
-
-def _between(graph: ir.Graph, prefix: str, first: ir.Node, last: ir.Node) -> list[ir.Node]:
+def _between(
+    graph: ir.Graph, stack: Stack, number: int, first: ir.Node, last: ir.Node
+) -> list[ir.Node]:
     """Nodes on the way from a layer's input or weights to its output, in graph order."""
+    prefix = f"{stack.name}.{number}."
     needed = _ancestors(last)
     reached = {first.outputs[0]}
     reached |= {value for name, value in graph.initializers.items() if name.startswith(prefix)}
@@ -132,6 +247,7 @@ def _between(graph: ir.Graph, prefix: str, first: ir.Node, last: ir.Node) -> lis
         if node in needed and any(value in reached for value in node.inputs):
             layer.append(node)
             reached.update(node.outputs)
+    _check_closed(layer, stack, first, last)
     return layer
 
 
@@ -147,9 +263,9 @@ def _ancestors(node: ir.Node) -> set[ir.Node]:
     return found
 
 
-def _check_closed(layer: list[ir.Node], stack: Stack, last: ir.Node) -> None:
+def _check_closed(layer: list[ir.Node], stack: Stack, first: ir.Node, last: ir.Node) -> None:
     inside = {*layer, last}
-    for node in layer:
+    for node in (first, *layer):
         for value in node.outputs:
             if any(reader not in inside for reader, _ in value.uses()):
                 raise ExportError(

@@ -16,19 +16,20 @@ ATTENTION = "Attention"
 """``attention(query, key, value[, bias, lengths])``, attribute ``scale``; families.attention."""
 
 LAYER_BOUNDARY = "LayerBoundary"
-"""Hidden states where a layer of ``stack`` begins or ends: attribute ``side``."""
+"""Hidden states where a layer of ``stack`` begins or ends, or in its place: attributes ``side`` and
+``layer``, its number."""
 
 _FLOATS = ["tensor(float)", "tensor(float16)", "tensor(bfloat16)"]
 
 
 @torch.library.custom_op("colport::layer_boundary", mutates_args=())
-def layer_boundary(hidden: torch.Tensor, side: str, stack: str) -> torch.Tensor:
+def layer_boundary(hidden: torch.Tensor, side: str, stack: str, layer: int) -> torch.Tensor:
     """Hidden states as they are, in a node that can be found again."""
     return hidden.clone()
 
 
 @layer_boundary.register_fake
-def _(hidden: torch.Tensor, side: str, stack: str) -> torch.Tensor:
+def _(hidden: torch.Tensor, side: str, stack: str, layer: int) -> torch.Tensor:
     return torch.empty_like(hidden)
 
 
@@ -67,9 +68,10 @@ def _attention(query: Any, key: Any, value: Any, bias: Any, lengths: Any, scale:
     return operator(query, key, value, bias, lengths, scale=scale)
 
 
-def _layer_boundary(hidden: Any, side: str, stack: str) -> Any:
-    operator = _operator(LAYER_BOUNDARY, ("hidden",), {"side": "STRING", "stack": "STRING"})
-    return operator(hidden, side=side, stack=stack)
+def _layer_boundary(hidden: Any, side: str, stack: str, layer: int) -> Any:
+    attributes = {"side": "STRING", "stack": "STRING", "layer": "INT"}
+    operator = _operator(LAYER_BOUNDARY, ("hidden",), attributes)
+    return operator(hidden, side=side, stack=stack, layer=layer)
 
 
 TRANSLATIONS: Mapping[Callable[..., Any], Callable[..., Any]] = {

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import onnx_ir as ir
 import torch
 
-from colport.errors import ExportError
-from colport.export.layers import Stack, single_layers
+from colport.errors import ColPortError, ExportError
+from colport.export.layers import one_of_each_kind
 from colport.export.logs import quiet
 from colport.export.markers import TRANSLATIONS
 from colport.families.base import GraphDefinition, Skeleton
@@ -35,47 +36,61 @@ class GraphModule(torch.nn.Module):
         return self._forward(self.model, *inputs)
 
 
-def trace(
-    skeleton: Skeleton, definition: GraphDefinition, opset: int
-) -> tuple[ir.Model, list[Stack]]:
-    """Trace one graph without running it on data, with one layer of each stack.
+def trace(skeleton: Skeleton, definition: GraphDefinition, opset: int) -> ir.Model:
+    """Trace one graph without running it on data, with one layer of each kind in a stack.
 
-    Initializers carry the skeleton's parameter names; their values are absent.
-
-    Returns:
-        The graph, and the stacks that :func:`colport.export.layers.repeat_layers` completes.
+    Initializers carry the skeleton's parameter names; their values are absent. The stacks are
+    completed by :func:`colport.export.layers.repeat_layers`.
 
     Raises:
-        ExportError: torch cannot export the model; the first line of its reason is given.
+        ExportError: An axis that should be dynamic is not, or a stack is not what its family says.
     """
     example = example_inputs(definition, "meta")
     dynamic = tuple(
         dict.fromkeys(item.axes, torch.export.Dim.DYNAMIC) for item in definition.inputs
     )
-    try:
-        with quiet(), single_layers(skeleton.model) as stacks:
-            exported = torch.export.export(
-                GraphModule(skeleton.model, definition), example, dynamic_shapes={"inputs": dynamic}
-            )
-            program = torch.onnx.export(
-                exported,
-                dynamo=True,
-                optimize=False,
-                opset_version=min(opset, _LATEST),
-                verbose=False,
-                custom_translation_table=TRANSLATIONS,
-            )
-    except (RuntimeError, torch._dynamo.exc.TorchDynamoException) as error:
-        raise ExportError(f"{definition.name} graph: {str(error).splitlines()[0]}") from error
-    except torch.onnx.OnnxExporterError as error:
-        cause = error.__cause__ or error
-        raise ExportError(f"{definition.name} graph: {str(cause).splitlines()[0]}") from error
+    with quiet(), one_of_each_kind(skeleton.model, skeleton.stacks):
+        exported = torch.export.export(
+            GraphModule(skeleton.model, definition), example, dynamic_shapes={"inputs": dynamic}
+        )
+        program = torch.onnx.export(
+            exported,
+            dynamo=True,
+            optimize=False,
+            opset_version=min(opset, _LATEST),
+            verbose=False,
+            custom_translation_table=TRANSLATIONS,
+        )
     model = program.model
     model.opset_imports[""] = opset
     _name_interface(model, definition)
     _name_initializers(model)
     model.graph.name = definition.name
-    return model, stacks
+    return model
+
+
+@contextmanager
+def naming(skeleton: Skeleton, definition: GraphDefinition) -> Iterator[None]:
+    """Turn whatever is raised inside the block into one sentence with the backbone's name.
+
+    Raises:
+        ColPortError: Of the class that was raised, with the name before its sentence.
+        ExportError: torch or a graph tool raised; the first line of its reason is given.
+    """
+    place = f"backbone {skeleton.backbone}: {definition.name} graph"
+    try:
+        yield
+    except ColPortError as error:
+        raise type(error)(f"{place}: {error}") from error
+    except Exception as error:
+        cause: BaseException = error
+        while isinstance(cause, torch.onnx.OnnxExporterError) and cause.__cause__:
+            cause = cause.__cause__
+        lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+        reason = lines[0].rstrip(".") if lines else "no reason given"
+        raise ExportError(
+            f"{place}: cannot be exported ({type(cause).__name__}: {reason})."
+        ) from error
 
 
 def example_inputs(definition: GraphDefinition, device: str) -> tuple[torch.Tensor, ...]:

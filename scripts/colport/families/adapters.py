@@ -11,7 +11,7 @@ import copy
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -74,6 +74,11 @@ class MergedTensor:
         """Bytes in fp32."""
         return math.prod(self.shape) * self.dtype.itemsize
 
+    @property
+    def parts(self) -> tuple[TensorEntry, ...]:
+        """The base's tensor and the pair."""
+        return (*self.base.parts, self.a, self.b)
+
     def read(self) -> np.ndarray:
         """See :meth:`StoredTensor.read`."""
         return self.read_rows(0, self.shape[0])
@@ -126,7 +131,8 @@ def merge(
         place = name.removesuffix(".weight") if is_pair else name
         check_shape(place, tensors[name], shapes[name])
         if not is_pair and name in sources:  # the others: layers that no embedding depends on
-            merged[name] = tensors[name]
+            (base,) = sources[name].parts
+            merged[name] = replace(tensors[name], replaces=base)
     for module, scale in scales.items():
         if (base := sources.get(f"{module}.weight")) is not None:
             a, b = (tensors[f"{module}.lora_{side}.weight"] for side in "AB")

@@ -5,6 +5,7 @@ transformers' own doors are used: an attention function and a mask function unde
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -13,9 +14,21 @@ from transformers.masking_utils import bidirectional_mask_function, eager_mask
 
 from colport.errors import UnsupportedError
 from colport.families.functional import attention_bias
+from colport.families.stacks import is_same
 
 IMPLEMENTATION = "colport"
 """The name to give as ``attn_implementation``."""
+
+_IDLE = frozenset(
+    {
+        *("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "position_ids"),
+        *("cache_position", "deterministic", "output_attentions", "return_dict", "use_cache"),
+    }
+)
+"""Keywords of attention calls that change no result: what other implementations need."""
+
+_OFF = {"dropout": 0.0, "is_causal": False}
+"""Keywords that change no result where they have this value."""
 
 
 @torch.library.custom_op("colport::attention", mutates_args=())
@@ -71,6 +84,21 @@ def register() -> None:
     AttentionMaskInterface.register(IMPLEMENTATION, _mask)
 
 
+def refuse_unwritten(module: Any, settings: Mapping[str, Any]) -> None:
+    """Refuse keywords of an attention call that no graph would hold.
+
+    Args:
+        module: What calls.
+        settings: Its keywords but for those that are written into the graph.
+
+    Raises:
+        UnsupportedError: A keyword may change the result.
+    """
+    for name, value in settings.items():
+        if value is not None and name not in _IDLE and not is_same(value, _OFF.get(name)):
+            raise UnsupportedError(f"{type(module).__name__}: attention's {name} is not exported.")
+
+
 def _attend(
     module: Any,
     query: torch.Tensor,
@@ -78,14 +106,32 @@ def _attend(
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
     scaling: float | None = None,
-    softcap: float | None = None,
-    **_: Any,
+    position_bias: torch.Tensor | None = None,
+    is_causal: bool | None = None,
+    sliding_window: int | None = None,
+    **settings: Any,
 ) -> tuple[torch.Tensor, None]:
-    if softcap is not None:
-        raise UnsupportedError(f"{type(module).__name__}: softcapped attention is not exported.")
+    if attention_mask is None:  # a mask says which keys are attended; without one, these do
+        causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
+        settings |= {"is_causal": causal, "sliding_window": sliding_window}
+    refuse_unwritten(module, settings)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    output = attention(query, key, value, attention_mask, None, scale)
+    biases = [_additive(module, bias, query) for bias in (attention_mask, position_bias)]
+    given = [bias for bias in biases if bias is not None]
+    output = attention(query, key, value, sum(given) if given else None, None, scale)
     return output.transpose(1, 2), None
+
+
+def _additive(module: Any, bias: torch.Tensor | None, states: torch.Tensor) -> torch.Tensor | None:
+    """A mask as what is added to the scores."""
+    if bias is None or (bias.dim() == 4 and bias.is_floating_point()):
+        return bias
+    if bias.dim() == 4 and bias.dtype == torch.bool:
+        return torch.where(bias, states.new_zeros(()), torch.finfo(states.dtype).min)
+    raise UnsupportedError(
+        f"{type(module).__name__}: attention has a mask of {bias.dtype} and {bias.dim()} axes; "
+        "exported are 4 axes, of booleans or what is added to the scores."
+    )
 
 
 def _mask(**settings: Any) -> torch.Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
@@ -70,6 +70,25 @@ class GraphDefinition:
 
 
 @dataclass(frozen=True)
+class Stack:
+    """Layers that run one after the other, of which one of each kind is traced.
+
+    Layers of one kind differ in their weights alone: they are built alike and called alike.
+
+    Attributes:
+        name: Place of the module list that holds them in the model.
+        kinds: The kind of each layer, as ``page`` and ``window``; a family's own words.
+    """
+
+    name: str
+    kinds: tuple[str, ...]
+
+    def first(self, number: int) -> int:
+        """The first layer of that layer's kind."""
+        return self.kinds.index(self.kinds[number])
+
+
+@dataclass(frozen=True)
 class Skeleton:
     """A model without weights, ready to trace, and where its weights lie.
 
@@ -79,6 +98,10 @@ class Skeleton:
         sources: Module parameter name to its tensor in the checkpoint.
         graphs: What to trace.
         dim: Size of a token embedding.
+        backbone: Model type of the transformer, for messages.
+        stacks: Layers that are repeated; a module list that is not named is traced whole.
+        unread: Regular expressions, searched in names of the checkpoint's tensors and of the
+            model's parameters, of what no graph needs to read, and the reason.
     """
 
     model: torch.nn.Module
@@ -86,6 +109,9 @@ class Skeleton:
     sources: Mapping[str, StoredTensor]
     graphs: tuple[GraphDefinition, ...]
     dim: int
+    backbone: str = "unknown"
+    stacks: tuple[Stack, ...] = ()
+    unread: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

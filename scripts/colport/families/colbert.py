@@ -6,6 +6,7 @@ as they stand, or the export refuses.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,11 @@ if TYPE_CHECKING:
 
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 _TOKENS = {0: "batch", 1: "tokens"}
+_POOLER = {r"(^|\.)pooler\.": "makes one vector of a text"}
+_HEADS = {
+    rf"^{name}\.": "of the language model that the backbone was made from"
+    for name in ("cls", "lm_head", "decoder", "head")
+}
 Expansion = Mapping[str, Any]
 
 _NUMBER_OR_NONE = (int, type(None))
@@ -61,14 +67,14 @@ class ColBERT(Family):
     document_type = "passages"
 
     def accepts(self, folder: Path) -> bool:
-        """Whether the folder has a projection layer, as each of the ColBERT layouts has."""
+        """Whether the folder has the files of a ColBERT layout, and a model that reads texts alone.
+
+        A page model may have these files as well: sentence-transformers adds them.
+        """
         if not colbert_checkpoint.is_checkpoint(folder):
             return False
         # A folder of sentence-transformers may keep its backbone, and so this file, further in.
-        config = read_config(folder) if (folder / "config.json").is_file() else {}
-        return (
-            config.get("model_type") not in {"colpali", "colqwen2"} and "vlm_config" not in config
-        )
+        return not (folder / "config.json").is_file() or not _sees(read_config(folder))
 
     def skeleton(self, folder: Path, precision: str) -> Skeleton:
         """See :meth:`Family.skeleton`."""
@@ -76,6 +82,7 @@ class ColBERT(Family):
 
         from colport.families.colbert_attention import give_zeros
         from colport.families.skeletons import build_on_meta, map_tensors
+        from colport.families.stacks import named_by_library
         from colport.weights import TensorIndex
 
         checkpoint = colbert_checkpoint.read(folder)
@@ -83,14 +90,26 @@ class ColBERT(Family):
         encoder = colbert_checkpoint.load(checkpoint, "meta")
         settings = colbert_tokens.processing(checkpoint, encoder)
         loaded = encoder[0].auto_model
+        loaded.config.use_cache = False
         backbone, constants = build_on_meta(type(loaded), loaded.config, precision)
         if settings["expansion"] and not settings["expansion"]["attend"]:
             give_zeros(backbone)
+        tensors = {
+            key: entry
+            for key, entry in TensorIndex(checkpoint.backbone).items()
+            if not (checkpoint.library == "stanford" and key.startswith("linear."))  # the head's
+        }
+        own = backbone.state_dict()
+        heads = {
+            pattern: reason
+            for pattern, reason in _HEADS.items()
+            if not any(re.search(pattern, name) for name in own)
+        }
         sources = map_tensors(
             backbone,
-            TensorIndex(checkpoint.backbone),
-            optional=(r"(^|\.)pooler\.",),
-            ignored=checkpoint.other_weights,
+            tensors,
+            optional=_POOLER,
+            ignored=heads,
             prefix="backbone.",
             source=str(folder),
         )
@@ -104,6 +123,9 @@ class ColBERT(Family):
             sources,
             (GraphDefinition("text", inputs, _embed),),
             encoder.get_embedding_dimension(),
+            backbone.config.model_type,
+            named_by_library(model),
+            _POOLER | heads,
         )
 
     def processing(self, folder: Path) -> Processing:
@@ -201,6 +223,12 @@ class _Runtime(Runtime):
         if self._settings["strip"]:
             text = text.strip()
         return text.lower() if self._settings["lowercase"] else text
+
+
+def _sees(config: Mapping[str, Any]) -> bool:
+    """Whether a model's configuration has a vision tower's inside."""
+    inner = (value for value in config.values() if isinstance(value, dict))
+    return "vision_config" in config or any(map(_sees, inner))
 
 
 def _limit(limit: int | None, expansion: Expansion | None) -> int | None:

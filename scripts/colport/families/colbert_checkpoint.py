@@ -78,12 +78,6 @@ class Checkpoint:
         """Folder of the transformer and its tokenizer."""
         return self.modules[0].folder
 
-    @property
-    def other_weights(self) -> tuple[str, ...]:
-        """Patterns of weights beside the backbone's that are no part of it."""
-        heads = (r"^(cls|lm_head|decoder|head)\.",)  # of the language model it was made from
-        return (r"^linear\.", *heads) if self.library == "stanford" else heads
-
 
 def is_checkpoint(folder: Path) -> bool:
     """Whether the folder has the files that one of the ColBERT layouts has."""

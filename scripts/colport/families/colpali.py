@@ -16,10 +16,11 @@ import numpy as np
 
 from colport.errors import UnsupportedError
 from colport.families import functional
-from colport.families.base import Batch, Document, GraphInput, PatchGrid, Runtime
+from colport.families.base import Batch, Document, GraphInput, PatchGrid, Runtime, Stack
 from colport.families.images import normalise, resize_bicubic, rgb_array
 from colport.families.layouts import Layout, engine_layout, transformers_layout
 from colport.families.pages import PageFamily, PageRuntime, query_template
+from colport.families.stacks import stack
 
 if TYPE_CHECKING:
     import torch
@@ -42,6 +43,14 @@ class ColPali(PageFamily):
             raise UnsupportedError("text_config: sliding-window layers are not exported yet.")
         if not text.use_bidirectional_attention:
             raise UnsupportedError("text_config: causal layers are not exported yet.")
+
+    def stacks(self, backbone: Any) -> tuple[Stack, ...]:
+        """See :meth:`PageFamily.stacks`."""
+        vision, text = backbone.vision_tower.encoder, backbone.language_model
+        return (
+            stack("vision_tower.encoder.layers", vision.layers, vision.config),
+            stack("language_model.layers", text.layers, text.config),
+        )
 
     def page_inputs(self, layout: Layout, config: Any) -> tuple[GraphInput, ...]:
         """See :meth:`PageFamily.page_inputs`."""

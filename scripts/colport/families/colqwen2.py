@@ -15,9 +15,10 @@ import numpy as np
 
 from colport.errors import InputError, UnsupportedError
 from colport.families import functional, grids
-from colport.families.base import Batch, Document, GraphInput, PatchGrid, Runtime
+from colport.families.base import Batch, Document, GraphInput, PatchGrid, Runtime, Stack
 from colport.families.layouts import Layout, engine_layout, transformers_layout
 from colport.families.pages import PageFamily, PageRuntime, query_template
+from colport.families.stacks import stack
 
 if TYPE_CHECKING:
     import torch
@@ -42,6 +43,14 @@ class ColQwen2(PageFamily):
             raise UnsupportedError("text_config: sliding-window layers are not exported yet.")
         AttentionInterface.register(_PAGE_ATTENTION, _page_attention)
         backbone.visual.config._attn_implementation = _PAGE_ATTENTION
+
+    def stacks(self, backbone: Any) -> tuple[Stack, ...]:
+        """See :meth:`PageFamily.stacks`."""
+        vision, text = backbone.visual, backbone.language_model
+        return (
+            stack("visual.blocks", vision.blocks, vision.config),
+            stack("language_model.layers", text.layers, text.config),
+        )
 
     def page_inputs(self, layout: Layout, config: Any) -> tuple[GraphInput, ...]:
         """See :meth:`PageFamily.page_inputs`."""
@@ -178,15 +187,16 @@ def _page_attention(
     page_slots: torch.Tensor,
     page_lengths: torch.Tensor,
     patch_slots: torch.Tensor,
-    **_: Any,
+    **settings: Any,
 ) -> tuple[torch.Tensor, None]:
     """Attention within each page, from and to one row of patches ``[1, heads, patches, size]``.
 
     Pages become rows of a batch, padded to the longest: the work grows with the square of a page's
     patches, not of the batch's.
     """
-    from colport.families.attention import attention
+    from colport.families.attention import attention, refuse_unwritten
 
+    refuse_unwritten(module, {**settings, "attention_mask": attention_mask})
     heads = query.shape[1]
 
     def by_page(states: torch.Tensor) -> torch.Tensor:

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from colport.weights import StoredTensor
 
 _OLD_SIZES = {"shortest_edge": "min_pixels", "longest_edge": "max_pixels"}
-_UNREAD = r"(^|\.)lm_head\."  # predicts words; no embedding depends on it
+UNREAD: Mapping[str, str] = {r"(^|\.)lm_head\.": "predicts words"}
+"""Weights that no embedding depends on, and why."""
 
 
 @dataclass(frozen=True)
@@ -74,11 +75,15 @@ class Layout:
             model,
             TensorIndex(folder),
             key_mapping=self._key_mapping(),
-            optional=(_UNREAD,),
-            ignored=(_UNREAD,),
+            optional=UNREAD,
+            ignored=UNREAD,
             source=str(folder),
         )
-        read = {name: entry for name, entry in sources.items() if not re.search(_UNREAD, name)}
+        read = {
+            name: entry
+            for name, entry in sources.items()
+            if not any(re.search(pattern, name) for pattern in UNREAD)
+        }
         return merge(folder, model, read, self._key_mapping())
 
     def load_processor(self, folder: Path) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -19,9 +20,10 @@ from colport.families.base import (
     QueryToken,
     Runtime,
     Skeleton,
+    Stack,
     check_settings,
 )
-from colport.families.layouts import Layout
+from colport.families.layouts import UNREAD, Layout
 from colport.families.tokens import Tokens, check_ids, save_backend
 
 if TYPE_CHECKING:
@@ -59,6 +61,10 @@ class PageFamily(Family):
         Raises:
             UnsupportedError: Its configuration has what no graph is written for.
         """
+
+    @abstractmethod
+    def stacks(self, backbone: Any) -> tuple[Stack, ...]:
+        """The layers of a backbone that are repeated, by their place in it."""
 
     @abstractmethod
     def page_inputs(self, layout: Layout, config: Any) -> tuple[GraphInput, ...]:
@@ -125,7 +131,11 @@ class PageFamily(Family):
             GraphDefinition("image", (*_token_inputs(33), *inputs), embed_image),
         )
         dim = model.get_submodule(layout.projection).out_features
-        return Skeleton(model, constants, sources, graphs, dim)
+        place = f"{layout.backbone}." if layout.backbone else ""
+        stacks = tuple(replace(item, name=place + item.name) for item in self.stacks(backbone))
+        return Skeleton(
+            model, constants, sources, graphs, dim, backbone.config.model_type, stacks, UNREAD
+        )
 
     def processing(self, folder: Path) -> Processing:
         """See :meth:`Family.processing`."""

@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 PRECISIONS = ("fp32", "fp16", "bf16")
 """Precisions that a graph can be traced in."""
 
-# Buffers that older libraries stored although they are computed.
-_COMPUTED = re.compile(r"(^|\.)(position_ids|inv_freq|original_inv_freq|embed_scale)$")
+COMPUTED: Mapping[str, str] = {
+    r"(^|\.)(position_ids|inv_freq|original_inv_freq|embed_scale)$": "computed, not read"
+}
+"""Buffers that older libraries stored although they are computed, and why no graph reads them."""
 
 
 def torch_dtype(precision: str) -> torch.dtype:
@@ -133,7 +135,7 @@ def map_tensors(
     unexpected = sorted(
         key
         for name, key in renamed.items()
-        if name not in parameters and not _COMPUTED.search(name)
+        if name not in parameters and not any(re.search(known, name) for known in COMPUTED)
     )
     if unexpected:
         raise CheckpointError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -175,8 +176,9 @@ def _joining(value: ir.Value) -> ir.Node | None:
         if operator == "Transpose" and permutation(node) != _SWAP:
             return None
         value, split = node.outputs[0], value
-    width = int(split.shape[2]) * int(split.shape[3])
-    return node if value.shape is not None and value.shape[-1] == width else None
+    if value.shape is None or not all(isinstance(size, int) for size in split.shape[2:]):
+        return None
+    return node if value.shape[-1] == math.prod(split.shape[2:]) else None
 
 
 def _with_rows(graph: ir.Graph, place: ir.Node, bias: ir.Value) -> ir.Value:

@@ -1,0 +1,119 @@
+"""Stacks: layers that a model runs one after the other, and which of them are of one kind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from types import MethodType
+from typing import TYPE_CHECKING, Any
+
+from colport.families.base import Stack
+
+if TYPE_CHECKING:
+    import torch
+
+LAYER_NUMBERS = frozenset({"layer_idx", "layer_id"})
+"""Attributes with a layer's own place, which only caches read."""
+
+_PLAIN = (bool, int, float, str, type(None))
+_UNTOLD = {*LAYER_NUMBERS, "forward"}  # an instance has a forward of its own where it is watched
+
+
+def stack(name: str, layers: Any, config: Any) -> Stack:
+    """A stack whose kinds are the ``layer_types`` of the configuration: one kind if there are none.
+
+    Args:
+        name: Place of the module list in the model.
+        layers: The module list.
+        config: Configuration of the model that runs them.
+    """
+    kinds = getattr(config, "layer_types", None) or ["layer"] * len(layers)
+    return Stack(name, tuple(kinds))
+
+
+def named_by_library(model: Any) -> tuple[Stack, ...]:
+    """The stacks of a transformers model, by what transformers itself says of it.
+
+    A model class names the class of the layers whose outputs are its hidden states, and its
+    configuration their types. Layers of one type that are built differently, as the first of a
+    ModernBERT, are of different kinds.
+    """
+    found = {}
+    for owner, module in model.named_modules():
+        layer_class = _layer_class(module)
+        for place, layers in module.named_modules() if layer_class else ():
+            if _holds_only(layers, layer_class):
+                name = f"{owner}.{place}".removeprefix(".")
+                found[name] = _by_build(stack(name, layers, module.config), layers)
+    return tuple(found.values())
+
+
+def _layer_class(module: Any) -> type | None:
+    recorded = (getattr(module, "_can_record_outputs", None) or {}).get("hidden_states")
+    recorded = getattr(recorded, "target_class", recorded)
+    return recorded if isinstance(recorded, type) else None
+
+
+def _holds_only(layers: Any, layer_class: type) -> bool:
+    import torch
+
+    return isinstance(layers, torch.nn.ModuleList) and all(
+        isinstance(layer, layer_class) for layer in layers
+    )
+
+
+def _by_build(declared: Stack, layers: Any) -> Stack:
+    """The stack with a kind for each way in which layers of one kind are built."""
+    builds: dict[str, list[Any]] = {}
+    kinds = []
+    for kind, layer in zip(declared.kinds, layers, strict=True):
+        known = builds.setdefault(kind, [])
+        same = (i for i, other in enumerate(known) if difference(layer, other) is None)
+        if (place := next(same, None)) is None:
+            place = len(known)
+            known.append(layer)
+        kinds.append(f"{kind} {place + 1}" if place else kind)
+    return Stack(declared.name, tuple(kinds))
+
+
+def difference(layer: torch.nn.Module, other: torch.nn.Module) -> str | None:
+    """What tells two layers apart, beside their weights' values; ``None`` if nothing does."""
+    found, expected = (dict(_description(module)) for module in (layer, other))
+    for name in (*found, *expected):
+        if not is_same(found.get(name), expected.get(name)) or name not in found.keys() & expected:
+            return name
+    return None
+
+
+def _description(layer: torch.nn.Module) -> Iterator[tuple[str, Any]]:
+    """All that makes up a layer but its weights' values, by name."""
+    import torch
+
+    internal = vars(torch.nn.Module()).keys() | _UNTOLD
+    for path, module in layer.named_modules():
+        place = f"{path}." if path else ""
+        yield f"{place}class", type(module)
+        for key, value in vars(module).items():
+            if key not in internal:
+                yield f"{place}{key}", value
+    for name, tensor in (*layer.named_parameters(), *layer.named_buffers()):
+        yield f"{name} (its shape)", tuple(tensor.shape)
+        yield f"{name} (its dtype)", tensor.dtype
+
+
+def is_same(one: Any, other: Any) -> bool:
+    """Whether two values are one and the same: plain ones by value, any other by identity."""
+    if one is other:
+        return True
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, partial):
+        parts = ((call.func, call.args, call.keywords) for call in (one, other))
+        return is_same(*parts)
+    if isinstance(one, MethodType):  # of a module, whose place is the same
+        return one.__func__ is other.__func__
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(is_same, one, other))
+    if isinstance(one, Mapping):
+        return one.keys() == other.keys() and all(is_same(one[key], other[key]) for key in one)
+    return isinstance(one, _PLAIN) and bool(one == other)

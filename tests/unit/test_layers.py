@@ -1,0 +1,351 @@
+"""One layer of each kind is traced and repeated, or the stack is refused by name."""
+
+from dataclasses import replace
+
+import onnx_ir as ir
+import onnxruntime
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from colport import external_data
+from colport.errors import ExportError, UnsupportedError
+from colport.export.folder import _graph
+from colport.export.layers import repeat_layers
+from colport.export.tensors import unread
+from colport.external_data import Layout
+from colport.families.base import GraphDefinition, GraphInput, Skeleton, Stack
+from colport.families.stacks import named_by_library
+from colport.job import job
+from colport.weights import TensorIndex, read_header
+
+WIDTH, DEPTH = 4, 6
+ALTERNATING = ("window", "page") * 3
+
+
+class Layer(nn.Module):
+    """Keeps count of how often it is traced."""
+
+    traced = 0
+
+    def __init__(self, number):
+        super().__init__()
+        self.layer_idx = number
+        self.linear = nn.Linear(WIDTH, WIDTH)
+        self.factor = [1.0]
+
+    def forward(self, hidden, mask=None, *, flag=True):
+        Layer.traced += 1
+        moved = torch.tanh(self.linear(hidden)) * self.factor[0]
+        return hidden + (moved if mask is None else moved * mask)
+
+
+class Model(nn.Module):
+    """Runs its layers in ways that models do."""
+
+    def __init__(self, way):
+        super().__init__()
+        self.way = way
+        self.layers = nn.ModuleList(Layer(i) for i in range(DEPTH))
+        self.mergers = nn.ModuleList(nn.Linear(WIDTH, WIDTH) for _ in range(3))
+        if way == "unequal":
+            self.layers[3].factor = [0.5]
+
+    def forward(self, hidden):
+        masks = [hidden[..., :1] > 0, hidden[..., 1:2] > 0]
+        for number, layer in enumerate(self.layers):
+            mask = masks[number % 2 if self.way in ("alternating", "indexed") else 0]
+            hidden = self.step(number, layer, hidden, mask)
+        return hidden
+
+    def step(self, number, layer, hidden, mask):
+        if self.way == "forward":
+            return layer.forward(hidden, mask)
+        if self.way == "named":
+            return layer(mask=mask, hidden=hidden) if number % 2 else layer(hidden, mask)
+        if self.way == "deepstack" and number % 2:
+            hidden = layer(hidden, mask)
+            return hidden + self.mergers[number // 2](hidden)
+        if self.way == "skipped" and number == 2:
+            return hidden
+        if self.way == "inside" and number == 2:
+            return hidden + layer.linear(hidden)
+        if self.way == "twice" and number == 2:
+            hidden = layer(hidden, mask)
+        if self.way == "indexed":
+            return layer(hidden, None, flag=number in (1, 4))
+        if self.way == "new":
+            return layer(hidden, mask.clone())
+        return layer(hidden, mask)
+
+
+class Numbered(Layer):
+    def forward(self, hidden, mask=None):
+        return hidden + self.linear(hidden) / (self.layer_idx + 1)
+
+
+class Looking(Layer):
+    def forward(self, hidden, mask=None):
+        return hidden + self.linear(hidden) if self.layer_idx in (1, 4) else hidden
+
+
+class More(Layer):
+    def forward(self, hidden, mask=None):
+        return super().forward(hidden, mask), hidden.sum(-1)
+
+
+class Passing(Layer):
+    """Gives what it was given beside its hidden states, as T5 its position bias."""
+
+    def forward(self, hidden, mask=None):
+        return super().forward(hidden, mask), mask, None
+
+
+class Wider(Layer):
+    def forward(self, hidden, mask=None):
+        return torch.cat([hidden, hidden], dim=1)
+
+
+def skeleton_of(model, folder, stacks, reasons=None):
+    save_file(model.state_dict(), folder / "model.safetensors")
+    inputs = (GraphInput("x", "float32", (2, 5, WIDTH), {0: "batch", 1: "tokens"}),)
+    graphs = (GraphDefinition("text", inputs, lambda model, x: model(x)),)
+    sources = dict(TensorIndex(folder))
+    meta = model.to("meta")
+    return Skeleton(meta, {}, sources, graphs, WIDTH, "toy", tuple(stacks), reasons or {})
+
+
+def difference(model, folder, kinds=("layer",) * DEPTH):
+    """Between a model and its graph; and how many layers were traced."""
+    torch.manual_seed(0)
+    x = torch.randn(3, 7, WIDTH)
+    with torch.no_grad():
+        expected = model.eval()(x).numpy()
+    Layer.traced = 0
+    skeleton = skeleton_of(model, folder, [Stack("layers", kinds)])
+    graph = _graph(skeleton, skeleton.graphs[0], 24)
+    external_data.write({"text": graph}, folder, Layout())
+    session = onnxruntime.InferenceSession(folder / "text.onnx")
+    (found,) = session.run(None, {"x": x.numpy()})
+    assert not any("forward" in vars(layer) for layer in model.layers)
+    assert len(list(model.parameters())) == 2 * DEPTH + 6
+    return abs(found - expected).max(), Layer.traced
+
+
+@pytest.mark.parametrize(
+    ("way", "kinds", "traced"),
+    [
+        ("plain", ("layer",) * DEPTH, 1),
+        ("forward", ("layer",) * DEPTH, 1),
+        ("named", ("layer",) * DEPTH, 1),
+        ("deepstack", ("layer",) * DEPTH, 1),
+        ("alternating", ALTERNATING, 2),
+        ("unequal", (*ALTERNATING[:3], "other", *ALTERNATING[4:]), 3),
+        ("twice", ("layer", "layer", "alone", *("layer",) * 3), 3),
+        ("inside", ("layer", "layer", "alone", *("layer",) * 3), 1),
+    ],
+)
+def test_a_repeated_stack_is_the_model(way, kinds, traced, tmp_path):
+    found, count = difference(Model(way), tmp_path, kinds)
+    assert found < 1e-5
+    assert count == traced
+
+
+def test_what_a_layer_was_given_it_may_give(tmp_path):
+    model = Model("plain")
+    model.layers = nn.ModuleList(Passing(i) for i in range(DEPTH))
+    model.step = lambda number, layer, hidden, mask: layer(hidden, mask)[0]
+    found, count = difference(model, tmp_path)
+    assert found < 1e-6
+    assert count == 1
+
+
+WRONG = {
+    "alternating": (ALTERNATING[:1] * DEPTH, "layers 0 and 1, both 'window', differ in mask"),
+    "indexed": (ALTERNATING, "layers 1 and 3, both 'page', differ in flag"),
+    "unequal": (ALTERNATING, "layers 1 and 3, both 'page', differ in factor"),
+    "new": (("layer",) * DEPTH, "layers 0 and 1, both 'layer', differ in mask"),
+    "skipped": (("layer",) * DEPTH, "layer 2 is left out where others run"),
+    "twice": (("layer",) * DEPTH, "layer 2 runs more than once"),
+    "plain": (("layer",) * 5, "is no list of 5 layers"),
+}
+
+
+@pytest.mark.parametrize("way", WRONG)
+def test_a_stack_that_is_not_as_declared_is_refused(way, tmp_path):
+    kinds, message = WRONG[way]
+    model = Model(way)
+    with pytest.raises(ExportError, match=rf"^backbone toy: text graph: layers: {message}; the"):
+        difference(model, tmp_path, kinds)
+    assert not any("forward" in vars(layer) for layer in model.layers)
+    assert len(list(model.parameters())) == 2 * DEPTH + 6
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        (Numbered, "a layer computes with layer_idx, its own number"),
+        (Looking, "a layer computes with layer_idx, its own number"),
+        (More, "layer 0 gives more than hidden states"),
+        (Wider, "layer 0 changes the shape or type of hidden states"),
+    ],
+)
+def test_a_layer_that_another_cannot_stand_for_is_refused(layer, message, tmp_path):
+    model = Model("plain")
+    model.layers = nn.ModuleList(layer(i) for i in range(DEPTH))
+    take = (lambda out: out[0]) if layer is More else (lambda out: out)
+    model.step = lambda number, layer, hidden, mask: take(layer(hidden, mask))
+    with pytest.raises(ExportError, match=f"layers: {message}; the layers cannot be repeated"):
+        difference(model, tmp_path)
+    assert [layer.layer_idx for layer in model.layers] == list(range(DEPTH))
+
+
+def test_a_list_that_nobody_named_is_traced_whole(tmp_path):
+    model = Model("plain")
+    skeleton = skeleton_of(model, tmp_path, [], {"mergers": "not used"})
+    Layer.traced = 0
+    _graph(skeleton, skeleton.graphs[0], 24)
+    assert Layer.traced == DEPTH
+
+
+def boundary(hidden, side, layer):
+    attributes = {"side": side, "stack": "s", "layer": layer}
+    return ir.node("LayerBoundary", [hidden], attributes, domain="colport")
+
+
+@pytest.mark.parametrize("leak", ["inside", "input"])
+def test_a_layer_that_is_read_from_outside_cannot_be_repeated(leak):
+    hidden = ir.Value(name="x", shape=ir.Shape([2]), type=ir.TensorType(ir.DataType.FLOAT))
+    first = boundary(hidden, "input", 0)
+    inner = ir.node("Relu", first.outputs)
+    last = boundary(inner.outputs[0], "output", 0)
+    further = boundary(last.outputs[0], "further", 1)
+    leaked = (inner if leak == "inside" else first).outputs[0]
+    spy = ir.node("Add", [leaked, further.outputs[0]])
+    leaked.name = "leaked"
+    nodes = [first, inner, last, further, spy]
+    graph = ir.Graph([hidden], spy.outputs, nodes=nodes, opset_imports={"": 23})
+    with pytest.raises(ExportError, match=r"s: 'leaked' .* of a layer is read outside"):
+        repeat_layers(ir.Model(graph, ir_version=10), [Stack("s", ("layer", "layer"))])
+
+
+def test_a_layer_whose_first_is_not_in_the_graph_cannot_be_repeated():
+    hidden = ir.Value(name="x", shape=ir.Shape([2]), type=ir.TensorType(ir.DataType.FLOAT))
+    further = boundary(hidden, "further", 1)
+    graph = ir.Graph([hidden], further.outputs, nodes=[further], opset_imports={"": 23})
+    with pytest.raises(ExportError, match="s: layer 0 is not in the graph"):
+        repeat_layers(ir.Model(graph, ir_version=10), [Stack("s", ("layer", "layer"))])
+
+
+def test_stacks_that_transformers_names():
+    import transformers
+
+    def kinds(name, **settings):
+        config = getattr(transformers, f"{name}Config")(vocab_size=30, hidden_size=16, **settings)
+        with torch.device("meta"):
+            model = getattr(transformers, f"{name}Model")(config)
+        return {stack.name: stack.kinds for stack in named_by_library(model)}
+
+    small = {"intermediate_size": 32, "num_attention_heads": 2}
+    assert kinds("Bert", **small, num_hidden_layers=3) == {"encoder.layer": ("layer",) * 3}
+    full, sliding = "full_attention", "sliding_attention"
+    found = kinds("ModernBert", **small, num_hidden_layers=7, pad_token_id=0)
+    # The first has no norm before its attention.
+    others = (sliding, sliding, f"{full} 2", sliding, sliding, f"{full} 2")
+    assert found == {"layers": (full, *others)}
+    found = kinds("Gemma3Text", **small, num_hidden_layers=7, num_key_value_heads=1, head_dim=8)
+    assert found == {"layers": (*(sliding,) * 5, full, sliding)}
+    grouped = {"embedding_size": 16, "q_groups": 2, "k_groups": 2, "v_groups": 2}
+    assert kinds("SqueezeBert", **small, **grouped) == {}
+
+
+# Every tensor is read, or named with a reason.
+
+
+def accounted(folder, reasons, change=None):
+    model = Model("plain")
+    skeleton = skeleton_of(model, folder, [Stack("layers", ("layer",) * DEPTH)], reasons)
+    if change:
+        change(skeleton.sources)
+    return unread([_graph(skeleton, skeleton.graphs[0], 24)], skeleton, folder)
+
+
+def test_tensors_that_no_graph_reads_are_named_with_their_reason(tmp_path):
+    expected = [
+        {"file": "model.safetensors", "tensor": f"mergers.{i}.{name}", "reason": "not needed"}
+        for i in range(3)
+        for name in ("bias", "weight")
+    ]
+    assert accounted(tmp_path, {r"^mergers\.": "not needed", "layers": "read all the same"}) == (
+        expected
+    )
+
+
+@pytest.mark.parametrize("reasons", [{}, {r"^mergers\.[01]": "not needed"}])
+def test_a_tensor_that_is_left_out_without_a_reason_ends_the_export(reasons, tmp_path):
+    count = 2 if reasons else 6
+    first = "mergers.2.bias" if reasons else "mergers.0.bias"
+    message = rf"model.safetensors: {count} tensors are read by no graph, first '{first}'"
+    with pytest.raises(ExportError, match=message):
+        accounted(tmp_path, reasons)
+
+
+def test_tensors_that_the_family_did_not_look_at_count_as_well(tmp_path):
+    with pytest.raises(ExportError, match=r"6 tensors are read by no graph, first 'mergers.0"):
+        accounted(
+            tmp_path, {}, lambda sources: [sources.pop(k) for k in list(sources) if "merg" in k]
+        )
+
+
+def test_a_tensor_that_an_adapter_replaces_is_named(tmp_path):
+    def replaced(sources):
+        base = sources["layers.0.linear.bias"]
+        save_file({"own": torch.ones(WIDTH)}, tmp_path / "adapter.safetensors")
+        (own,) = read_header(tmp_path / "adapter.safetensors").values()
+        sources["layers.0.linear.bias"] = replace(own, replaces=base)
+
+    rows = accounted(tmp_path, {"mergers": "not needed"}, replaced)
+    assert rows[0] == {
+        "file": "model.safetensors",
+        "tensor": "layers.0.linear.bias",
+        "reason": "replaced by the adapter's own",
+    }
+    assert len(rows) == 7
+
+
+# Whatever is raised is one sentence with the backbone's name.
+
+
+@pytest.mark.parametrize(
+    ("raised", "kind", "sentence"),
+    [
+        (
+            TypeError("__trunc__\nat line 3"),
+            ExportError,
+            r"cannot be exported \(TypeError: __trunc",
+        ),
+        (AssertionError(), ExportError, r"cannot be .* no reason given\)\.$"),
+        (UnsupportedError("X: attention's y is not exported."), UnsupportedError, "X: attention"),
+        (ExportError("layers: is no list."), ExportError, r"layers: is no list\.$"),
+    ],
+)
+def test_what_tracing_raises_is_a_sentence_about_the_backbone(raised, kind, sentence, tmp_path):
+    skeleton = skeleton_of(Model("plain"), tmp_path, [])
+
+    def fail(model, x):
+        raise raised
+
+    definition = replace(skeleton.graphs[0], forward=fail)
+    with pytest.raises(kind, match=f"^backbone toy: text graph: {sentence}") as caught:
+        _graph(skeleton, definition, 24)
+    assert "\n" not in str(caught.value)
+    assert caught.value.__cause__ is raised
+
+
+def test_the_log_has_the_traceback_of_a_failed_export(tmp_path):
+    with pytest.raises(SystemExit), job(tmp_path / "log", "toy"):
+        raise ExportError("backbone toy: no.") from TypeError("the reason")
+    log = (tmp_path / "log").read_text()
+    assert log.startswith("[toy] error: backbone toy: no.\nTraceback")
+    assert "TypeError: the reason" in log
