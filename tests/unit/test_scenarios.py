@@ -1,5 +1,6 @@
 """The scenarios on contenders of known duration, and the rows that come of them."""
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -146,7 +147,7 @@ def test_failures_stay_where_they_happened():
             contender("int8", pattern=[1], fail_kind="document"),
             contender("fp16", "dies"),
             contender("int4", "unsupported"),
-            contender("pytorch", pattern=[1]),
+            dataclasses.replace(contender("pytorch", pattern=[1]), note="a note"),
         ],
         run=["offline", "server"],
         server={**QUICK["server"], "max_probes": 1},
@@ -158,6 +159,8 @@ def test_failures_stay_where_they_happened():
     assert status["int8", "document"] == status["fp16", "query"] == {"failed"}
     assert status["int4", "query"] == status["int4", "document"] == {"unsupported"}
     assert {row["scenario"] for row in found["rows"]} == {"offline", "server"}
+    noted = {row["variant"] for row in found["rows"] if row["reason"].startswith("a note")}
+    assert noted == {"pytorch"}
     reasons = {row["variant"]: row["reason"] for row in found["rows"] if row["status"] == "failed"}
     assert reasons["int8"] == "ValueError: no document today second line"
     assert reasons["fp16"].startswith("killed by SIGSEGV")

@@ -4,6 +4,7 @@ import copy
 import math
 import weakref
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -79,6 +80,7 @@ class Live:
             if parameter.dim() > 1:
                 key = parameter._stored.key
                 self.reads[key] = self.reads.get(key, 0) + 1
+            if method.__name__ == "read":  # rows are activations
                 self.now += values.nbytes
                 self.most = max(self.most, self.now)
                 weakref.finalize(values, self.let_go, values.nbytes)
@@ -117,7 +119,7 @@ def test_one_weight_is_in_memory_at_a_time(name, monkeypatch):
     tables = [p for p in reference.module.parameters() if isinstance(p, StoredParameter)]
     largest = max(weight.numel() * 4 for weight in tables)
     total = sum(weight.numel() * 4 for weight in tables)
-    assert 0 < live.most <= largest < total / 5
+    assert 0 < live.most <= largest < total / 4
     assert live.now == 0
 
 
@@ -310,9 +312,11 @@ def test_tied_weights_and_what_no_output_depends_on(tmp_path):
         assert empty.unread(torch.ones(6)).isnan().all()
 
 
-def test_latency_rows_say_what_pytorch_was(monkeypatch, exported):
+def test_latency_rows_say_what_pytorch_was(monkeypatch, tmp_path):
+    monkeypatch.setattr(contenders, "read_manifest", lambda folder: SimpleNamespace(opset=24))
+    (tmp_path / "weights").write_bytes(bytes(3_000_000))
     checkpoint = {"folder": str(DEMOS["colpali-demo"]), "family": "colpali"}
-    given = ("m", "cpu", checkpoint, {"fp32": str(exported["colpali"])}, {}, 2)
+    given = ("m", "cpu", checkpoint, {"fp32": str(tmp_path)}, {}, 2)
     found, _ = contenders.entrants(*given, pytorch=["bf16"], memory_mb=1000.0)
     assert [one.arguments.get("memory_mb") for one in found] == [1000.0, 1000.0, None]
     assert [one.note.partition(":")[0] for one in found] == [
@@ -321,10 +325,9 @@ def test_latency_rows_say_what_pytorch_was(monkeypatch, exported):
     ]
     found, _ = contenders.entrants(*given, memory_mb=PLENTY)
     assert [one.note for one in found] == ["", ""]
-    weights = sum(file.stat().st_size for file in exported["colpali"].rglob("*")) / 1e6
-    monkeypatch.setattr(environment, "available_mb", lambda: 1000 + weights)
+    monkeypatch.setattr(environment, "available_mb", lambda: 1003)
     found, _ = contenders.entrants(*given, pytorch=["bf16"])
-    assert found[0].arguments["memory_mb"] == pytest.approx(500, abs=1)
+    assert found[0].arguments["memory_mb"] == 500
 
 
 def test_streamed_in_bf16_and_never_compiled(monkeypatch):
