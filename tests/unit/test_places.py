@@ -2,6 +2,8 @@
 
 import json
 import os
+import pwd
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ from safetensors.numpy import save_file
 from colport import runs
 from colport.artifacts import visible_files
 from colport.workflow import Plan, located
+from tests.conftest import ROOT
 
 PLAN = Plan({}, Path())
 
@@ -137,8 +140,25 @@ def test_relative_paths_are_looked_for_here_then_beside_the_snakefile(home, tmp_
 
 
 def test_a_user_without_a_name_runs_too(monkeypatch):
-    def unknown():
+    def unknown(uid):
         raise KeyError("getpwuid(): uid not found: 12345")
 
-    monkeypatch.setattr(runs.getpass, "getuser", unknown)
-    assert runs._user() == str(os.getuid())
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.setenv(name, "")
+    runs.name_user()
+    assert runs.getpass.getuser() == str(os.getuid())
+
+
+@pytest.mark.parametrize("home", [None, "/nonexistent", "{tmp}"])
+def test_make_gives_a_home_to_a_user_without_one(home, tmp_path):
+    folder = tmp_path / "a clone"
+    folder.mkdir()
+    (folder / "Makefile").write_text((ROOT / "Makefile").read_text() + "\nshow:\n\t@echo $$HOME\n")
+    home = home and home.format(tmp=tmp_path)
+    environment = {"PATH": os.environ["PATH"], **({"HOME": home} if home else {})}
+    done = subprocess.run(
+        ["make", "show"], cwd=folder, env=environment, capture_output=True, text=True, check=True
+    )
+    given = str(tmp_path) if home == str(tmp_path) else str(folder / "build/home")
+    assert done.stdout.strip() == given
