@@ -5,6 +5,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 CORES ?= all
+# A user without a home that can be written to, as in some containers: caches go here.
+ifneq ($(shell test -d "$$HOME" -a -w "$$HOME" && echo yes),yes)
+export HOME := $(CURDIR)/build/home
+endif
 PIP_OPTIONS := --quiet --disable-pip-version-check
 
 report: $(VENV)/report.stamp
@@ -16,6 +20,7 @@ test: $(VENV)/test.stamp
 setup: $(VENV)/report.stamp
 
 $(VENV)/bin/python:
+	@test -w . || { echo "$$PWD cannot be written to; copy the project to a folder of yours." >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ColPort needs Python 3.11 or newer, found " + sys.version.split()[0] + "; set PYTHON=")'
 	$(PYTHON) -m venv $(VENV)
 

@@ -12,6 +12,7 @@ from colport import runs
 from colport.peers.catalogue import VARIANTS as PEERS
 from colport.workflow import Plan
 
+runs.name_user()
 if workflow.is_main_process:  # its jobs read this file, too
     runs.announce()
 

@@ -23,6 +23,14 @@ RECORDS = ".snakemake/colport-runs"
 _LOCKS = ".snakemake/locks"
 
 
+def name_user() -> None:
+    """Call a user of whom the machine knows no name by number, as Snakemake and torch need one."""
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):
+        os.environ["USER"] = str(os.getuid())
+
+
 def claim(*, on_cluster: bool) -> None:
     """Record this process as the one that runs here, and forget those that ended.
 
@@ -36,7 +44,7 @@ def claim(*, on_cluster: bool) -> None:
         "pid": os.getpid(),
         "started": _started(os.getpid()),
         "host": socket.gethostname(),
-        "user": _user(),
+        "user": getpass.getuser(),
         "since": datetime.now().astimezone().isoformat(timespec="seconds"),
         "command": shlex.join(["snakemake", *sys.argv[1:]]),
         "on_cluster": on_cluster,
@@ -87,14 +95,6 @@ def _records() -> list[tuple[Path, dict[str, Any]]]:
         except (OSError, ValueError):  # its run has just ended
             continue
     return found
-
-
-def _user() -> str:
-    """Who runs this, by number where the machine has no name for it."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return str(os.getuid())
 
 
 def _own_file() -> Path:

@@ -1,0 +1,164 @@
+"""Which files of a machine decide what runs again, and where a relative path is looked for."""
+
+import json
+import os
+import pwd
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from colport import runs
+from colport.artifacts import visible_files
+from colport.workflow import Plan, located
+from tests.conftest import ROOT
+
+PLAN = Plan({}, Path())
+
+
+def model(folder, value=0.0):
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    save_file({"a": np.full(3, value, np.float32)}, folder / "model.safetensors")
+    return folder
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.syspath_prepend(str(tmp_path / "packages"))
+    monkeypatch.chdir(tmp_path)
+    for name in ("one", "two", "packages/some_package/inner"):
+        model(tmp_path / name)
+    (tmp_path / "packages/some_package/__init__.py").write_text("raise ImportError")
+    (tmp_path / "link").symlink_to("one")
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked/inner").symlink_to("../one")
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "../one"}))
+    (tmp_path / "queries.csv").write_text("query\na\n")
+    return tmp_path
+
+
+def older(file):
+    os.utime(file, (1.6e9, 1.6e9))
+
+
+ONE = "one/model.safetensors"
+PLACES = {
+    "a folder": ({"path": "one"}, ONE),
+    "of the user": ({"path": "~/one"}, ONE),
+    "a link": ({"path": "link"}, ONE),
+    "a folder in it that is a link": ({"path": "linked"}, ONE),
+    "an overlay": ({"path": "two", "overlay": "~/one"}, ONE),
+    "a base": ({"path": "two", "base": {"path": "~/one"}}, ONE),
+    "a base that the adapter names": ({"path": "adapter"}, ONE),
+    "an overlay on the Hub's": ({"hub": "a/b", "revision": "main", "overlay": "link"}, ONE),
+    "a package": (
+        {"package": "some_package", "folder": "inner"},
+        "packages/some_package/inner/config.json",
+    ),
+    "a package in a package": (
+        {"package": "some_package.inner"},
+        "packages/some_package/inner/model.safetensors",
+    ),
+    "pages": ({"documents_folder": "~/one", "queries": "queries.csv"}, "one/config.json"),
+    "queries": ({"documents_folder": "one", "queries": "~/queries.csv"}, "queries.csv"),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_file_of_another_time_or_size_reruns(place, home):
+    declaration, file = PLACES[place]
+    seen = [PLAN.fingerprint(declaration)]
+    assert PLAN.fingerprint(declaration) == seen[0]
+    older(home / file)
+    seen.append(PLAN.fingerprint(declaration))
+    (home / file).write_bytes((home / file).read_bytes() + b" ")
+    older(home / file)
+    seen.append(PLAN.fingerprint(declaration))
+    (home / file).unlink()
+    seen.append(PLAN.fingerprint(declaration))
+    assert len(set(seen)) == 4
+
+
+def test_a_link_that_leads_elsewhere_reruns(home):
+    for name in ("one", "two"):
+        for file in (home / name).iterdir():
+            older(file)
+    seen = PLAN.fingerprint({"path": "link"})
+    (home / "link").unlink()
+    (home / "link").symlink_to("two")
+    assert PLAN.fingerprint({"path": "link"}) != seen
+
+
+def test_what_programs_put_beside_files_does_not_count(home):
+    declared = {"path": "one"}
+    before = PLAN.fingerprint(declared), PLAN.local_files(declared)
+    for name in (".git", ".cache/huggingface", ".ipynb_checkpoints", "__pycache__"):
+        (home / "one" / name).mkdir(parents=True)
+        (home / "one" / name / "config.json").touch()
+    (home / "one/.DS_Store").touch()
+    assert (PLAN.fingerprint(declared), PLAN.local_files(declared)) == before
+    assert before[1] == ["one/config.json", "one/model.safetensors"]
+
+
+def test_links_that_lead_back_are_not_followed(home):
+    (home / "one/again").symlink_to("..")
+    (home / "one/there").symlink_to("../linked")
+    found = [str(file.relative_to(home)) for file in visible_files(home / "one")]
+    assert "one/again/one/config.json" not in found
+    assert "one/again/two/config.json" in found
+    assert found.count("one/config.json") == 1
+
+
+def test_what_is_not_there_is_left_to_its_job(home):
+    for declared in (
+        {"path": "absent", "overlay": "~/absent"},
+        {"package": "no_such_package"},
+        {"hub": "a/b", "revision": "main"},
+        {"documents_folder": "absent", "queries": "absent.csv"},
+    ):
+        assert PLAN.fingerprint(declared)
+
+
+def test_relative_paths_are_looked_for_here_then_beside_the_snakefile(home, tmp_path):
+    model(home / "project/three")
+    model(home / "project/one")
+    entries = {
+        "a": {"checkpoint": {"path": "one", "overlay": "three", "base": {"path": "three"}}},
+        "path": {"path": "absent", "queries": "queries.csv", "limit": 3},
+    }
+    beside = str(home / "project/three")
+    assert located(entries, home / "project") == {
+        "a": {"checkpoint": {"path": "one", "overlay": beside, "base": {"path": beside}}},
+        "path": {"path": "absent", "queries": "queries.csv", "limit": 3},
+    }
+
+
+def test_a_user_without_a_name_runs_too(monkeypatch):
+    def unknown(uid):
+        raise KeyError("getpwuid(): uid not found: 12345")
+
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.setenv(name, "")
+    runs.name_user()
+    assert runs.getpass.getuser() == str(os.getuid())
+
+
+@pytest.mark.parametrize("home", [None, "/nonexistent", "{tmp}"])
+def test_make_gives_a_home_to_a_user_without_one(home, tmp_path):
+    folder = tmp_path / "a clone"
+    folder.mkdir()
+    (folder / "Makefile").write_text((ROOT / "Makefile").read_text() + "\nshow:\n\t@echo $$HOME\n")
+    home = home and home.format(tmp=tmp_path)
+    environment = {"PATH": os.environ["PATH"], **({"HOME": home} if home else {})}
+    done = subprocess.run(
+        ["make", "show"], cwd=folder, env=environment, capture_output=True, text=True, check=True
+    )
+    given = str(tmp_path) if home == str(tmp_path) else str(folder / "build/home")
+    assert done.stdout.strip() == given
