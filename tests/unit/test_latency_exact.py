@@ -1,12 +1,14 @@
 """What a run makes of its durations, on a clock that only the contenders move."""
 
 import sys
+from contextlib import ExitStack
 
 import numpy as np
 import pytest
 
-from colport.latency import Contender, Inputs, meters
-from tests.latency_runs import BOTH_KINDS, contender, in_place, run
+from colport.latency import Case, Contender, Inputs, LatencySettings, meters
+from colport.latency.rounds import Lane
+from tests.latency_runs import BOTH_KINDS, ONE_QUERY, QUICK, contender, in_place, run
 from tests.unit import test_latency_contenders as contenders
 
 MS = 1_000_000
@@ -196,3 +198,16 @@ def test_contenders_keep_their_place_whatever_their_turns():
     assert [set(np.concatenate(raw["rounds_ns"])) for raw in payload["samples"]] == [
         {ms * MS} for ms in (1, 2, 3, 4)
     ]
+
+
+def test_a_process_that_is_started_again_changes_nothing_that_is_known():
+    settings = LatencySettings(**{**QUICK, "affinity": False})
+    case, energy = Case("query", 1), meters.EnergyMeter()
+    one = contender("fp32", pattern=[5, *[1] * 20])
+    lane = Lane(one, [case], ONE_QUERY, settings, ExitStack(), None, energy)
+    lane.start()
+    lane._restart(case)
+    lane._warm_up(case)  # whose first call takes 1 ms
+    assert lane.records[case].first_ns == 5 * MS
+    assert len(lane.records[case].outputs) == 1
+    assert lane.restarts == ["the process ended at query batch size 1 and was started again"]

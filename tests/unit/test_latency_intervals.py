@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
+from colport.latency import intervals
 from colport.latency.intervals import (
     effective_samples,
     needed_samples,
@@ -83,3 +84,23 @@ def test_rounds_that_differ_count_as_few_samples():
 def test_empty_rounds_do_not_count():
     rounds = list(np.random.default_rng(1).random((8, 20)))
     assert percentile_interval([*rounds, [], []], 0.5) == percentile_interval(rounds, 0.5)
+
+
+def test_the_effect_of_rounds_of_different_length():
+    """Three rounds with 8 of 10 samples below, three with 10 of 40: Korn and Graubard's variance
+    of the share of all, over that of 150 independent samples."""
+    few, many = np.repeat([0.0, 1.0], [8, 2]), np.repeat([0.0, 1.0], [10, 30])
+    share = 54 / 150
+    squares = 3 * (8 - 10 * share) ** 2 + 3 * (10 - 40 * share) ** 2
+    effect = 6 / 5 * squares / 150**2 / (share * (1 - share) / 150)
+    assert intervals._design_effect([few, many] * 3, 0.3) == pytest.approx(effect)
+
+
+def test_the_drift_of_the_median_counts_for_the_tail():
+    """Each round has one long sample of ten; what else it has is of one of two levels."""
+    rounds = [
+        np.r_[np.full(9, level) + np.arange(9) * 1e-6, 50 + number]
+        for number, level in enumerate([1, 2] * 6)
+    ]
+    assert intervals._design_effect(rounds, 0.95) < 1
+    assert effective_samples(rounds, 0.95) == effective_samples(rounds, 0.5) < 15

@@ -3,11 +3,12 @@
 import numpy as np
 import onnxruntime
 import pytest
+from onnx import helper, numpy_helper
 
 from colport.errors import UnsupportedError
 from colport.providers import PROVIDERS, ProviderSettings
-from colport.providers.calls import pad
-from colport.providers.session import _session_options, require_opset
+from colport.providers.calls import Graph, pad
+from colport.providers.session import _session_options, open_session, require_opset
 
 
 @pytest.mark.parametrize(
@@ -108,6 +109,54 @@ def test_the_newest_operator_set_that_is_read_is_read():
     with pytest.raises(UnsupportedError, match=f"up to {provider.opset}, this graph has"):
         require_opset(provider, provider.opset + 1)
     require_opset(PROVIDERS["cpu"], 99)
+
+
+@pytest.fixture(scope="module")
+def sums():
+    """A graph whose output is the sum of each token's id and mask, ``[batch, tokens, 1]``."""
+    shape = ["batch", "tokens"]
+    nodes = [
+        helper.make_node("Add", ["ids", "mask"], ["sum"]),
+        helper.make_node("Cast", ["sum"], ["float"], to=1),
+        helper.make_node("Unsqueeze", ["float", "last"], ["y"]),
+    ]
+    made = helper.make_graph(
+        nodes,
+        "text",
+        [helper.make_tensor_value_info(name, 7, shape) for name in ("ids", "mask")],
+        [helper.make_tensor_value_info("y", 1, [*shape, 1])],
+        [numpy_helper.from_array(np.array([2]), "last")],
+    )
+    opset = [helper.make_opsetid("", 21)]
+    return helper.make_model(made, opset_imports=opset, ir_version=10).SerializeToString()
+
+
+@pytest.mark.parametrize(
+    ("own", "of_the_call", "threads"), [(3, None, 3), (3, 1, 1), (None, 2, 2), (None, None, 0)]
+)
+def test_the_threads_of_a_call_go_before_the_provider_s(sums, own, of_the_call, threads):
+    entry = {"type": "cpu", **({"threads": own} if own else {})}
+    session = open_session(sums, ProviderSettings.of(entry), of_the_call)
+    assert session.get_session_options().intra_op_num_threads == threads
+
+
+@pytest.mark.parametrize("captured", [False, True])
+def test_every_shape_has_buffers_of_its_own(sums, captured):
+    """As captured graphs need them; results stay what they were when a later call is made."""
+    settings = ProviderSettings(
+        PROVIDERS["cpu"],
+        io_binding=True,
+        cuda_graph=captured,
+        fixed_shapes={"batch": (2, 4), "tokens": (4, 8)},
+    )
+    graph = Graph(open_session(sums, settings), settings)
+    calls = [feeds(batch, tokens) for batch, tokens in ((1, 3), (3, 8), (2, 4), (4, 5), (1, 9))]
+    for call in calls:
+        call.pop("pixels")
+    found = [graph.run(call) for call in calls]
+    for call, output in zip(calls, found, strict=True):
+        np.testing.assert_array_equal(output[..., 0], call["ids"] + call["mask"])
+    assert len(graph._captured) == (2 if captured else 0)
 
 
 AXES = {"ids": ["batch", "tokens"], "mask": ["batch", "tokens"], "pixels": ["batch", 3]}

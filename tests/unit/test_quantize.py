@@ -50,16 +50,14 @@ def cosines(folder, base, pages):
 )
 def test_int8_is_close_small_and_independent_of_the_batch(exported, pages, family, least, tmp_path):
     written = quantize(exported[family], tmp_path / "int8")
-    sizes = [
-        value.nbytes for graph in tensors(tmp_path / "int8").values() for value in graph.values()
-    ]
-    integers = [
-        value.nbytes
-        for graph in tensors(tmp_path / "int8").values()
-        for value in graph.values()
-        if value.dtype == np.int8
-    ]
-    assert sum(integers) > 0.8 * sum(sizes)
+    before, after = (
+        {name: value for graph in tensors(folder).values() for name, value in graph.items()}
+        for folder in (exported[family], tmp_path / "int8")
+    )
+    saved = sum(value.nbytes for value in before.values()) - sum(v.nbytes for v in after.values())
+    integers = sum(value.size for value in after.values() if value.dtype == np.int8)
+    assert saved == pytest.approx(3 * integers, rel=0.1)  # of four bytes each, less the scales
+    assert integers > 0.85 * sum(value.size for value in before.values())
     assert cosines(tmp_path / "int8", exported[family], pages).min() > least
     assert written.quantization["batch_dependent"] is False
     encoder = Encoder(tmp_path / "int8")
