@@ -48,7 +48,7 @@ def is_said_quantized(folder: Path) -> bool:
     if not any(said):
         return False
     for entry in TensorIndex(folder).values():
-        if _is_integer(entry) and not _COMPUTED.search(entry.key):
+        if _is_integer(entry) and not _is_computed(entry.key):
             method = next(filter(None, said))
             name = method.get("quant_method") if isinstance(method, dict) else method
             raise CheckpointError(
@@ -133,9 +133,7 @@ def map_tensors(
     renamed = rename_keys(model, keys, key_mapping)
     parameters = model.state_dict()
     unexpected = sorted(
-        key
-        for name, key in renamed.items()
-        if name not in parameters and not any(re.search(known, name) for known in COMPUTED)
+        key for name, key in renamed.items() if name not in parameters and not _is_computed(name)
     )
     if unexpected:
         raise CheckpointError(
@@ -159,13 +157,17 @@ def map_tensors(
     return {prefix + name: entry for name, entry in places.items()}
 
 
+def _is_computed(name: str) -> bool:
+    return any(re.search(pattern, name) for pattern in COMPUTED)
+
+
 def check_shape(name: str, entry: StoredTensor, expected: tuple[int, ...]) -> None:
     """Refuse a tensor that is not the parameter: of another shape, or of integers.
 
     Raises:
         CheckpointError: It is not.
     """
-    if _is_integer(entry) and not _COMPUTED.search(name):
+    if _is_integer(entry) and not _is_computed(name):
         raise CheckpointError(
             f"{entry.file}: tensor {entry.key!r} is {entry.dtype}; exported are weights in fp32, "
             "fp16 or bf16."
