@@ -238,15 +238,16 @@ class Plan:
 def located(value: Any, base: Path) -> Any:
     """A part of the config with its paths as jobs find them.
 
-    A relative path is looked for in the working directory, then beside the Snakefile.
+    A relative path is looked for in the working directory, then beside the Snakefile; ``~`` is the
+    user's home.
     """
     if not isinstance(value, Mapping):
         return value
     found = {}
     for key, item in value.items():
         if key in _PATHS and isinstance(item, str):
-            beside = base / item
-            found[key] = str(beside) if not local(item).exists() and beside.exists() else item
+            here, beside = local(item), base / item
+            found[key] = str(beside if not here.exists() and beside.exists() else here)
         else:
             found[key] = located(item, base)
     return found

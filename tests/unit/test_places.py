@@ -130,12 +130,12 @@ def test_relative_paths_are_looked_for_here_then_beside_the_snakefile(home, tmp_
     model(home / "project/one")
     entries = {
         "a": {"checkpoint": {"path": "one", "overlay": "three", "base": {"path": "three"}}},
-        "path": {"path": "absent", "queries": "queries.csv", "limit": 3},
+        "path": {"path": "absent", "queries": "~/queries.csv", "limit": 3},
     }
     beside = str(home / "project/three")
     assert located(entries, home / "project") == {
         "a": {"checkpoint": {"path": "one", "overlay": beside, "base": {"path": beside}}},
-        "path": {"path": "absent", "queries": "queries.csv", "limit": 3},
+        "path": {"path": "absent", "queries": str(home / "queries.csv"), "limit": 3},
     }
 
 
