@@ -2,7 +2,6 @@
 
 import contextlib
 import threading
-import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -124,35 +123,6 @@ def test_calls_take_turns_where_the_provider_needs_it(cuda_graph, is_concurrent,
         found = list(pool.map(graph.run, feeds))
     assert [row[0, 0] for row in found] == [1, 2]
     assert session.most == most
-
-
-class Watched:
-    """A session that asks, when it runs, whether its inputs are still there."""
-
-    def __init__(self, session, inputs):
-        self._session, self._inputs = session, inputs
-        self.io_binding = session.io_binding
-
-    def run_with_iobinding(self, *arguments):
-        assert self._inputs
-        assert all(reference() is not None for reference in self._inputs)
-        self._session.run_with_iobinding(*arguments)
-
-
-def test_bound_inputs_outlive_the_call(exported):
-    """On the host a binding points into arrays that it does not hold."""
-    encoder = Encoder(exported["colbert"], {"type": "cpu", "io_binding": True}, threads=1)
-    batch = encoder.prepare_documents(TEXTS)
-    graph, inputs = encoder._graphs["text"], []
-    values = graph._values
-
-    def watched(feeds):
-        made = values(feeds)
-        inputs.extend(weakref.ref(value) for value in made.values())
-        return made
-
-    graph._values, graph.session = watched, Watched(graph.session, inputs)
-    assert np.isfinite(encoder.run(batch)).all()
 
 
 def blas_threads() -> set[int]:
