@@ -12,6 +12,7 @@ from colport.artifacts import write_json
 from colport.cli.inputs import read_documents
 from colport.errors import DatasetError
 from colport.retrieval.datasets import check_pages, dataset_record, load_retrieval_dataset
+from colport.workflow import Plan
 
 
 @pytest.fixture
@@ -204,6 +205,17 @@ def test_a_shape_that_a_family_does_not_take_is_found_with_the_dataset(own):
     with pytest.raises(DatasetError, match=message):
         check_pages(own(), print, read_by=["colpali", "colqwen2"], skip=False)
     assert check_pages(own(), print, read_by=["colpali"], skip=False).document_ids[1] == "aa.png"
+
+
+def test_a_dataset_is_checked_for_the_families_that_read_it(tmp_path):
+    models = {
+        "pali": {"family": "colpali", "datasets": ["one", "two"]},
+        "qwen": {"family": "colqwen2", "datasets": ["two"], "calibration": "three"},
+        "other": {"family": "colqwen2", "datasets": ["one"]},
+    }
+    plan = Plan({"run": {"models": ["pali", "qwen"]}, "models": models}, tmp_path)
+    found = {name: plan.limiting(name) for name in ("one", "two", "three")}
+    assert found == {"one": [], "two": ["colqwen2"], "three": ["colqwen2"]}
 
 
 def test_what_the_check_refuses_is_skipped_everywhere(own, monkeypatch):
