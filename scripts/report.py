@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 
 import colport
 from colport.artifacts import write_text
+from colport.foreign import local
 from colport.job import job
 from colport.report import Report, against, figures, inputs
 
@@ -20,7 +21,7 @@ def main(snakemake):
             "allow_failed_parity": snakemake.params.run["allow_failed_parity"],
         }
         other = snakemake.params.against
-        compared = against.read(other, "results") if other else None
+        compared = against.read(local(other), "results") if other else None
         report = Report(found.tables, run, found.explained, compared)
         write_text(snakemake.output.page, report.html())
         figures.write_charts(report, snakemake.output.charts)

@@ -331,3 +331,15 @@ def test_the_requirement_sets_that_are_named_are_there():
     sets = {match[0] for match in named if match}
     assert len(sets) >= 4
     assert [name for name in sorted(sets) if not (root / name).is_file()] == []
+
+
+def test_paths_of_a_provider_begin_at_home_too(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/someone")
+    for name in ("tensorrt", "openvino", "coreml", "migraphx"):
+        settings = ProviderSettings.of(
+            {"type": name, "engine_cache": "~/cache", "python": "~/env/bin/python"}
+        )
+        assert settings.python == "/home/someone/env/bin/python"
+        folders = [value for value in settings.options.values() if "cache" in str(value)]
+        assert folders
+        assert set(folders) == {"/home/someone/cache"}

@@ -70,6 +70,22 @@ def test_a_text_is_cut_as_the_tokenizer_cuts_it(file, side, split):
     assert tokens.encode(texts) == [row.ids for row in own.encode_batch(texts)]
 
 
+def test_a_tokenizer_is_not_changed_by_its_calls():
+    tokens = Tokens(TOKENIZERS[0], 0, "right")
+    limits = {limit: tokens.encode(TEXTS, limit) for limit in (5, 9, 40, None)}
+    assert tokens._tokenizer.truncation is None
+    start = threading.Barrier(THREADS)
+
+    def call(number):
+        start.wait()
+        for turn in range(100):
+            limit = list(limits)[(number + turn) % len(limits)]
+            assert tokens.encode(TEXTS, limit) == limits[limit]
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        list(pool.map(call, range(THREADS)))
+
+
 class Session:
     """A graph that says when two calls of it overlap."""
 
@@ -107,25 +123,6 @@ def test_calls_take_turns_where_the_provider_needs_it(cuda_graph, is_concurrent,
         found = list(pool.map(graph.run, feeds))
     assert [row[0, 0] for row in found] == [1, 2]
     assert session.most == most
-
-
-def test_bound_inputs_outlive_the_call_that_made_them(exported):
-    encoder = Encoder(exported["colbert"], {"type": "cpu", "io_binding": True}, threads=1)
-    batch = encoder.prepare_documents(TEXTS)
-    expected = encoder.run(batch)
-    strided = {name: np.asfortranarray(array) for name, array in batch.feeds.items()}
-    graph = encoder._graphs["text"]
-    seen = []
-    plain = graph._values
-
-    def kept(feeds):
-        values = plain(feeds)
-        seen.extend(values.values())
-        return values
-
-    graph._values = kept
-    np.testing.assert_array_equal(graph.run(strided), expected)
-    assert all(value.numpy().flags.c_contiguous for value in seen)
 
 
 def blas_threads() -> set[int]:

@@ -56,7 +56,7 @@ class Graph:
         return self._run_bound(padded).numpy()[cut]
 
     def _run_bound(self, feeds: Feeds) -> Any:
-        values = self._values(feeds)  # a binding holds no arrays, but points into them
+        values = self._values(feeds)  # held here: bindings of older releases only point into them
         binding = self.session.io_binding()
         for name, value in values.items():
             binding.bind_ortvalue_input(name, value)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from colport.errors import ConfigError
+from colport.foreign import local
 from colport.providers.table import PROVIDERS, Kind, Provider, describe, fits
 
 _FALLBACK = ("allowed", "forbidden")
@@ -99,7 +100,7 @@ class ProviderSettings:
             fallback=entry.get("fallback", "allowed") == "allowed",
             cuda_graph=cuda_graph,
             fixed_shapes=_GRAPH_SHAPES if cuda_graph and shapes is None else shapes or {},
-            python=entry.get("python"),
+            python=None if (python := entry.get("python")) is None else str(local(python)),
         )
 
     def refuse_other_python(self) -> None:

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from colport.foreign import local
+
 Kind = type | tuple[str, ...]
 """What a value may be: ``bool``, ``int`` (from 0 up), ``str``, or one of these texts."""
 
@@ -66,6 +68,10 @@ class Provider:
 
 def _named(name: str) -> Callable[[Any], dict[str, Any]]:
     return lambda value: {name: value}
+
+
+def _folder(name: str) -> Callable[[str], dict[str, Any]]:
+    return lambda path: {name: str(local(path))}
 
 
 def _bytes(name: str) -> Callable[[int], dict[str, Any]]:
@@ -147,9 +153,9 @@ _COREML_UNITS = {
 def _tensorrt_cache(folder: str) -> dict[str, Any]:
     return {
         "trt_engine_cache_enable": True,
-        "trt_engine_cache_path": folder,
         "trt_timing_cache_enable": True,
-        "trt_timing_cache_path": folder,
+        **_folder("trt_engine_cache_path")(folder),
+        **_folder("trt_timing_cache_path")(folder),
     }
 
 
@@ -201,7 +207,7 @@ PROVIDERS: Mapping[str, Provider] = {
             "onnxruntime-openvino (envs/openvino.txt)",
             keys={
                 "device": Key(str, _named("device_type")),
-                "engine_cache": Key(str, _named("cache_dir")),
+                "engine_cache": Key(str, _folder("cache_dir")),
                 "precision": Key(
                     ("fp32", "fp16", "accuracy"), lambda value: {"precision": value.upper()}
                 ),
@@ -247,7 +253,7 @@ PROVIDERS: Mapping[str, Provider] = {
                 "device": Key(
                     tuple(_COREML_UNITS), lambda value: {"MLComputeUnits": _COREML_UNITS[value]}
                 ),
-                "engine_cache": Key(str, _named("ModelCacheDirectory")),
+                "engine_cache": Key(str, _folder("ModelCacheDirectory")),
             },
             options={
                 "ModelFormat": ("MLProgram", "NeuralNetwork"),
@@ -289,7 +295,7 @@ PROVIDERS: Mapping[str, Provider] = {
             keys={
                 "device": _DEVICE,
                 "memory_limit_mb": Key(int, _bytes("migraphx_mem_limit")),
-                "engine_cache": Key(str, _named("migraphx_model_cache_dir")),
+                "engine_cache": Key(str, _folder("migraphx_model_cache_dir")),
                 "precision": Key(
                     ("fp32", "fp16", "bf16"),
                     lambda value: {
