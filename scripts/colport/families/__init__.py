@@ -10,6 +10,7 @@ import re
 from importlib import import_module
 from pathlib import Path
 
+from colport.checkpoints import read_config
 from colport.errors import CheckpointError, ConfigError
 from colport.families.base import Family
 
@@ -44,6 +45,7 @@ def detect(folder: Path) -> Family:
         family = get(name)
         if family.accepts(folder):
             return family
+    read_config(folder)  # where there is none, that is the reason
     raise CheckpointError(
         f"{folder}: no family reads this checkpoint; supported are {', '.join(NAMES)}."
     )
