@@ -47,15 +47,20 @@ def test_p_is_near_the_exact_one():
     assert paired_randomisation(differences, np.zeros(8)) == pytest.approx(exact, abs=0.01)
 
 
-def test_sums_that_are_equal_on_paper_count_as_equal():
-    """Gains and losses cancel out, but for rounding: every assignment is as extreme."""
-    first, second = [0.1, 0.2, 0.0], [0.0, 0.0, 0.3]
+@pytest.mark.parametrize("seed", range(6))
+def test_sums_that_are_equal_on_paper_count_as_equal(seed):
+    """Differences in tenths, whose sums differ by rounding: counted exactly in whole numbers."""
+    tenths = np.random.default_rng(seed).integers(-4, 5, size=8)
+    sums = np.array(list(product((1, -1), repeat=8))) @ tenths
+    exact = np.mean(np.abs(sums) >= abs(tenths.sum()))
+    found = paired_randomisation(0.1 * np.maximum(tenths, 0), 0.1 * np.maximum(-tenths, 0))
+    assert found == pytest.approx(exact, abs=0.015)
+
+
+def test_gains_and_losses_that_cancel_out_are_no_difference():
+    first, second = [0.1, 0.2, 0.0] * 2, [0.0, 0.0, 0.3] * 2
     assert np.subtract(first, second).sum() != 0
     assert paired_randomisation(first, second) == 1
-    # A tenth each, but for rounding: the two assignments of one sign reach the observed sum.
-    assert paired_randomisation([0.1, 0.1, 0.1, 0.7], [0, 0, 0, 0.6], resamples=10**5) == (
-        pytest.approx(1 / 8, abs=0.005)
-    )
 
 
 def test_the_observed_assignment_counts_as_one():
