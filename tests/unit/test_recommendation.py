@@ -43,6 +43,7 @@ def test_each_need_has_its_own_variant():
         (21.0, math.nan, "calibrated"),  # 5%
         (21.1, math.nan, "int8"),
         (23.0, 4.2, "calibrated"),  # 100 / 23 = 4.35: the fastest one had that in some round
+        (23.0, 100 / 23.0, "calibrated"),  # just that
         (23.0, 4.4, "int8"),
         (24.1, 1.0, "int8"),  # a noisy run's wide range is no tie beyond 20%
     ],
