@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from colport import checkpoints
+from colport import checkpoints, families, proof
 from colport.artifacts import write_json, write_unsupported
 from colport.errors import UnsupportedError
 from colport.export import folder, record
@@ -18,9 +18,10 @@ def main(snakemake):
         checkpoint = checkpoints.read_record(snakemake.input.checkpoint)
         labels["family"] = checkpoint["family"]
         watch = record.Stopwatch()
+        source, family = Path(checkpoint["folder"]), families.get(checkpoint["family"])
         try:
             manifest = folder.export(
-                Path(checkpoint["folder"]),
+                source,
                 output,
                 family=checkpoint["family"],
                 precision=variant["precision"],
@@ -28,6 +29,7 @@ def main(snakemake):
                 layout=Layout.from_config(variant.get("external_data", {})),
                 source={key: checkpoint[key] for key in ("source", "weights")},
                 report=log.info,
+                prove=proof.by_checkpoint(source, family, variant.get("tolerance"), log.info),
             )
             result = record.record(manifest, output, labels, watch.cost())
         except UnsupportedError as limit:

@@ -12,7 +12,16 @@ from colport import variants
 from colport.cli import options
 from colport.cli.console import say, watch
 from colport.cli.inputs import Dataset, Documents, Inputs, Queries, Read, Schema
-from colport.cli.options import Base, Checkpoint, Folder, LayoutName, Output, Quiet, ShardSize
+from colport.cli.options import (
+    Base,
+    Check,
+    Checkpoint,
+    Folder,
+    LayoutName,
+    Output,
+    Quiet,
+    ShardSize,
+)
 from colport.errors import ConfigError
 from colport.quantize.settings import QuantizeSettings
 
@@ -36,16 +45,19 @@ def export(
     schema: Schema = "qa",
     layout: LayoutName = None,
     max_shard_bytes: ShardSize = None,
+    check: Check = True,
     quiet: Quiet = False,
 ) -> None:
     """Export a checkpoint to ONNX.
+
+    The folder is compared with the checkpoint's own library before it has its name.
 
     Calibrated variants need real inputs: --queries and --documents, or --dataset.
 
     \b
     Example: colport export resources/checkpoints/colpali-demo -o exported/colpali --variant int8
     """
-    from colport import families, manifest
+    from colport import families, manifest, proof
     from colport.artifacts import scratch_folder
 
     chosen_variant = variants.get(variant)
@@ -70,6 +82,9 @@ def export(
                 dataset=_calibration(given, chosen_family.document_type),
                 report=watched.step,
                 progress=watched.progress,
+                prove=proof.by_checkpoint(folder, chosen_family, None, watched.step)
+                if check
+                else None,
             )
     say(f"{output}: {written.family}, {variant}, {_megabytes(output)}")
 
@@ -94,16 +109,19 @@ def quantize(
     ] = None,
     layout: LayoutName = None,
     max_shard_bytes: ShardSize = None,
+    check: Check = True,
     quiet: Quiet = False,
 ) -> None:
     """Quantize an exported fp32, fp16 or bf16 folder.
+
+    The new folder is compared with that one before it has its name.
 
     Calibrated variants need real inputs: --queries and --documents, or --dataset.
 
     \b
     Example: colport quantize exported/colpali -o exported/colpali-int8 --exclude embed_tokens
     """
-    from colport import families, manifest
+    from colport import families, manifest, proof
     from colport.quantize.folder import quantize as write
 
     manifest.check_replaceable(output)
@@ -122,6 +140,7 @@ def quantize(
             report=watched.step,
             progress=watched.progress,
             dataset=_calibration(given, family.document_type),
+            prove=proof.by_base(folder, None, watched.step) if check else None,
         )
     say(f"{output}: {_megabytes(output)}")
 

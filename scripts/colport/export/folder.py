@@ -21,7 +21,7 @@ from colport.export.trace import trace
 from colport.external_data import Layout, Progress
 from colport.families.base import Skeleton
 from colport.families.skeletons import PRECISIONS
-from colport.manifest import Manifest
+from colport.manifest import Manifest, Prove
 
 OPSET = 24
 Report = Callable[[str], None]
@@ -38,6 +38,7 @@ def export(
     source: Mapping[str, Any] | None = None,
     report: Report = lambda message: None,
     progress: Progress | None = None,
+    prove: Prove | None = None,
 ) -> Manifest:
     """Export a checkpoint to a folder that :class:`colport.Encoder` runs.
 
@@ -51,6 +52,7 @@ def export(
         source: ``source`` and ``weights`` of the checkpoint's record, kept in the manifest.
         report: Called with a line for each step.
         progress: Called after each block of weights, with the bytes written and those of all.
+        prove: Runs the folder before it has its name, see :mod:`colport.proof`.
 
     Raises:
         CheckpointError: The checkpoint is damaged, of another family, or does not fit its config.
@@ -86,7 +88,7 @@ def export(
             external_data={"layout": layout.mode, "files": files},
         )
         graphs.check(folder, manifest)
-        return manifest.write(folder)
+        return manifest.write(folder).prove(folder, prove)
 
 
 def _graph(skeleton: Skeleton, definition: Any, opset: int) -> ir.Model:
