@@ -1,8 +1,9 @@
 """Rule ``export``: trace a checkpoint and write one float variant."""
 
+from functools import partial
 from pathlib import Path
 
-from colport import checkpoints, families, proof
+from colport import checkpoints, proof
 from colport.artifacts import write_json, write_unsupported
 from colport.errors import UnsupportedError
 from colport.export import folder, record
@@ -18,7 +19,7 @@ def main(snakemake):
         checkpoint = checkpoints.read_record(snakemake.input.checkpoint)
         labels["family"] = checkpoint["family"]
         watch = record.Stopwatch()
-        source, family = Path(checkpoint["folder"]), families.get(checkpoint["family"])
+        known = partial(proof.load, Path(snakemake.input.proof))
         try:
             manifest = folder.export(
                 source,
@@ -29,7 +30,7 @@ def main(snakemake):
                 layout=Layout.from_config(variant.get("external_data", {})),
                 source={key: checkpoint[key] for key in ("source", "weights")},
                 report=log.info,
-                prove=proof.by_checkpoint(source, family, variant.get("tolerance"), log.info),
+                prove=proof.by_checkpoint(known, variant.get("tolerance"), log.info),
             )
             result = record.record(manifest, output, labels, watch.cost())
         except UnsupportedError as limit:

@@ -33,7 +33,7 @@ _SHAPE = {
     "check?": {
         **dict.fromkeys(("status?", "against?", "tolerance?", "computed_in?"), str),
         "batch_sizes?": [int],
-        "rows?": [{"kind": str, "inputs": int, "min_cosine": (float, int, type(None))}],
+        "rows?": [{"kind": str, "inputs": int, "min_cosine": (float, int)}],
     },
     "made_with?": {str: str},
     "files?": {str: {"sha256": str, "size_bytes": int}},

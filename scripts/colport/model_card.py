@@ -183,18 +183,18 @@ def _runtimes(measured: Measured) -> str:
 
 def _check(check: Mapping[str, Any]) -> str:
     """What was found when the folder was written, before it had its name."""
-    if "rows" not in check:
-        return check.get("status", "not recorded")
-    rows = check["rows"]
+    status = check.get("status", "not recorded")
+    if not (rows := check.get("rows")):
+        return status
+    against = "the checkpoint's own library"
+    if check.get("against") == "base":
+        against = f"its float base (whose own check: {check.get('base')})"
     inputs = " and ".join(f"{row['inputs']} {row['kind']} inputs" for row in rows)
-    against = {"base": f"its float base (whose own check: {check.get('base')})"}.get(
-        check["against"], "the checkpoint's own library"
-    )
-    least = min(row["min_cosine"] for row in rows)
     computed = f", computed in {check['computed_in']}" if "computed_in" in check else ""
+    least = min(row["min_cosine"] for row in rows)
     return (
-        f"{check['status']}: against {against} on {inputs}{computed}, least cosine {least:.6f}, "
-        f"allowed {check['tolerance']}"
+        f"{status}: against {against} on {inputs}{computed}, least cosine {least:.6f}, "
+        f"allowed {check.get('tolerance')}"
     )
 
 

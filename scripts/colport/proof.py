@@ -15,16 +15,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 from PIL import Image
 
 from colport import external_data, manifest, overflow, parity, variants
-from colport.artifacts import final_place, scratch_folder
+from colport.artifacts import atomic_path, final_place, scratch_folder
 from colport.encoder import Encoder
-from colport.errors import CheckpointError, ColPortError, ExportError, ParityError, UnsupportedError
+from colport.errors import CheckpointError, ColPortError, ExportError, ParityError
 from colport.external_data import Layout
 from colport.families.base import Document, Embedder, Family
 from colport.manifest import Manifest
-from colport.parity import Tolerance
+from colport.parity import KINDS, Tolerance
 from colport.quantize.folder import copy_companions
 from colport.quantize.plan import read
 from colport.redaction import plain
@@ -126,33 +127,56 @@ class Proof:
         }
 
 
-def by_checkpoint(
-    checkpoint: Path,
-    family: Family,
-    tolerance: Mapping[str, float] | None = None,
-    report: Report = lambda message: None,
-) -> Proof:
-    """A check against the checkpoint in its own library, which is loaded once the folder is there.
+def reference(checkpoint: Path, family: Family) -> Embeddings:
+    """The built-in inputs' embeddings by the checkpoint's own library.
 
     Args:
         checkpoint: A resolved checkpoint folder.
         family: Its family.
+
+    Raises:
+        CheckpointError: The library cannot run it.
+    """
+    try:
+        return _embeddings(family.reference(checkpoint, "cpu"), family.document_type)
+    except (ColPortError, OSError):
+        raise
+    except Exception as error:
+        raise CheckpointError(
+            f"{checkpoint}: its own library cannot run it, so that an export cannot be checked "
+            f"({plain(error)})."
+        ) from error
+
+
+def save(embeddings: Embeddings, file: Path) -> None:
+    """Keep embeddings for the other exports of a checkpoint."""
+    named = {f"{kind}.{i}": rows for kind in KINDS for i, rows in enumerate(embeddings[kind])}
+    with atomic_path(file) as temporary, temporary.open("wb") as stream:
+        np.savez(stream, **named)
+
+
+def load(file: Path) -> Embeddings:
+    """What :func:`save` kept."""
+    with np.load(file, allow_pickle=False) as kept:
+        return {
+            kind: [kept[name] for name in kept.files if name.startswith(f"{kind}.")]
+            for kind in KINDS
+        }
+
+
+def by_checkpoint(
+    embeddings: Callable[[], Embeddings],
+    tolerance: Mapping[str, float] | None = None,
+    report: Report = lambda message: None,
+) -> Proof:
+    """A check against the checkpoint in its own library.
+
+    Args:
+        embeddings: Gives :func:`reference` of the checkpoint; called once the folder is there.
         tolerance: See :class:`Proof`.
         report: See :class:`Proof`.
     """
-
-    def standard(_: Path) -> Embeddings:
-        try:
-            return _embeddings(family.reference(checkpoint, "cpu"), family.document_type)
-        except (ColPortError, OSError):
-            raise
-        except Exception as error:
-            raise CheckpointError(
-                f"{checkpoint}: its own library cannot run it, so the export cannot be checked "
-                f"({plain(error)})."
-            ) from error
-
-    return Proof(standard, {"against": "checkpoint"}, tolerance, True, report)
+    return Proof(lambda _: embeddings(), {"against": "checkpoint"}, tolerance, True, report)
 
 
 def by_base(
@@ -189,25 +213,36 @@ def _embeddings(embedder: Embedder, document_type: str) -> Embeddings:
 
 @contextmanager
 def _running(folder: Path, found: Manifest, beside: Path) -> Iterator[Encoder]:
-    """The folder's encoder on the CPU; weights of float folders stay in the mapped file.
+    """The folder's encoder on the CPU; its weights stay in the mapped file, however large.
 
-    Where ONNX Runtime's CPU has no kernels for half precision, the same graphs and weights run in
-    fp32, from a folder beside another one.
+    ONNX Runtime's CPU computes fp16 in fp32, from a copy of all weights in memory, and has no
+    kernels for bf16. So graphs of either are opened, and their copies in fp32 are run, from a
+    folder beside another one.
     """
-    try:
-        encoder = Encoder(folder, share_weights=not found.quantization)
-    except UnsupportedError:
-        if found.precision not in _HALF:
-            raise
-    else:
-        yield encoder
+    if found.precision not in _HALF:
+        yield Encoder(folder, share_weights=True)
         return
+    for graph in found.graphs.values():
+        _open(folder / graph.file)
     with scratch_folder(beside.with_name("fp32")) as wide:
         copy_companions(folder, wide, found)
         files = external_data.write(read(folder, found), wide, Layout())
         place = {"layout": "split", "files": files}
         replace(found, precision="fp32", external_data=place).write(wide)
         yield Encoder(wide, share_weights=True)
+
+
+def _open(file: Path) -> None:
+    """Let ONNX Runtime read a graph as it is; that it has no kernels for one is no fault of it."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.add_session_config_entry("session.disable_prepacking", "1")
+    try:
+        onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's classes share no public base
+        if "NOT_IMPLEMENTED" not in str(error):
+            raise
 
 
 @contextmanager

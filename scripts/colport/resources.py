@@ -28,6 +28,8 @@ _SESSION = {"fp16": 3.5, "bf16": 3.5}
 _SESSION_ELSE = 1.5
 _REFERENCE_BYTES = 6
 """Of a parameter in PyTorch: the mapped bf16 checkpoint and its fp32 copy."""
+_PROVED = 2
+"""Documents that every export is checked on."""
 _TOKENS = {"pages": 1030, "passages": 300}
 _ACTIVATIONS_MB = (80, 0.25e-6)
 """Of an input in a batch: a base, and so much a parameter."""
@@ -126,8 +128,16 @@ def _quantize(job: Job) -> Need:
     return Need(1500 + 0.05 * size / _MB, 10 + 4e-9 * size)
 
 
+def _proof(job: Job) -> Need:
+    return _original(job.parameters(), _PROVED, job)
+
+
 def _reference(job: Job) -> Need:
-    parameters, documents = job.parameters(), job.shard()
+    return _original(job.parameters(), job.shard(), job)
+
+
+def _original(parameters: int, documents: int, job: Job) -> Need:
+    """Of the checkpoint's own library that encodes so many documents."""
     return Need(
         1500 + _REFERENCE_BYTES * parameters / _MB + _EMBEDDING_MB * documents,
         10 + job.encoding_minutes(documents, parameters),
@@ -210,6 +220,7 @@ STAGES: Mapping[str, Callable[[Job], Need]] = {
     "peer_environment": _peer_environment,
     "peer_export": _peer_export,
     "quantize": _quantize,
+    "proof": _proof,
     "reference": _reference,
     "parity": _parity,
     "embed": _embed,

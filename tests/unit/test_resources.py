@@ -74,6 +74,7 @@ def test_every_attempt_asks_for_as_much_again(stage, tmp_path):
     ("stage", "variant", "bytes_of_parameter"),
     [
         ("reference", "int8", 4),
+        ("proof", "int8", 4),
         ("embed", "int8", 4),
         ("parity", "int8", 4),
         ("mteb", "int8", 4),

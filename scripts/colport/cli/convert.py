@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -72,6 +73,7 @@ def export(
             watched.step(f"checkpoint {record['source']}")
             folder = Path(record["folder"])
             chosen_family = families.get(family) if family else families.detect(folder)
+            known = partial(proof.reference, folder, chosen_family)
             written = variants.export(
                 folder,
                 output,
@@ -82,9 +84,7 @@ def export(
                 dataset=_calibration(given, chosen_family.document_type),
                 report=watched.step,
                 progress=watched.progress,
-                prove=proof.by_checkpoint(folder, chosen_family, None, watched.step)
-                if check
-                else None,
+                prove=proof.by_checkpoint(known, None, watched.step) if check else None,
             )
     say(f"{output}: {written.family}, {variant}, {_megabytes(output)}")
 
