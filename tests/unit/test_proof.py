@@ -145,7 +145,7 @@ def test_a_library_that_fails_is_named():
         def reference(self, folder, device):
             raise ImportError("No module named 'bits'")
 
-    with pytest.raises(CheckpointError, match="its own library cannot run it.*No module named"):
+    with pytest.raises(CheckpointError, match=r"its own library cannot run it.*No module named"):
         proof.reference("somewhere", Broken())
 
 

@@ -64,6 +64,7 @@ def _lines(found: Manifest) -> Iterator[str]:
     yield f"family     {found.family}, {found.dim} dimensions a token"
     yield f"precision  {found.precision}, opset {found.opset}"
     yield f"source     {source}"
+    yield f"proof      {found.check.get('status', 'not recorded')}"
     for name, graph in found.graphs.items():
         yield f"{name:<10} {graph.nodes:,} nodes, {graph.parameters:,} parameters"
         for arrow, values in (("<-", graph.inputs), ("->", graph.outputs)):
