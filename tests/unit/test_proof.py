@@ -15,7 +15,7 @@ from colport.quantize.folder import quantize
 from tests.text_models import make_checkpoint, rewrite
 
 FAMILIES = ("colbert", "colpali", "colqwen2")
-LARGE = 2.0e5
+LARGE = 6.0e4  # a weight that fits fp16
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,7 @@ def test_a_loss_of_a_quantized_folder_is_refused_or_recorded(exported, tmp_path,
 def test_a_quantized_folder_is_compared_with_its_base(exported, tmp_path):
     prove = proof.by_base(exported["colpali"])
     found = quantize(exported["colpali"], tmp_path / "int8", prove=prove)
-    assert manifest.read(tmp_path / "int8") == manifest.verify(tmp_path / "int8") == found
+    assert manifest.verify(tmp_path / "int8").check == found.check
     assert (found.check["status"], found.check["against"]) == ("passed", "base")
     assert found.check["base"] == "left out"  # the fixtures' exports are not checked
     assert 0.9 < found.check["rows"][0]["min_cosine"] < 0.99999
@@ -116,7 +116,7 @@ def test_the_check_comes_before_the_name(exported, tmp_path):
 
     def prove(folder, found):
         assert not output.exists()
-        assert manifest.verify(folder) == found
+        assert manifest.verify(folder).files == found.files
         raise ExportError("found wanting")
 
     with pytest.raises(ExportError, match="found wanting"):
@@ -164,13 +164,12 @@ def half(tmp_path_factory):
     root = tmp_path_factory.mktemp("half")
     healthy = make_checkpoint(root / "healthy", "bert")
     large = shutil.copytree(healthy, root / "large")
-    (weights,) = large.rglob("model.safetensors")
 
     def grow(tensors):
         name = next(key for key in tensors if key.endswith("layer.0.output.dense.weight"))
-        tensors[name] *= LARGE / tensors[name].abs().max() / 10
+        tensors[name] *= LARGE / tensors[name].abs().max()
 
-    rewrite(weights, grow)
+    rewrite(large / "model.safetensors", grow)
     for name in ("healthy", "large"):
         export(root / name, root / f"{name}-fp16", precision="fp16")
     return root
