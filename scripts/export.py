@@ -22,7 +22,7 @@ def main(snakemake):
         known = partial(proof.load, Path(snakemake.input.proof))
         try:
             manifest = folder.export(
-                source,
+                Path(checkpoint["folder"]),
                 output,
                 family=checkpoint["family"],
                 precision=variant["precision"],
