@@ -1,9 +1,30 @@
-# Trace on the meta device, stream the weights, lay out the external data.
+# Trace on the meta device, stream the weights, lay out the external data; then run the folder on
+# built-in inputs, whose embeddings by the checkpoint's own library all exports of a model share.
+
+
+rule proof:
+    input:
+        checkpoint="results/checkpoints/{model}.json",
+    output:
+        "results/proofs/{model}.npz",
+    log:
+        "logs/proof/{model}.log",
+    benchmark:
+        "results/benchmarks/proof/{model}.tsv"
+    conda:
+        "../envs/cpu.yaml"
+    resources:
+        **PLAN.needs("proof"),
+    params:
+        code=PLAN.code("proof.py"),
+    script:
+        "../scripts/proof.py"
 
 
 rule export:
     input:
         checkpoint="results/checkpoints/{model}.json",
+        proof="results/proofs/{model}.npz",
     output:
         folder=directory("results/models/{model}/{variant}"),
         record="results/export/{model}/{variant}.json",

@@ -46,7 +46,7 @@ DECLARED = [
 BENCHMARKS = [
     f"results/benchmarks/{file.removeprefix('results/').removesuffix('.json')}.tsv"
     for file in DECLARED
-]
+] + expand("results/benchmarks/proof/{model}.tsv", model=PLAN.models)
 
 
 rule aggregate:

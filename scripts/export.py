@@ -1,8 +1,9 @@
 """Rule ``export``: trace a checkpoint and write one float variant."""
 
+from functools import partial
 from pathlib import Path
 
-from colport import checkpoints
+from colport import checkpoints, proof
 from colport.artifacts import write_json, write_unsupported
 from colport.errors import UnsupportedError
 from colport.export import folder, record
@@ -18,6 +19,7 @@ def main(snakemake):
         checkpoint = checkpoints.read_record(snakemake.input.checkpoint)
         labels["family"] = checkpoint["family"]
         watch = record.Stopwatch()
+        known = partial(proof.load, Path(snakemake.input.proof))
         try:
             manifest = folder.export(
                 Path(checkpoint["folder"]),
@@ -28,6 +30,7 @@ def main(snakemake):
                 layout=Layout.from_config(variant.get("external_data", {})),
                 source={key: checkpoint[key] for key in checkpoints.SOURCE_KEYS},
                 report=log.info,
+                prove=proof.by_checkpoint(known, variant.get("tolerance"), log.info),
             )
             result = record.record(manifest, output, labels, watch.cost())
         except UnsupportedError as limit:

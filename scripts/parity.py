@@ -1,8 +1,9 @@
 """Rule ``parity``: compare a variant on a provider with the PyTorch reference."""
 
 from itertools import chain, islice
+from pathlib import Path
 
-from colport import embedders, parity
+from colport import embedders, overflow, parity
 from colport.artifacts import write_json
 from colport.embed import read_documents, read_queries
 from colport.errors import UnsupportedError
@@ -14,8 +15,9 @@ def main(snakemake):
     """Write the parity record; a known limit is a result, too."""
     labels = {key: snakemake.wildcards[key] for key in ("model", "variant", "provider")}
     with job(snakemake.log[0], " ".join(labels.values())):
+        folder, provider = Path(snakemake.input.model), snakemake.params.provider
         try:
-            encoder = embedders.load(snakemake.input.model, snakemake.params.provider)
+            encoder = embedders.load(folder, provider)
             dataset = load_retrieval_dataset(
                 "parity", snakemake.params.dataset, snakemake.input.dataset
             )
@@ -26,14 +28,14 @@ def main(snakemake):
                 "query": list(islice(first, count)),
                 "document": list(islice(documents, count)),
             }
+            inputs = dataset.queries[:count], dataset.documents[:count]
+            exported, scratch = getattr(encoder, "manifest", None), Path(snakemake.output[0])
             record = parity.measure(
-                encoder,
-                dataset.queries[:count],
-                dataset.documents[:count],
-                reference,
+                *(encoder, *inputs, reference),
                 snakemake.params.settings["batch_sizes"],
                 parity.Tolerance(**snakemake.params.tolerance),
                 labels,
+                overflow.reaches(folder, exported, provider, *inputs, scratch),
             )
         except UnsupportedError as limit:
             record = parity.unsupported(labels, limit)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from colport import proof
 from colport.artifacts import write_json, write_unsupported
 from colport.errors import UnsupportedError
 from colport.export import record
@@ -31,8 +32,13 @@ def main(snakemake):
                 )
             base = Path(snakemake.input.base)
             scratch = snakemake.resources.get("scratch")
+            # What it loses is a result, which parity and the gate judge once all is measured.
+            prove = proof.by_base(base, variant.get("tolerance"), log.info, strict=False)
             manifest = quantize(
-                base, output, settings, layout, log.info, dataset=dataset, scratch=scratch
+                *(base, output, settings, layout, log.info),
+                dataset=dataset,
+                scratch=scratch,
+                prove=prove,
             )
             result = record.record(manifest, output, labels, watch.cost())
         except UnsupportedError as limit:

@@ -107,16 +107,16 @@ def _temporary(path: Path, make: Callable[[Path], None]) -> Iterator[Path]:
             raise
         written, free = _bytes_below(temporary), shutil.disk_usage(path.parent).free
         raise ArtifactError(
-            f"{_final(path)}: {os.strerror(number).lower()} after {written:,} bytes, {free:,} are "
-            "free; nothing is left of the attempt."
+            f"{final_place(path)}: {os.strerror(number).lower()} after {written:,} bytes, {free:,} "
+            "are free; nothing is left of the attempt."
         ) from error
     finally:
         _remove(temporary)
         os.close(lock)
 
 
-def _final(path: Path) -> Path:
-    """Where a file in a temporary folder will lie."""
+def final_place(path: Path) -> Path:
+    """Where a temporary file or folder, or a file in one, will lie."""
     return Path(*(_TEMPORARY.sub(r"\1", part) for part in path.parts))
 
 

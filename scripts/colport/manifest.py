@@ -35,6 +35,11 @@ _SHAPE = {
     },
     "external_data": {"layout": str, "files": [str]},
     "quantization?": {"settings?": {}},
+    "check?": {
+        **dict.fromkeys(("status?", "against?", "tolerance?", "computed_in?"), str),
+        "batch_sizes?": [int],
+        "rows?": [{"kind": str, "inputs": int, "min_cosine": (float, int)}],
+    },
     "made_with?": {str: str},
     "unread?": [dict.fromkeys(("file", "tensor", "reason"), str)],
     "files?": {str: {"sha256": str, "size_bytes": int}},
@@ -75,6 +80,8 @@ class Manifest:
         graphs: Graph name to its description.
         external_data: Layout of the weights and their files.
         quantization: Settings and the number of quantized operators, empty for float variants.
+        check: What :mod:`colport.proof` found when the folder was written, ``status`` first:
+            ``passed``, ``failed`` or ``left out``; empty in folders of an older ColPort.
         made_with: Versions of the packages that wrote the folder.
         unread: Tensors of the checkpoint that no graph reads: ``file``, ``tensor`` and ``reason``.
         files: File name to SHA-256 and size, for every other file of the folder.
@@ -89,6 +96,7 @@ class Manifest:
     graphs: Mapping[str, GraphInfo]
     external_data: Mapping[str, Any]
     quantization: Mapping[str, Any] = field(default_factory=dict)
+    check: Mapping[str, Any] = field(default_factory=dict)
     made_with: Mapping[str, str] = field(default_factory=dict)
     unread: Sequence[Mapping[str, str]] = ()
     files: Mapping[str, Any] = field(default_factory=dict)
@@ -106,9 +114,21 @@ class Manifest:
         from colport import environment  # here: it asks for what not every encoder's machine has
 
         made_with = {"colport": colport.__version__, **environment.describe()["packages"]}
-        written = replace(self, made_with=made_with, files=listed)
-        write_json(folder / FILE, asdict(written))
-        return written
+        return replace(self, made_with=made_with, files=listed)._save(folder)
+
+    def prove(self, folder: Path, prove: Prove | None) -> Manifest:
+        """Run a written folder, before it has its name, and add to ``colport.json`` what was found.
+
+        Args:
+            folder: Where :meth:`write` wrote.
+            prove: Gives :attr:`check`; ``None`` leaves the check out, and says so.
+        """
+        found = {"status": "left out"} if prove is None else prove(folder, self)
+        return replace(self, check=found)._save(folder)
+
+    def _save(self, folder: Path) -> Manifest:
+        write_json(folder / FILE, asdict(self))
+        return self
 
     @property
     def integer_range(self) -> str | None:
@@ -126,6 +146,10 @@ class Manifest:
         """Hex SHA-256 of the files' names and digests: what was exported, whatever its place."""
         lines = sorted(f"{facts['sha256']}  {name}" for name, facts in self.files.items())
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+Prove = Callable[[Path, Manifest], Mapping[str, Any]]
+"""Runs a written folder and says what was found; raises where it is not what it should be."""
 
 
 def read(folder: Path | str) -> Manifest:

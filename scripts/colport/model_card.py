@@ -104,6 +104,8 @@ def write(found: Manifest, repo_id: str, measured: Measured) -> str:
         quantization=_listed(found.quantization.get("settings", {})),
         sums=integers.IN_WORDS.get(found.integer_range),
         made_with=_listed(found.made_with) or "not recorded",
+        check=_check(found.check),
+        range=_range(found.precision, parity),
         runtime=_runtimes(measured),
         pages=families.get(found.family).document_type == "pages",
         parity=[row for row in parity if row["status"] != "unsupported"],
@@ -180,6 +182,41 @@ def _runtimes(measured: Measured) -> str:
         if name.startswith("onnxruntime")
     }
     return f"measured with {', '.join(sorted(used))}" if used else "not run"
+
+
+def _check(check: Mapping[str, Any]) -> str:
+    """What was found when the folder was written, before it had its name."""
+    status = check.get("status", "not recorded")
+    if not (rows := check.get("rows")):
+        return status
+    against = "the checkpoint's own library"
+    if check.get("against") == "base":
+        against = f"its float base (whose own check: {check.get('base')})"
+    inputs = " and ".join(f"{row['inputs']} {row['kind']} inputs" for row in rows)
+    computed = f", computed in {check['computed_in']}" if "computed_in" in check else ""
+    least = min(row["min_cosine"] for row in rows)
+    return (
+        f"{status}: against {against} on {inputs}{computed}, least cosine {least:.6f}, "
+        f"allowed {check.get('tolerance')}"
+    )
+
+
+def _range(precision: str, parity: Sequence[Mapping[str, Any]]) -> str:
+    """Whether activations fit a half precision, and how that is known."""
+    if precision == "bf16":
+        return "bf16 has the range of fp32: no activation overflows in it alone."
+    if precision != "fp16":
+        return ""
+    seen = {
+        f"{row['largest_activation']:.4g} ({row['kind']})"
+        for row in parity
+        if row.get("largest_activation") is not None
+    }
+    if not seen:
+        return "Largest activations were not looked at; fp16 ends at 65504."
+    return (
+        f"fp16 ends at 65504; the largest activations on these inputs: {', '.join(sorted(seen))}."
+    )
 
 
 def _machines(records: Sequence[Mapping[str, Any]]) -> str:

@@ -7,7 +7,7 @@ runs at several batch sizes, so that padding and batch composition count too.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy as np
 from colport import environment
 from colport.errors import PeerError, UnsupportedError
 from colport.families.base import Embedder
+from colport.overflow import LARGEST, Reach
 from colport.retrieval.maxsim import maxsim
 from colport.retrieval.score import top_k_overlap
 
@@ -107,6 +108,7 @@ def measure(
     batch_sizes: Sequence[int],
     tolerance: Tolerance,
     labels: Mapping[str, str],
+    reaches: Mapping[str, Reach] | None = None,
 ) -> dict[str, Any]:
     """Run the export on the inputs and compare it with the reference's embeddings.
 
@@ -118,10 +120,12 @@ def measure(
         batch_sizes: Batch sizes to run at; the worst difference counts.
         tolerance: What the variant may lose.
         labels: ``model``, ``variant`` and ``provider`` of the rows.
+        reaches: How large the activations of each kind become where that was seen, see
+            :func:`colport.overflow.reaches`; a kind whose activations overflow has failed.
 
     Returns:
         The stage's record: ``rows``, one a kind, the cosines' ``quantiles`` at each batch size,
-        and each input's smallest cosine over batch sizes in ``input_min_cosine``.
+        each input's smallest cosine over batch sizes in ``input_min_cosine``, and ``reaches``.
     """
     runs: dict[int, Mapping[str, Sequence[np.ndarray]]] = {}
     broken: dict[int, str] = {}
@@ -147,6 +151,7 @@ def measure(
         )
     )
     rows, quantiles, worst = [], {}, {}
+    reaches = reaches or {}
     for kind in KINDS:
         differences = {
             size: compare(reference[kind], runs[size][kind])
@@ -154,7 +159,7 @@ def measure(
             else Difference(len(reference[kind]), 0, float("nan"), np.empty(0), broken[size])
             for size in batch_sizes
         }
-        row = _row(differences, overlap, tolerance)
+        row = _row(differences, overlap, tolerance, reaches.get(kind))
         row["batch_max_abs_diff"] = _batch_effect([run[kind] for run in runs.values()])
         rows.append({**labels, "kind": kind, **row})
         found = [diff.worst for diff in differences.values() if diff.worst]
@@ -164,6 +169,7 @@ def measure(
         "rows": rows,
         "quantiles": quantiles,
         "input_min_cosine": worst,
+        "reaches": {kind: asdict(reach) for kind, reach in reaches.items()},
         "settings": {"batch_sizes": list(batch_sizes), "tolerance": tolerance.describe()},
         "environment": environment.describe(),
     }
@@ -174,7 +180,7 @@ def unsupported(labels: Mapping[str, str], limit: UnsupportedError) -> dict[str,
     empty = dict.fromkeys(
         (
             *("inputs", "tokens", "max_abs_diff", "mean_cosine", "min_cosine"),
-            *("top10_overlap", "batch_max_abs_diff"),
+            *("top10_overlap", "largest_activation", "batch_max_abs_diff"),
         )
     )
     rows = [
@@ -204,9 +210,12 @@ def _comparable(run: Mapping[str, Any], reference: Mapping[str, Any]) -> bool:
 
 
 def _row(
-    differences: Mapping[int, Difference], overlap: float, tolerance: Tolerance
+    differences: Mapping[int, Difference],
+    overlap: float,
+    tolerance: Tolerance,
+    reach: Reach | None,
 ) -> dict[str, Any]:
-    """The worst over batch sizes, against the tolerance."""
+    """The worst over batch sizes, against the tolerance and fp16's range."""
     broken = [f"batch size {size}: {d.reason}" for size, d in differences.items() if d.reason]
     first = next(iter(differences.values()))
     row: dict[str, Any] = {"inputs": first.inputs, "tokens": first.tokens}
@@ -218,8 +227,11 @@ def _row(
         row["mean_cosine"] = min(float(d.cosines.mean()) for d in differences.values())
         row["min_cosine"] = min(float(d.cosines.min()) for d in differences.values())
         misses = _misses(row, tolerance)
+    if reach is not None and reach.first is not None:
+        misses = [*misses, f"{reach.first}, fp16 ends at {LARGEST:.0f}"]
     return row | {
         "top10_overlap": overlap,
+        "largest_activation": None if reach is None else reach.largest.value,
         "tolerance": tolerance.describe(),
         "passed": not misses,
         "status": "failed" if misses else "ok",

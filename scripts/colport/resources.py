@@ -27,6 +27,8 @@ _EMBEDDING_MB = 1.1
 _SESSION = {"fp16": 3.5, "bf16": 3.5}
 """Sizes of an exported folder in ONNX Runtime, by precision; half precision is widened on CPUs."""
 _SESSION_ELSE = 1.5
+_PROVED = 2
+"""Documents that every export is checked on."""
 _TOKENS = {"pages": 1030, "passages": 300}
 _FLOPS_OF_THREAD = 40e9
 """Half of what PyTorch reaches on a core (benchmarks/graphs.md)."""
@@ -127,8 +129,16 @@ def _quantize(job: Job) -> Need:
     return Need(1500 + 0.05 * size / _MB, 10 + 4e-9 * size)
 
 
+def _proof(job: Job) -> Need:
+    return _original(job.parameters(), _PROVED, job)
+
+
 def _reference(job: Job) -> Need:
-    parameters, documents = job.parameters(), job.shard()
+    return _original(job.parameters(), job.shard(), job)
+
+
+def _original(parameters: int, documents: int, job: Job) -> Need:
+    """Of the checkpoint's own library that encodes so many documents."""
     return Need(
         job.reference_mb() + _EMBEDDING_MB * documents,
         10 + job.encoding_minutes(documents, parameters),
@@ -211,6 +221,7 @@ STAGES: Mapping[str, Callable[[Job], Need]] = {
     "peer_environment": _peer_environment,
     "peer_export": _peer_export,
     "quantize": _quantize,
+    "proof": _proof,
     "reference": _reference,
     "parity": _parity,
     "embed": _embed,

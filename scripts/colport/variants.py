@@ -13,7 +13,7 @@ from colport.errors import ConfigError
 
 if TYPE_CHECKING:
     from colport.external_data import Layout, Progress
-    from colport.manifest import Manifest
+    from colport.manifest import Manifest, Prove
 
 _FILE = Path(__file__).with_suffix(".yaml")
 
@@ -52,6 +52,7 @@ def export(
     dataset: Any = None,
     report: Callable[[str], None] = lambda message: None,
     progress: Progress | None = None,
+    prove: Prove | None = None,
 ) -> Manifest:
     """Export a checkpoint as a ready-made variant.
 
@@ -67,6 +68,8 @@ def export(
         dataset: Inputs of a calibrated variant, see :func:`colport.quantize.folder.quantize`.
         report: Called with a line for each step.
         progress: Called after each block of weights, with the bytes written and those of all.
+        prove: Runs the folder before it has its name, see :mod:`colport.proof`; not the float base
+            of a quantized variant.
 
     Raises:
         ConfigError: There is no variant of this name, or it is calibrated and has no dataset.
@@ -84,9 +87,11 @@ def export(
     if "base" not in variant:
         precision = variant["precision"]
         return folder.export(
-            checkpoint, output, precision=precision, layout=layout, **common, **watched
+            checkpoint, output, precision=precision, layout=layout, prove=prove, **common, **watched
         )
     settings = QuantizeSettings.from_config(variant)
     with scratch_folder(output) as scratch:
         export(checkpoint, scratch / "base", variant["base"], **common, **watched)
-        return quantize(scratch / "base", output, settings, layout, dataset=dataset, **watched)
+        return quantize(
+            scratch / "base", output, settings, layout, dataset=dataset, prove=prove, **watched
+        )

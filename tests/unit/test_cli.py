@@ -81,6 +81,8 @@ def test_export_writes_a_ready_made_variant(int8, exported, tmp_path):
     by_hand = quantize(exported["colpali"], tmp_path / "by-hand", settings)
     found = manifest.verify(folder)
     assert found.digest == by_hand.digest
+    assert "checked against its checkpoint: least cosine 0.9" in done.stderr
+    assert (found.check["status"], found.check["against"]) == ("passed", "checkpoint")
     assert found.source["source"] == "colpali-demo"  # no path of this machine
     assert found.source["license"] == {"license": "apache-2.0"}
     assert set(found.source["weights"]) == {"model.safetensors"}
@@ -209,8 +211,12 @@ def test_layouts_and_quantize(run, exported, tmp_path):
     )
     assert code == 0, err
     found = manifest.read(tmp_path / "q")
+    assert (found.check["status"], found.check["against"]) == ("passed", "base")
     assert found.quantization["settings"]["exclude"] == ["proj"]
     assert found.external_data["layout"] == "merge"
+    assert run("quantize", tmp_path / "m", "-o", tmp_path / "q", "--no-check")[0] == 0
+    assert manifest.read(tmp_path / "q").check == {"status": "left out"}
+    assert "proof      left out" in run("inspect", tmp_path / "q")[1]
 
 
 def test_a_calibrated_variant_takes_own_files(run, exported, tmp_path):

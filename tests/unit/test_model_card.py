@@ -143,6 +143,59 @@ def test_measured_parity(found):
     assert "model-index" not in metadata(card)
 
 
+CHECK = {
+    "status": "passed",
+    "against": "checkpoint",
+    "tolerance": "min_cosine>=0.999",
+    "rows": [
+        {"kind": "query", "inputs": 2, "min_cosine": 0.9999},
+        {"kind": "document", "inputs": 2, "min_cosine": 0.9991234},
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("check", "said"),
+    [
+        ({}, "not recorded"),
+        ({"status": "left out"}, "left out"),
+        (
+            CHECK,
+            "passed: against the checkpoint's own library on 2 query inputs and 2 document inputs, "
+            "least cosine 0.999123, allowed min_cosine>=0.999",
+        ),
+        (
+            {**CHECK, "against": "base", "base": "left out", "status": "failed"},
+            "failed: against its float base (whose own check: left out) on 2 query inputs and ",
+        ),
+        ({**CHECK, "computed_in": "fp32"}, "2 document inputs, computed in fp32, least cosine"),
+    ],
+)
+def test_how_it_was_checked_when_it_was_written(found, check, said):
+    card = model_card.write(dataclasses.replace(found, check=check), REPO, Measured())
+    (line,) = (line for line in sections(card)["What it is"].splitlines() if "Checked when" in line)
+    assert said in line
+
+
+@pytest.mark.parametrize(
+    ("precision", "largest", "said"),
+    [
+        (
+            "fp16",
+            1234.5,
+            "fp16 ends at 65504; the largest activations on these inputs: 1234 (query",
+        ),
+        ("fp16", None, "Largest activations were not looked at; fp16 ends at 65504."),
+        ("bf16", None, "bf16 has the range of fp32"),
+    ],
+)
+def test_whether_activations_fit_half_precision(found, precision, largest, said):
+    record = parity(largest_activation=largest)
+    half = dataclasses.replace(found, precision=precision)
+    assert said in sections(model_card.write(half, REPO, Measured([record])))["Parity with PyTorch"]
+    assert "65504" not in model_card.write(found, REPO, Measured([record]))
+
+
 def test_measured_retrieval(found):
     scores = [
         retrieval("pytorch", "torch-cpu", 0.57),

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from colport.errors import PeerError, UnsupportedError
+from colport.overflow import Peak, Reach
 from colport.parity import Tolerance, compare, measure, unsupported
 
 LABELS = {"model": "m", "variant": "v", "provider": "cpu"}
@@ -70,6 +71,21 @@ def test_the_worst_batch_size_counts():
     assert document["tolerance"] == "max_abs_diff<=0.0001 min_cosine>=0.9"
     assert record["input_min_cosine"]["document"] == pytest.approx([0.8, 1.0])
     assert record["input_min_cosine"]["query"] == pytest.approx([1.0])
+
+
+def test_activations_beyond_fp16_fail_a_kind_that_is_otherwise_right():
+    fits, beyond = (Peak("text", "MatMul", name, value) for name, value in (("a", 9.0), ("b", 1e6)))
+    record = measure(
+        Fixed({1: DOCUMENTS}),
+        *(["q"], ["a", "b"], {"query": QUERIES, "document": DOCUMENTS}, [1], Tolerance(), LABELS),
+        {"query": Reach(fits, None), "document": Reach(beyond, beyond)},
+    )
+    query, document = record["rows"]
+    assert (query["status"], query["largest_activation"]) == ("ok", 9.0)
+    assert (document["status"], document["passed"]) == ("failed", False)
+    assert document["largest_activation"] == 1e6
+    assert document["reason"] == "MatMul 'b' of the text graph gives 1e+06, fp16 ends at 65504"
+    assert record["reaches"]["document"]["first"]["node"] == "b"
 
 
 def test_nan_fails_and_names_the_batch_size():

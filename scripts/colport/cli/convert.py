@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +13,16 @@ from colport import variants
 from colport.cli import options
 from colport.cli.console import say, watch
 from colport.cli.inputs import Dataset, Documents, Inputs, Queries, Read, Schema
-from colport.cli.options import Base, Checkpoint, Folder, LayoutName, Output, Quiet, ShardSize
+from colport.cli.options import (
+    Base,
+    Check,
+    Checkpoint,
+    Folder,
+    LayoutName,
+    Output,
+    Quiet,
+    ShardSize,
+)
 from colport.errors import ConfigError
 from colport.quantize.settings import QuantizeSettings
 
@@ -36,16 +46,19 @@ def export(
     schema: Schema = "qa",
     layout: LayoutName = None,
     max_shard_bytes: ShardSize = None,
+    check: Check = True,
     quiet: Quiet = False,
 ) -> None:
     """Export a checkpoint to ONNX.
+
+    The folder is compared with the checkpoint's own library before it has its name.
 
     Calibrated variants need real inputs: --queries and --documents, or --dataset.
 
     \b
     Example: colport export resources/checkpoints/colpali-demo -o exported/colpali --variant int8
     """
-    from colport import families, manifest
+    from colport import families, manifest, proof
     from colport.artifacts import scratch_folder
     from colport.checkpoints import SOURCE_KEYS
 
@@ -63,6 +76,7 @@ def export(
                 watched.step(sentence)
             folder = Path(record["folder"])
             chosen_family = families.get(family) if family else families.detect(folder)
+            known = partial(proof.reference, folder, chosen_family)
             written = variants.export(
                 folder,
                 output,
@@ -73,6 +87,7 @@ def export(
                 dataset=_calibration(given, chosen_family.document_type),
                 report=watched.step,
                 progress=watched.progress,
+                prove=proof.by_checkpoint(known, None, watched.step) if check else None,
             )
     say(f"{output}: {written.family}, {variant}, {_megabytes(output)}")
 
@@ -97,16 +112,19 @@ def quantize(
     ] = None,
     layout: LayoutName = None,
     max_shard_bytes: ShardSize = None,
+    check: Check = True,
     quiet: Quiet = False,
 ) -> None:
     """Quantize an exported fp32, fp16 or bf16 folder.
+
+    The new folder is compared with that one before it has its name.
 
     Calibrated variants need real inputs: --queries and --documents, or --dataset.
 
     \b
     Example: colport quantize exported/colpali -o exported/colpali-int8 --exclude embed_tokens
     """
-    from colport import families, manifest
+    from colport import families, manifest, proof
     from colport.quantize.folder import quantize as write
 
     manifest.check_replaceable(output)
@@ -125,6 +143,7 @@ def quantize(
             report=watched.step,
             progress=watched.progress,
             dataset=_calibration(given, family.document_type),
+            prove=proof.by_base(folder, None, watched.step) if check else None,
         )
     say(f"{output}: {_megabytes(output)}")
 

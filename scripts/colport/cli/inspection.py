@@ -69,6 +69,7 @@ def _lines(found: Manifest) -> Iterator[str]:
     yield f"source     {source}"
     for sentence in found.source.get("applied", ()):
         yield f"{'':<10} {sentence}"
+    yield f"proof      {found.check.get('status', 'not recorded')}"
     for name, graph in found.graphs.items():
         yield f"{name:<10} {graph.nodes:,} nodes, {graph.parameters:,} parameters"
         for arrow, values in (("<-", graph.inputs), ("->", graph.outputs)):

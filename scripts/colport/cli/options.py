@@ -63,6 +63,14 @@ Base = Annotated[
     ),
 ]
 
+Check = Annotated[
+    bool,
+    typer.Option(
+        "--check/--no-check",
+        help="Run the folder on built-in inputs and compare, before it has its name.",
+    ),
+]
+
 
 ReferenceMemory = Annotated[
     int | None,
@@ -118,7 +126,9 @@ def resolved(checkpoint: str, base: str | None, workspace: Path, quiet: bool) ->
         CheckpointError: It is not there, or is damaged.
     """
     from huggingface_hub.utils import disable_progress_bars
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()  # of weights that are loaded, on top of ours
     if quiet or not sys.stderr.isatty():
         disable_progress_bars()
     return checkpoints.record(declaration(checkpoint, base), "", workspace)

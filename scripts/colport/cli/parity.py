@@ -50,7 +50,7 @@ def parity(
     Example: colport parity exported/colpali resources/checkpoints/colpali-demo
     --queries queries.txt --documents pages/ --output parity.json
     """
-    from colport import families, manifest, variants
+    from colport import families, manifest, overflow, variants
     from colport import parity as measuring
     from colport.artifacts import write_json
     from colport.encoder import Encoder
@@ -85,6 +85,7 @@ def parity(
             _BATCH_SIZES,
             limits,
             {"model": found["source"], "variant": folder.resolve().name, "provider": provider},
+            overflow.reaches(folder, exported, provider, texts, items, Path(scratch) / "reach"),
         )
     record["settings"]["reference"] = weights
     if output:
@@ -100,8 +101,10 @@ def parity(
 def _line(row: dict[str, Any]) -> str:
     if row["min_cosine"] is None:
         return f"{row['kind']}: {row['reason']}"
+    reached = row["largest_activation"]
     return (
         f"{row['kind']}: cosine mean {row['mean_cosine']:.6f}, min {row['min_cosine']:.6f}, "
         f"max abs diff {row['max_abs_diff']:.3g}, {row['inputs']} inputs, {row['tokens']} tokens, "
         f"top-10 overlap {row['top10_overlap']:.3f}"
+        + ("" if reached is None else f", largest activation {reached:.4g}")
     )

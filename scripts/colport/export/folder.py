@@ -22,7 +22,7 @@ from colport.export.trace import naming, trace
 from colport.external_data import Layout, Progress
 from colport.families.base import Skeleton
 from colport.families.skeletons import PRECISIONS
-from colport.manifest import Manifest
+from colport.manifest import Manifest, Prove
 
 OPSET = 24
 Report = Callable[[str], None]
@@ -39,6 +39,7 @@ def export(
     source: Mapping[str, Any] | None = None,
     report: Report = lambda message: None,
     progress: Progress | None = None,
+    prove: Prove | None = None,
 ) -> Manifest:
     """Export a checkpoint to a folder that :class:`colport.Encoder` runs.
 
@@ -52,6 +53,7 @@ def export(
         source: What the manifest says of the checkpoint's record: its ``SOURCE_KEYS``.
         report: Called with a line for each step.
         progress: Called after each block of weights, with the bytes written and those of all.
+        prove: Runs the folder before it has its name, see :mod:`colport.proof`.
 
     Raises:
         CheckpointError: The checkpoint is damaged, of another family, or does not fit its config.
@@ -91,7 +93,7 @@ def export(
             unread=unread_tensors,
         )
         graphs.check(folder, manifest)
-        return manifest.write(folder)
+        return manifest.write(folder).prove(folder, prove)
 
 
 def _graph(skeleton: Skeleton, definition: Any, opset: int) -> ir.Model:

@@ -153,7 +153,9 @@ def measure(
 
 
 def open_sessions(
-    models: Mapping[str, ir.Model], folder: Path
+    models: Mapping[str, ir.Model],
+    folder: Path,
+    order: onnxruntime.ExecutionOrder = onnxruntime.ExecutionOrder.DEFAULT,
 ) -> dict[str, onnxruntime.InferenceSession]:
     """Write graphs with their weights to a folder, and load them on the CPU.
 
@@ -162,6 +164,7 @@ def open_sessions(
     folder.mkdir()
     write(models, folder, Layout())
     settings = onnxruntime.SessionOptions()
+    settings.execution_order = order
     settings.log_severity_level = 3
     settings.add_session_config_entry("session.disable_prepacking", "1")
     return {

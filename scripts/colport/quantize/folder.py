@@ -15,7 +15,7 @@ from colport.artifacts import atomic_folder, scratch_folder
 from colport.errors import ConfigError, UnsupportedError
 from colport.external_data import Layout, Progress
 from colport.graphs.editing import remove_unused_initializers
-from colport.manifest import Manifest
+from colport.manifest import Manifest, Prove
 from colport.providers.integers import saturates
 from colport.quantize.nodes import MICROSOFT
 from colport.quantize.plan import calibrate, read, uncalibrated
@@ -39,6 +39,7 @@ def quantize(
     progress: Progress | None = None,
     dataset: Any = None,
     scratch: Path | str | None = None,
+    prove: Prove | None = None,
 ) -> Manifest:
     """Write the integer variant of an exported float folder.
 
@@ -53,6 +54,7 @@ def quantize(
             calibrated.
         scratch: Folder for what a calibration measures, the inner size of each product squared in
             fp32; by default the one that the output is in.
+        prove: Runs the folder before it has its name, see :mod:`colport.proof`.
 
     Raises:
         ConfigError: The settings are calibrated, and there is no dataset.
@@ -101,7 +103,7 @@ def quantize(
             },
         )
         graphs.check(folder, result)
-        return result.write(folder)
+        return result.write(folder).prove(folder, prove)
 
 
 def copy_companions(base: Path, folder: Path, source: Manifest) -> None:

@@ -64,7 +64,8 @@ CAPTIONS = {
     "parity": "How far token embeddings lie from those of the model's own PyTorch library for the "
     "same inputs (difference: lower is better; cosine and top-10 overlap: higher is better), over "
     "all tokens of the inputs compared. The batch effect is how much a component changes with the "
-    "batch that an input is in (lower is better).",
+    "batch that an input is in (lower is better). The largest activation (lower is better) is that "
+    "of an fp16 graph where it ran in fp32; fp16 has no number above 65504.",
     "latency": "Time of one whole encode call in milliseconds (lower is better) and speed-up "
     "against PyTorch in the same run (higher is better), from all samples of the interleaved "
     "rounds, outliers included.",
@@ -110,6 +111,9 @@ COLUMNS = {
     "mean_cosine": Column("Mean cosine", fmt.fixed(5), numeric=True, better="higher"),
     "min_cosine": Column("Min. cosine", fmt.fixed(5), numeric=True, better="higher"),
     "top10_overlap": Column("Top-10 overlap", fmt.fixed(3), numeric=True, better="higher"),
+    "largest_activation": Column(
+        "Largest activation", fmt.significant, numeric=True, better="lower"
+    ),
     "embeddings": Column("Embeddings"),
     "bytes_per_document": Column("A document", fmt.size_bytes, numeric=True, better="lower"),
     "batch_max_abs_diff": Column("Batch effect", fmt.scientific, numeric=True, better="lower"),
