@@ -197,7 +197,7 @@ def _check(check: Mapping[str, Any]) -> str:
     least = min(row["min_cosine"] for row in rows)
     return (
         f"{status}: against {against} on {inputs}{computed}, least cosine {least:.6f}, "
-        f"allowed {check.get('tolerance')}"
+        f"allowed {check.get('tolerance') or 'any, since its ranges are those of other inputs'}"
     )
 
 

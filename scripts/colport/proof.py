@@ -98,7 +98,7 @@ class Proof:
         """
         standard = self.standard(folder)
         gc.collect()  # one model is in memory at a time
-        limits = Tolerance(**(self.tolerance or variants.tolerance(found.precision)))
+        limits = self._limits(found)
         with _named(folder), _running(folder, found, folder) as encoder:
             items = documents(encoder.document_type)
             scratch = folder.with_name("reach")
@@ -125,6 +125,13 @@ class Proof:
             "tolerance": limits.describe(),
             "rows": rows,
         }
+
+    def _limits(self, found: Manifest) -> Tolerance:
+        """What the folder may lose: anything where its ranges were measured on other inputs, since
+        beyond them it is cut off. It has to give as many embeddings, of finite numbers."""
+        if found.quantization.get("settings", {}).get("method") == "static":
+            return Tolerance()
+        return Tolerance(**(self.tolerance or variants.tolerance(found.precision)))
 
 
 def reference(checkpoint: Path, family: Family) -> Embeddings:

@@ -232,6 +232,8 @@ def test_a_calibrated_variant_takes_own_files(run, exported, tmp_path):
     code, _, err = run(*call)
     assert code == 0, err
     assert "activations on 3 inputs of queries.txt and pages" in err
+    check = manifest.read(tmp_path / "q").check
+    assert (check["status"], check["tolerance"]) == ("passed", "")  # its ranges are of other inputs
     found = manifest.read(tmp_path / "q").quantization
     assert found["settings"]["method"] == "static"
     assert found["sensitivity"]["reached"] is True
