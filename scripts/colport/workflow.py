@@ -174,10 +174,13 @@ class Plan:
         return self.of(model)[0]
 
     def limiting(self, dataset: str) -> list[str]:
-        """Families that read a dataset and do not take pages of every size."""
+        """Families that read a dataset and do not take pages of every size.
+
+        Of all models that are defined: which of them run decides nothing about a dataset.
+        """
         readers = {
-            self.config["models"][model]["family"]
-            for model in self.models
+            entry["family"]
+            for model, entry in self.config["models"].items()
             if dataset in (*self.of(model), self.calibration(model))
         }
         plain = Family.page_fault

@@ -85,8 +85,11 @@ def test_embeddings_have_unit_length(pair):
 
 def test_a_document_of_the_wrong_type_is_refused(pair):
     encoder, _ = pair
-    wrong = "text" if encoder.document_type == "pages" else Image.new("RGB", (8, 8))
-    with pytest.raises(TypeError, match=encoder.document_type):
+    takes_pages = encoder.document_type == "pages"
+    wrong, allowed = (
+        ("text", "a Pillow image") if takes_pages else (Image.new("RGB", (8, 8)), "text")
+    )
+    with pytest.raises(TypeError, match=rf"documents\[0\]: found \w+; allowed is .*{allowed}"):
         encoder.encode_documents([wrong])
 
 

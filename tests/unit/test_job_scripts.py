@@ -35,7 +35,7 @@ class Namespace(SimpleNamespace):
 class Encoder:
     """A text is the unit vector of its number; ``lost`` documents point elsewhere."""
 
-    manifest = SimpleNamespace(digest="d1ge5t")
+    manifest = SimpleNamespace(digest="d1ge5t", precision="int8")
 
     def __init__(self, lost=()):
         self.lost, self.sizes = lost, []
@@ -61,8 +61,8 @@ def job(tmp_path, monkeypatch):
             raise asked["encoder"]
         return asked["encoder"]
 
-    def dataset(name, declared):
-        asked.update(dataset=(name, declared))
+    def dataset(name, declared, record):
+        asked.update(dataset=(name, declared, record))
         return DATASET
 
     monkeypatch.setattr(embedders, "load", load)
@@ -90,14 +90,14 @@ def job(tmp_path, monkeypatch):
 PLACE = {"model": "m", "variant": "int8", "provider": "fast", "dataset": "pages"}
 
 
-def embedded(job, name, encoder=None):
+def embedded(job, name, encoder=None, **labels):
     """Folder of the first shard, of three with two documents each."""
     for shard in ("0", "1", "2"):
         asked = job(
             "embed",
             encoder,
-            wildcards={**PLACE, "shard": shard},
-            input={"model": "folder"},
+            wildcards={**PLACE, "shard": shard, **labels},
+            input={"model": "folder", "dataset": "pages.json"},
             output={"folder": f"{name}/{shard}"},
             params={
                 **{"provider": {"type": "cpu"}, "dataset": {"path": "p"}},
@@ -111,7 +111,7 @@ def test_embed_writes_the_shard_that_is_asked_for(job):
     first, asked = embedded(job, "embeddings")
     assert asked["folder"] == "folder"
     assert (asked["provider"], asked["threads"]) == ({"type": "cpu"}, 3)
-    assert asked["dataset"] == ("pages", {"path": "p"})
+    assert asked["dataset"] == ("pages", {"path": "p"}, "pages.json")
     assert set(asked["encoder"].sizes) == {2}
     assert [shard.ids for shard in read_documents(first)] == [("d0", "d1"), ("d2", "d3"), ("d4",)]
     found = read_queries(first).metadata
@@ -167,12 +167,12 @@ def test_score_of_what_could_not_be_embedded(job):
 
 
 def compared(job, encoder, tolerance):
-    first, _ = embedded(job, "reference")
+    first, _ = embedded(job, "reference", weights="streamed")
     asked = job(
         "parity",
         encoder,
         wildcards={key: PLACE[key] for key in ("model", "variant", "provider")},
-        input={"model": "folder", "reference": str(first)},
+        input={"model": "folder", "dataset": "pages.json", "reference": str(first)},
         output={"record": "parity.json"},
         params={
             **{"provider": {"type": "cpu"}, "dataset": {"path": "p"}, "tolerance": tolerance},
@@ -191,6 +191,7 @@ def test_parity_compares_the_first_inputs(job, tolerance):
     assert document["mean_cosine"] == pytest.approx(3 / 4)
     assert document["status"] == ("failed" if tolerance else "ok")
     assert record["export"] == "d1ge5t"
+    assert record["settings"]["reference"] == "streamed"
     assert set(asked["encoder"].sizes) == {1, 3}
     assert asked["provider"] == {"type": "cpu"}
 

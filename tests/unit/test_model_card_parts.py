@@ -64,7 +64,7 @@ def test_machines_and_runtimes_are_told_once():
         "packages": {"onnxruntime-gpu": "1.2", "torch": "2"},
     }
     records = [{"environment": place} for place in (other, MACHINE, MACHINE)]
-    assert model_card._machines(records) == "A, 2 cores, GPU none; B, 64 cores, GPU H"
+    assert model_card._machines(records) == "A, 2 cores; B, 64 cores, H"
     assert model_card._runtimes(Measured(records[:1], records[1:])) == (
         "measured with onnxruntime 1.31.1, onnxruntime-gpu 1.2"
     )

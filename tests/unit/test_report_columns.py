@@ -71,7 +71,7 @@ nodes size_bytes folder_bytes size_mb weight_files seconds peak_rss_mb max_abs_d
 bytes_per_document batch_max_abs_diff p_value p50_ms p90_ms p95_ms p99_ms mean_ms min_ms max_ms
 first_ms preprocess_ms cold_load_ms import_ms load_ms query_p50_ms document_p50_ms cpu_seconds
 jobs longest_seconds error_from error_to ms share graph_ms gflop p99_bound_ms p50_low_ms
-p50_high_ms p90_low_ms p90_high_ms p95_low_ms p95_high_ms p99_low_ms p99_high_ms
+largest_activation p50_high_ms p90_low_ms p90_high_ms p95_low_ms p95_high_ms p99_low_ms p99_high_ms
 size_mb_before size_mb_change document_p50_ms_before document_p50_ms_change
 """
 HIGHER = """

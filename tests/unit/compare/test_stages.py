@@ -194,7 +194,7 @@ def test_what_is_compared_of_machines_and_baselines():
     for name in names:
         old = {"environment": {"packages": dict.fromkeys(names, "1")}}
         new = {"environment": {"packages": {**dict.fromkeys(names, "1"), name: "2"}}}
-        assert results.other_versions(old, new) == [f"{name} 1 -> 2"]
+        assert results.other_baseline(old, new) == [f"{name} 1 -> 2"]
     noise = [{"noise": {"noisy": noisy}} for noisy in (False, True)]
     assert results.noise_note(*noise) == "; noisy machine in the new run"
     assert results.noise_note(*reversed(noise)) == "; noisy machine in the old run"
