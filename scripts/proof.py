@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from colport import checkpoints, families, proof
+from colport.environment import available_mb
 from colport.job import job
 
 
@@ -11,7 +12,8 @@ def main(snakemake):
     with job(snakemake.log[0], f"{snakemake.wildcards.model} proof"):
         checkpoint = checkpoints.read_record(snakemake.input.checkpoint)
         family = families.get(checkpoint["family"])
-        known = proof.reference(Path(checkpoint["folder"]), family)
+        memory = min(available_mb(), snakemake.resources.mem_mb)
+        known = proof.reference(Path(checkpoint["folder"]), family, memory)
         proof.save(known, Path(snakemake.output[0]))
 
 

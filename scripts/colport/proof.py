@@ -134,18 +134,20 @@ class Proof:
         return Tolerance(**(self.tolerance or variants.tolerance(found.precision)))
 
 
-def reference(checkpoint: Path, family: Family) -> Embeddings:
+def reference(checkpoint: Path, family: Family, memory_mb: float | None = None) -> Embeddings:
     """The built-in inputs' embeddings by the checkpoint's own library.
 
     Args:
         checkpoint: A resolved checkpoint folder.
         family: Its family.
+        memory_mb: See :meth:`colport.families.base.Family.reference`.
 
     Raises:
         CheckpointError: The library cannot run it.
     """
     try:
-        return _embeddings(family.reference(checkpoint, "cpu"), family.document_type)
+        original = family.reference(checkpoint, "cpu", memory_mb)
+        return _embeddings(original, family.document_type)
     except (ColPortError, OSError):
         raise
     except Exception as error:

@@ -50,6 +50,25 @@ def test_a_right_folder_passes_and_says_how(exported, known, family):
     assert said == ["checked against its checkpoint: least cosine 1.000000"]
 
 
+def test_the_checkpoint_takes_no_more_memory_than_it_may(checkpoint_folders, known):
+    family, asked = families.get("colpali"), []
+
+    class Watched:
+        document_type = family.document_type
+
+        def reference(self, folder, device, memory_mb):
+            opened = family.reference(folder, device, memory_mb)
+            asked.append(opened.room.is_streamed)
+            return opened
+
+    for memory in (1, 10_000):
+        found = proof.reference(checkpoint_folders["colpali"], Watched(), memory)
+        for kind, rows in known["colpali"].items():
+            for one, other in zip(found[kind], rows, strict=True):
+                np.testing.assert_allclose(one, other, atol=1e-6)
+    assert asked == [True, False]
+
+
 def test_inputs_are_of_every_kind_and_differ_in_shape():
     pages = proof.documents("pages")
     assert len({page.size for page in pages}) == len(pages) == 2
@@ -142,7 +161,7 @@ def test_a_library_that_fails_is_named():
     class Broken:
         document_type = "passages"
 
-        def reference(self, folder, device):
+        def reference(self, folder, device, memory_mb):
             raise ImportError("No module named 'bits'")
 
     with pytest.raises(CheckpointError, match=r"its own library cannot run it.*No module named"):

@@ -21,6 +21,7 @@ from colport.cli.options import (
     LayoutName,
     Output,
     Quiet,
+    ReferenceMemory,
     ShardSize,
 )
 from colport.errors import ConfigError
@@ -47,6 +48,7 @@ def export(
     layout: LayoutName = None,
     max_shard_bytes: ShardSize = None,
     check: Check = True,
+    reference_memory: ReferenceMemory = None,
     quiet: Quiet = False,
 ) -> None:
     """Export a checkpoint to ONNX.
@@ -76,7 +78,8 @@ def export(
                 watched.step(sentence)
             folder = Path(record["folder"])
             chosen_family = families.get(family) if family else families.detect(folder)
-            known = partial(proof.reference, folder, chosen_family)
+            memory = options.megabytes(reference_memory)
+            known = partial(proof.reference, folder, chosen_family, memory)
             written = variants.export(
                 folder,
                 output,
