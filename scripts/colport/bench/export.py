@@ -13,7 +13,7 @@ from typing import Any
 from colport import environment
 from colport.bench import random_checkpoints
 from colport.bench.processes import run_alone
-from colport.bench.tables import markdown_table
+from colport.bench.tables import measured_table
 from colport.manifest import folder_bytes
 
 COLUMNS = (
@@ -101,14 +101,7 @@ def run(
 
 def markdown(record: dict[str, Any]) -> str:
     """The table, with the machine it was measured on."""
-    machine = record["environment"]
-    lines = [
-        f"Measured on {environment.in_words(machine)}, "
-        f"{machine['memory_mb'] / 1024:.0f} GiB; torch {machine['packages']['torch']}.",
-        "",
-        *markdown_table(COLUMNS, record["rows"], _cell),
-    ]
-    return "\n".join(lines) + "\n"
+    return measured_table(record, COLUMNS, _cell)
 
 
 def _export(source: Path, output: Path, precision: str) -> tuple[float, float]:

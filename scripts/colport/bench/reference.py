@@ -14,7 +14,7 @@ import numpy as np
 from colport import environment
 from colport.bench import random_checkpoints
 from colport.bench.processes import run_alone
-from colport.bench.tables import markdown_table
+from colport.bench.tables import measured_table
 from colport.families.memory import whole_mb
 
 COLUMNS = (
@@ -99,14 +99,7 @@ def run(
 
 def markdown(record: Mapping[str, Any]) -> str:
     """The table, with the machine it was measured on."""
-    machine = record["environment"]
-    lines = [
-        f"Measured on {environment.in_words(machine)}, "
-        f"{machine['memory_mb'] / 1024:.0f} GiB; torch {machine['packages']['torch']}.",
-        "",
-        *markdown_table(COLUMNS, record["rows"], _cell),
-    ]
-    return "\n".join(lines) + "\n"
+    return measured_table(record, COLUMNS, _cell)
 
 
 def _read_seconds(folder: Path) -> float:

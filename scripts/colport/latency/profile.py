@@ -17,6 +17,7 @@ from colport import environment, families, manifest
 from colport.errors import UnsupportedError
 from colport.families.base import Batch
 from colport.latency import operations, placement
+from colport.manifest import Manifest
 from colport.providers import ProviderSettings
 from colport.providers.integers import needs_exact_kernels
 from colport.providers.session import open_session, require_opset
@@ -78,10 +79,9 @@ def profile(
             settings = ProviderSettings.from_config(provider, entry)
             chosen = settings.provider.execution_provider
             try:
-                exact = needs_exact_kernels(
-                    manifest.read(folder).integer_range, settings.provider, folder
-                )
-                for kind, file, batch in _batches(Path(folder), query, document, settings):
+                read = manifest.read(folder)
+                exact = needs_exact_kernels(read.integer_range, settings.provider, folder)
+                for kind, file, batch in _batches(Path(folder), read, query, document, settings):
                     found = graph_profile(file, batch.feeds, threads, entry, exact)
                     product, calls, taken = (found.pop(k) for k in ("product", "calls", "taken"))
                     products.append({"variant": variant, "kind": kind, "product": product})
@@ -154,14 +154,13 @@ def operator_table(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def _batches(
-    folder: Path, query: str, document: Any, settings: ProviderSettings
+    folder: Path, found: Manifest, query: str, document: Any, settings: ProviderSettings
 ) -> list[tuple[str, Path, Batch]]:
     """The graph calls that encode one query and one document.
 
     Raises:
-        UnsupportedError: A known limit prevented the folder, or the provider cannot read it.
+        UnsupportedError: The provider cannot read it.
     """
-    found = manifest.read(folder)
     require_opset(settings.provider, found.opset)
     runtime = families.get(found.family).runtime(found.processing, folder)
     batches = {
