@@ -1,78 +1,97 @@
 """Content hash of the library code that a script runs, found by following its imports.
 
 Snakemake does not watch imported modules; this hash, as a parameter of each rule, reruns what an
-edit affects and nothing else.
+edit affects and nothing else. Comments, docstrings and imports for type checkers affect nothing.
 """
 
 from __future__ import annotations
 
 import ast
+import hashlib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-from colport.artifacts import content_hash
-
 _PACKAGE = Path(__file__).parent
+_DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 def code_hash(script: Path | str) -> str:
-    """Hash over every module of the package that ``script`` can import, at any depth."""
+    """Hash over every file of the package that ``script`` can load, at any depth."""
+    digest = hashlib.sha256()
+    for file in sorted(loaded(script)):
+        digest.update(str(file.relative_to(_PACKAGE)).encode())
+        digest.update(_read(file)[0])
+    return digest.hexdigest()[:16]
+
+
+def loaded(script: Path | str) -> set[Path]:
+    """The modules of the package that ``script`` can import, and the files that these read."""
     reached: set[Path] = set()
-    pending = list(_imported(Path(script)))
+    pending = [Path(script)]
     while pending:
-        module = pending.pop()
-        if module not in reached:
-            reached.add(module)
-            pending.extend(_imported(module))
-    return content_hash(reached)
+        new = _read(pending.pop())[1] - reached
+        reached |= new
+        pending.extend(new)
+    return reached
 
 
 @cache
-def _imported(file: Path) -> tuple[Path, ...]:
-    """Files of the package that ``file`` imports, inside functions too."""
+def _read(file: Path) -> tuple[bytes, frozenset[Path]]:
+    """What a file does, and the files of the package that it names."""
+    content = file.read_bytes()
     if file.suffix != ".py":
-        return ()
-    found: set[Path] = set()
-    for node in _statements(ast.parse(file.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        elif isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        else:
-            continue
-        for name in names:
-            found |= _files(name)
-    return tuple(sorted(found))
+        return content, frozenset()
+    tree = ast.parse(content)
+    found = {other for other in file.parent.glob(f"{file.stem}.*") if other.suffix != ".py"}
+    for node in list(ast.walk(tree)):
+        if isinstance(node, _DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
+            node.body = node.body[1:]
+        elif isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            node.body = []
+    for node in ast.walk(tree):
+        found |= set(_named(node, file))
+    return ast.dump(tree).encode(), frozenset(found - {file})
 
 
-def _statements(module: ast.Module) -> Iterator[ast.AST]:
-    """Every statement at any depth; expressions, most of a tree, import nothing."""
-    pending: list[ast.AST] = [module]
-    while pending:
-        node = pending.pop()
-        yield node
-        for part in ("body", "orelse", "finalbody", "handlers", "cases"):
-            pending.extend(getattr(node, part, ()))
+def _named(node: ast.AST, file: Path) -> Iterator[Path]:
+    """Files that a part of a module's code names."""
+    match node:
+        case ast.Import(names=names):
+            for alias in names:
+                yield from _modules(alias.name)
+        case ast.ImportFrom(module=str(module), names=names, level=0):
+            for alias in names:
+                yield from _modules(f"{module}.{alias.name}") or _modules(module)
+        case ast.Constant(value=str(text)) if text.startswith(f"{_PACKAGE.name}."):
+            # A worker's module or factory is named by a string: ``colport.encoder:Encoder``.
+            yield from _modules(text.partition(":")[0])
+        case ast.Call(func=ast.Name(id="import_module"), args=[ast.JoinedStr()]):
+            yield from file.parent.glob("*.py")  # families are chosen at run time
+        case ast.Attribute(
+            value=ast.Call(func=ast.Name(id="Path"), args=[ast.Name(id="__file__")]), attr="parent"
+        ):
+            yield from _data(file.parent)
 
 
-def _files(module: str) -> set[Path]:
-    """The module's file, the packages above it, and all of a package that loads by name."""
-    parts = module.split(".")
-    if parts[0] != _PACKAGE.name:
-        return set()
-    path = _PACKAGE.joinpath(*parts[1:])
-    files = set()
-    if path.with_suffix(".py").is_file():
-        files.add(path.with_suffix(".py"))
-    elif path.is_dir() and len(parts) > 1:
-        # A package may choose its modules at run time (families) or read data files (report).
-        files |= {file for file in path.iterdir() if file.is_file()}
-        files |= {
-            file
-            for folder in path.iterdir()
-            if folder.is_dir() and not (folder / "__init__.py").is_file()
-            for file in folder.rglob("*")
-            if file.is_file() and file.suffix != ".pyc"
-        }
-    return files
+def _modules(name: str) -> list[Path]:
+    """The module's file and the packages above it; nothing if the package has no such module.
+
+    The package itself is left out, since it loads its encoder only where that is asked for.
+    """
+    top, *parts = name.split(".")
+    path = _PACKAGE.joinpath(*parts)
+    places = [path.with_suffix(".py"), path / "__init__.py"]
+    if top != _PACKAGE.name or not (own := [place for place in places if place.is_file()]):
+        return []
+    above = [_PACKAGE.joinpath(*parts[:depth], "__init__.py") for depth in range(1, len(parts))]
+    return own + [file for file in above if file.is_file()]
+
+
+def _data(folder: Path) -> Iterator[Path]:
+    """Files other than modules in a folder and in those below it that are no packages."""
+    for item in folder.iterdir():
+        if item.is_dir() and not (item / "__init__.py").is_file():
+            yield from _data(item)
+        elif item.is_file() and item.suffix not in (".py", ".pyc"):
+            yield item

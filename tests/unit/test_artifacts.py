@@ -22,7 +22,6 @@ from colport.artifacts import (
     write_unsupported,
 )
 from colport.errors import ArtifactError, UnsupportedError
-from colport.sources import code_hash
 
 
 def test_json_keeps_values_and_turns_nan_into_null(tmp_path):
@@ -207,35 +206,3 @@ def test_a_known_limit_is_passed_on(tmp_path):
     write_unsupported(tmp_path / "variant", "no int8 here")
     with pytest.raises(UnsupportedError, match="no int8 here"):
         check_supported(tmp_path / "variant")
-
-
-def test_the_code_hash_follows_imports(tmp_path, monkeypatch):
-    from colport import sources
-
-    package = tmp_path / "colport"
-    (package / "inner").mkdir(parents=True)
-    (package / "used.py").write_text("from colport.deeper import x")
-    (package / "deeper.py").write_text("x = 1")
-    (package / "unused.py").write_text("y = 1")
-    (package / "inner/__init__.py").write_text("")
-    (package / "inner/page.html").write_text("<p>")
-    script = tmp_path / "script.py"
-    script.write_text("def main():\n    from colport import used, inner")
-    monkeypatch.setattr(sources, "_PACKAGE", package)
-
-    def hashed():
-        sources._imported.cache_clear()
-        return code_hash(script)
-
-    first = hashed()
-    (package / "unused.py").write_text("y = 2")
-    assert hashed() == first
-    (package / "deeper.py").write_text("x = 2")
-    second = hashed()
-    assert second != first
-    (package / "inner/page.html").write_text("<b>")
-    third = hashed()
-    assert third != second
-    (package / "inner/assets").mkdir()
-    (package / "inner/assets/style.css").write_text("p {}")
-    assert hashed() != third

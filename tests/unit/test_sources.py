@@ -1,0 +1,126 @@
+"""Which files of the library a rule's results depend on."""
+
+import importlib
+import sys
+
+import pytest
+
+from colport import sources
+from colport.sources import code_hash, loaded
+from tests.conftest import ROOT
+
+SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
+PACKAGE = ROOT / "scripts" / "colport"
+FILES = {
+    "__init__.py": "from colport import unused\n",
+    "used.py": "from colport.room import picked\nfrom colport.other import name\n",
+    "unused.py": "y = 1\n",
+    "room/__init__.py": "",
+    "room/picked.py": "import colport.deep.er\nif TYPE_CHECKING:\n    from colport import typed\n",
+    "room/statistics.py": "p = 0.05\n",
+    "room/picked.onnx": "graph",
+    "room/statistics.onnx": "graph",
+    "other/__init__.py": "name = 1\n",
+    "other/beside.py": "",
+    "deep/__init__.py": "",
+    "deep/er.py": "WORKER = 'colport.named:make'\nTHING = 'colport.nothing'\n",
+    "named.py": "def make():\n    from colport.chosen import get\n    from colport import reader\n",
+    "typed.py": "",
+    "chosen/__init__.py": "def get(name):\n    return import_module(f'{__name__}.{name}')\n",
+    "chosen/first.py": "from colport import below\n",
+    "below.py": "",
+    "reader/__init__.py": "HERE = Path(__file__).parent / 'assets'\n",
+    "reader/assets/style.css": "p {}",
+    "reader/packed/__init__.py": "",
+    "reader/packed/style.css": "p {}",
+}
+IGNORED = {
+    *("__init__.py", "unused.py", "room/statistics.py", "room/statistics.onnx"),
+    *("other/beside.py", "typed.py", "reader/packed/__init__.py", "reader/packed/style.css"),
+}
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    folder = tmp_path / "colport"
+    for name, text in FILES.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    (tmp_path / "script.py").write_text("def main():\n    from colport import used\n")
+    monkeypatch.setattr(sources, "_PACKAGE", folder)
+    return folder
+
+
+def hashed(package):
+    sources._read.cache_clear()
+    return code_hash(package.parent / "script.py")
+
+
+def test_every_way_to_name_a_file_is_followed_and_no_other(package):
+    found = {str(file.relative_to(package)) for file in loaded(package.parent / "script.py")}
+    assert found == set(FILES) - IGNORED
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_an_edit_changes_the_hash_of_what_can_load_the_file(package, name):
+    before = hashed(package)
+    (package / name).write_text(FILES[name] + "\nx = 2\n")
+    assert (hashed(package) == before) == (name in IGNORED)
+
+
+def test_a_file_that_moves_changes_the_hash(package):
+    before = hashed(package)
+    (package / "below.py").rename(package / "chosen/below.py")
+    (package / "chosen/first.py").write_text("from colport.chosen import below\n")
+    assert hashed(package) != before
+
+
+def test_text_for_readers_changes_nothing(package):
+    (package / "deep/er.py").write_text(
+        "import sys\n\n\nclass A:\n    def f(self):\n        return 1\n"
+    )
+    before = hashed(package)
+    (package / "deep/er.py").write_text(
+        '"""What it is."""\nimport sys  # why\nclass A:\n    """A."""\n\n'
+        '    def f(self):\n        """One."""\n        return 1\n'
+    )
+    assert hashed(package) == before
+    (package / "deep/er.py").write_text(
+        "import sys\n\n\nclass A:\n    def f(self):\n        return 2\n"
+    )
+    assert hashed(package) != before
+
+
+@pytest.mark.parametrize(
+    ("file", "rules"),
+    [
+        ("retrieval/statistics.py", {"score", "control", "aggregate", "gate", "report"}),
+        ("report/assets/tables.css", {"report"}),
+    ],
+)
+def test_what_an_edit_reruns(file, rules):
+    assert {s.stem for s in SCRIPTS if PACKAGE / file in loaded(s)} == rules
+
+
+def test_nothing_that_a_module_holds_is_overlooked():
+    """What is in a module once Python has run it comes from files that the hash knows."""
+    overlooked = []
+    for file in sorted(PACKAGE.rglob("*.py")):
+        name = ".".join(file.relative_to(PACKAGE.parent).with_suffix("").parts)
+        if name.endswith(("__init__", "__main__")):
+            continue
+        try:
+            module = importlib.import_module(name)
+        except ModuleNotFoundError as missing:  # a contender's library, which is optional
+            if (missing.name or "").startswith(PACKAGE.name):
+                raise
+            continue
+        known = {file, *loaded(file)}
+        for value in vars(module).values():
+            origin = sys.modules.get(
+                getattr(value, "__module__", None) or getattr(value, "__name__", "")
+            )
+            place = getattr(origin, "__file__", None) or ""
+            if place.startswith(str(PACKAGE)) and not any(str(k) == place for k in known):
+                overlooked.append(f"{name}: {place}")
+    assert not overlooked
