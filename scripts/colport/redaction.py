@@ -6,12 +6,12 @@ import os
 import re
 import sys
 import traceback
+from collections.abc import Mapping
 from types import TracebackType
+from typing import Any
 
 HIDDEN = "•••"
-SECRET_NAME = re.compile(r"(^|[_-])(token|password|passwd|secret|api[_-]?key|credentials?)$", re.I)
-"""Names of settings and environment variables whose value is a secret."""
-
+_SECRET_NAME = re.compile(r"(^|[_-])(token|password|passwd|secret|api[_-]?key|credentials?)$", re.I)
 _SECRET = re.compile(
     r"\b(?:hf|ghp|gho|glpat|sk)[_-][A-Za-z0-9_-]{16,}"
     r"|(?<=://)[^/\s:@]+:[^/\s@]+@"
@@ -20,12 +20,25 @@ _SECRET = re.compile(
 _SHORTEST = 8  # characters of an environment variable's value that is taken for a secret
 
 
-def redacted(text: str) -> str:
-    """``text`` without anything like a token, and without what a secret variable holds."""
-    for name, value in os.environ.items():
-        if len(value) >= _SHORTEST and SECRET_NAME.search(name):
-            text = text.replace(value, HIDDEN)
-    return _SECRET.sub(HIDDEN, text)
+def redacted(value: Any, name: str = "") -> Any:
+    """``value`` without anything like a token, and without what a secret variable holds.
+
+    Args:
+        value: A text, a mapping or a list of them at any depth; anything else is returned as it is.
+        name: Setting that it is the value of.
+    """
+    if isinstance(value, Mapping):
+        return {str(key): redacted(item, str(key)) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [redacted(item, name) for item in value]
+    if not isinstance(value, str):
+        return value
+    if value and _SECRET_NAME.search(name):
+        return HIDDEN
+    for variable, secret in os.environ.items():
+        if len(secret) >= _SHORTEST and _SECRET_NAME.search(variable):
+            value = value.replace(secret, HIDDEN)
+    return _SECRET.sub(HIDDEN, value)
 
 
 def plain(error: BaseException) -> str:

@@ -14,6 +14,7 @@ from colport.errors import CheckpointError, ColPortError, UnsupportedError
 from colport.job import job
 from colport.manifest import Manifest
 from colport.redaction import HIDDEN, plain, redacted
+from colport.report import formatting
 from colport.report.page import render
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
@@ -68,6 +69,13 @@ def test_each_form_of_a_secret_is_known_without_its_variable(monkeypatch, text, 
     for name in ("HF_TOKEN", "REGISTRY_PASSWORD"):
         monkeypatch.delenv(name)
     assert redacted(text) == shown
+
+
+def test_values_in_records_and_cells_are_read_at_any_depth():
+    record = {"a": [f"x {LEAKS[1]}", ("hub", {"api_key": "short"})], "n": 3, "token": ["t", ""]}
+    hidden = {"a": ["x Authorization: Bearer •••", ["hub", {"api_key": "•••"}]], "n": 3}
+    assert redacted(record) == hidden | {"token": ["•••", ""]}
+    assert all(clean(formatting.text(leak)) for leak in LEAKS)
 
 
 @pytest.mark.parametrize(

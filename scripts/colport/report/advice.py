@@ -21,6 +21,7 @@ from colport.recommendation import (
     SMALLEST,
     TIED_SPEED,
 )
+from colport.redaction import redacted
 from colport.report import formatting as fmt
 from colport.report.machine import in_words
 from colport.report.section import Material, Section
@@ -161,7 +162,7 @@ def _reasons(rows: pd.DataFrame) -> list[Reason]:
     for row in rows.to_dict("records"):
         if row["variant"] == REFERENCE_VARIANT:
             continue
-        verdict = fmt.redact(str(row.get("verdict") or "no verdict was recorded"))
+        verdict = redacted(str(row.get("verdict") or "no verdict was recorded"))
         providers = grouped.setdefault(verdict, {})
         providers.setdefault(fmt.provider(row["provider"]), []).append(str(row["variant"]))
     return [

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import math
-import re
 from typing import Any
 
 import pandas as pd
+
+from colport.redaction import redacted
 
 MISSING = "\N{EN DASH}"
 _MINUS = "\N{MINUS SIGN}"
 _TIMES = "\N{MULTIPLICATION SIGN}"
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-_SECRET_NAME = re.compile(r"(^|[_-])(token|password|passwd|secret|api[_-]?key|credentials?)$", re.I)
-_SECRET_TEXT = re.compile(
-    r"\b(?:hf|ghp|gho|glpat|sk)[_-][A-Za-z0-9_-]{16,}|(?<=://)[^/\s:@]+:[^/\s@]+@"
-)
 
 
 def is_missing(value: Any) -> bool:
@@ -33,7 +30,7 @@ def text(value: Any) -> str:
         return "yes" if value else "no"
     if pd.api.types.is_float(value):
         return significant(value)
-    return redact(str(value))
+    return redacted(str(value))
 
 
 def fixed(digits: int, signed: bool = False):
@@ -128,17 +125,6 @@ def p_value(value: Any) -> str:
 def provider(name: Any) -> str:
     """A provider's short name: ``CPUExecutionProvider`` is ``CPU``."""
     return text(str(name).removesuffix("ExecutionProvider") or name)
-
-
-def redact(value: Any, name: str = "") -> Any:
-    """``value`` without access tokens and passwords, nested dicts and lists included."""
-    if isinstance(value, dict):
-        return {str(key): redact(item, str(key)) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [redact(item, name) for item in value]
-    if isinstance(value, str):
-        return "•••" if value and _SECRET_NAME.search(name) else _SECRET_TEXT.sub("•••", value)
-    return value
 
 
 def _scaled(value: Any, units: tuple[tuple[str, float], ...]) -> str:

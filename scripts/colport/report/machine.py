@@ -9,13 +9,14 @@ from typing import Any
 import yaml
 
 from colport import environment
+from colport.redaction import redacted
 from colport.report import formatting as fmt
 from colport.report.section import Material, Section
 
 
 def section(material: Material) -> Section:
     """Machine, packages and settings; access tokens are blanked."""
-    described = fmt.redact(dict(material.run.get("environment") or {}))
+    described = redacted(dict(material.run.get("environment") or {}))
     content = {
         "environment": _environment_rows(described),
         "packages": _packages(described),
@@ -27,7 +28,7 @@ def section(material: Material) -> Section:
 
 def in_words(described: Mapping[str, Any]) -> str:
     """See :func:`colport.environment.in_words`; access tokens are blanked."""
-    return environment.in_words(fmt.redact(dict(described)))
+    return environment.in_words(redacted(dict(described)))
 
 
 def _environment_rows(described: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -61,4 +62,4 @@ def _settings(settings: Any) -> str:
     if not settings:
         return ""
     plain = json.loads(json.dumps(settings, default=str))
-    return yaml.safe_dump(fmt.redact(plain), sort_keys=False, allow_unicode=True, width=88)
+    return yaml.safe_dump(redacted(plain), sort_keys=False, allow_unicode=True, width=88)

@@ -10,6 +10,7 @@ from typing import Any
 
 from colport.explain.picture import CHANGE, HEAT, colour_bar
 from colport.explain.selection import DAMAGED
+from colport.redaction import redacted
 from colport.report import formatting as fmt
 from colport.report.section import Material, Section
 from colport.retrieval.score import HEADLINE
@@ -126,11 +127,11 @@ def match_views(records: Sequence[Mapping[str, Any]]) -> Matches:
             number += 1
             figures.append(_figure_view(number, figure))
         notes = [
-            f"{item['variant']} is left out: {fmt.redact(item['reason'])}"
+            f"{item['variant']} is left out: {redacted(item['reason'])}"
             for item in record["left_out"]
         ]
         if record["reason"]:
-            notes.append(f"There are no pictures: {fmt.redact(record['reason'])}")
+            notes.append(f"There are no pictures: {redacted(record['reason'])}")
         if figures or notes:
             models.append(ModelMatches(record["model"], record["dataset"], figures, notes))
     return Matches(models, _bar(HEAT), further)
@@ -140,7 +141,7 @@ def _figure_view(number: int, figure: Mapping[str, Any]) -> FigureView:
     reference, tokens = figure["contenders"][0], figure["tokens"]
     names = [_name(tokens[place]) for place in figure["shown"]]
     low, high = (fmt.fixed(2)(value) for value in figure["scale"])
-    page = fmt.redact(str(figure["document"]))
+    page = redacted(str(figure["document"]))
     rows = [
         PictureRow(
             "All words",
@@ -161,7 +162,7 @@ def _figure_view(number: int, figure: Mapping[str, Any]) -> FigureView:
     return FigureView(
         number=number,
         title=f"{figure['kind'].capitalize()} query",
-        query=fmt.redact(figure["text"]),
+        query=redacted(figure["text"]),
         caption=_caption(figure, page),
         page=_source(figure["page"]),
         page_alt=f"The page {page} itself.",
@@ -263,7 +264,7 @@ def _change_row(figure: Mapping[str, Any], page: str) -> PictureRow:
 
 
 def _name(token: Mapping[str, str]) -> str:
-    return fmt.redact(token["text"]) or _BLANK
+    return redacted(token["text"]) or _BLANK
 
 
 def _where(place: Sequence[int] | None) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
+from colport.redaction import redacted
 from colport.report import formatting as fmt
 from colport.report.section import Material, Section
 from colport.retrieval.controls import MODEL as CONTROL
@@ -56,7 +57,7 @@ def find_problems(tables: Mapping[str, pd.DataFrame]) -> list[Problem]:
     for stage in filter(tables.__contains__, _STAGES):
         table = tables[stage]
         for row in table[~table["status"].isin(["ok", ""])].to_dict("records"):
-            reason = fmt.redact(row["reason"]) or "No reason was recorded."
+            reason = redacted(row["reason"]) or "No reason was recorded."
             problem = problems.setdefault((row["status"], reason), Problem(row["status"], reason))
             problem.rows += 1
             for key in ("stage", "model", "variant", "provider", "dataset", "kind"):
@@ -77,7 +78,7 @@ def failed_parity(parity: pd.DataFrame) -> list[dict[str, str]]:
             "difference": fmt.scientific(row["max_abs_diff"]),
             "cosine": fmt.fixed(5)(row["min_cosine"]),
             "tolerance": fmt.text(row["tolerance"]),
-            "reason": fmt.redact(row["reason"]),
+            "reason": redacted(row["reason"]),
         }
         for row in rows.to_dict("records")
     ]

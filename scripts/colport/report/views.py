@@ -11,6 +11,7 @@ import pandas as pd
 
 from colport.peers.catalogue import is_peer
 from colport.recommendation import REFERENCE_VARIANT, SIGNIFICANCE
+from colport.redaction import redacted
 from colport.report import formatting as fmt
 from colport.report.columns import (
     CAPTIONS,
@@ -123,7 +124,7 @@ def table_view(name: str, table: pd.DataFrame) -> TableView:
             "numeric": [item.numeric for item in columns],
             "better": [item.better for item in columns],
             "shown": [not more for more in extra],
-            "rows": [[fmt.redact(cell) for cell in row] for row in texts.to_numpy().tolist()],
+            "rows": [[redacted(cell) for cell in row] for row in texts.to_numpy().tolist()],
         },
         unsupported=sum(row.classes == "unsupported" for row in rows),
     )

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
-from colport.report import formatting as fmt
+from colport.redaction import redacted
 from colport.report.charts.drawing import Drawing
 from colport.report.columns import column
 from colport.tables import text_table
@@ -44,7 +44,7 @@ class ChartTable:
             [item.show(value) for item, value in zip(columns, values, strict=True)]
             for values in frame.astype(object).itertuples(index=False, name=None)
         ]
-        raw = [[fmt.redact(cell) for cell in row] for row in text_table(frame).to_numpy().tolist()]
+        raw = [[redacted(cell) for cell in row] for row in text_table(frame).to_numpy().tolist()]
         labels, numeric = [item.label for item in columns], [item.numeric for item in columns]
         return cls(list(names), labels, numeric, shown, raw)
 
