@@ -12,6 +12,7 @@ CHECKS = (
     ("ruff check", ["ruff", "check", "."]),
     ("ruff format", ["ruff", "format", "--check", "."]),
     ("snakefmt", ["snakefmt", "--check", "Snakefile", "rules"]),
+    ("lines of the library", [sys.executable, "tests/budget.py"]),
     ("snakemake lint", ["snakemake", "--lint"]),
     ("tests", [sys.executable, "-m", "pytest", *PYTEST, *sys.argv[1:]]),
 )

@@ -76,9 +76,29 @@ def test_only_families_know_a_family():
         assert not set(names) & set(strings), file
 
 
-def test_no_file_is_long():
-    long = [file.name for file in FILES if len(file.read_text().splitlines()) > 400]
-    assert long == []
+MODULES = {
+    ".".join(file.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): file
+    for file in FILES
+}
+
+
+def imported_modules(file: Path) -> set[str]:
+    """Modules of the library that a file imports, for type checkers too."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            found |= {name if name in MODULES else node.module for name in names}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return found & MODULES.keys()
+
+
+def test_no_files_import_each_other_in_a_circle():
+    left = {name: imported_modules(file) for name, file in MODULES.items()}
+    while free := {name for name, imported in left.items() if not imported & left.keys()}:
+        left = {name: imported for name, imported in left.items() if name not in free}
+    assert not left, "files in a circle, or above one: " + ", ".join(sorted(left))
 
 
 def test_adapters_are_thin():

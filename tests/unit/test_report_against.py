@@ -13,14 +13,15 @@ from colport import tables
 from colport.artifacts import write_json
 from colport.compare import Finding
 from colport.report import Report, against, figures, inputs, render
+from colport.report.section import Against
 from tests.unit.test_report import REFERENCE, RUN, Page, joined, make, variant
 
 EVIL = "<script>alert(1)</script>"
 
 
-def other(*parts) -> against.Against:
+def other(*parts) -> Against:
     finding = Finding("size", "worse", f"m {EVIL}", "30 MB -> 33 MB (+10.0%)", "folder_bytes")
-    return against.Against("../old", make(joined(REFERENCE, *parts))["summary"], [finding])
+    return Against("../old", make(joined(REFERENCE, *parts))["summary"], [finding])
 
 
 def test_what_changed_stands_before_the_charts_and_figures_beside_each_other():

@@ -2,36 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
 
-from colport.compare import Finding, compare
+from colport.compare import compare
 from colport.compare.findings import verdict
-from colport.report.section import Material, Section
+from colport.report.section import Against, Material, Section
 from colport.report.views import table_view
 from colport.tables import read_tables
 
 KEYS = ("model", "variant", "provider")
 FIGURES = ("size_mb", "ndcg_at_5", "document_p50_ms", "document_speedup", "query_speedup")
 _MEASURED = FIGURES[1:]
-
-
-@dataclass(frozen=True)
-class Against:
-    """Another run.
-
-    Attributes:
-        name: Of its results folder.
-        summary: Its ``summary.csv``.
-        findings: Of :func:`colport.compare.compare`, from that run to the one reported.
-    """
-
-    name: str
-    summary: pd.DataFrame
-    findings: Sequence[Finding]
 
 
 def read(old: Path | str, new: Path | str) -> Against:

@@ -14,8 +14,7 @@ from colport.report import formatting as fmt
 from colport.report.charts import Bar, Chart, ChartTable, Dot, Lane, LegendEntry, lanes, legend
 from colport.report.charts.lanes import LEFT, RIGHT, Axis
 from colport.report.charts.scales import linear, logarithmic
-from colport.report.quality import MAX_MODELS, undrawn
-from colport.report.section import ChartGroup, Material, Section, chart_section
+from colport.report.section import MAX_MODELS, ChartGroup, Material, Section, chart_section, undrawn
 
 MAX_LANES = 24
 LEAST_ERROR = 1e-8

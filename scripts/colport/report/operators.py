@@ -11,13 +11,12 @@ from colport.report import formatting as fmt
 from colport.report.charts import Bar, Chart, ChartTable, Lane, Swatch, lanes
 from colport.report.charts.lanes import LEFT, RIGHT, Axis
 from colport.report.charts.scales import from_zero
-from colport.report.section import ChartGroup, Material, Section, chart_section
+from colport.report.section import MAX_MODELS, ChartGroup, Material, Section, chart_section
 
 LARGEST = 6
 """Operators with a colour of their own; there is one more colour, that of the others."""
 
 MAX_BARS = 8
-MAX_MODELS = 12
 
 OTHER = "other"
 

@@ -26,9 +26,7 @@ from colport.report.charts.lanes import LEFT, RIGHT, Axis
 from colport.report.charts.marks import HOLLOW, RECOMMENDED
 from colport.report.charts.scales import from_zero
 from colport.report.embeddings import embeddings_table
-from colport.report.section import ChartGroup, Material, Section, chart_section
-
-MAX_MODELS = 12
+from colport.report.section import MAX_MODELS, ChartGroup, Material, Section, chart_section, undrawn
 
 _PLACE = ("variant", "provider")
 _QUALITY = ("ndcg_at_5", "ndcg_at_5_delta", "p_value", "parity_passed")
@@ -68,14 +66,6 @@ def section(material: Material) -> Section:
         undrawn(summary),
     )
     return found or Section("charts", title, "Charts", "nothing.html")
-
-
-def undrawn(table: pd.DataFrame) -> str:
-    """What to say of models beyond those that are drawn."""
-    further = table["model"].nunique() - MAX_MODELS
-    if further <= 0:
-        return ""
-    return f"The first models of the run are drawn; {further} more are in the tables."
 
 
 def _charts(

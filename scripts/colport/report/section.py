@@ -9,15 +9,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 from markupsafe import Markup
 
+from colport.compare import Finding
 from colport.report.charts import Chart, LegendEntry
 
-if TYPE_CHECKING:
-    from colport.report.against import Against
+MAX_MODELS = 12
+"""Models that a section of charts draws; all are in its tables."""
+
+
+@dataclass(frozen=True)
+class Against:
+    """Another run.
+
+    Attributes:
+        name: Of its results folder.
+        summary: Its ``summary.csv``.
+        findings: Of :func:`colport.compare.compare`, from that run to the one reported.
+    """
+
+    name: str
+    summary: pd.DataFrame
+    findings: Sequence[Finding]
 
 
 @dataclass(frozen=True)
@@ -95,6 +111,14 @@ def chart_section(
     content = {"intro": intro, "groups": groups, "legend": list(legend), "note": note}
     content["further_marks"] = further_marks
     return Section(key, title, link, "charts.html", content) if groups else None
+
+
+def undrawn(table: pd.DataFrame) -> str:
+    """What to say of models beyond those that are drawn."""
+    further = table["model"].nunique() - MAX_MODELS
+    if further <= 0:
+        return ""
+    return f"The first models of the run are drawn; {further} more are in the tables."
 
 
 Maker = Callable[[Material], Section | None]

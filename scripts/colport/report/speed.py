@@ -12,8 +12,7 @@ from colport.report import formatting as fmt
 from colport.report.charts import Chart, ChartTable, Dot, Lane, LegendEntry, Whisker, lanes, legend
 from colport.report.charts.lanes import LEFT, RIGHT, Axis
 from colport.report.charts.scales import cost
-from colport.report.quality import MAX_MODELS, undrawn
-from colport.report.section import ChartGroup, Material, Section, chart_section
+from colport.report.section import MAX_MODELS, ChartGroup, Material, Section, chart_section, undrawn
 
 MAX_LANES = 48
 
