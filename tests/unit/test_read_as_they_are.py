@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 from unicodedata import normalize
 
 import datasets
@@ -11,6 +12,7 @@ from PIL import Image
 from colport.artifacts import write_json
 from colport.cli.inputs import read_documents
 from colport.errors import DatasetError
+from colport.foreign import is_inside
 from colport.retrieval.datasets import check_pages, dataset_record, load_retrieval_dataset
 from colport.workflow import Plan
 
@@ -60,6 +62,27 @@ def test_no_judgement_is_named(own, value):
     if isinstance(json.loads(value), str):
         with pytest.raises(DatasetError, match=r"j.csv, line 2, column score: found"):
             own(f"query_id,document,score\nq1,b.png,{json.loads(value)}\n", ".csv")
+
+
+@pytest.mark.parametrize("bare", [0, 1])
+def test_a_line_without_the_judgement_that_others_have_is_named(own, bare):
+    lines = judged("0").splitlines()
+    lines[bare] = json.dumps({"query_id": "q1", "document": "a.png"})
+    with pytest.raises(DatasetError, match=rf"j.jsonl, line {bare + 1}, column score: found None"):
+        own("\n".join(lines))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("query_id", "query-id"), ("document", "corpus-id"), ("document_id", "corpus_id")],
+)
+def test_two_columns_for_one_thing_are_named_where_they_differ(own, one, other):
+    row = {"query_id": "q1", one: "q1" if one == "query_id" else "a.png"}
+    row.setdefault("document" if one == "query_id" else one, "a.png")
+    own(json.dumps({**row, other: row[one]}))
+    own(json.dumps({**row, other: ""}))
+    with pytest.raises(DatasetError, match=rf"j.jsonl, line 1: columns {one} and {other} differ"):
+        own(json.dumps({**row, other: "b.png"}))
 
 
 @pytest.mark.parametrize("column", ["relevance", "label", "rel", "Score", "SCORE ", "grade"])
@@ -163,6 +186,26 @@ def test_folders_behind_links_are_named_and_hidden_ones_left_alone(own):
     with pytest.raises(DatasetError, match=r"mine: more in .* is a link to a folder"):
         own()
     assert own(on_bad_document="skip").skipped["more"].startswith("is a link to a folder")
+
+
+@pytest.mark.parametrize("name", ["c.png", "c.pdf"])
+@pytest.mark.parametrize("target", ["nowhere", "itself"])
+def test_a_link_to_nothing_is_named(own, name, target):
+    link = own.folder / "pages" / name
+    link.symlink_to(name if target == "itself" else target)
+    with pytest.raises(DatasetError, match=rf"mine: {name} in .* is a link to a file that is not"):
+        own()
+    assert own(on_bad_document="skip").document_ids == ["a.png", "b.png"]
+    assert is_inside(own.folder / "pages", name)  # and no error: what reads it says so
+
+
+def test_what_is_no_file_is_left_alone(own):
+    folder = own.folder / "pages"
+    (folder / "c.png").mkdir()
+    os.mkfifo(folder / "pipe")
+    (folder / "d.png").symlink_to("pipe")
+    assert own().document_ids == ["a.png", "b.png"]
+    assert len(read_documents(folder, "pages", 5)) == 2
 
 
 def test_a_name_that_is_no_text_is_named(own):

@@ -44,9 +44,15 @@ class Row:
         """The text of the column that has one of these names; ``None`` if it is empty or missing.
 
         Raises:
-            DatasetError: What stands there is neither text nor a number.
+            DatasetError: What stands there is neither text nor a number, or two of them differ.
         """
-        return next((text for name in spellings if (text := self._text(name))), None)
+        found = {text: name for name in reversed(spellings) if (text := self._text(name))}
+        if len(found) > 1:
+            raise DatasetError(
+                f"{self.label}: columns {' and '.join(reversed(found.values()))} differ; allowed "
+                "is one of them."
+            )
+        return next(iter(found), None)
 
     def need(self, *spellings: str) -> str:
         """As :meth:`get`.
@@ -149,12 +155,14 @@ def read_judgements(
     queries, documents, left_out = map(_Names, (query_ids, document_ids, skipped))
     files = {document.rpartition("#")[0] for document in document_ids if "#" in document}
     qrels: dict[str, dict[str, int]] = {}
-    for row in read_rows(name, file):
+    rows = list(read_rows(name, file))
+    is_scored = any(SCORE in row.values for row in rows)
+    for row in rows:
         query, document = queries.known(row.need(*QUERY_ID)), row.need(*DOCUMENT)
         if row.get(PAGE):
             document = f"{document}#{row.whole(PAGE)}"
         document = documents.known(document)
-        score = _score(row)
+        score = _score(row, is_scored)
         if document in left_out or document.rpartition("#")[0] in left_out:
             continue
         if query not in queries:
@@ -189,14 +197,14 @@ class _Names:
         return alike[0] if name not in self._names and len(alike) == 1 else name
 
 
-def _score(row: Row) -> int:
-    """The judgement of a line: its score, 0 for false, or 1 where there is no such column.
+def _score(row: Row, is_scored: bool) -> int:
+    """The judgement of a line: its score, 0 for false, or 1 where the file has no such column.
 
     Raises:
-        DatasetError: It is no whole number, or may stand in a column of another name.
+        DatasetError: It is missing or no whole number, or may stand in a column of another name.
     """
-    if SCORE in row.values:
-        found = _TRUTH.get(str(row.values[SCORE]).strip().lower())
+    if is_scored:
+        found = _TRUTH.get(str(row.values.get(SCORE)).strip().lower())
         return row.whole(SCORE) if found is None else found
     if others := [column for column in row.values if column not in _COLUMNS]:
         raise DatasetError(
