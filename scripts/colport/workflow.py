@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -14,7 +13,7 @@ from typing import Any
 
 from colport import checkpoints, families, resources, sources
 from colport import config as configuration
-from colport.artifacts import read_json, visible_files
+from colport.artifacts import file_state, read_json, visible_files
 from colport.embed import shard_count
 from colport.errors import ColPortError, ConfigError
 from colport.families.base import Family
@@ -213,15 +212,14 @@ class Plan:
         return files + [str(file) for folder in folders for file in visible_files(folder)]
 
     def fingerprint(self, declaration: Mapping[str, Any]) -> str:
-        """Hash of where these files lie, links resolved, of their sizes and times.
+        """Hash of where these files lie, of their sizes and times; see :func:`file_state`.
 
         As a parameter of a rule it reruns it for whatever else is at a path now, older or not.
         """
         facts = []
         for file in self.local_files(declaration):
             with suppress(FileNotFoundError):  # its job says so
-                found = Path(file).stat()
-                facts.append((file, os.path.realpath(file), found.st_size, found.st_mtime_ns))
+                facts.append((file, file_state(file)))
         return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 
     def code(self, script: str) -> str:

@@ -85,6 +85,23 @@ def test_a_file_of_another_time_or_size_reruns(place, home):
     assert len(set(seen)) == 4
 
 
+def test_another_file_of_the_same_size_and_time_reruns(home):
+    file = home / "one/model.safetensors"
+    before, seen = file.stat(), PLAN.fingerprint({"path": "one"})
+    while file.stat().st_ctime_ns == before.st_ctime_ns:  # the clock of a file system is coarse
+        file.write_bytes(bytes(before.st_size))
+        os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (file.stat().st_size, file.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    assert PLAN.fingerprint({"path": "one"}) != seen
+
+
+def test_links_to_nothing_do_not_count(home):
+    seen = PLAN.fingerprint({"path": "one"})
+    for name, target in (("circle", "circle"), ("broken", "nowhere")):
+        (home / "one" / name).symlink_to(target)
+    assert PLAN.fingerprint({"path": "one"}) == seen
+
+
 def test_a_link_that_leads_elsewhere_reruns(home):
     for name in ("one", "two"):
         for file in (home / name).iterdir():

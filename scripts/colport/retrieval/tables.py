@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from colport.artifacts import file_state
 from colport.errors import DatasetError
 from colport.foreign import is_inside
 from colport.retrieval.images import FORMATS, decode, decode_errors
@@ -218,8 +219,7 @@ def _cache_folder(files: Sequence[Path]) -> Path:
 
     state = hashlib.sha256()
     for file in files:
-        facts = file.stat()
-        state.update(f"{file.resolve()}:{facts.st_size}:{facts.st_mtime_ns};".encode())
+        state.update(repr(file_state(file)).encode())
     return Path(datasets.config.HF_DATASETS_CACHE, "colport", state.hexdigest()[:16])
 
 
