@@ -6,6 +6,7 @@ import os
 from unicodedata import normalize
 
 import datasets
+import pyarrow.parquet
 import pytest
 from PIL import Image
 
@@ -54,7 +55,7 @@ def test_a_judgement_is_what_it_says(own, value, score):
 
 @pytest.mark.parametrize(
     "value",
-    ["null", '""', '" "', "[]", "[1]", "{}", "0.5", "NaN", "Infinity", '"high"', '"1_0"', "1e12"],
+    ["null", '""', '" "', "[1]", "{}", "0.5", "NaN", "Infinity", '"high"', '"1_0"', "-1000001"],
 )
 def test_no_judgement_is_named(own, value):
     with pytest.raises(DatasetError, match=r"j.jsonl, line 2, column score: found .*whole number"):
@@ -62,14 +63,6 @@ def test_no_judgement_is_named(own, value):
     if isinstance(json.loads(value), str):
         with pytest.raises(DatasetError, match=r"j.csv, line 2, column score: found"):
             own(f"query_id,document,score\nq1,b.png,{json.loads(value)}\n", ".csv")
-
-
-@pytest.mark.parametrize("bare", [0, 1])
-def test_a_line_without_the_judgement_that_others_have_is_named(own, bare):
-    lines = judged("0").splitlines()
-    lines[bare] = json.dumps({"query_id": "q1", "document": "a.png"})
-    with pytest.raises(DatasetError, match=rf"j.jsonl, line {bare + 1}, column score: found None"):
-        own("\n".join(lines))
 
 
 @pytest.mark.parametrize(
@@ -303,6 +296,41 @@ def test_a_pdf_page_that_cannot_be_drawn_is_skipped_too(own):
     assert checked.document_ids == ["a.png", "b.png", "c.pdf#2"]
     assert checked.skipped == {"c.pdf#1": "cannot be read (takes more than 60 s to be read)"}
     assert list(checked.texts) == ["", "", "two"]
+
+
+@pytest.mark.parametrize(("score", "fits"), [(10**6, True), (10**6 + 1, False), (-(2**40), False)])
+def test_judgements_that_trec_eval_cannot_count_are_named(tmp_path, monkeypatch, score, fits):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    parts = {
+        "corpus": {"corpus-id": ["1"], "text": ["a"]},
+        "queries": {"query-id": ["1", "2"], "query": ["x", "y"]},
+        "qrels": {"query-id": ["1", "2"], "corpus-id": ["1", "1"], "score": [1, score]},
+    }
+    for name, columns in parts.items():
+        file = str(tmp_path / name / "test-00000-of-00001.parquet")
+        (tmp_path / name).mkdir()
+        datasets.Dataset.from_dict(columns).to_parquet(file)
+    declared = {"path": str(tmp_path), "schema": "beir", "documents": "passages"}
+    if fits:
+        assert load_retrieval_dataset("table", declared).qrels["2"] == {"1": score}
+    else:
+        message = rf"config qrels, split test: column score is {score} in row 1; allowed .*1000000"
+        with pytest.raises(DatasetError, match=message):
+            load_retrieval_dataset("table", declared)
+
+
+def test_a_text_in_a_table_that_is_not_utf_8_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    offsets, content = (pyarrow.py_buffer(part) for part in (b"\0\0\0\0\1\0\0\0", b"\xff"))
+    bad = pyarrow.Array.from_buffers(pyarrow.string(), 1, [None, offsets, content])
+    columns = {"query": bad, "text": pyarrow.array(["a"]), "image_filename": pyarrow.array(["b"])}
+    (tmp_path / "data").mkdir()
+    pyarrow.parquet.write_table(
+        pyarrow.table(columns), tmp_path / "data/test-00000-of-00001.parquet"
+    )
+    declared = {"path": str(tmp_path), "schema": "qa", "documents": "passages"}
+    with pytest.raises(DatasetError, match="split test: column query holds a text that is not UTF"):
+        load_retrieval_dataset("table", declared)
 
 
 def table(folder, colours, names):

@@ -14,6 +14,7 @@ from unicodedata import normalize
 
 from colport.errors import DatasetError
 from colport.foreign import load_text, not_text, parse_json
+from colport.retrieval.base import MAX_JUDGEMENT
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 LINES = ".jsonl"
@@ -23,7 +24,6 @@ QUERY_ID = ("query_id", "query-id")
 DOCUMENT = ("document", "document_id", "corpus_id", "corpus-id")
 LANGUAGE, PAGE, SCORE = "language", "page", "score"
 _COLUMNS = (*QUERY, *QUERY_ID, *DOCUMENT, LANGUAGE, PAGE, SCORE)
-_LARGEST = 2**31
 _TRUTH = {"false": 0, "true": 1}
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?")
 
@@ -79,9 +79,9 @@ class Row:
         is_plain = isinstance(found, str | int | float) and not isinstance(found, bool)
         if is_plain and _NUMBER.fullmatch(text):
             value = float(text)
-            if value.is_integer() and abs(value) < _LARGEST:
+            if value.is_integer() and abs(value) <= MAX_JUDGEMENT:
                 return int(value)
-        raise self.fail(column, found, "a whole number")
+        raise self.fail(column, found, f"a whole number up to {MAX_JUDGEMENT}")
 
     def _text(self, column: str) -> str:
         found = self.values.get(column)
@@ -155,14 +155,12 @@ def read_judgements(
     queries, documents, left_out = map(_Names, (query_ids, document_ids, skipped))
     files = {document.rpartition("#")[0] for document in document_ids if "#" in document}
     qrels: dict[str, dict[str, int]] = {}
-    rows = list(read_rows(name, file))
-    is_scored = any(SCORE in row.values for row in rows)
-    for row in rows:
+    for row in read_rows(name, file):
         query, document = queries.known(row.need(*QUERY_ID)), row.need(*DOCUMENT)
         if row.get(PAGE):
             document = f"{document}#{row.whole(PAGE)}"
         document = documents.known(document)
-        score = _score(row, is_scored)
+        score = _score(row)
         if document in left_out or document.rpartition("#")[0] in left_out:
             continue
         if query not in queries:
@@ -197,14 +195,14 @@ class _Names:
         return alike[0] if name not in self._names and len(alike) == 1 else name
 
 
-def _score(row: Row, is_scored: bool) -> int:
-    """The judgement of a line: its score, 0 for false, or 1 where the file has no such column.
+def _score(row: Row) -> int:
+    """The judgement of a line: its score, 0 for false, or 1 where there is no such column.
 
     Raises:
-        DatasetError: It is missing or no whole number, or may stand in a column of another name.
+        DatasetError: It is no whole number, or may stand in a column of another name.
     """
-    if is_scored:
-        found = _TRUTH.get(str(row.values.get(SCORE)).strip().lower())
+    if SCORE in row.values:
+        found = _TRUTH.get(str(row.values[SCORE]).strip().lower())
         return row.whole(SCORE) if found is None else found
     if others := [column for column in row.values if column not in _COLUMNS]:
         raise DatasetError(

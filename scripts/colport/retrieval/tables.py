@@ -75,7 +75,12 @@ class Table:
                 f"{self.label}: column {column} is {found or self.data.features[column]}; "
                 f"allowed is {', '.join(types)}."
             )
-        values = self.data.select_columns([column])[:][column]
+        try:
+            values = self.data.select_columns([column])[:][column]
+        except UnicodeDecodeError as error:
+            raise DatasetError(
+                f"{self.label}: column {column} holds a text that is not UTF-8 ({error})."
+            ) from error
         if not nullable and None in values:
             raise DatasetError(
                 f"{self.label}: column {column} is null in row {values.index(None)}; "
