@@ -50,6 +50,11 @@ class Plan:
     def read(cls, config: Mapping[str, Any], base: Path | str) -> Plan:
         """Validate the config; a mistake ends the program with its one sentence."""
         try:
+            if set("{}") & set(str(base)):
+                raise ConfigError(
+                    f"{base}: Snakemake takes braces in the path of its Snakefile for names; move "
+                    "the project to a folder without them."
+                )
             filled = configuration.validated(config, Path(base) / SCHEMA)
             for section in ("models", "datasets", "providers"):
                 filled[section] = located(filled[section], Path(base))

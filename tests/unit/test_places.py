@@ -85,6 +85,13 @@ def test_a_file_of_another_time_or_size_reruns(place, home):
     assert len(set(seen)) == 4
 
 
+@pytest.mark.parametrize("name", ["a{x}b", "a{b", "a}b"])
+def test_a_project_that_snakemake_cannot_run_is_named(name, capsys):
+    with pytest.raises(SystemExit):
+        Plan.read({}, Path("/there", name))
+    assert f"/there/{name}: Snakemake takes braces" in capsys.readouterr().err
+
+
 def test_another_file_of_the_same_size_and_time_reruns(home):
     file = home / "one/model.safetensors"
     before, seen = file.stat(), PLAN.fingerprint({"path": "one"})
