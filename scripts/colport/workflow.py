@@ -50,11 +50,7 @@ class Plan:
     def read(cls, config: Mapping[str, Any], base: Path | str) -> Plan:
         """Validate the config; a mistake ends the program with its one sentence."""
         try:
-            if set("{}") & set(str(base)):
-                raise ConfigError(
-                    f"{base}: Snakemake takes braces in the path of its Snakefile for names; move "
-                    "the project to a folder without them."
-                )
+            refuse_braces(base)
             filled = configuration.validated(config, Path(base) / SCHEMA)
             for section in ("models", "datasets", "providers"):
                 filled[section] = located(filled[section], Path(base))
@@ -210,11 +206,18 @@ class Plan:
         return [(model, self.first(model)) for model in pages]
 
     def local_files(self, declaration: Mapping[str, Any]) -> list[str]:
-        """Files of this machine that a checkpoint or dataset is read from."""
+        """Files of this machine that a checkpoint or dataset is read from.
+
+        Raises:
+            ConfigError: Snakemake cannot take the path of one.
+        """
         own = (declaration.get(key) for key in ("queries", "judgements"))
         files = [str(local(file)) for file in own if file]
         folders = checkpoints.places(declaration)
-        return files + [str(file) for folder in folders for file in visible_files(folder)]
+        files += [str(file) for folder in folders for file in visible_files(folder)]
+        for file in files:
+            refuse_braces(file)
+        return files
 
     def fingerprint(self, declaration: Mapping[str, Any]) -> str:
         """Hash of where these files lie, of their sizes and times; see :func:`file_state`.
@@ -239,6 +242,19 @@ class Plan:
     def pattern(names: Iterable[str]) -> str:
         """Wildcard constraint that matches just these names."""
         return "|".join(re.escape(name) for name in names) or "(?!)"
+
+
+def refuse_braces(path: Path | str) -> None:
+    """Refuse a path in which Snakemake would look for names.
+
+    Raises:
+        ConfigError: It holds a brace.
+    """
+    if set("{}") & set(str(path)):
+        raise ConfigError(
+            f"{path}: Snakemake takes braces in a path for names; give the file or its folder "
+            "another one."
+        )
 
 
 def located(value: Any, base: Path) -> Any:

@@ -12,6 +12,7 @@ from safetensors.numpy import save_file
 
 from colport import runs
 from colport.artifacts import visible_files
+from colport.errors import ConfigError
 from colport.workflow import Plan, located
 from tests.conftest import ROOT
 
@@ -90,6 +91,12 @@ def test_a_project_that_snakemake_cannot_run_is_named(name, capsys):
     with pytest.raises(SystemExit):
         Plan.read({}, Path("/there", name))
     assert f"/there/{name}: Snakemake takes braces" in capsys.readouterr().err
+
+
+def test_a_file_that_snakemake_cannot_take_is_named(home):
+    model(home / "a{x}b")
+    with pytest.raises(ConfigError, match=r"a\{x\}b/config.json: Snakemake takes braces"):
+        PLAN.local_files({"path": "a{x}b"})
 
 
 def test_another_file_of_the_same_size_and_time_reruns(home):
