@@ -274,15 +274,26 @@ def visible_files(folder: Path | str, above: frozenset[str] = frozenset()) -> It
     """
     if (real := os.path.realpath(folder)) in above:
         return
-    with os.scandir(folder) as found:
-        entries = sorted(found, key=lambda entry: entry.name)
-    for entry in entries:
+    for entry in sorted(Path(folder).iterdir()):
         if entry.name.startswith(".") or entry.name == "__pycache__":
             continue
         if entry.is_dir():
-            yield from visible_files(entry.path, above | {real})
+            yield from visible_files(entry, above | {real})
         elif entry.is_file():
-            yield Path(entry.path)
+            yield entry
+
+
+def file_state(path: Path | str) -> tuple[str, int, int, int]:
+    """Where a file lies, links resolved, its size, its time and the time of its last change.
+
+    The former time can be set (``cp -p``, archives), so that another file of the same size may
+    have it; the latter is the file system's own.
+
+    Raises:
+        OSError: There is no such file.
+    """
+    found = Path(path).stat()
+    return os.path.realpath(path), found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def content_hash(paths: Iterable[Path | str]) -> str:

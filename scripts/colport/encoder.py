@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from colport import families, manifest
 from colport.errors import ArtifactError, InputError
 from colport.families import inputs
 from colport.families.base import Batch, Document
+from colport.foreign import local
 from colport.providers import ProviderSettings
 from colport.providers.calls import Graph
 from colport.providers.integers import needs_exact_kernels
@@ -31,7 +33,7 @@ class Encoder:
     (``cuda_graph``, DirectML), calls wait for each other.
 
     Args:
-        folder: An exported folder.
+        folder: An exported folder; ``~`` is the user's own.
         provider: A provider's type (``cpu``, ``cuda``, ``openvino``, …), or a mapping with
             ``type`` and settings, as under ``providers`` in the config.
         threads: Threads within an operator; goes before the provider's ``threads``.
@@ -42,7 +44,7 @@ class Encoder:
 
     Raises:
         ArtifactError: The folder is not a whole exported folder, or gives no embeddings.
-        TypeError: ``threads`` is no whole number.
+        TypeError: ``folder`` is no path, or ``threads`` no whole number.
         ValueError: ``threads`` is less than 1.
         ConfigError: The provider is unknown, or does not have such a setting.
         UnsupportedError: The provider is not on this machine, or does not take the graphs.
@@ -58,7 +60,9 @@ class Encoder:
         threads = None if threads is None else inputs.whole("threads", threads)
         settings = ProviderSettings.of(provider)
         settings.refuse_other_python()
-        self.folder = Path(folder)
+        if not isinstance(folder, str | PathLike):
+            raise TypeError(f"folder: found {type(folder).__name__}; allowed is a path.")
+        self.folder = local(folder)
         self.manifest = manifest.read(self.folder)
         require(settings.provider.name)
         require_opset(settings.provider, self.manifest.opset)
@@ -154,14 +158,18 @@ class Encoder:
             ) from error
 
     def score(self, queries: Sequence[np.ndarray], documents: Sequence[np.ndarray]) -> np.ndarray:
-        """MaxSim of every query with every document, ``float32 [queries, documents]``."""
+        """MaxSim of every query with every document, ``float32 [queries, documents]``.
+
+        Raises:
+            TypeError: ``queries`` or ``documents`` is no list of arrays of numbers.
+            ValueError: One is not ``[tokens, dim]``, or a document has no tokens.
+        """
         return maxsim(queries, documents)
 
     def _prepared(self, argument: str, chosen: Sequence[Any], first: int = 0) -> Batch:
         is_query = argument == "queries"
-        taken = inputs.checked(
-            argument, chosen, "passages" if is_query else self.document_type, first
-        )
+        kind = "passages" if is_query else self.document_type
+        taken = inputs.checked(argument, inputs.listed(argument, chosen), kind, first)
         try:
             return (self._runtime.query_batch if is_query else self._runtime.document_batch)(taken)
         except InputError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import os
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -90,7 +91,7 @@ def is_inside(folder: Path, name: str) -> bool:
         if place.parent.name == "snapshots":
             roots.append(place.parents[1] / "blobs")
             break
-    target = (folder / name).resolve()
+    target = Path(os.path.realpath(folder / name))  # resolve() does not take a circle of links
     return any(target.is_relative_to(allowed) for allowed in roots)
 
 

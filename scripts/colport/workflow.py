@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -14,7 +13,7 @@ from typing import Any
 
 from colport import checkpoints, families, resources, sources
 from colport import config as configuration
-from colport.artifacts import read_json, visible_files
+from colport.artifacts import file_state, read_json, visible_files
 from colport.embed import shard_count
 from colport.errors import ColPortError, ConfigError
 from colport.families.base import Family
@@ -51,6 +50,7 @@ class Plan:
     def read(cls, config: Mapping[str, Any], base: Path | str) -> Plan:
         """Validate the config; a mistake ends the program with its one sentence."""
         try:
+            refuse_braces(base)
             filled = configuration.validated(config, Path(base) / SCHEMA)
             for section in ("models", "datasets", "providers"):
                 filled[section] = located(filled[section], Path(base))
@@ -206,22 +206,28 @@ class Plan:
         return [(model, self.first(model)) for model in pages]
 
     def local_files(self, declaration: Mapping[str, Any]) -> list[str]:
-        """Files of this machine that a checkpoint or dataset is read from."""
+        """Files of this machine that a checkpoint or dataset is read from.
+
+        Raises:
+            ConfigError: Snakemake cannot take the path of one.
+        """
         own = (declaration.get(key) for key in ("queries", "judgements"))
         files = [str(local(file)) for file in own if file]
         folders = checkpoints.places(declaration)
-        return files + [str(file) for folder in folders for file in visible_files(folder)]
+        files += [str(file) for folder in folders for file in visible_files(folder)]
+        for file in files:
+            refuse_braces(file)
+        return files
 
     def fingerprint(self, declaration: Mapping[str, Any]) -> str:
-        """Hash of where these files lie, links resolved, of their sizes and times.
+        """Hash of where these files lie, of their sizes and times; see :func:`file_state`.
 
         As a parameter of a rule it reruns it for whatever else is at a path now, older or not.
         """
         facts = []
         for file in self.local_files(declaration):
             with suppress(FileNotFoundError):  # its job says so
-                found = Path(file).stat()
-                facts.append((file, os.path.realpath(file), found.st_size, found.st_mtime_ns))
+                facts.append((file, file_state(file)))
         return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 
     def code(self, script: str) -> str:
@@ -236,6 +242,19 @@ class Plan:
     def pattern(names: Iterable[str]) -> str:
         """Wildcard constraint that matches just these names."""
         return "|".join(re.escape(name) for name in names) or "(?!)"
+
+
+def refuse_braces(path: Path | str) -> None:
+    """Refuse a path in which Snakemake would look for names.
+
+    Raises:
+        ConfigError: It holds a brace.
+    """
+    if set("{}") & set(str(path)):
+        raise ConfigError(
+            f"{path}: Snakemake takes braces in a path for names; give the file or its folder "
+            "another one."
+        )
 
 
 def located(value: Any, base: Path) -> Any:

@@ -1,7 +1,9 @@
 """What callers hand to an encoder is taken as it is, or refused by the name of its argument."""
 
 import io
+import struct
 import sys
+from zlib import compress, crc32
 
 import numpy as np
 import pandas
@@ -9,7 +11,7 @@ import pytest
 from PIL import Image
 
 from colport import Encoder
-from colport.errors import InputError
+from colport.errors import ConfigError, InputError
 from colport.families.images import PageError, as_page
 from colport.remote import open_encoder
 
@@ -74,6 +76,38 @@ def test_numbers_are_checked(passages, exported, given, error):
     with pytest.raises(error, match="threads: found"):
         Encoder(exported["colbert"], threads=given)
     assert len(passages.encode_queries(["a", "b"], batch_size=np.int64(1))) == 2
+
+
+def test_one_batch_is_checked_as_a_list_is(passages):
+    for call in (passages.prepare_queries, passages.prepare_documents):
+        for given in ("abc", {0: "a"}, (text for text in ["a"]), None):
+            with pytest.raises(
+                TypeError, match=r"(queries|documents): found \w+; allowed is a list"
+            ):
+                call(given)
+
+
+def test_embeddings_are_lists_of_real_numbers(passages):
+    right = [np.eye(3, 8, dtype=np.float32)]
+    for bad in (right[0] * 1j, right[0].astype(object), "abc"):
+        for index, given in enumerate([([*right, bad], right), (right, [*right, bad])]):
+            kind = ("query", "document")[index]
+            with pytest.raises(TypeError, match=rf"of {kind} 1 are .*allowed are real numbers"):
+                passages.score(*given)
+    with pytest.raises(TypeError, match="of each query: found generator"):
+        passages.score((array for array in right), right)
+    assert passages.score([right[0].tolist()], [right[0].astype(">f8")]) == [[3]]
+
+
+def test_a_folder_and_a_provider_that_are_none(exported, monkeypatch):
+    for given in (None, 7, b"folder"):
+        with pytest.raises(TypeError, match=r"folder: found \w+; allowed is a path"):
+            Encoder(given)
+    for given in (None, 7, ["cpu"]):
+        with pytest.raises(ConfigError, match=r"provider: found \w+; allowed is a type"):
+            Encoder(exported["colbert"], given)
+    monkeypatch.setenv("HOME", str(exported["colbert"].parent))
+    assert Encoder(f"~/{exported['colbert'].name}").dim
 
 
 def test_documents_that_are_none(passages, pages, tmp_path):
@@ -205,6 +239,43 @@ def test_a_transparent_colour_is_white():
     palette = with_alpha("RGBA").quantize(8)
     assert palette.palette.mode == "RGBA"
     assert np.asarray(as_page(palette)).max() > 240
+
+
+def png(row: bytes, depth: int, kind: int, key: bytes) -> Image.Image:
+    """A PNG file of four pixels in a row, with a transparent value."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        content = name + content
+        return struct.pack(">I", len(content) - 4) + content + struct.pack(">I", crc32(content))
+
+    header = struct.pack(">IIBBBBB", 4, 1, depth, kind, 0, 0, 0)
+    parts = (b"IHDR", header), (b"tRNS", key), (b"IDAT", compress(b"\0" + row)), (b"IEND", b"")
+    return Image.open(io.BytesIO(b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)))
+
+
+@pytest.mark.parametrize(("depth", "row"), [(2, b"\x1b"), (4, b"\x05\xaf")])
+def test_a_transparent_value_of_few_bits_is_that_of_its_pixels(depth, row):
+    for index in range(4):  # values are 0, 1/3, 2/3 and 1
+        key = struct.pack(">H", index * (2**depth - 1) // 3)
+        image = png(row, depth, 0, key)
+        expected = [255 if place == index else 85 * place for place in range(4)]
+        for _ in range(2):  # it is read once
+            assert np.asarray(as_page(image))[0, :, 0].tolist() == expected
+
+
+@pytest.mark.parametrize("level", [0, 200, 65535])
+def test_a_transparent_colour_of_16_bits_is_named(level):
+    image = png(struct.pack(">12H", *range(12)), 16, 2, struct.pack(">3H", *[level] * 3))
+    for _ in range(2):
+        with pytest.raises(PageError, match=rf"16 bits whose transparent colour \({level}, "):
+            as_page(image)
+
+
+def test_a_transparency_that_is_none_is_named():
+    image = Image.new("RGB", (8, 8))
+    image.info["transparency"] = b"\0"
+    with pytest.raises(PageError, match="cannot be decoded"):
+        as_page(image)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "CMYK", "YCbCr", "HSV", "LAB", "RGBX"])

@@ -12,6 +12,7 @@ from safetensors.numpy import save_file
 
 from colport import runs
 from colport.artifacts import visible_files
+from colport.errors import ConfigError
 from colport.workflow import Plan, located
 from tests.conftest import ROOT
 
@@ -83,6 +84,36 @@ def test_a_file_of_another_time_or_size_reruns(place, home):
     (home / file).unlink()
     seen.append(PLAN.fingerprint(declaration))
     assert len(set(seen)) == 4
+
+
+@pytest.mark.parametrize("name", ["a{x}b", "a{b", "a}b"])
+def test_a_project_that_snakemake_cannot_run_is_named(name, capsys):
+    with pytest.raises(SystemExit):
+        Plan.read({}, Path("/there", name))
+    assert f"/there/{name}: Snakemake takes braces" in capsys.readouterr().err
+
+
+def test_a_file_that_snakemake_cannot_take_is_named(home):
+    model(home / "a{x}b")
+    with pytest.raises(ConfigError, match=r"a\{x\}b/config.json: Snakemake takes braces"):
+        PLAN.local_files({"path": "a{x}b"})
+
+
+def test_another_file_of_the_same_size_and_time_reruns(home):
+    file = home / "one/model.safetensors"
+    before, seen = file.stat(), PLAN.fingerprint({"path": "one"})
+    while file.stat().st_ctime_ns == before.st_ctime_ns:  # the clock of a file system is coarse
+        file.write_bytes(bytes(before.st_size))
+        os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (file.stat().st_size, file.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    assert PLAN.fingerprint({"path": "one"}) != seen
+
+
+def test_links_to_nothing_do_not_count(home):
+    seen = PLAN.fingerprint({"path": "one"})
+    for name, target in (("circle", "circle"), ("broken", "nowhere")):
+        (home / "one" / name).symlink_to(target)
+    assert PLAN.fingerprint({"path": "one"}) == seen
 
 
 def test_a_link_that_leads_elsewhere_reruns(home):

@@ -2,15 +2,18 @@
 
 import io
 import json
+import os
 from unicodedata import normalize
 
 import datasets
+import pyarrow.parquet
 import pytest
 from PIL import Image
 
 from colport.artifacts import write_json
 from colport.cli.inputs import read_documents
 from colport.errors import DatasetError
+from colport.foreign import is_inside
 from colport.retrieval.datasets import check_pages, dataset_record, load_retrieval_dataset
 from colport.workflow import Plan
 
@@ -52,7 +55,7 @@ def test_a_judgement_is_what_it_says(own, value, score):
 
 @pytest.mark.parametrize(
     "value",
-    ["null", '""', '" "', "[]", "[1]", "{}", "0.5", "NaN", "Infinity", '"high"', '"1_0"', "1e12"],
+    ["null", '""', '" "', "[1]", "{}", "0.5", "NaN", "Infinity", '"high"', '"1_0"', "-1000001"],
 )
 def test_no_judgement_is_named(own, value):
     with pytest.raises(DatasetError, match=r"j.jsonl, line 2, column score: found .*whole number"):
@@ -60,6 +63,19 @@ def test_no_judgement_is_named(own, value):
     if isinstance(json.loads(value), str):
         with pytest.raises(DatasetError, match=r"j.csv, line 2, column score: found"):
             own(f"query_id,document,score\nq1,b.png,{json.loads(value)}\n", ".csv")
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("query_id", "query-id"), ("document", "corpus-id"), ("document_id", "corpus_id")],
+)
+def test_two_columns_for_one_thing_are_named_where_they_differ(own, one, other):
+    row = {"query_id": "q1", one: "q1" if one == "query_id" else "a.png"}
+    row.setdefault("document" if one == "query_id" else one, "a.png")
+    own(json.dumps({**row, other: row[one]}))
+    own(json.dumps({**row, other: ""}))
+    with pytest.raises(DatasetError, match=rf"j.jsonl, line 1: columns {one} and {other} differ"):
+        own(json.dumps({**row, other: "b.png"}))
 
 
 @pytest.mark.parametrize("column", ["relevance", "label", "rel", "Score", "SCORE ", "grade"])
@@ -165,6 +181,26 @@ def test_folders_behind_links_are_named_and_hidden_ones_left_alone(own):
     assert own(on_bad_document="skip").skipped["more"].startswith("is a link to a folder")
 
 
+@pytest.mark.parametrize("name", ["c.png", "c.pdf"])
+@pytest.mark.parametrize("target", ["nowhere", "itself"])
+def test_a_link_to_nothing_is_named(own, name, target):
+    link = own.folder / "pages" / name
+    link.symlink_to(name if target == "itself" else target)
+    with pytest.raises(DatasetError, match=rf"mine: {name} in .* is a link to a file that is not"):
+        own()
+    assert own(on_bad_document="skip").document_ids == ["a.png", "b.png"]
+    assert is_inside(own.folder / "pages", name)  # and no error: what reads it says so
+
+
+def test_what_is_no_file_is_left_alone(own):
+    folder = own.folder / "pages"
+    (folder / "c.png").mkdir()
+    os.mkfifo(folder / "pipe")
+    (folder / "d.png").symlink_to("pipe")
+    assert own().document_ids == ["a.png", "b.png"]
+    assert len(read_documents(folder, "pages", 5)) == 2
+
+
 def test_a_name_that_is_no_text_is_named(own):
     try:
         (own.folder / "pages" / b"c\xff.png".decode(errors="surrogateescape")).write_bytes(b"")
@@ -260,6 +296,41 @@ def test_a_pdf_page_that_cannot_be_drawn_is_skipped_too(own):
     assert checked.document_ids == ["a.png", "b.png", "c.pdf#2"]
     assert checked.skipped == {"c.pdf#1": "cannot be read (takes more than 60 s to be read)"}
     assert list(checked.texts) == ["", "", "two"]
+
+
+@pytest.mark.parametrize(("score", "fits"), [(10**6, True), (10**6 + 1, False), (-(2**40), False)])
+def test_judgements_that_trec_eval_cannot_count_are_named(tmp_path, monkeypatch, score, fits):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    parts = {
+        "corpus": {"corpus-id": ["1"], "text": ["a"]},
+        "queries": {"query-id": ["1", "2"], "query": ["x", "y"]},
+        "qrels": {"query-id": ["1", "2"], "corpus-id": ["1", "1"], "score": [1, score]},
+    }
+    for name, columns in parts.items():
+        file = str(tmp_path / name / "test-00000-of-00001.parquet")
+        (tmp_path / name).mkdir()
+        datasets.Dataset.from_dict(columns).to_parquet(file)
+    declared = {"path": str(tmp_path), "schema": "beir", "documents": "passages"}
+    if fits:
+        assert load_retrieval_dataset("table", declared).qrels["2"] == {"1": score}
+    else:
+        message = rf"config qrels, split test: column score is {score} in row 1; allowed .*1000000"
+        with pytest.raises(DatasetError, match=message):
+            load_retrieval_dataset("table", declared)
+
+
+def test_a_text_in_a_table_that_is_not_utf_8_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    offsets, content = (pyarrow.py_buffer(part) for part in (b"\0\0\0\0\1\0\0\0", b"\xff"))
+    bad = pyarrow.Array.from_buffers(pyarrow.string(), 1, [None, offsets, content])
+    columns = {"query": bad, "text": pyarrow.array(["a"]), "image_filename": pyarrow.array(["b"])}
+    (tmp_path / "data").mkdir()
+    pyarrow.parquet.write_table(
+        pyarrow.table(columns), tmp_path / "data/test-00000-of-00001.parquet"
+    )
+    declared = {"path": str(tmp_path), "schema": "qa", "documents": "passages"}
+    with pytest.raises(DatasetError, match="split test: column query holds a text that is not UTF"):
+        load_retrieval_dataset("table", declared)
 
 
 def table(folder, colours, names):

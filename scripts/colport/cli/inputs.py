@@ -135,7 +135,9 @@ def _files(folder: Path, suffixes: Sequence[str]) -> list[Path]:
     found = sorted(
         file
         for file in folder.iterdir()
-        if file.suffix.lower() in suffixes and not file.name.startswith(".")
+        if file.suffix.lower() in suffixes
+        and not file.name.startswith(".")
+        and (file.is_file() or not file.exists())
     )
     if not found:
         kind = "text file" if ".txt" in suffixes else "image"

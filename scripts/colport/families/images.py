@@ -35,6 +35,8 @@ _EIGHT_BITS = (
 )
 """Modes whose black and white Pillow knows."""
 
+_FEW_BITS, _COLOURS16 = {"L;2": 85, "L;4": 17}, "RGB;16B"  # Pillow's raw modes of PNG
+_LOST_KEY = "is an image of 16 bits whose transparent colour {} is lost in 8"
 _BITS, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # tags of TIFF
 _ORIENTATION, _UPRIGHT = 0x0112, 1  # of EXIF
 _WHITE16 = 2**16 - 1
@@ -58,21 +60,42 @@ def as_page(image: Image.Image) -> Image.Image:
     """
     with _LOADING[id(image) // 64 % len(_LOADING)]:  # Pillow reads a file in one thread alone
         try:
-            image.load()
-            if image.getexif().get(_ORIENTATION, _UPRIGHT) != _UPRIGHT:
-                image = ImageOps.exif_transpose(image)
+            return _page(image)
+        except PageError:
+            raise
         except decode_errors() as error:
             raise PageError(f"is an image that cannot be decoded ({error})") from error
-        if 0 in image.size:
-            raise PageError(f"is a page of {image.width}x{image.height} pixels")
-        if (white := _white(image)) is not None:
-            return _from_grey(image, *white)
-        if image.mode not in _EIGHT_BITS:
-            raise PageError(
-                f"is an image of mode {image.mode}, whose black and white are not known; allowed "
-                "are 8 bits a channel, and grey of 16 bits"
-            )
-        return _over_white(image) if image.has_transparency_data else image.convert("RGB")
+
+
+def _page(image: Image.Image) -> Image.Image:
+    widened = _widened(image)
+    image.load()
+    if widened > 1:
+        image.info["transparency"] *= widened
+    if image.getexif().get(_ORIENTATION, _UPRIGHT) != _UPRIGHT:
+        image = ImageOps.exif_transpose(image)
+    if 0 in image.size:
+        raise PageError(f"is a page of {image.width}x{image.height} pixels")
+    if (white := _white(image)) is not None:
+        return _from_grey(image, *white)
+    if image.mode not in _EIGHT_BITS:
+        raise PageError(
+            f"is an image of mode {image.mode}, whose black and white are not known; allowed "
+            "are 8 bits a channel, and grey of 16 bits"
+        )
+    return _over_white(image) if image.has_transparency_data else image.convert("RGB")
+
+
+def _widened(image: Image.Image) -> int:
+    """By what the transparent value of a PNG file that is not read yet misses its pixels'.
+
+    Pillow widens grey of 2 or 4 bits and narrows colours of 16, and leaves the value as it was.
+    """
+    is_keyed = image.format == "PNG" and "transparency" in image.info
+    stored = image.tile[0].args if is_keyed and image.tile else None
+    if stored == _COLOURS16:
+        raise PageError(_LOST_KEY.format(image.info["transparency"]))
+    return _FEW_BITS.get(stored, 1)
 
 
 def _white(image: Image.Image) -> tuple[int, int] | None:
@@ -96,8 +119,8 @@ def _from_grey(image: Image.Image, black: int, white: int) -> Image.Image:
 
 def _over_white(image: Image.Image) -> Image.Image:
     key = image.info.get("transparency")
-    if isinstance(key, tuple) and max(key) > 255:
-        raise PageError(f"is an image of 16 bits whose transparent colour {key} is lost in 8")
+    if isinstance(key, tuple) and max(key) > 255:  # of an image that was read before
+        raise PageError(_LOST_KEY.format(key))
     if image.mode == "La":
         image = image.convert("LA")
     image = image.convert("RGBA")

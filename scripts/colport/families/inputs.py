@@ -32,6 +32,21 @@ def whole(argument: str, value: Any) -> int:
     return int(value)
 
 
+def listed(argument: str, inputs: Any) -> Any:
+    """Inputs that are a list of such.
+
+    Raises:
+        TypeError: They are not.
+    """
+    is_list = hasattr(inputs, "__len__") and hasattr(inputs, "__getitem__")
+    if isinstance(inputs, _NO_LIST) or not is_list or getattr(inputs, "ndim", 1) != 1:
+        raise TypeError(
+            f"{argument}: found {type(inputs).__name__}; allowed is a list of inputs, or another "
+            "sequence."
+        )
+    return inputs
+
+
 def batches(argument: str, inputs: Any, batch_size: Any) -> Iterator[tuple[int, list[Any]]]:
     """Inputs in batches, each behind the place of its first one; read when a batch is asked for.
 
@@ -40,14 +55,8 @@ def batches(argument: str, inputs: Any, batch_size: Any) -> Iterator[tuple[int, 
         ValueError: ``batch_size`` is less than 1.
     """
     size = whole("batch_size", batch_size)
-    is_list = hasattr(inputs, "__len__") and hasattr(inputs, "__getitem__")
-    if isinstance(inputs, _NO_LIST) or not is_list or getattr(inputs, "ndim", 1) != 1:
-        raise TypeError(
-            f"{argument}: found {type(inputs).__name__}; allowed is a list of inputs, or another "
-            "sequence."
-        )
     # By order, not by key: those of a pandas Series may be in another one.
-    rest = iter(inputs)
+    rest = iter(listed(argument, inputs))
     return ((first, list(islice(rest, size))) for first in range(0, len(inputs), size))
 
 

@@ -62,6 +62,9 @@ class ProviderSettings:
             ConfigError: See :meth:`from_config`; fields are named without the entry's.
         """
         entry = {"type": entry} if isinstance(entry, str) else entry
+        if not isinstance(entry, Mapping):
+            found = type(entry).__name__
+            raise ConfigError(f"provider: found {found}; allowed is a type or a mapping with it.")
         return cls.from_config("", entry)
 
     @classmethod

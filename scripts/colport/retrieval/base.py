@@ -11,6 +11,9 @@ from colport.errors import DatasetError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+MAX_JUDGEMENT = 10**6
+"""Either side of zero; trec_eval counts documents in a table with a place for each judgement."""
+
 
 @dataclass(frozen=True, eq=False)
 class RetrievalDataset:

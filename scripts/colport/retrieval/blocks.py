@@ -12,6 +12,7 @@ from colport.retrieval import products
 
 _REDUCED_TOGETHER = 8192  # products a document; below, calls cost more than strided reading
 _FOLDED = 512  # columns; NumPy's maximum of two rows is at full speed from about here
+_NUMBERS = "fiub"  # kinds of NumPy's types
 _WIDENED_ALONE = 128  # tokens; fewer are not worth a call of ONNX Runtime
 
 
@@ -127,11 +128,18 @@ def lengths_of(embeddings: Sequence[np.ndarray], kind: str) -> tuple[np.ndarray,
     """Tokens of each item and the dimension they share (0 if there are no items).
 
     Raises:
+        TypeError: It is no list, or an item holds no real numbers.
         ValueError: An item is not two-dimensional, or dimensions differ.
     """
     if hasattr(embeddings, "offsets"):
         return np.diff(embeddings.offsets), embeddings.dim
+    if not hasattr(embeddings, "__getitem__"):
+        found = type(embeddings).__name__
+        raise TypeError(f"Embeddings of each {kind}: found {found}; allowed is a list of arrays.")
     shapes = [np.shape(item) for item in embeddings]
+    for index, item in enumerate(embeddings):
+        if (found := np.asarray(item).dtype).kind not in _NUMBERS:
+            raise TypeError(f"Embeddings of {kind} {index} are {found}; allowed are real numbers.")
     for index, shape in enumerate(shapes):
         if len(shape) != 2 or shape[1] != shapes[0][1]:
             raise ValueError(

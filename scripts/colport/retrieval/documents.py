@@ -128,11 +128,13 @@ class _Scan:
                 continue
             if suffix not in (PDF, *IMAGES) and not is_link_to_folder:
                 continue
-            if not (file.is_file() or file.is_symlink()):
+            if file.exists() and not (file.is_file() or is_link_to_folder):  # links to pipes, too
                 continue
             try:
                 if is_link_to_folder:
                     raise BadDocumentError("is a link to a folder, which is not followed")
+                if not file.exists():
+                    raise BadDocumentError("is a link to a file that is not there")
                 if not file.resolve().is_relative_to(root):
                     raise BadDocumentError("is a link that leads out of the folder")
                 if half := not_text(path):

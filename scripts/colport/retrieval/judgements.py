@@ -14,6 +14,7 @@ from unicodedata import normalize
 
 from colport.errors import DatasetError
 from colport.foreign import load_text, not_text, parse_json
+from colport.retrieval.base import MAX_JUDGEMENT
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 LINES = ".jsonl"
@@ -23,7 +24,6 @@ QUERY_ID = ("query_id", "query-id")
 DOCUMENT = ("document", "document_id", "corpus_id", "corpus-id")
 LANGUAGE, PAGE, SCORE = "language", "page", "score"
 _COLUMNS = (*QUERY, *QUERY_ID, *DOCUMENT, LANGUAGE, PAGE, SCORE)
-_LARGEST = 2**31
 _TRUTH = {"false": 0, "true": 1}
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?")
 
@@ -44,9 +44,15 @@ class Row:
         """The text of the column that has one of these names; ``None`` if it is empty or missing.
 
         Raises:
-            DatasetError: What stands there is neither text nor a number.
+            DatasetError: What stands there is neither text nor a number, or two of them differ.
         """
-        return next((text for name in spellings if (text := self._text(name))), None)
+        found = {text: name for name in reversed(spellings) if (text := self._text(name))}
+        if len(found) > 1:
+            raise DatasetError(
+                f"{self.label}: columns {' and '.join(reversed(found.values()))} differ; allowed "
+                "is one of them."
+            )
+        return next(iter(found), None)
 
     def need(self, *spellings: str) -> str:
         """As :meth:`get`.
@@ -73,9 +79,9 @@ class Row:
         is_plain = isinstance(found, str | int | float) and not isinstance(found, bool)
         if is_plain and _NUMBER.fullmatch(text):
             value = float(text)
-            if value.is_integer() and abs(value) < _LARGEST:
+            if value.is_integer() and abs(value) <= MAX_JUDGEMENT:
                 return int(value)
-        raise self.fail(column, found, "a whole number")
+        raise self.fail(column, found, f"a whole number up to {MAX_JUDGEMENT}")
 
     def _text(self, column: str) -> str:
         found = self.values.get(column)

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from colport.errors import DatasetError
-from colport.retrieval.base import RetrievalDataset
+from colport.retrieval.base import MAX_JUDGEMENT, RetrievalDataset
 from colport.retrieval.repositories import Repository
 from colport.retrieval.tables import INTEGERS, STRINGS, Pages, Table, load_table
 
@@ -184,6 +184,12 @@ def _read_qrels(
 ) -> dict[str, dict[str, int]]:
     columns = (table.name(*QUERY_ID[:2]), table.name(*CORPUS_ID[:2]))
     scores = table.values(table.name("score"), INTEGERS)
+    for row, score in enumerate(scores):
+        if abs(score) > MAX_JUDGEMENT:
+            raise DatasetError(
+                f"{table.label}: column score is {score} in row {row}; allowed is a whole number "
+                f"up to {MAX_JUDGEMENT}."
+            )
     known = (set(query_ids), set(document_ids))
     qrels: dict[str, dict[str, int]] = {}
     pairs = zip(*(table.ids(column) for column in columns), strict=True)

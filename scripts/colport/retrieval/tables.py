@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from colport.artifacts import file_state
 from colport.errors import DatasetError
 from colport.foreign import is_inside
 from colport.retrieval.images import FORMATS, decode, decode_errors
@@ -74,7 +75,12 @@ class Table:
                 f"{self.label}: column {column} is {found or self.data.features[column]}; "
                 f"allowed is {', '.join(types)}."
             )
-        values = self.data.select_columns([column])[:][column]
+        try:
+            values = self.data.select_columns([column])[:][column]
+        except UnicodeDecodeError as error:
+            raise DatasetError(
+                f"{self.label}: column {column} holds a text that is not UTF-8 ({error})."
+            ) from error
         if not nullable and None in values:
             raise DatasetError(
                 f"{self.label}: column {column} is null in row {values.index(None)}; "
@@ -218,8 +224,7 @@ def _cache_folder(files: Sequence[Path]) -> Path:
 
     state = hashlib.sha256()
     for file in files:
-        facts = file.stat()
-        state.update(f"{file.resolve()}:{facts.st_size}:{facts.st_mtime_ns};".encode())
+        state.update(repr(file_state(file)).encode())
     return Path(datasets.config.HF_DATASETS_CACHE, "colport", state.hexdigest()[:16])
 
 
