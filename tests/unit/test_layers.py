@@ -1,5 +1,6 @@
 """One layer of each kind is traced and repeated, or the stack is refused by name."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 
 import onnx_ir as ir
@@ -12,7 +13,7 @@ from torch import nn
 from colport import external_data
 from colport.errors import ExportError, UnsupportedError
 from colport.export.folder import _graph
-from colport.export.layers import repeat_layers
+from colport.export.layers import check_stacks, repeat_layers
 from colport.export.tensors import unread
 from colport.external_data import Layout
 from colport.families.base import GraphDefinition, GraphInput, Skeleton, Stack
@@ -236,6 +237,21 @@ def test_a_layer_whose_first_is_not_in_the_graph_cannot_be_repeated():
     graph = ir.Graph([hidden], further.outputs, nodes=[further], opset_imports={"": 23})
     with pytest.raises(ExportError, match="s: layer 0 is not in the graph"):
         repeat_layers(ir.Model(graph, ir_version=10), [Stack("s", ("layer", "layer"))])
+
+
+@pytest.mark.parametrize("way", ["plain", "idle", "unused"])
+def test_a_stack_of_which_no_layer_runs_is_refused(way, tmp_path):
+    model = Model(way)
+    if way == "idle":
+        model.step = lambda number, layer, hidden, mask: hidden
+    elif way == "unused":  # they run, and nothing reads what they give
+        model.step = lambda number, layer, hidden, mask: (layer(hidden, mask), hidden)[1]
+    stacks = [Stack("layers", ("layer",) * DEPTH), Stack("mergers", ("a", "b", "c"))]
+    skeleton = skeleton_of(model, tmp_path, stacks)
+    graphs = [_graph(skeleton, skeleton.graphs[0], 24)]
+    expected = pytest.raises(ExportError, match="^layers: none of its 6 layers runs in any graph")
+    with nullcontext() if way == "plain" else expected:
+        check_stacks(graphs, skeleton.stacks)
 
 
 def test_stacks_that_transformers_names():
