@@ -249,7 +249,7 @@ def test_a_stack_of_which_no_layer_runs_is_refused(way, tmp_path):
     stacks = [Stack("layers", ("layer",) * DEPTH), Stack("mergers", ("a", "b", "c"))]
     skeleton = skeleton_of(model, tmp_path, stacks)
     graphs = [_graph(skeleton, skeleton.graphs[0], 24)]
-    expected = pytest.raises(ExportError, match="^layers: none of its 6 layers runs in any graph")
+    expected = pytest.raises(ExportError, match=r"^layers: none of its 6 layers runs in")
     with nullcontext() if way == "plain" else expected:
         check_stacks(graphs, skeleton.stacks)
 

@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from colport import external_data, families, graphs
 from colport.artifacts import atomic_folder
-from colport.checkpoints import license_of
+from colport.checkpoints import license_of, reading
 from colport.errors import ConfigError
 from colport.export.bind import attach, compute_vectors, detach, store_transposed
 from colport.export.layers import check_stacks, repeat_layers
@@ -66,8 +66,9 @@ def export(
             f"precision: {precision!r} cannot be exported; allowed are {', '.join(PRECISIONS)}."
         )
     chosen = families.require(family, checkpoint) if family else families.detect(checkpoint)
-    skeleton = chosen.skeleton(checkpoint, precision)
-    processing = chosen.processing(checkpoint)
+    with reading(checkpoint, f"family {chosen.name}"):
+        skeleton = chosen.skeleton(checkpoint, precision)
+        processing = chosen.processing(checkpoint)
     models = {}
     for definition in skeleton.graphs:
         start = time.perf_counter()

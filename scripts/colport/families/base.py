@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 import numpy as np
 from PIL import Image
 
+from colport.checkpoints import reading
 from colport.errors import ArtifactError, UnsupportedError
 from colport.families.memory import Room
 from colport.foreign import misfit
@@ -274,8 +275,12 @@ class Family(ABC):
             folder: The checkpoint.
             device: ``cpu`` or ``cuda``.
             memory_mb: MB (10**6 bytes) of the host that it may take; by default what is available.
+
+        Raises:
+            CheckpointError: The library cannot open it.
         """
-        return self.open_reference(folder, device, Room.of(folder, memory_mb))
+        with reading(folder, f"family {self.name}"):
+            return self.open_reference(folder, device, Room.of(folder, memory_mb))
 
     @abstractmethod
     def open_reference(self, folder: Path, device: str, room: Room) -> Embedder:
