@@ -1,5 +1,6 @@
 """One layer of each kind is traced and repeated, or the stack is refused by name."""
 
+import math
 from contextlib import nullcontext
 from dataclasses import replace
 
@@ -274,6 +275,31 @@ def test_stacks_that_transformers_names():
     assert found == {"layers": (*(sliding,) * 5, full, sliding)}
     grouped = {"embedding_size": 16, "q_groups": 2, "k_groups": 2, "v_groups": 2}
     assert kinds("SqueezeBert", **small, **grouped) == {}
+
+
+# A graph is for inputs of any size that the runtime gives it.
+
+
+@pytest.mark.parametrize(
+    ("is_short", "longest", "refused"),
+    [
+        (lambda size: size <= 8, math.inf, "longer than 8"),
+        (lambda size: size <= 8, 9, "longer than 8"),
+        (lambda size: size <= 8, 8, None),
+        (lambda size: size < 4, math.inf, "shorter than 4"),
+        (lambda size: size < 2, math.inf, None),
+    ],
+)
+def test_a_way_for_some_sizes_alone_is_refused(is_short, longest, refused, tmp_path):
+    model = Model("plain")
+
+    def step(number, layer, hidden, mask):
+        return hidden * (2 if is_short(hidden.shape[1]) else 1)
+
+    model.step = step
+    skeleton = replace(skeleton_of(model, tmp_path, []), longest=longest)
+    with pytest.raises(ExportError, match=f"for inputs {refused};") if refused else nullcontext():
+        _graph(skeleton, skeleton.graphs[0], 24)
 
 
 # Every tensor is read, or named with a reason.

@@ -6,6 +6,7 @@ are called; the runtime side never does, so that an exported folder runs without
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -103,6 +104,7 @@ class Skeleton:
         stacks: Layers that are repeated; a module list that is not named is traced whole.
         unread: Regular expressions, searched in names of the checkpoint's tensors and of the
             model's parameters, of what no graph needs to read, and the reason.
+        longest: Tokens that the runtime gives a graph at most.
     """
 
     model: torch.nn.Module
@@ -113,6 +115,7 @@ class Skeleton:
     backbone: str = "unknown"
     stacks: tuple[Stack, ...] = ()
     unread: Mapping[str, str] = field(default_factory=dict)
+    longest: float = math.inf
 
 
 @dataclass(frozen=True)
