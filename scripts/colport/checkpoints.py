@@ -188,7 +188,7 @@ def reading(folder: Path, library: str) -> Iterator[None]:
     """
     try:
         yield
-    except (ColPortError, ImportError, MemoryError):
+    except (ColPortError, ModuleNotFoundError, MemoryError):
         raise
     except BaseException as error:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
