@@ -184,11 +184,11 @@ def reading(folder: Path, library: str) -> Iterator[None]:
     length.
 
     Raises:
-        CheckpointError: The library raised anything.
+        CheckpointError: The library raised anything but that it lacks a package or memory.
     """
     try:
         yield
-    except (ColPortError, ImportError):
+    except (ColPortError, ModuleNotFoundError, MemoryError):
         raise
     except BaseException as error:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":

@@ -232,9 +232,11 @@ def _check_places(file: Path, entries: Mapping[str, TensorEntry], start: int) ->
 
 def _entry(file: Path, key: str, entry: Any, data_start: int, size: int) -> TensorEntry:
     wrong = misfit(entry, _ENTRY)
-    if wrong or entry["dtype"] not in DTYPES or len(entry["data_offsets"]) != 2:
+    if wrong or len(entry["data_offsets"]) != 2:
+        raise CheckpointError(f"{file}: tensor {key!r} has an unreadable header.")
+    if entry["dtype"] not in DTYPES:
         raise CheckpointError(
-            f"{file}: tensor {key!r} has an unreadable header; dtypes read: {', '.join(DTYPES)}."
+            f"{file}: tensor {key!r} is {entry['dtype']}; read are {', '.join(DTYPES)}."
         )
     dtype, shape = DTYPES[entry["dtype"]], tuple(entry["shape"])
     begin, end = entry["data_offsets"]

@@ -463,6 +463,9 @@ def test_a_backbone_in_a_folder_of_its_own(place, saved_bert, tmp_path):
     (folder / place / "adapter_config.json").write_text("{}")
     with pytest.raises(UnsupportedError, match=rf"{place}/adapter_config.json: adapters on a text"):
         export(folder, tmp_path / "again")
+    edit(folder / place / "config.json", vision_config={})
+    with pytest.raises(UnsupportedError, match=rf"{place}/config.json: is of a model that sees"):
+        export(folder, tmp_path / "again")
 
 
 def test_a_quantization_that_the_weights_do_not_have(saved_bert, tmp_path):

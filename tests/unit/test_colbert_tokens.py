@@ -1,5 +1,6 @@
 """Texts to token ids, masks and kept tokens, by settings, on a tokenizer of a few words."""
 
+import math
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,7 +11,7 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 from tokenizers.processors import TemplateProcessing
 
 from colport import families
-from colport.families import colbert_tokens
+from colport.families import colbert, colbert_tokens
 from colport.families.tokens import Tokens
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[Q]", "[D]", "a", "b", "c", "d", ".", "q:"]
@@ -302,3 +303,20 @@ def test_markers_by_each_library_s_rule():
     assert [marker(stanford, kind) for kind in colbert_tokens.KINDS] == [IDS["[Q]"], IDS["[D]"]]
     assert [marker(pylate, kind) for kind in colbert_tokens.KINDS] == [IDS["[Q]"], None]
     assert [marker(own, kind) for kind in colbert_tokens.KINDS] == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, math.inf),
+        ({"positions": 40}, 40),
+        ({"max_length": {"query": 8, "document": 20}}, 20),
+        ({"max_length": {"query": 80, "document": 20}, "positions": 40}, 40),
+        ({"max_length": {"query": 8, "document": None}}, math.inf),
+        ({"max_length": {"query": 8, "document": 5}, "expansion": FIXED}, 6),
+        ({"max_length": {"query": 4, "document": 5}, "expansion": MINIMUM}, 6),
+        ({"max_length": {"query": 8, "document": 5}, "expansion": MINIMUM}, 8),
+    ],
+)
+def test_how_many_tokens_a_graph_is_given(given, expected):
+    assert colbert._longest({**PLAIN, "positions": None, **given}) == expected

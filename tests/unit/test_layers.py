@@ -1,5 +1,7 @@
 """One layer of each kind is traced and repeated, or the stack is refused by name."""
 
+import math
+from contextlib import nullcontext
 from dataclasses import replace
 
 import onnx_ir as ir
@@ -12,7 +14,7 @@ from torch import nn
 from colport import external_data
 from colport.errors import ExportError, UnsupportedError
 from colport.export.folder import _graph
-from colport.export.layers import repeat_layers
+from colport.export.layers import check_stacks, repeat_layers
 from colport.export.tensors import unread
 from colport.external_data import Layout
 from colport.families.base import GraphDefinition, GraphInput, Skeleton, Stack
@@ -238,6 +240,21 @@ def test_a_layer_whose_first_is_not_in_the_graph_cannot_be_repeated():
         repeat_layers(ir.Model(graph, ir_version=10), [Stack("s", ("layer", "layer"))])
 
 
+@pytest.mark.parametrize("way", ["plain", "idle", "unused"])
+def test_a_stack_of_which_no_layer_runs_is_refused(way, tmp_path):
+    model = Model(way)
+    if way == "idle":
+        model.step = lambda number, layer, hidden, mask: hidden
+    elif way == "unused":  # they run, and nothing reads what they give
+        model.step = lambda number, layer, hidden, mask: (layer(hidden, mask), hidden)[1]
+    stacks = [Stack("layers", ("layer",) * DEPTH), Stack("mergers", ("a", "b", "c"))]
+    skeleton = skeleton_of(model, tmp_path, stacks)
+    graphs = [_graph(skeleton, skeleton.graphs[0], 24)]
+    expected = pytest.raises(ExportError, match=r"^layers: none of its 6 layers runs in")
+    with nullcontext() if way == "plain" else expected:
+        check_stacks(graphs, skeleton.stacks)
+
+
 def test_stacks_that_transformers_names():
     import transformers
 
@@ -258,6 +275,31 @@ def test_stacks_that_transformers_names():
     assert found == {"layers": (*(sliding,) * 5, full, sliding)}
     grouped = {"embedding_size": 16, "q_groups": 2, "k_groups": 2, "v_groups": 2}
     assert kinds("SqueezeBert", **small, **grouped) == {}
+
+
+# A graph is for inputs of any size that the runtime gives it.
+
+
+@pytest.mark.parametrize(
+    ("is_short", "longest", "refused"),
+    [
+        (lambda size: size <= 8, math.inf, "longer than 8"),
+        (lambda size: size <= 8, 9, "longer than 8"),
+        (lambda size: size <= 8, 8, None),
+        (lambda size: size < 4, math.inf, "shorter than 4"),
+        (lambda size: size < 2, math.inf, None),
+    ],
+)
+def test_a_way_for_some_sizes_alone_is_refused(is_short, longest, refused, tmp_path):
+    model = Model("plain")
+
+    def step(number, layer, hidden, mask):
+        return hidden * (2 if is_short(hidden.shape[1]) else 1)
+
+    model.step = step
+    skeleton = replace(skeleton_of(model, tmp_path, []), longest=longest)
+    with pytest.raises(ExportError, match=f"for inputs {refused};") if refused else nullcontext():
+        _graph(skeleton, skeleton.graphs[0], 24)
 
 
 # Every tensor is read, or named with a reason.

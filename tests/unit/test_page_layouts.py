@@ -318,6 +318,7 @@ def test_other_image_steps_are_unsupported(family, exported_models, tmp_path):
     "config",
     [
         {"model_type": "colqwen2", "vlm_config": {"model_type": "qwen2_5_vl"}},
+        {"model_type": "colqwen2", "vlm_config": "qwen2_vl"},
         {"model_type": "paligemma", "architectures": ["BiPali"]},
         {"model_type": "paligemma", "architectures": ["PaliGemmaForConditionalGeneration"]},
         {"model_type": "qwen2_5_vl", "architectures": ["ColQwen2_5"]},

@@ -32,6 +32,12 @@ def test_tensors_are_read_in_their_stored_dtype(tmp_path):
     assert index["full"].read_rows(1, 1).shape == (0, 3)
 
 
+def test_a_tensor_of_another_dtype_is_named_with_it(tmp_path):
+    save_file({"a": torch.ones(2).to(torch.float8_e4m3fn)}, tmp_path / "model.safetensors")
+    with pytest.raises(CheckpointError, match="tensor 'a' is F8_E4M3; read are F64, F32, F16"):
+        TensorIndex(tmp_path)
+
+
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt"])
 def test_pickled_weights_are_refused(name, tmp_path):
     (tmp_path / name).write_bytes(b"\x80\x04N.")

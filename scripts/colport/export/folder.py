@@ -11,10 +11,10 @@ import onnx_ir as ir
 
 from colport import external_data, families, graphs
 from colport.artifacts import atomic_folder
-from colport.checkpoints import license_of
+from colport.checkpoints import license_of, reading
 from colport.errors import ConfigError
 from colport.export.bind import attach, compute_vectors, detach, store_transposed
-from colport.export.layers import repeat_layers
+from colport.export.layers import check_stacks, repeat_layers
 from colport.export.operators import TRANSFORMER_OPSET, keep_sums_apart, write_operators
 from colport.export.optimise import optimise
 from colport.export.tensors import unread
@@ -66,13 +66,15 @@ def export(
             f"precision: {precision!r} cannot be exported; allowed are {', '.join(PRECISIONS)}."
         )
     chosen = families.require(family, checkpoint) if family else families.detect(checkpoint)
-    skeleton = chosen.skeleton(checkpoint, precision)
-    processing = chosen.processing(checkpoint)
+    with reading(checkpoint, f"family {chosen.name}"):
+        skeleton = chosen.skeleton(checkpoint, precision)
+        processing = chosen.processing(checkpoint)
     models = {}
     for definition in skeleton.graphs:
         start = time.perf_counter()
         models[definition.name] = _graph(skeleton, definition, opset)
         report(f"traced {definition.name} graph in {time.perf_counter() - start:.1f} s")
+    check_stacks(models.values(), skeleton.stacks)
     unread_tensors = unread(models.values(), skeleton, checkpoint)
     layout = layout or Layout()
     with atomic_folder(output) as folder:

@@ -12,7 +12,7 @@ the export.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -28,6 +28,7 @@ from colport.families.base import Stack
 from colport.families.stacks import LAYER_NUMBERS, difference, is_same
 
 _INPUT, _OUTPUT, _FURTHER = "input", "output", "further"
+_RAN = "colport.stacks"  # a graph's stacks by name, those of which it has layers
 
 
 @contextmanager
@@ -190,11 +191,25 @@ def repeat_layers(model: ir.Model, stacks: Sequence[Stack]) -> None:
     Raises:
         ExportError: A first layer is not in the graph, or a value inside is read outside of it.
     """
+    model.meta[_RAN] = {stack.name for stack in stacks if _repeat(model.graph, stack)}
+
+
+def check_stacks(models: Iterable[ir.Model], stacks: Sequence[Stack]) -> None:
+    """Refuse a stack whose markers are in none of the graphs that :func:`repeat_layers` completed.
+
+    Raises:
+        ExportError: There is one.
+    """
+    ran = {name for model in models for name in model.meta[_RAN]}
     for stack in stacks:
-        _repeat(model.graph, stack)
+        if stack.name not in ran and len(set(stack.kinds)) < len(stack.kinds):
+            raise ExportError(
+                f"{stack.name}: none of its {len(stack.kinds)} layers runs in any graph, although "
+                "the family names them."
+            )
 
 
-def _repeat(graph: ir.Graph, stack: Stack) -> None:
+def _repeat(graph: ir.Graph, stack: Stack) -> bool:
     markers: dict[tuple[str, int], ir.Node] = {}
     for node in graph:
         if node.op_type == LAYER_BOUNDARY and node.attributes.get_string("stack") == stack.name:
@@ -216,6 +231,7 @@ def _repeat(graph: ir.Graph, stack: Stack) -> None:
         source = marker.inputs[0]
         ir.convenience.replace_all_uses_with(marker.outputs[0], source, replace_graph_outputs=True)
         graph.remove(marker, safe=True)
+    return bool(markers)
 
 
 def _put(

@@ -20,6 +20,7 @@ OUTPUT = "embeddings"
 
 _DTYPES = {"int64": torch.int64, "float32": torch.float32}
 _PREFIX = "model."
+_FEWEST = 2  # torch traces no other size for 1, which then runs as well
 _LATEST = 23  # operator set that torch writes; what it writes is the same in 24
 
 
@@ -43,7 +44,8 @@ def trace(skeleton: Skeleton, definition: GraphDefinition, opset: int) -> ir.Mod
     completed by :func:`colport.export.layers.repeat_layers`.
 
     Raises:
-        ExportError: An axis that should be dynamic is not, or a stack is not what its family says.
+        ExportError: An axis that should be dynamic is not, or only within bounds; or a stack is not
+            what its family says.
     """
     example = example_inputs(definition, "meta")
     dynamic = tuple(
@@ -53,6 +55,7 @@ def trace(skeleton: Skeleton, definition: GraphDefinition, opset: int) -> ir.Mod
         exported = torch.export.export(
             GraphModule(skeleton.model, definition), example, dynamic_shapes={"inputs": dynamic}
         )
+        _check_sizes(exported, skeleton.longest)
         program = torch.onnx.export(
             exported,
             dynamo=True,
@@ -67,6 +70,19 @@ def trace(skeleton: Skeleton, definition: GraphDefinition, opset: int) -> ir.Mod
     _name_initializers(model)
     model.graph.name = definition.name
     return model
+
+
+def _check_sizes(exported: torch.export.ExportedProgram, longest: float) -> None:
+    """Refuse a graph for some sizes alone, where the model computes others in another way."""
+    for sizes in exported.range_constraints.values():
+        for bound, is_within in (
+            (f"shorter than {sizes.lower}", sizes.lower <= _FEWEST),
+            (f"longer than {sizes.upper}", sizes.upper >= longest),
+        ):
+            if not is_within:
+                raise ExportError(
+                    f"the model's code takes another way for inputs {bound}; a graph holds one way."
+                )
 
 
 @contextmanager

@@ -6,6 +6,7 @@ are called; the runtime side never does, so that an exported folder runs without
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 import numpy as np
 from PIL import Image
 
+from colport.checkpoints import reading
 from colport.errors import ArtifactError, UnsupportedError
 from colport.families.memory import Room
 from colport.foreign import misfit
@@ -102,6 +104,7 @@ class Skeleton:
         stacks: Layers that are repeated; a module list that is not named is traced whole.
         unread: Regular expressions, searched in names of the checkpoint's tensors and of the
             model's parameters, of what no graph needs to read, and the reason.
+        longest: Tokens that the runtime gives a graph at most.
     """
 
     model: torch.nn.Module
@@ -112,6 +115,7 @@ class Skeleton:
     backbone: str = "unknown"
     stacks: tuple[Stack, ...] = ()
     unread: Mapping[str, str] = field(default_factory=dict)
+    longest: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -274,8 +278,12 @@ class Family(ABC):
             folder: The checkpoint.
             device: ``cpu`` or ``cuda``.
             memory_mb: MB (10**6 bytes) of the host that it may take; by default what is available.
+
+        Raises:
+            CheckpointError: The library cannot open it.
         """
-        return self.open_reference(folder, device, Room.of(folder, memory_mb))
+        with reading(folder, f"family {self.name}"):
+            return self.open_reference(folder, device, Room.of(folder, memory_mb))
 
     @abstractmethod
     def open_reference(self, folder: Path, device: str, room: Room) -> Embedder:

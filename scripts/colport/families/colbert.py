@@ -6,6 +6,7 @@ as they stand, or the export refuses.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -74,7 +75,8 @@ class ColBERT(Family):
         if not colbert_checkpoint.is_checkpoint(folder):
             return False
         # A folder of sentence-transformers may keep its backbone, and so this file, further in.
-        return not (folder / "config.json").is_file() or not _sees(read_config(folder))
+        has_config = (folder / "config.json").is_file()
+        return not (has_config and colbert_checkpoint.sees(read_config(folder)))
 
     def skeleton(self, folder: Path, precision: str) -> Skeleton:
         """See :meth:`Family.skeleton`."""
@@ -126,6 +128,7 @@ class ColBERT(Family):
             backbone.config.model_type,
             named_by_library(model),
             _POOLER | heads,
+            _longest(settings),
         )
 
     def processing(self, folder: Path) -> Processing:
@@ -225,10 +228,12 @@ class _Runtime(Runtime):
         return text.lower() if self._settings["lowercase"] else text
 
 
-def _sees(config: Mapping[str, Any]) -> bool:
-    """Whether a model's configuration has a vision tower's inside."""
-    inner = (value for value in config.values() if isinstance(value, dict))
-    return "vision_config" in config or any(map(_sees, inner))
+def _longest(settings: Mapping[str, Any]) -> float:
+    """Tokens that a graph is given at most."""
+    expansions = {"query": settings["expansion"]}
+    limits = [_limit(limit, expansions.get(k)) for k, limit in settings["max_length"].items()]
+    tokens = math.inf if None in limits else max(limits)
+    return min(tokens, settings["positions"] or math.inf)
 
 
 def _limit(limit: int | None, expansion: Expansion | None) -> int | None:

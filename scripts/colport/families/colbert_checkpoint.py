@@ -89,7 +89,7 @@ def read(folder: Path) -> Checkpoint:
 
     Raises:
         CheckpointError: It is of one vector a text, damaged, or pickled.
-        UnsupportedError: It has a module that no graph would hold.
+        UnsupportedError: It has a module that no graph would hold, or reads pages.
     """
     from colport.weights import TensorIndex
 
@@ -107,12 +107,23 @@ def read(folder: Path) -> Checkpoint:
             )
     named = {key: value for key, value in given.items() if value is not None}
     checkpoint = Checkpoint(folder, library, {**_DEFAULTS[library], **named}, modules)
+    if sees(read_config(checkpoint.backbone)):
+        raise UnsupportedError(
+            f"{checkpoint.backbone / 'config.json'}: is of a model that sees pages; one is read "
+            "where this file lies in the checkpoint's own folder."
+        )
     if (checkpoint.backbone / ADAPTER_CONFIG).is_file():
         lora.refuse_on_text(checkpoint.backbone / ADAPTER_CONFIG)
     for module in checkpoint.modules:
         if module.name in ("Transformer", "Dense"):
             TensorIndex(module.folder)  # refuses pickles, which the libraries would open
     return checkpoint
+
+
+def sees(config: Mapping[str, Any]) -> bool:
+    """Whether a model's configuration has a vision tower's inside."""
+    inner = (value for value in config.values() if isinstance(value, dict))
+    return "vision_config" in config or any(map(sees, inner))
 
 
 def _library(file: Path, settings: Mapping[str, Any]) -> Library:

@@ -45,7 +45,7 @@ def processing(checkpoint: Checkpoint, encoder: Any) -> dict[str, Any]:
     transformer, tokenizer = encoder[0], tokenizer_of(checkpoint, encoder)
     own = checkpoint.library == "sentence-transformers"
     _check(checkpoint, transformer, tokenizer)
-    rows = transformer.auto_model.get_input_embeddings().num_embeddings
+    rows = transformer.auto_model.get_input_embeddings().weight.shape[0]
     check_ids(checkpoint.backbone, tokenizer, rows)
     prompts = encoder.prompts if own else checkpoint.settings.get("prompts") or {}
     mask = _scoring_mask(checkpoint, encoder)

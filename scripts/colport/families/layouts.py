@@ -144,7 +144,8 @@ def transformers_layout(stem: str, backbone: str) -> Layout:
     """
 
     def accepts(config: Mapping[str, Any]) -> bool:
-        found = (config.get("vlm_config") or {}).get("model_type", backbone)
+        inner = config.get("vlm_config") or {}
+        found = inner.get("model_type", backbone) if isinstance(inner, dict) else None
         return config.get("model_type") == stem.lower() and found == backbone
 
     return Layout(

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from colport.checkpoints import read_config
-from colport.errors import CheckpointError
+from colport.errors import CheckpointError, UnsupportedError
+from colport.redaction import plain
 
 if TYPE_CHECKING:
     import torch
@@ -85,6 +86,9 @@ def build_on_meta(
     Parameters never exist: they go to the meta device as they are made. Buffers that the
     checkpoint does not store are computed first and returned. A model to trace has our attention,
     any other the one that its library chooses.
+
+    Raises:
+        CheckpointError: The library cannot build it so.
     """
     from accelerate import init_empty_weights
 
@@ -92,10 +96,16 @@ def build_on_meta(
 
     attention.register()
     chosen = {"attn_implementation": attention.IMPLEMENTATION}
-    with init_empty_weights():
-        model = model_class._from_config(
-            config, dtype=torch_dtype(precision), **(chosen if to_trace else {})
-        )
+    try:
+        with init_empty_weights():
+            model = model_class._from_config(
+                config, dtype=torch_dtype(precision), **(chosen if to_trace else {})
+            )
+    except Exception as error:
+        raise CheckpointError(
+            f"backbone {config.model_type}: {model_class.__name__} cannot be built for an export "
+            f"({type(error).__name__}: {plain(error)})."
+        ) from error
     model.eval()
     stored = set(model.state_dict())
     constants = {
@@ -185,7 +195,8 @@ def rename_keys(
     """Parameter name to checkpoint key, by the rules that ``from_pretrained`` applies.
 
     Raises:
-        CheckpointError: Two keys are one parameter, or a key needs more than another name.
+        CheckpointError: Two keys are one parameter.
+        UnsupportedError: A key needs more than another name.
     """
     from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
@@ -200,7 +211,10 @@ def rename_keys(
             key, renamings, converters, model.base_model_prefix, parameters
         )
         if pattern is not None:
-            raise CheckpointError(f"weight {key!r} needs a conversion that ColPort does not know.")
+            raise UnsupportedError(
+                f"backbone {model.config.model_type}: weight {key!r} is stored in another form "
+                "than the model's, by a conversion of transformers that is not exported."
+            )
         if name in renamed:
             raise CheckpointError(f"weights {renamed[name]!r} and {key!r} are both {name!r}.")
         renamed[name] = key
