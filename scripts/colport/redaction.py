@@ -12,11 +12,13 @@ HIDDEN = "•••"
 SECRET_NAME = re.compile(r"(^|[_-])(token|password|passwd|secret|api[_-]?key|credentials?)$", re.I)
 """Names of settings and environment variables whose value is a secret."""
 
-_SECRET = re.compile(
+SECRET = re.compile(
     r"\b(?:hf|ghp|gho|glpat|sk)[_-][A-Za-z0-9_-]{16,}"
     r"|(?<=://)[^/\s:@]+:[^/\s@]+@"
     r"|(?<=Bearer )[^\s'\"]{8,}"
 )
+"""Forms of a secret that are known without a variable."""
+
 _SHORTEST = 8  # characters of an environment variable's value that is taken for a secret
 
 
@@ -25,7 +27,7 @@ def redacted(text: str) -> str:
     for name, value in os.environ.items():
         if len(value) >= _SHORTEST and SECRET_NAME.search(name):
             text = text.replace(value, HIDDEN)
-    return _SECRET.sub(HIDDEN, text)
+    return SECRET.sub(HIDDEN, text)
 
 
 def plain(error: BaseException) -> str:

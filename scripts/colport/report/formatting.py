@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import math
-import re
 from typing import Any
 
 import pandas as pd
+
+from colport.redaction import HIDDEN, SECRET, SECRET_NAME
 
 MISSING = "\N{EN DASH}"
 _MINUS = "\N{MINUS SIGN}"
 _TIMES = "\N{MULTIPLICATION SIGN}"
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-_SECRET_NAME = re.compile(r"(^|[_-])(token|password|passwd|secret|api[_-]?key|credentials?)$", re.I)
-_SECRET_TEXT = re.compile(
-    r"\b(?:hf|ghp|gho|glpat|sk)[_-][A-Za-z0-9_-]{16,}|(?<=://)[^/\s:@]+:[^/\s@]+@"
-)
 
 
 def is_missing(value: Any) -> bool:
@@ -137,7 +134,7 @@ def redact(value: Any, name: str = "") -> Any:
     if isinstance(value, list | tuple):
         return [redact(item, name) for item in value]
     if isinstance(value, str):
-        return "•••" if value and _SECRET_NAME.search(name) else _SECRET_TEXT.sub("•••", value)
+        return HIDDEN if value and SECRET_NAME.search(name) else SECRET.sub(HIDDEN, value)
     return value
 
 
