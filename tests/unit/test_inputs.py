@@ -207,6 +207,16 @@ def test_a_transparent_colour_is_white():
     assert np.asarray(as_page(palette)).max() > 240
 
 
+@pytest.mark.parametrize("key", [(0, 0, 256), (65535, 0, 0), (300, 300, 300)])
+def test_a_transparent_colour_of_16_bits_is_refused(key):
+    image = Image.new("RGB", (8, 8))
+    image.info["transparency"] = key
+    with pytest.raises(PageError, match=r"16 bits whose transparent colour .* is lost in 8"):
+        as_page(image)
+    image.info["transparency"] = (0, 0, 255)
+    assert not np.asarray(as_page(image)).any()
+
+
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "CMYK", "YCbCr", "HSV", "LAB", "RGBX"])
 def test_modes_of_8_bits_are_what_pillow_makes_of_them(mode):
     image = Image.fromarray(np.repeat(gradient()[:, :, None], 3, axis=2))
