@@ -15,6 +15,7 @@ from colport.artifacts import (
     atomic_folder,
     atomic_path,
     check_supported,
+    content_hash,
     read_json,
     require_space,
     scratch_folder,
@@ -206,3 +207,22 @@ def test_a_known_limit_is_passed_on(tmp_path):
     write_unsupported(tmp_path / "variant", "no int8 here")
     with pytest.raises(UnsupportedError, match="no int8 here"):
         check_supported(tmp_path / "variant")
+
+
+def test_a_record_that_says_something_twice_is_refused(tmp_path):
+    (tmp_path / "record.json").write_text('{"schema_version": 1, "rows": 1, "rows": 2}')
+    with pytest.raises(ArtifactError, match=r"is not valid JSON .*'rows' twice"):
+        read_json(tmp_path / "record.json")
+
+
+def test_the_hash_of_files_is_of_their_names_and_bytes_in_any_order(tmp_path):
+    seen = []
+    for names in ({"a": "1", "b": "2"}, {"a": "2", "b": "1"}, {"a": "1", "c": "2"}):
+        folder = tmp_path / str(len(seen))
+        folder.mkdir()
+        for name, text in names.items():
+            (folder / name).write_text(text)
+        files = sorted(folder.iterdir())
+        seen.append(content_hash(files))
+        assert content_hash(files[::-1]) == seen[-1]
+    assert len(set(seen)) == 3

@@ -1,6 +1,7 @@
 """Downloads from a Hub that times out, answers too many requests or breaks off."""
 
 import errno
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -87,6 +88,20 @@ def refused(monkeypatch):
         return waits, str(caught.value)
 
     return ask
+
+
+@pytest.mark.parametrize("kind", ["model", "dataset"])
+def test_what_the_client_is_asked_for(monkeypatch, kind):
+    asked = []
+
+    def snapshot_download(*arguments, **named):
+        asked.append((arguments, named))
+        return "/cache"
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    assert downloads.fetch("a/b", "v1", ("*.json",), kind) == Path("/cache")
+    named = {"repo_type": kind, "revision": "v1", "allow_patterns": ["*.json"]}
+    assert asked == [(("a/b",), named)]
 
 
 def answer(status):

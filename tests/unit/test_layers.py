@@ -79,6 +79,8 @@ class Model(nn.Module):
             return layer(hidden, None, flag=number in (1, 4))
         if self.way == "new":
             return layer(hidden, mask.clone())
+        if self.way == "fewer" and number:
+            return layer(hidden)
         return layer(hidden, mask)
 
 
@@ -107,6 +109,11 @@ class Passing(Layer):
 class Wider(Layer):
     def forward(self, hidden, mask=None):
         return torch.cat([hidden, hidden], dim=1)
+
+
+class Half(Layer):
+    def forward(self, hidden, mask=None):
+        return super().forward(hidden, mask).half()
 
 
 def skeleton_of(model, folder, stacks, reasons=None):
@@ -168,6 +175,7 @@ WRONG = {
     "indexed": (ALTERNATING, "layers 1 and 3, both 'page', differ in flag"),
     "unequal": (ALTERNATING, "layers 1 and 3, both 'page', differ in factor"),
     "new": (("layer",) * DEPTH, "layers 0 and 1, both 'layer', differ in mask"),
+    "fewer": (("layer",) * DEPTH, "layers 0 and 1, both 'layer', differ in mask"),
     "skipped": (("layer",) * DEPTH, "layer 2 is left out where others run"),
     "twice": (("layer",) * DEPTH, "layer 2 runs more than once"),
     "plain": (("layer",) * 5, "is no list of 5 layers"),
@@ -191,12 +199,13 @@ def test_a_stack_that_is_not_as_declared_is_refused(way, tmp_path):
         (Looking, "a layer computes with layer_idx, its own number"),
         (More, "layer 0 gives more than hidden states"),
         (Wider, "layer 0 changes the shape or type of hidden states"),
+        (Half, "layer 0 changes the shape or type of hidden states"),
     ],
 )
 def test_a_layer_that_another_cannot_stand_for_is_refused(layer, message, tmp_path):
     model = Model("plain")
     model.layers = nn.ModuleList(layer(i) for i in range(DEPTH))
-    take = (lambda out: out[0]) if layer is More else (lambda out: out)
+    take = (lambda out: out[0]) if layer is More else torch.Tensor.float
     model.step = lambda number, layer, hidden, mask: take(layer(hidden, mask))
     with pytest.raises(ExportError, match=f"layers: {message}; the layers cannot be repeated"):
         difference(model, tmp_path)

@@ -13,12 +13,13 @@ INPUT = np.array([[[0.5, -1.0, 0.25, 2.0]]], np.float16)
 
 
 def reach(nodes, value=INPUT, **constants):
-    """How far the activations of a graph from ``x`` to ``y`` go, for two inputs."""
+    """How far the activations of a graph from ``x`` to ``y`` go, for three inputs."""
     text = f"{HEADER} g (float16[b,t,4] x) => (float16[b,t,4] y) {{ {nodes} }}"
     model = ir.from_onnx_text(
         text, initializers=[ir.tensor(v, name=k) for k, v in constants.items()]
     )
-    batches = [Batch("text", {"x": feed.astype(np.float32)}, feed) for feed in (value / 2, value)]
+    feeds = (value / 2, value, value / 4)
+    batches = [Batch("text", {"x": feed.astype(np.float32)}, feed) for feed in feeds]
     return lambda place: measure({"text": model}, {"query": batches}, place)["query"]
 
 
@@ -66,6 +67,17 @@ def test_values_that_only_mask_scores_may_be_lowest(tmp_path):
     assert found.largest.value <= 1.0
 
 
+def test_so_may_the_mask_of_an_attention(tmp_path):
+    found = reach(
+        "[mask] m = Add(few, low) y = Attention <q_num_heads: int = 1, kv_num_heads: int = 1>"
+        " (x, x, x, m)",
+        few=np.float16([[[[-100]]]]),
+        low=np.float16([-65504]),
+    )(tmp_path / "scratch")
+    assert found.first is None
+    assert found.largest.operator == "Attention"
+
+
 def test_a_residual_of_the_same_size_may_not(tmp_path):
     found = reach(
         "[residual] a = Add(x, low) b = Softmax(a) c = Mul(a, b) [end] y = Div(c, low)",
@@ -84,9 +96,10 @@ def test_scores_inside_an_attention_count(tmp_path):
     assert found.first.value == pytest.approx(5.3125 * 200**2, rel=1e-3)
 
 
-def test_an_infinite_weight_overflows(tmp_path):
+@pytest.mark.parametrize("weight", [np.inf, np.nan])
+def test_a_weight_that_is_not_finite_overflows(tmp_path, weight):
     """A checkpoint's weight that fp16 has no number for."""
-    found = reach("[root] a = Mul(x, big) [end] y = Div(a, big)", big=np.float16([np.inf]))
+    found = reach("[root] a = Mul(x, big) [end] y = Div(a, big)", big=np.float16([weight]))
     assert found(tmp_path / "scratch").first.node == "root"
 
 

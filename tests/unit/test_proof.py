@@ -5,6 +5,7 @@ import json
 import shutil
 
 import numpy as np
+import onnx_ir
 import pytest
 import torch
 
@@ -207,6 +208,19 @@ def test_fp16_that_fits_passes_and_says_how_large_it_becomes(half):
     assert all(0 < row["largest_activation"] < 1000 for row in found["rows"])
     assert torch.isfinite(torch.tensor([row["min_cosine"] for row in found["rows"]])).all()
     assert manifest.read(half / "healthy-fp16").check == {"status": "left out"}
+
+
+def test_fp16_that_cannot_be_opened_is_refused_though_its_copy_in_fp32_can(half, tmp_path):
+    folder = shutil.copytree(half / "healthy-fp16", tmp_path / "fp16")
+    found, model = manifest.read(folder), onnx_ir.load(folder / "text.onnx")
+    node = next(node for node in model.graph if node.op_type == "Add")
+    wide = onnx_ir.node("Cast", [node.inputs[0]], {"to": onnx_ir.DataType.FLOAT})
+    node.replace_input_with(0, wide.outputs[0])
+    model.graph.insert_before(node, wide)
+    onnx_ir.save(model, folder / "text.onnx")
+    expected = proof.reference(half / "healthy", families.get("colbert"))
+    with pytest.raises(ExportError, match=r"cannot run it: .*float"):
+        proof.by_checkpoint(lambda: expected)(folder, found)
 
 
 def test_bf16_is_checked_without_kernels_for_it(half, tmp_path):

@@ -18,7 +18,10 @@ MINUS, TIMES, NONE = "\N{MINUS SIGN}", "\N{MULTIPLICATION SIGN}", "\N{EN DASH}"
             (fmt.significant, *pair)
             for pair in ((0, "0"), (0.01234, "0.0123"), (-2.5, f"{MINUS}2.50"))
         ),
+        (fmt.significant, 0.0001234, "0.000123"),
         (fmt.significant, 0.00001234, f"1.2{TIMES}10⁻⁵"),
+        (fmt.significant, 123456789012, "123,456,789,012"),
+        (fmt.significant, 1.24e12, f"1.2{TIMES}10¹²"),
         (fmt.scientific, 3.14e-6, f"3.1{TIMES}10⁻⁶"),
         (fmt.scientific, 0, "0"),
         (fmt.fixed(3), 0.8757, "0.876"),

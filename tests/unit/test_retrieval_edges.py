@@ -22,10 +22,12 @@ from colport.retrieval.store import EmbeddingSet, read_embeddings, write_embeddi
 
 
 def test_scores_are_compared_as_trec_eval_does():
-    """As C floats: what differs beyond them ties, and the last id comes first."""
-    run = {"q": {"a": 1 + 1e-9, "b": 1.0}}
-    values = evaluate({"q": {"a": 1}}, run)
-    assert values["mrr_at_10"]["q"] == values["map"]["q"] == pytest.approx(1 / 2)
+    """As C floats: what differs beyond them ties, and the last id comes first, also at the cut."""
+    for others in (1, 10):
+        run = {"q": {"a": 1 + 1e-9, **{f"b{number}": 1.0 for number in range(others)}}}
+        values = evaluate({"q": {"a": 1}}, run)
+        assert values["map"]["q"] == pytest.approx(1 / (others + 1))
+        assert values["mrr_at_10"]["q"] == (0.5 if others == 1 else 0)
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])

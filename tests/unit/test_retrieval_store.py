@@ -63,6 +63,11 @@ def test_non_finite_embeddings_are_not_written(tmp_path):
             [np.ones((1, 2), np.float32), np.ones((1, 3), np.float32)],
             r"Embeddings of 'b' are float32\[1, 3\]; allowed are float32\[tokens, 2\]",
         ),
+        (
+            ["a", "b"],
+            [np.ones((1, 2), np.float32), np.ones((1, 2), np.float16)],
+            r"Embeddings of 'b' are float16\[1, 2\]; allowed are float32\[tokens, 2\]",
+        ),
     ],
 )
 def test_wrong_arguments(tmp_path, ids, items, message):

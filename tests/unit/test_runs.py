@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -57,6 +58,16 @@ def test_a_claim_forgets_what_ended_on_this_host_alone():
     assert {file.stem for file in RECORDS.glob("*.json")} == {"running", "elsewhere", own}
     runs.release()
     assert {file.stem for file in RECORDS.glob("*.json")} == {"running", "elsewhere"}
+
+
+def test_a_process_that_nobody_waits_for_has_ended():
+    process = subprocess.Popen(["true"])
+    begun = started(process.pid)
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    record("zombie", pid=process.pid, started=begun)
+    runs.claim(on_cluster=False)
+    assert not (RECORDS / "zombie.json").exists()
+    process.wait()
 
 
 @pytest.fixture

@@ -166,7 +166,7 @@ def test_records_tables_report_and_card(tmp_path):
     record = json.loads((tmp_path / "parity.json").read_text())
     made = tables.build({stage: [record] * (stage == "parity") for stage in tables.STAGES})
     tables.write_tables(made, tmp_path)
-    page = render(made, {"settings": {"token": ODD, "url": LEAKS[2]}})
+    page = render(made, {"settings": {"token": ODD, "header": LEAKS[1], "url": LEAKS[2]}})
     (tmp_path / "report.html").write_text(page)
     empty = {"opset": 23, "dim": 8, "processing": {}, "graphs": {}, "external_data": {}}
     found = Manifest("colbert", "fp32", source={"source": f"a@{'0' * 40}"}, **empty)

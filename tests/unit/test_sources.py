@@ -68,6 +68,32 @@ def test_an_edit_changes_the_hash_of_what_can_load_the_file(package, name):
     assert (hashed(package) == before) == (name in IGNORED)
 
 
+PLACES = (
+    "def main():\n    {}",
+    "if False:\n    pass\nelse:\n    {}",
+    "try:\n    pass\nexcept OSError:\n    {}",
+    "try:\n    pass\nfinally:\n    {}",
+    "with open('x'):\n    {}",
+    "match 1:\n    case 1:\n        {}",
+    "class A:\n    def b(self):\n        {}",
+)
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("line", ["from colport import used", "import colport.used"])
+def test_the_code_hash_sees_every_import(place, line, tmp_path, monkeypatch):
+    (tmp_path / "colport").mkdir()
+    used, script = tmp_path / "colport/used.py", tmp_path / "script.py"
+    script.write_text(place.format(line))
+    monkeypatch.setattr(sources, "_PACKAGE", tmp_path / "colport")
+    seen = set()
+    for text in ("x = 1", "x = 2"):
+        used.write_text(text)
+        sources._read.cache_clear()
+        seen.add(code_hash(script))
+    assert len(seen) == 2
+
+
 def test_a_file_that_moves_changes_the_hash(package):
     before = hashed(package)
     (package / "below.py").rename(package / "chosen/below.py")

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import resource
 import weakref
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ from safetensors.torch import save_file
 
 from colport import contenders, environment, families
 from colport.errors import UnsupportedError
+from colport.families import stored_parameters
 from colport.families.memory import Room, needed_mb, whole_mb
 from colport.families.stored_parameters import StoredParameter, fill
 from colport.weights import TensorIndex
@@ -169,6 +171,15 @@ def test_what_is_allowed_is_what_is_available_unless_it_is_said(monkeypatch):
     assert Room.of(folder, None).parameters == sum(math.prod(e.shape) for e in index.values())
 
 
+def test_every_file_of_weights_counts(tmp_path):
+    for number, name in enumerate(
+        ("model-1.safetensors", "model-2.safetensors", "in/x.safetensors")
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        save_file({"a": torch.zeros(10**number, 2), "b": torch.zeros(())}, tmp_path / name)
+    assert Room.of(tmp_path, 1.0).parameters == 2 * 111 + 3
+
+
 def groups(root, files):
     for name, text in files.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -219,11 +230,17 @@ def test_the_least_counts(monkeypatch, tmp_path):
     assert environment.available_mb() == 4.096
     monkeypatch.setattr(environment, "_left_in_groups", lambda: [10**7, 3 * 10**6])
     assert environment.available_mb() == 3.0
+    endless = resource.RLIM_INFINITY
+    for kind in (resource.RLIMIT_DATA, resource.RLIMIT_AS):
+        limits = {kind: 2 * 10**6}.get
+        monkeypatch.setattr(resource, "getrlimit", lambda asked, of=limits: (of(asked, endless), 0))
+        assert environment.available_mb() == 2.0
 
 
 @pytest.fixture
-def stored(tmp_path):
-    """A table of 50 rows in bf16, and the same in memory."""
+def stored(tmp_path, monkeypatch):
+    """A table of 50 rows in bf16, read three at a time, and the same in memory."""
+    monkeypatch.setattr(stored_parameters, "_BLOCK_BYTES", 3 * 6 * 2)
     values = torch.randn(50, 6).to(torch.bfloat16)
     save_file({"table": values, "behind": torch.zeros(50, 6)}, tmp_path / "model.safetensors")
     source = TensorIndex(tmp_path)["table"]
@@ -240,11 +257,10 @@ FUNCTIONS = {
     "data": lambda w: w.data,
     "row": lambda w: w[3],
     "half": lambda w: w.to(torch.bfloat16) + 1,
-    "rows": lambda w: torch.nn.functional.embedding(torch.tensor([[7, 8, 9], [49, 0, 8]]), w),
+    "rows": lambda w: torch.nn.functional.embedding(torch.tensor([[7, 8, 10], [49, 0, 8]]), w),
+    "many rows": lambda w: torch.nn.functional.embedding(torch.arange(9, 41), w),
     "no row": lambda w: torch.nn.functional.embedding(torch.empty(2, 0, dtype=torch.long), w),
-    "bounded rows": lambda w: torch.nn.functional.embedding(
-        torch.tensor([3]), w.clone(), max_norm=0.1
-    ),
+    "bounded rows": lambda w: torch.nn.functional.embedding(torch.tensor([3]), w, max_norm=0.1),
 }
 
 

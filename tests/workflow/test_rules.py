@@ -9,14 +9,16 @@ import pytest
 import yaml
 
 from colport import sources
+from colport.artifacts import SCHEMA_VERSION
 
 from .conftest import ROOT, Workspace
 
 DUMP = """
 import json, os, sys
 from pathlib import Path
+from types import SimpleNamespace
+from snakemake import checkpoints
 from snakemake.api import SnakemakeApi
-from snakemake.exceptions import IncompleteCheckpointException
 from snakemake.settings.types import *
 
 root, config, named = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
@@ -24,14 +26,13 @@ sys.path.insert(0, str(root / "scripts"))
 from colport import resources
 resources.needs = lambda config, stage: {f"needs_{stage}": 1}  # which stage's a rule asks for
 wildcards = type("Wildcards", (dict,), {"__getattr__": dict.__getitem__})(named)
+# The dataset's job is done, so that it is known how many shards there are.
+checkpoints.Checkpoint.get = lambda rule, **named: SimpleNamespace(output=["counts.json"])
 
 
 def value(item):
     if callable(item):
-        try:
-            item = item(wildcards)
-        except IncompleteCheckpointException:
-            return "shards"
+        item = item(wildcards)
     if isinstance(item, dict):
         return {str(key): value(entry) for key, entry in item.items()}
     if isinstance(item, (list, tuple)):
@@ -75,7 +76,7 @@ with SnakemakeApi(OutputSettings(quiet={Quietness.ALL})) as api:
 """
 NAMED = {
     **{"model": "colpali-demo", "variant": "int8-calibrated", "provider": "cpu"},
-    **{"dataset": "demo-pages-qa", "shard": "0", "control": "bm25", "environment": "optimum"},
+    **{"dataset": "demo-pages-qa", "control": "bm25", "environment": "optimum"},
 }
 CONFIG = {
     "run": {"models": ["colpali-demo"], "variants": ["int8-calibrated"], "providers": ["cpu"]},
@@ -89,7 +90,8 @@ CONFIG = {
     "datasets": {"demo-pages-qa": {"path": "pages"}},
     "scenarios": {"run": ["server"]},
     "latency": {"profile": True, "threads": 3, "affinity": False},
-    "encode": {"batch_size": 5},
+    "encode": {"batch_size": 5, "shard_documents": 3},
+    "reference": {"memory_mb": 4000},
     "parity": {"inputs": 7},
     "retrieval": {"seed": 9, "mteb": True},
     "peers": {"timeout_s": 11},
@@ -106,6 +108,8 @@ def read(tmp_path_factory):
     for file in LOCAL.values():
         (workspace.folder / file).parent.mkdir(parents=True)
         (workspace.folder / file).write_text("old")
+    counted = {"schema_version": SCHEMA_VERSION, "counts": {"documents": 10}}
+    (workspace.folder / "counts.json").write_text(json.dumps(counted))
 
     def dump():
         command = [sys.executable, "-c", DUMP, str(ROOT), str(config), json.dumps(NAMED)]
@@ -125,6 +129,7 @@ def rules(read):
 RECORD, DATASET = "results/checkpoints/{model}.json", "results/datasets/{dataset}.json"
 MODELS = [f"results/models/{{model}}/{name}" for name in ("int8-calibrated", "fp32")]
 MODEL = "results/models/colpali-demo/int8-calibrated"
+PLACE = "colpali-demo/int8-calibrated/cpu/demo-pages-qa"
 FIRST = "results/datasets/demo-pages-qa.json"  # of the model's datasets
 SCORES = "results/retrieval/{model}/{variant}/{provider}/{dataset}.json"
 INPUTS = {
@@ -139,18 +144,18 @@ INPUTS = {
         "model": MODEL,
         "dataset": FIRST,
         "reference": "results/reference/colpali-demo/demo-pages-qa/0",
-        "shards": "shards",
+        "shards": [f"results/reference/colpali-demo/demo-pages-qa/{i}" for i in range(3)],
     },
     "embed": {"model": MODEL, "dataset": DATASET},
     "control": {"dataset": DATASET},
     "score_reference": {
         "first": "results/reference/{model}/{dataset}/0",
-        "shards": "shards",
+        "shards": [f"results/reference/colpali-demo/demo-pages-qa/{i}" for i in range(4)],
         "dataset": DATASET,
     },
     "score": {
         "first": "results/embeddings/{model}/{variant}/{provider}/{dataset}/0",
-        "shards": "shards",
+        "shards": [f"results/embeddings/{PLACE}/{i}" for i in range(4)],
         "dataset": DATASET,
         "reference": "results/retrieval/{model}/pytorch/{dataset}.json",
     },
@@ -246,36 +251,33 @@ def test_what_a_job_runs(rules, rule, script):
 
 
 QA, BEIR = {"path": "pages", "schema": "qa"}, "resources/datasets/demo-pages-beir"
-ENCODE = {"batch_size": 5, "shard_documents": 1024}
+ENCODE, VARIANTS = CONFIG["encode"], ["int8-calibrated", "fp32"]
+CPU, REFERENCE = {"type": "cpu"}, CONFIG["reference"]
+SETTINGS = [
+    ("checkpoint", {"workspace": "results/checkpoints/{model}"}),
+    ("dataset", {"dataset": QA, "read_by": ["colqwen2"]}),
+    ("reference", {"dataset": QA, "settings": ENCODE, "reference": REFERENCE}),
+    ("embed", {"dataset": QA, "settings": ENCODE, "provider": CPU}),
+    ("quantize", {"calibration": "demo-pages-beir", "family": "colpali"}),
+    ("quantize", {"dataset": {"path": BEIR, "schema": "beir"}}),
+    ("parity", {"dataset": QA, "tolerance": {"min_cosine": 0.975}, "provider": CPU}),
+    ("parity", {"settings": {"inputs": 7, "batch_sizes": [1, 8]}}),
+    *((name, {"settings": {"resamples": 2000, "seed": 9}}) for name in ("score", "control")),
+    ("control", {"dataset": QA}),
+    ("score_reference", {"settings": {"resamples": 2000, "seed": 9}}),
+    ("mteb", {"dataset": QA, "batch_size": 5, "provider": CPU}),
+    ("explain", {"dataset": QA, "variants": VARIANTS, "providers": ["cpu"]}),
+    ("latency", {"dataset": QA, "variants": VARIANTS, "provider": CPU, "reference": REFERENCE}),
+    ("operators", {"dataset": QA, "variants": VARIANTS, "threads": 3, "providers": {"cpu": CPU}}),
+    ("scenarios", {"dataset": QA, "variants": VARIANTS, "provider": CPU, "reference": REFERENCE}),
+    ("scenarios", {"threads": 3, "affinity": False}),
+    ("report", {"against": ""}),
+    ("gate", {"allow_failed_parity": False}),
+    ("peer_export", {"timeout_s": 11}),
+]
 
 
-@pytest.mark.parametrize(
-    ("rule", "params"),
-    [
-        ("dataset", {"dataset": QA}),
-        ("reference", {"dataset": QA, "settings": ENCODE}),
-        ("embed", {"dataset": QA, "settings": ENCODE, "provider": {"type": "cpu"}}),
-        ("quantize", {"calibration": "demo-pages-beir", "family": "colpali"}),
-        ("quantize", {"dataset": {"path": BEIR, "schema": "beir"}}),
-        (
-            "parity",
-            {"dataset": QA, "tolerance": {"min_cosine": 0.975}, "provider": {"type": "cpu"}},
-        ),
-        ("parity", {"settings": {"inputs": 7, "batch_sizes": [1, 8]}}),
-        *((name, {"settings": {"resamples": 2000, "seed": 9}}) for name in ("score", "control")),
-        ("score_reference", {"settings": {"resamples": 2000, "seed": 9}}),
-        ("mteb", {"dataset": QA, "batch_size": 5, "provider": {"type": "cpu"}}),
-        ("explain", {"dataset": QA, "variants": ["int8-calibrated", "fp32"], "providers": ["cpu"]}),
-        ("latency", {"dataset": QA, "variants": ["int8-calibrated", "fp32"]}),
-        ("operators", {"dataset": QA, "variants": ["int8-calibrated", "fp32"], "threads": 3}),
-        ("operators", {"providers": {"cpu": {"type": "cpu"}}}),
-        ("scenarios", {"dataset": QA, "threads": 3, "affinity": False}),
-        ("scenarios", {"variants": ["int8-calibrated", "fp32"], "provider": {"type": "cpu"}}),
-        ("report", {"against": ""}),
-        ("gate", {"allow_failed_parity": False}),
-        ("peer_export", {"timeout_s": 11}),
-    ],
-)
+@pytest.mark.parametrize(("rule", "params"), SETTINGS)
 def test_settings_reach_the_jobs_that_they_are_of(rules, rule, params):
     found = rules[rule]["params"]
     assert {name: found[name] for name in params} == params
@@ -290,9 +292,38 @@ def test_score_and_reference_store_the_same_forms(rules):
     assert (timed["threads"], timed["affinity"]) == (3, False)
 
 
+SEEN = {  # in other tests
+    **{"checkpoint": {"model", "files"}, "dataset": {"files"}, "latency": {"settings"}},
+    **{"export": {"variant"}, "quantize": {"variant"}, "scenarios": {"settings"}},
+    **{"report": {"run"}, "score": {"forms"}, "score_reference": {"forms"}},
+}
+
+
+def test_no_setting_is_left_out_above(rules):
+    for name, rule in rules.items():
+        seen = {key for known, params in SETTINGS if known == name for key in params}
+        assert set(rule["params"]) - {"code"} == seen | SEEN.get(name, set()), name
+
+
+def test_settings_that_are_whole_sections(rules):
+    found = {name: rule["params"] for name, rule in rules.items()}
+    assert found["checkpoint"]["model"] == CONFIG["models"]["colpali-demo"] | {"family": "colpali"}
+    for name in ("export", "quantize"):
+        assert found[name]["variant"]["quantization"]["rounding"] == "gptq"
+    assert found["scenarios"]["settings"]["run"] == ["server"]
+    assert found["report"]["run"]["models"] == ["colpali-demo"]
+
+
 def test_the_tables_are_made_of_every_record(rules):
     variants, datasets = ("int8-calibrated", "fp32"), ("demo-pages-qa", "demo-pages-beir")
     found, model = rules["aggregate"]["inputs"], "colpali-demo"
+    shards = [f"embed/{model}/{name}/cpu" for name in variants] + [f"reference/{model}"]
+    assert sorted(found[""][0]) == sorted(
+        f"results/benchmarks/{place}/{dataset}/{i}.tsv"
+        for place in shards
+        for dataset in datasets
+        for i in range(4)
+    )
     records = {
         "export": [f"export/{model}/{name}" for name in variants],
         "parity": [f"parity/{model}/{name}/cpu" for name in variants],

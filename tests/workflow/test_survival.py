@@ -94,7 +94,7 @@ def contents(root: Path) -> dict[str, Any]:
 def check_equal(killed: Workspace, undisturbed: Workspace) -> None:
     expected = contents(undisturbed.folder)
     found = contents(killed.folder)
-    assert set(found) <= set(expected)
+    assert set(found) == set(expected)
     assert {name for name in found if found[name] != expected[name]} == set()
     for record in (*PARITY, *SCORES):
         rows = read_json(killed.folder / record)["rows"]

@@ -88,6 +88,7 @@ def test_a_dataset_that_is_missing(workspace):
     config = {"run": ONE_MODEL, "datasets": {"demo-pages-qa": {"path": "no/such/dataset"}}}
     run = workspace.snakemake("results/datasets/demo-pages-qa.json", config=config)
     refused(run, "no/such/dataset")
+    assert not list(workspace.folder.glob(".snakemake/colport-runs/*"))
 
 
 QUICK = {
