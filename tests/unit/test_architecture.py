@@ -26,7 +26,7 @@ LAYERS = [  # bottom first; modules of one layer do not import each other
     {"embedders"},
     {"embed", "parity", "latency", "variants", "mteb_adapter"},
     {"contenders", "explain", "proof"},
-    {"recommendation"},
+    {"recommendation", "measure_latency", "measure_scenarios"},
     {"tables"},
     {"gate", "compare"},
     {"report"},

@@ -13,7 +13,7 @@ from colport.latency import Inputs, scenario_rows
 from colport.latency.arrivals import Batching, poisson_arrivals, simulate
 from colport.latency.probes import Probe, ServerRun, plan_given, plan_probe
 from colport.latency.scenario_rows import COLUMNS, scenario_table, unsupported_rows
-from colport.latency.scenario_settings import ScenarioSettings, ServerSettings
+from colport.latency.scenario_settings import ScenarioCase, ScenarioSettings, ServerSettings
 from colport.latency.scenarios import measure
 from colport.latency.search import NEVER, RateSearch, predict_highest_rate
 from tests.latency_runs import contender
@@ -285,7 +285,8 @@ def test_a_probe_that_would_last_too_long_is_not_made():
 
 def test_speedups_compare_each_scenario_s_own_figure():
     def made(variant, scenario, batch_size=1, **figures):
-        return scenario_rows.make_row(contender(variant), scenario, "query", batch_size, **figures)
+        case = ScenarioCase("query", batch_size, scenario)
+        return scenario_rows.make_row("m", variant, "cpu", case, **figures)
 
     rows = [
         made("pytorch", "single_stream", p90_ms=8.0, best=True),
@@ -331,7 +332,9 @@ def test_rows_without_figures_have_the_same_columns():
     assert tuple(scenario_table([{"rows": rows}]).columns) == COLUMNS
     assert {row["status"] for row in rows} == {"unsupported"}
     with pytest.raises(KeyError):
-        scenario_rows.make_row(contender("fp32"), "offline", "query", 1, colour="red")
+        scenario_rows.make_row(
+            "m", "fp32", "cpu", ScenarioCase("query", 1, "offline"), colour="red"
+        )
 
 
 def test_settings_that_contradict_each_other():
