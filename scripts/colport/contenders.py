@@ -16,7 +16,7 @@ from colport import environment
 from colport.errors import UnsupportedError
 from colport.families.base import Embedder
 from colport.families.memory import Room
-from colport.latency import Contender, Inputs
+from colport.latency.settings import Contender, Inputs
 from colport.manifest import folder_bytes
 from colport.manifest import read as read_manifest
 from colport.peers.catalogue import is_folder
@@ -24,7 +24,6 @@ from colport.providers import ProviderSettings
 from colport.providers.session import require_opset
 from colport.remote import run_in, without_python
 
-KINDS = ("query", "document")
 PYTORCH: Mapping[str, Mapping[str, Any]] = {
     "bf16": {"precision": "bf16"},
     "compile": {"compiled": True},

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from colport import latency
-from colport.contenders import KINDS, Contest
-from colport.latency import LatencySettings
+from colport.contenders import Contest
+from colport.latency.settings import KINDS, LatencySettings
 
 
 def compare(

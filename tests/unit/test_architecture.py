@@ -76,6 +76,13 @@ def test_only_families_know_a_family():
         assert not set(names) & set(strings), file
 
 
+def test_what_times_a_contender_knows_nothing_of_encoders():
+    measuring = {"profile.py", "operations.py", "placement.py"}
+    for file in (PACKAGE / "latency").glob("*.py"):
+        if file.name not in measuring:
+            assert imported_rooms(file) <= {"latency", "errors", "environment"}, file.name
+
+
 def test_no_file_is_long():
     long = [file.name for file in FILES if len(file.read_text().splitlines()) > 400]
     assert long == []
