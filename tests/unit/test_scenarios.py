@@ -143,6 +143,20 @@ def test_a_given_rate_is_measured_to_its_end(record):
     assert all(row["samples"] == plan_probe(20.0, row["target_ms"], server())[0] for row in rows)
 
 
+def test_a_given_rate_that_proves_nothing_is_measured_all_the_same():
+    """It is too low for as many requests as the confidence needs within max_seconds."""
+    bounds = {"max_seconds": 1.0, "max_probes": 1, "rates": {"query": [20.0]}}
+    found = run(
+        [contender("fp32", pattern=[1])],
+        Inputs(queries=("a",)),
+        run=["server"],
+        server={**QUICK["server"], **bounds},
+    )
+    (row,) = (row for row in found["rows"] if row["rate"] == 20.0)
+    assert (row["status"], row["samples"], row["stopped"]) == ("ok", 20, False)
+    assert (row["allowed_slow"], row["meets_target"], row["p99_bound_ms"]) == (-1, None, None)
+
+
 def test_failures_stay_where_they_happened():
     found = run(
         [

@@ -38,7 +38,7 @@ def calls(encode, batches, seconds=0.0, max_seconds=60.0, settle=0):
 
 def serve(encode, **request):
     defaults = {"rate": 1000.0, "requests": 20, "seed": 0, "max_batch": 4, "max_wait_ms": 0.0}
-    given = {**defaults, "limit_ms": None, "allowed_slow": 0, **request}
+    given = {**defaults, "limit_ms": 60_000.0, "allowed_slow": 0, **request}
     return asked(encode, "serve", **given)
 
 

@@ -184,8 +184,8 @@ class ScenarioLane(Lane):
             seed=self.scenarios.seed,
             max_batch=settings.max_batch,
             max_wait_ms=settings.max_wait_ms,
-            limit_ms=None if is_given else target_ms,
-            allowed_slow=allowed,
+            limit_ms=target_ms,
+            allowed_slow=requests if is_given else allowed,
         )
         served = {name: reply[name] for name in ("latencies_ns", "batches", "seconds")}
         probe = Probe(rate, requests, allowed, **served)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -134,18 +135,15 @@ def mark_best(rows: Sequence[dict[str, Any]], costs: Mapping[Key, Sequence[float
     move it.
 
     Args:
-        rows: Of all contenders of a run.
+        rows: Of all contenders of a run; those of a scenario's batch sizes follow each other.
         costs: :func:`costs_of` the run.
     """
-    offline: dict[Key, dict[str, Any]] = {}
     for row in rows:
         row["best"] = bool(row["best"])
-        if row["scenario"] == OFFLINE and row["status"] == "ok":
-            so_far = offline.setdefault(key_of(row)[:-1], row)
-            if row["per_second"] > so_far["per_second"]:
-                offline[key_of(row)[:-1]] = row
-    for row in offline.values():
-        row["best"] = True
+    for key, group in groupby(rows, lambda row: key_of(row)[:-1]):
+        measured = [row for row in group if row["status"] == "ok"]
+        if OFFLINE in key and measured:
+            max(measured, key=lambda row: row["per_second"])["best"] = True
     chosen = [row for row in rows if row["best"] and row["status"] == "ok"]
     references = {
         (row["scenario"], row["kind"]): row for row in chosen if row["variant"] == REFERENCE_VARIANT

@@ -5,7 +5,6 @@ Started as ``python -m colport.latency.serving PARENT_PID``.
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -29,8 +28,7 @@ class Server(Worker):
         Args:
             request: ``kind`` (each request encodes one input of it, drawn by ``seed``), ``rate`` a
                 second, number of ``requests``, ``seed``, ``max_batch``, ``max_wait_ms``, and
-                ``limit_ms`` with ``allowed_slow``, which end a run early (``limit_ms`` may be
-                ``None``: never).
+                ``limit_ms`` with ``allowed_slow``, which end a run early.
 
         Returns:
             ``latencies_ns`` by request, ``batches`` (requests of each call) and ``seconds``.
@@ -38,13 +36,12 @@ class Server(Worker):
         kind, count, seed = request["kind"], request["requests"], request["seed"]
         generator = np.random.default_rng([seed, 1])
         drawn = generator.integers(len(self._inputs[kind]), size=count).tolist()
-        limit = request["limit_ms"]
         served = arrivals.serve(
             arrivals.poisson_arrivals(request["rate"], count, seed),
             lambda call: self._call(kind, [drawn[number] for number in call]),
             arrivals.WallClock(),
             arrivals.Batching(request["max_batch"], request["max_wait_ms"] / 1e3),
-            math.inf if limit is None else limit / 1e3,
+            request["limit_ms"] / 1e3,
             request["allowed_slow"],
         )
         return {
