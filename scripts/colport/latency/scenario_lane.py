@@ -82,13 +82,10 @@ class ScenarioLane(Lane):
         self._ask_case(case, lambda case: self._open(case, target_ms))
         self._rest()
 
-    def is_open(self, case: ScenarioCase) -> bool:
-        """Whether the server of a kind runs."""
-        return self.records[case].failure is None
-
     def next_rate(self, case: ScenarioCase) -> float | None:
-        """The rate that the search asks for; ``None`` at its end."""
-        return self.servers[case.kind].next_rate() if self.is_open(case) else None
+        """The rate that the search asks for; ``None`` at its end, or where the server failed."""
+        is_open = self.records[case].failure is None
+        return self.servers[case.kind].next_rate() if is_open else None
 
     def probe(self, case: ScenarioCase, rate: float, is_given: bool = False) -> None:
         """Serve requests at one rate, after a call of the largest and of the smallest batch.
@@ -104,12 +101,17 @@ class ScenarioLane(Lane):
 
     def rows(self) -> list[dict[str, Any]]:
         """The rows of the scenarios that are asked for; speed-ups still open."""
-        return [
-            row
-            for case in self.records
-            if case.scenario in self.scenarios.run
-            for row in self._rows(case)
-        ]
+        rows: list[dict[str, Any]] = []
+        for case, record in self.records.items():
+            if case.scenario not in self.scenarios.run:
+                continue
+            if case.scenario == SERVER and record.failure is None:
+                server = self.servers[case.kind]
+                rows += scenario_rows.server_rows(self.contender, case.kind, server, self.remark())
+            else:
+                given = (case.scenario, record.rounds, self.sizes(case))
+                rows.append(scenario_rows.timed_row(self.row(case), *given))
+        return rows
 
     def samples(self) -> dict[str, Any]:
         """Every duration in nanoseconds, and each round's figure."""
@@ -201,15 +203,6 @@ class ScenarioLane(Lane):
         else:
             cause = "out of memory" if failure.out_of_memory else failure.reason
             self.records[case].failure = failure.as_limit(f"{cause} as a server")
-
-    def _rows(self, case: ScenarioCase) -> list[dict[str, Any]]:
-        record = self.records[case]
-        if case.scenario == SERVER and record.failure is None:
-            return scenario_rows.server_rows(
-                self.contender, case.kind, self.servers[case.kind], self.remark()
-            )
-        row, sizes = self.row(case), self.sizes(case)
-        return [scenario_rows.timed_row(row, case.scenario, record.rounds, sizes)]
 
 
 def _pixels(file: str) -> int:

@@ -140,9 +140,9 @@ def mark_best(rows: Sequence[dict[str, Any]], costs: Mapping[Key, Sequence[float
     """
     for row in rows:
         row["best"] = bool(row["best"])
-    for key, group in groupby(rows, lambda row: key_of(row)[:-1]):
+    for (*_, scenario, _), group in groupby(rows, lambda row: key_of(row)[:-1]):
         measured = [row for row in group if row["status"] == "ok"]
-        if OFFLINE in key and measured:
+        if scenario == OFFLINE and measured:
             max(measured, key=lambda row: row["per_second"])["best"] = True
     chosen = [row for row in rows if row["best"] and row["status"] == "ok"]
     references = {

@@ -103,9 +103,9 @@ def _serve(
 ) -> None:
     """Given rates, then the search for the highest; the contenders take turns rate by rate."""
     generator = random.Random(f"{settings.seed} {case.kind}")
-    for lane in run.lanes:
+    running = run.lanes
+    for lane in running:
         lane.open_server(case, target_ms)
-    running = [lane for lane in run.lanes if lane.is_open(case)]
     for rate in settings.server.rates.get(case.kind, ()):
         for lane in generator.sample(running, len(running)):
             run.announce()
