@@ -16,6 +16,7 @@ from colport import environment
 from colport.errors import UnsupportedError
 from colport.families.base import Embedder
 from colport.families.memory import Room
+from colport.latency.settings import KINDS as KINDS
 from colport.latency.settings import Contender, Inputs
 from colport.manifest import folder_bytes
 from colport.manifest import read as read_manifest

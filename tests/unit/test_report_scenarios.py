@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 
 from colport import tables
+from colport.latency.scenario_cases import ScenarioCase
 from colport.latency.scenario_rows import COLUMNS, make_row
-from colport.latency.scenario_settings import ScenarioCase
 from colport.report import render
 from colport.report.charts import LegendEntry
 from colport.report.charts.frame import BOTTOM, LEFT, RIGHT, TOP

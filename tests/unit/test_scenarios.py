@@ -13,8 +13,9 @@ from colport.errors import ConfigError
 from colport.latency import Inputs, scenario_rows
 from colport.latency.arrivals import Batching, poisson_arrivals, simulate
 from colport.latency.probes import Probe, ServerRun, plan_given, plan_probe
+from colport.latency.scenario_cases import ScenarioCase
 from colport.latency.scenario_rows import COLUMNS, scenario_table, unsupported_rows
-from colport.latency.scenario_settings import ScenarioCase, ScenarioSettings, ServerSettings
+from colport.latency.scenario_settings import ScenarioSettings, ServerSettings
 from colport.latency.scenarios import measure
 from colport.latency.search import NEVER, RateSearch, predict_highest_rate
 from tests.latency_runs import contender, in_place

@@ -21,7 +21,7 @@ from colport import contenders, environment
 from colport.bench.processes import run_alone
 from colport.bench.provider_plan import Plan, fitting
 from colport.latency.runner import measure
-from colport.latency.settings import KINDS, Contender, Inputs, LatencySettings
+from colport.latency.settings import Contender, Inputs, LatencySettings
 from colport.latency.statistics import unsupported_rows
 from colport.providers import ProviderSettings
 
@@ -199,7 +199,7 @@ class _Model:
             everyone |= {(item.variant, item.provider): item for item in able}
             for variant, limit in missing.items():
                 self.record["rows"] += unsupported_rows(
-                    *(self.name, variant, name, KINDS),
+                    *(self.name, variant, name, contenders.KINDS),
                     *(self.plan.batch_sizes, str(limit)),
                 )
         return list(everyone.values())

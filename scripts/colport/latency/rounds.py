@@ -154,6 +154,10 @@ class Lane:
         """Numbers of the inputs of each call of a case, before they start again."""
         return [self._inputs.first(case.kind, case.batch_size)]
 
+    def sizes(self, case: Case) -> list[int]:
+        """Inputs of each call of a case, before they start again."""
+        return [len(batch) for batch in self._batches[case]]
+
     def timing(self, case: Case) -> LatencySettings:
         """How long and how often a case is measured."""
         return self.settings
@@ -247,10 +251,6 @@ class Lane:
         )
         record.preprocess += reply["preprocess_ns"]
         record.graph += reply["graph_ns"]
-
-    def sizes(self, case: Case) -> list[int]:
-        """Inputs of each call of the case, before they start again."""
-        return [len(batch) for batch in self._batches[case]]
 
     def _ask(self, request: str, case: Case, **fields: Any) -> dict[str, Any]:
         given = {"kind": case.kind, "batches": self._batches[case], **fields}

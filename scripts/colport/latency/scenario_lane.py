@@ -10,18 +10,13 @@ from typing import Any
 
 from PIL import Image
 
-from colport.latency import scenario_rows
+from colport.latency import scenario_cases, scenario_rows
 from colport.latency.arrivals import Batching
 from colport.latency.probes import Probe, ServerRun, plan_given, plan_probe
 from colport.latency.process import WorkerFailure
 from colport.latency.rounds import Lane
-from colport.latency.scenario_settings import (
-    OFFLINE,
-    SERVER,
-    SINGLE_STREAM,
-    ScenarioCase,
-    ScenarioSettings,
-)
+from colport.latency.scenario_cases import ScenarioCase
+from colport.latency.scenario_settings import OFFLINE, SERVER, SINGLE_STREAM, ScenarioSettings
 from colport.latency.search import RateSearch, predict_highest_rate
 from colport.latency.settings import LatencySettings
 
@@ -62,11 +57,8 @@ class ScenarioLane(Lane):
         return batches
 
     def timing(self, case: ScenarioCase) -> LatencySettings:
-        """Single inputs warm the process up; other cases are called once more."""
-        if case.scenario == SINGLE_STREAM:
-            return self.settings
-        seconds = min(self.scenarios.offline.min_seconds, self.settings.max_seconds)
-        return dataclasses.replace(self.settings, min_seconds=seconds, warmup_max_calls=1)
+        """See :func:`colport.latency.scenario_cases.timing`."""
+        return scenario_cases.timing(case.scenario, self.scenarios)
 
     def single_seconds(self, kind: str) -> list[float]:
         """Single-stream durations; empty where it failed."""

@@ -13,13 +13,8 @@ import pandas as pd
 from colport.latency import statistics
 from colport.latency.early_stopping import upper_bound
 from colport.latency.probes import PERCENTILE, Probe, ServerRun
-from colport.latency.scenario_settings import (
-    OFFLINE,
-    SERVER,
-    SINGLE_STREAM,
-    ScenarioCase,
-    ScenarioSettings,
-)
+from colport.latency.scenario_cases import ScenarioCase
+from colport.latency.scenario_settings import OFFLINE, SERVER, SINGLE_STREAM, ScenarioSettings
 from colport.latency.settings import KINDS, REFERENCE_VARIANT, Contender
 from colport.latency.statistics import cost_ratios, encoded, summarize
 
@@ -38,7 +33,7 @@ that a run ended before all its inputs: by ``max_seconds``, or a server's becaus
 target.
 """
 
-make_row = partial(statistics.make_row, columns=COLUMNS)
+make_row = partial(statistics.make_row, columns=COLUMNS, best=False)
 """One row with every column in order; see :func:`colport.latency.statistics.make_row`."""
 
 Key = tuple[Any, ...]
@@ -60,7 +55,7 @@ def timed_row(
         rounds_ns: Durations of calls by round, in nanoseconds.
         sizes: Inputs of each call of a pass; each round repeats passes.
     """
-    known = {name: row.get(name) for name in COLUMNS} | {"scenario": scenario}
+    known = {name: row.get(name) for name in COLUMNS} | {"scenario": scenario, "best": False}
     if row["status"] != "ok":
         return known
     known["stopped"] = any(len(calls) % len(sizes) or not calls for calls in rounds_ns)
@@ -138,8 +133,6 @@ def mark_best(rows: Sequence[dict[str, Any]], costs: Mapping[Key, Sequence[float
         rows: Of all contenders of a run; those of a scenario's batch sizes follow each other.
         costs: :func:`costs_of` the run.
     """
-    for row in rows:
-        row["best"] = bool(row["best"])
     for (*_, scenario, _), group in groupby(rows, lambda row: key_of(row)[:-1]):
         measured = [row for row in group if row["status"] == "ok"]
         if scenario == OFFLINE and measured:
@@ -192,7 +185,7 @@ def unsupported_rows(
     """
     sizes = {SINGLE_STREAM: 1, OFFLINE: max(settings.offline.batch_sizes)}
     sizes[SERVER] = settings.server.max_batch
-    limit = {"status": "unsupported", "reason": reason, "best": False}
+    limit = {"status": "unsupported", "reason": reason}
     return [
         make_row(model, variant, provider, ScenarioCase(kind, sizes[name], name), **limit)
         for kind in KINDS

@@ -8,17 +8,9 @@ from typing import Any
 
 from colport.environment import usable_cores
 from colport.errors import ConfigError
-from colport.latency.settings import Case, Inputs
 
 SINGLE_STREAM, OFFLINE, SERVER = "single_stream", "offline", "server"
 SCENARIOS = (SINGLE_STREAM, OFFLINE, SERVER)
-
-
-@dataclass(frozen=True)
-class ScenarioCase(Case):
-    """A scenario for one kind of input; a server's ``batch_size`` is its largest."""
-
-    scenario: str
 
 
 @dataclass(frozen=True)
@@ -118,20 +110,6 @@ class ScenarioSettings:
         parts = {"offline": OfflineSettings, "server": ServerSettings}
         made = {name: make(**section[name]) for name, make in parts.items() if name in section}
         return cls(**{**section, "threads": threads, **made})
-
-    def cases(self, inputs: Inputs) -> tuple[ScenarioCase, ...]:
-        """Single stream always, as the target and the first rate of a server come from it."""
-        cases: list[ScenarioCase] = []
-        for kind in inputs.kinds():
-            cases.append(ScenarioCase(kind, 1, SINGLE_STREAM))
-            if OFFLINE in self.run:
-                # A batch larger than the inputs are is one with all of them.
-                count = len(inputs.of(kind))
-                sizes = dict.fromkeys(min(size, count) for size in self.offline.batch_sizes)
-                cases += [ScenarioCase(kind, size, OFFLINE) for size in sizes]
-            if SERVER in self.run:
-                cases.append(ScenarioCase(kind, self.server.max_batch, SERVER))
-        return tuple(cases)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "run", tuple(self.run))

@@ -15,11 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from colport.latency import scenario_rows
+from colport.latency import scenario_cases, scenario_rows
 from colport.latency.runner import Run, print_progress
+from colport.latency.scenario_cases import ScenarioCase
 from colport.latency.scenario_lane import ScenarioLane
-from colport.latency.scenario_settings import SERVER, ScenarioCase, ScenarioSettings
-from colport.latency.settings import REFERENCE_VARIANT, Contender, Inputs, LatencySettings
+from colport.latency.scenario_settings import SERVER, SINGLE_STREAM, ScenarioSettings
+from colport.latency.settings import REFERENCE_VARIANT, Contender, Inputs
 
 
 def measure(
@@ -49,9 +50,10 @@ def measure(
     Raises:
         ConfigError: The contenders do not belong together, or there is nothing to encode.
     """
-    cases = settings.cases(inputs)
+    cases = scenario_cases.cases(inputs, settings)
+    timing = scenario_cases.timing(SINGLE_STREAM, settings)
     lane = partial(ScenarioLane, settings)
-    with Run(contenders, cases, inputs, _timing(settings), progress, lane) as run:
+    with Run(contenders, cases, inputs, timing, progress, lane) as run:
         run.load()
         run.take_turns([case for case in cases if case.scenario != SERVER])
         servers = [case for case in cases if case.scenario == SERVER]
@@ -68,22 +70,6 @@ def measure(
         "settings": dataclasses.asdict(settings),
         **run.record(),
     }
-
-
-def _timing(settings: ScenarioSettings) -> LatencySettings:
-    """Single stream as latency: whole passes, one in each round at least."""
-    return LatencySettings(
-        min_samples=1,
-        warmup_max_calls=settings.warmup_calls,
-        warmup_max_seconds=settings.max_seconds,
-        **{
-            name: getattr(settings, name)
-            for name in (
-                *("rounds", "min_seconds", "max_seconds", "threads", "affinity", "seed"),
-                *("quiet_wait_s", "timeout_s"),
-            )
-        },
-    )
 
 
 def _target(lanes: Sequence[ScenarioLane], kind: str, settings: ScenarioSettings) -> float | None:
