@@ -42,10 +42,10 @@ def measure(
 
     Returns:
         A JSON-ready record: ``rows`` (:data:`colport.latency.scenario_rows.COLUMNS`), ``samples``
-        (every duration in nanoseconds), ``failures``, ``targets`` (milliseconds by kind),
-        ``settings``, ``environment``, ``noise`` and ``cores`` (those pinned to). A contender that
-        raises in a scenario fails there, one whose process ends or hangs fails in all; the others
-        go on.
+        (every duration in nanoseconds), ``targets`` (milliseconds by kind), ``settings`` and, as
+        in :func:`colport.latency.measure`, ``failures``, ``environment``, ``noise``, ``cores`` and
+        ``meters``. Who raises, ends, hangs or runs out of memory fails as there; a server that is
+        killed or runs out of memory leaves what was measured before.
 
     Raises:
         ConfigError: The contenders do not belong together, or there is nothing to encode.
