@@ -2,7 +2,8 @@
 
 from tempfile import TemporaryDirectory
 
-from colport.artifacts import read_json, write_json
+from colport import checkpoints
+from colport.artifacts import write_json
 from colport.contenders import Contest
 from colport.job import job
 from colport.measure_scenarios import compare
@@ -18,7 +19,7 @@ def main(snakemake):
         contest = Contest(
             model,
             provider,
-            read_json(snakemake.input.checkpoint),
+            checkpoints.read_record(snakemake.input.checkpoint),
             dict(zip(params.variants, snakemake.input.models, strict=True)),
             lambda: load_retrieval_dataset("scenarios", params.dataset, snakemake.input.dataset),
             pages,
