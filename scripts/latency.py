@@ -2,32 +2,30 @@
 
 from tempfile import TemporaryDirectory
 
-from colport import checkpoints, contenders
+from colport import checkpoints
 from colport.artifacts import write_json
+from colport.contenders import Contest
 from colport.job import job
+from colport.measure_latency import compare
 from colport.retrieval.datasets import load_retrieval_dataset
 
 
 def main(snakemake):
     """Write the latency record of one model on one provider."""
     model, provider = snakemake.wildcards.model, snakemake.wildcards.provider
+    params = snakemake.params
     with job(snakemake.log[0], f"{model} {provider} latency") as log, TemporaryDirectory() as pages:
-        folders = dict(zip(snakemake.params.variants, snakemake.input.models, strict=True))
-        record = contenders.compare(
+        contest = Contest(
             model,
             provider,
             checkpoints.read_record(snakemake.input.checkpoint),
-            folders,
-            lambda: load_retrieval_dataset(
-                "latency", snakemake.params.dataset, snakemake.input.dataset
-            ),
+            dict(zip(params.variants, snakemake.input.models, strict=True)),
+            lambda: load_retrieval_dataset("latency", params.dataset, snakemake.input.dataset),
             pages,
-            settings=snakemake.params.settings,
-            entry=snakemake.params.provider,
-            threads=snakemake.threads,
-            report=log.info,
-            memory_mb=snakemake.params.reference.get("memory_mb"),
+            params.provider,
+            params.reference.get("memory_mb"),
         )
+        record = compare(contest, params.settings, snakemake.threads, log.info)
         write_json(snakemake.output[0], record)
 
 

@@ -8,14 +8,16 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from colport import environment, latency
+from colport import environment
 from colport.errors import UnsupportedError
 from colport.families.base import Embedder
 from colport.families.memory import Room
-from colport.latency import Contender, Inputs, LatencySettings
+from colport.latency.settings import KINDS as KINDS
+from colport.latency.settings import Contender, Inputs
 from colport.manifest import folder_bytes
 from colport.manifest import read as read_manifest
 from colport.peers.catalogue import is_folder
@@ -23,7 +25,6 @@ from colport.providers import ProviderSettings
 from colport.providers.session import require_opset
 from colport.remote import run_in, without_python
 
-KINDS = ("query", "document")
 PYTORCH: Mapping[str, Mapping[str, Any]] = {
     "bf16": {"precision": "bf16"},
     "compile": {"compiled": True},
@@ -99,23 +100,11 @@ def _prepare_compiling() -> None:
     os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
 
 
-def compare(
-    model: str,
-    provider: str,
-    checkpoint: Mapping[str, Any],
-    folders: Mapping[str, str],
-    dataset: Callable[[], Any],
-    scratch: str | Path,
-    *,
-    settings: Mapping[str, Any],
-    entry: Mapping[str, Any],
-    threads: int,
-    report: Callable[[str], None],
-    memory_mb: float | None = None,
-) -> dict[str, Any]:
-    """Time PyTorch and every variant of a model on one provider in one interleaved run.
+@dataclass(frozen=True)
+class Contest:
+    """PyTorch and every variant of a model on one provider, whatever they are timed on.
 
-    Args:
+    Attributes:
         model: Name of the model.
         provider: Name of the provider.
         checkpoint: Record of :func:`colport.checkpoints.record`.
@@ -123,93 +112,60 @@ def compare(
         dataset: Reads the dataset whose first queries and documents are the inputs; not called
             where nothing can run.
         scratch: Folder for the pages of the inputs.
-        settings: The ``latency`` section of the config; its ``pytorch`` names :data:`PYTORCH`.
         entry: The provider's entry in the config, with its ``type``.
-        threads: Threads of each contender, unless ``settings`` say otherwise.
-        report: Called with the progress.
         memory_mb: MB that PyTorch may take; by default what the machine has for it.
-
-    Returns:
-        The stage's record; rows are ``unsupported`` where a known limit prevents a contender.
     """
-    own = {name: value for name, value in settings.items() if name != "pytorch"}
-    chosen = LatencySettings(**{"threads": threads, **own})
-    everyone, missing = entrants(
-        *(model, provider, checkpoint, folders, entry, chosen.threads),
-        pytorch=settings.get("pytorch", ()),
-        memory_mb=memory_mb,
-    )
-    rows = [
-        {**row, "status": limit.status}
-        for variant, limit in missing.items()
-        for row in latency.unsupported_rows(
-            model, variant, provider, KINDS, chosen.batch_sizes, str(limit)
+
+    model: str
+    provider: str
+    checkpoint: Mapping[str, Any]
+    folders: Mapping[str, str]
+    dataset: Callable[[], Any]
+    scratch: str | Path
+    entry: Mapping[str, Any]
+    memory_mb: float | None = None
+
+    def run(
+        self,
+        measure: Callable[[Sequence[Contender], Inputs], dict[str, Any]],
+        unsupported_rows: Callable[[str, str, str, str], list[dict[str, Any]]],
+        *,
+        count: int,
+        threads: int,
+        pytorch: Iterable[str] = (),
+    ) -> dict[str, Any]:
+        """Time everyone who can run in one interleaved run.
+
+        Args:
+            measure: From contenders and inputs to a record with ``rows``.
+            unsupported_rows: From model, variant, provider and reason to the rows of a variant
+                that a known limit prevents.
+            count: So many first queries and documents are the inputs.
+            threads: Threads of each contender.
+            pytorch: As of :func:`entrants`.
+
+        Returns:
+            The stage's record, noise marked.
+        """
+        everyone, missing = entrants(
+            *(self.model, self.provider, self.checkpoint, self.folders, self.entry, threads),
+            *(pytorch, self.memory_mb),
         )
-    ]
-    return _measured(
-        everyone,
-        rows,
-        lambda: inputs(dataset(), max(chosen.batch_sizes), Path(scratch)),
-        lambda encoded: latency.measure(everyone, encoded, chosen, report),
-    )
-
-
-def run_scenarios(
-    model: str,
-    provider: str,
-    checkpoint: Mapping[str, Any],
-    folders: Mapping[str, str],
-    dataset: Callable[[], Any],
-    scratch: str | Path,
-    *,
-    settings: Mapping[str, Any],
-    entry: Mapping[str, Any],
-    threads: int,
-    report: Callable[[str], None],
-    memory_mb: float | None = None,
-) -> dict[str, Any]:
-    """PyTorch and every variant of a model on one provider, as single stream, offline and server.
-
-    Args and returns are those of :func:`compare`; ``settings`` is the ``scenarios`` section of the
-    config.
-    """
-    from colport.latency import scenario_rows, scenarios
-    from colport.latency.scenario_settings import ScenarioSettings
-
-    chosen = ScenarioSettings.from_config(settings, threads)
-    everyone, missing = entrants(
-        *(model, provider, checkpoint, folders, entry, threads), memory_mb=memory_mb
-    )
-    rows = [
-        row
-        for variant, limit in missing.items()
-        for row in scenario_rows.unsupported_rows(model, variant, provider, chosen, str(limit))
-    ]
-    return _measured(
-        everyone,
-        rows,
-        lambda: inputs(dataset(), chosen.inputs, Path(scratch)),
-        lambda encoded: scenarios.measure(everyone, encoded, chosen, report),
-    )
-
-
-def _measured(
-    everyone: Sequence[Contender],
-    missing: Sequence[dict[str, Any]],
-    prepare: Callable[[], Inputs],
-    measure: Callable[[Inputs], dict[str, Any]],
-) -> dict[str, Any]:
-    """The record of a run, noise marked, with the rows of those that cannot run here."""
-    if not everyone:
-        return {"rows": list(missing), "environment": environment.describe()}
-    record = measure(prepare())
-    mark_noise(record)
-    record["environment"]["provider_packages"] = {
-        provider: run_in(python, "colport.environment:packages")
-        for provider, python in {(one.provider, one.python) for one in everyone}
-        if python is not None
-    }
-    return {**record, "rows": [*record["rows"], *missing]}
+        rows = [
+            {**row, "status": limit.status}
+            for variant, limit in missing.items()
+            for row in unsupported_rows(self.model, variant, self.provider, str(limit))
+        ]
+        if not everyone:
+            return {"rows": rows, "environment": environment.describe()}
+        record = measure(everyone, inputs(self.dataset(), count, Path(self.scratch)))
+        mark_noise(record)
+        record["environment"]["provider_packages"] = {
+            provider: run_in(python, "colport.environment:packages")
+            for provider, python in {(one.provider, one.python) for one in everyone}
+            if python is not None
+        }
+        return {**record, "rows": [*record["rows"], *rows]}
 
 
 def entrants(

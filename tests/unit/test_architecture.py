@@ -26,7 +26,7 @@ LAYERS = [  # bottom first; modules of one layer do not import each other
     {"embedders"},
     {"embed", "parity", "latency", "variants", "mteb_adapter"},
     {"contenders", "explain", "proof"},
-    {"recommendation"},
+    {"recommendation", "measure_latency", "measure_scenarios"},
     {"tables"},
     {"gate", "compare"},
     {"report"},
@@ -99,6 +99,14 @@ def test_no_files_import_each_other_in_a_circle():
     while free := {name for name, imported in left.items() if not imported & left.keys()}:
         left = {name: imported for name, imported in left.items() if name not in free}
     assert not left, "files in a circle, or above one: " + ", ".join(sorted(left))
+
+
+def test_what_times_a_contender_knows_nothing_of_encoders():
+    measuring = {"profile.py", "operations.py", "placement.py"}
+    below = {"latency", "errors", "environment", "declared"}
+    for file in (PACKAGE / "latency").glob("*.py"):
+        if file.name not in measuring:
+            assert imported_rooms(file) <= below, file.name
 
 
 def test_adapters_are_thin():

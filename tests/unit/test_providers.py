@@ -14,7 +14,8 @@ import pytest
 import yaml
 from PIL import Image
 
-from colport import Encoder, contenders, environment
+from colport import Encoder, environment, measure_latency, measure_scenarios
+from colport.contenders import Contest
 from colport.errors import ArtifactError, ConfigError, UnsupportedError
 from colport.latency import placement
 from colport.providers import PROVIDERS, ProviderSettings
@@ -269,16 +270,15 @@ def test_another_python_gives_the_same_and_keeps_error_classes(exported, tmp_pat
 
 
 def test_a_latency_record_names_the_versions_of_another_python(exported, checkpoint_folders):
-    record = contenders.compare(
+    contest = Contest(
         *("m", "elsewhere", {"folder": str(checkpoint_folders["colbert"]), "family": "colbert"}),
         {"fp32": str(exported["colbert"])},
         lambda: SimpleNamespace(queries=QUERIES, documents=["a passage"]),
         "",
-        settings={**QUICK, "batch_sizes": [1]},
-        entry={"type": "cpu", "python": sys.executable},
-        threads=1,
-        report=lambda message: None,
+        {"type": "cpu", "python": sys.executable},
     )
+    settings = {**QUICK, "batch_sizes": [1]}
+    record = measure_latency.compare(contest, settings, 1, lambda message: None)
     assert {row["status"] for row in record["rows"]} == {"ok"}
     found = record["environment"]["provider_packages"]
     assert found == {"elsewhere": environment.packages()}
@@ -286,17 +286,16 @@ def test_a_latency_record_names_the_versions_of_another_python(exported, checkpo
 
 
 def test_a_provider_that_is_absent_reads_no_dataset():
-    record = contenders.compare(
+    contest = Contest(
         *("m", "coreml", {"folder": "unread", "family": "colbert"}, {"fp32": "unread"}),
         lambda: pytest.fail("the dataset was read"),
         "",
-        settings={"batch_sizes": [1]},
-        entry={"type": "coreml"},
-        threads=1,
-        report=lambda message: None,
+        {"type": "coreml"},
     )
-    assert {row["status"] for row in record["rows"]} == {"unsupported"}
-    assert "CoreMLExecutionProvider" in record["rows"][0]["reason"]
+    for stage, settings in ((measure_latency, {"batch_sizes": [1]}), (measure_scenarios, {})):
+        record = stage.compare(contest, settings, 1, lambda message: None)
+        assert {row["status"] for row in record["rows"]} == {"unsupported"}
+        assert "CoreMLExecutionProvider" in record["rows"][0]["reason"]
 
 
 def test_latency_rows_say_what_ran_elsewhere():

@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 
 from colport import tables
+from colport.latency.scenario_cases import ScenarioCase
 from colport.latency.scenario_rows import COLUMNS, make_row
-from colport.latency.settings import Contender
 from colport.report import render
 from colport.report.charts import LegendEntry
 from colport.report.charts.frame import BOTTOM, LEFT, RIGHT, TOP
@@ -21,10 +21,10 @@ MARKS = {
 
 def row(variant, rate, p99_ms, met, best=False, **changes):
     provider = "torch-cpu" if variant == "pytorch" else "cpu"
-    contender = Contender("<model>", variant, provider, "module:name")
+    case = ScenarioCase("query", 8, "server")
     figures = {"rate": rate, "p99_ms": p99_ms, "meets_target": met, "best": best, "mean_batch": 1.5}
     figures |= {"target_ms": 50.0, "highest_rate": rate if best else None, **changes}
-    return make_row(contender, "server", "query", 8, **figures)
+    return make_row("<model>", variant, provider, case, **figures)
 
 
 ROWS = [

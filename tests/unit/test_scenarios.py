@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,13 @@ from colport.errors import ConfigError
 from colport.latency import Inputs, scenario_rows
 from colport.latency.arrivals import Batching, poisson_arrivals, simulate
 from colport.latency.probes import Probe, ServerRun, plan_given, plan_probe
+from colport.latency.scenario_cases import ScenarioCase
 from colport.latency.scenario_rows import COLUMNS, scenario_table, unsupported_rows
 from colport.latency.scenario_settings import ScenarioSettings, ServerSettings
 from colport.latency.scenarios import measure
 from colport.latency.search import NEVER, RateSearch, predict_highest_rate
-from tests.latency_runs import contender
+from tests.latency_runs import contender, in_place
+from tests.unit import test_latency_contenders as contenders
 
 HERE = Path(__file__).parent
 INPUTS = Inputs(queries=("a", "bb", "ccc"), documents=("d", "ee"))
@@ -141,6 +144,20 @@ def test_a_given_rate_is_measured_to_its_end(record):
     assert all(row["samples"] == plan_probe(20.0, row["target_ms"], server())[0] for row in rows)
 
 
+def test_a_given_rate_that_proves_nothing_is_measured_all_the_same():
+    """It is too low for as many requests as the confidence needs within max_seconds."""
+    bounds = {"max_seconds": 1.0, "max_probes": 1, "rates": {"query": [20.0]}}
+    found = run(
+        [contender("fp32", pattern=[1])],
+        Inputs(queries=("a",)),
+        run=["server"],
+        server={**QUICK["server"], **bounds},
+    )
+    (row,) = (row for row in found["rows"] if row["rate"] == 20.0)
+    assert (row["status"], row["samples"], row["stopped"]) == ("ok", 20, False)
+    assert (row["allowed_slow"], row["meets_target"], row["p99_bound_ms"]) == (-1, None, None)
+
+
 def test_failures_stay_where_they_happened():
     found = run(
         [
@@ -175,6 +192,93 @@ def test_a_hang_fails_its_contender_only():
     )
     assert [row["status"] for row in found["rows"]] == ["failed", "failed", "ok", "ok"]
     assert found["rows"][0]["reason"] == "no answer within timeout_s (4 s)"
+
+
+def status(record):
+    names = ("variant", "kind", "scenario", "batch_size")
+    return {tuple(row[name] for name in names): row["status"] for row in record["rows"]}
+
+
+def test_memory_that_runs_out_is_a_limit_of_larger_batches():
+    found = run(
+        [contender("int8", "says_no", message="std::bad_alloc"), contender("pytorch", pattern=[1])],
+        Inputs(documents=("a", "b", "c", "d")),
+        offline={"batch_sizes": [1, 4], "min_seconds": 0},
+        server={**QUICK["server"], "max_batch": 4},
+    )
+    of_int8 = {key: value for key, value in status(found).items() if key[0] == "int8"}
+    assert of_int8 == {
+        ("int8", "document", "single_stream", 1): "ok",
+        ("int8", "document", "offline", 1): "ok",
+        ("int8", "document", "offline", 4): "unsupported",
+        ("int8", "document", "server", 4): "unsupported",
+    }
+    reasons = {row["reason"] for row in found["rows"] if row["status"] == "unsupported"}
+    assert reasons == {"out of memory at batch size 4; the largest that ran is 1"}
+
+
+def test_a_server_that_is_killed_spoils_nothing_else():
+    found = run(
+        [contender("int8", "killed", calls=2)],
+        Inputs(queries=("q",), documents=("a", "b", "c", "d")),
+        offline={"batch_sizes": [1], "min_seconds": 0},
+        server={**QUICK["server"], "max_batch": 4},
+    )
+    (row,) = (row for row in found["rows"] if row["status"] != "ok")
+    assert (row["kind"], row["scenario"], row["status"]) == ("document", "server", "failed")
+    assert row["reason"] == "killed by SIGKILL (often: out of memory) as a server"
+    again = "the process ended at document batch size 4 and was started again"
+    assert all(row["reason"].startswith(again) for row in found["rows"] if row["status"] == "ok")
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Time that only the contenders' calls take; what they were given is kept."""
+    seen = []
+
+    class Listens(contenders.Sleeper):
+        def encode_queries(self, texts, batch_size):
+            seen.append(tuple(texts))
+            return super().encode_queries(texts, batch_size)
+
+    monkeypatch.setattr(contenders, "listens", lambda ms: Listens([ms]), raising=False)
+    monkeypatch.setitem(sys.modules, "test_latency_contenders", contenders)
+    in_place(monkeypatch, contenders)
+    return seen
+
+
+def test_figures_are_those_of_the_calls(clock):
+    found = run(
+        [contender("pytorch", "listens", ms=8), contender("fp32", "listens", ms=2)],
+        run=["single_stream", "offline"],
+        affinity=False,
+        min_seconds=0.1,
+    )
+    rows = {
+        (row["variant"], row["scenario"], row["batch_size"]): row
+        for row in found["rows"]
+        if row["kind"] == "query"
+    }
+    stream, offline = rows["fp32", "single_stream", 1], rows["pytorch", "offline", 2]
+    assert (stream["p50_ms"], stream["p99_ms"], stream["per_second"]) == (2, 2, 500)
+    assert stream["speedup_vs_pytorch"] == 4
+    assert stream["samples"] % 3 == 0
+    assert 0.1 <= stream["samples"] * 0.002 < 0.1 + 3 * 0.002
+    assert (offline["per_second"], offline["samples"], offline["p50_ms"]) == (125, 2 * 3, None)
+
+
+@pytest.mark.parametrize("is_sorted", [True, False])
+def test_offline_puts_inputs_of_like_length_together(clock, is_sorted):
+    offline = {"batch_sizes": [2], "sort_by_length": is_sorted, "min_seconds": 0}
+    inputs = Inputs(queries=("ccc", "a", "dddd", "bb", "eeeee"))
+    run(
+        *([contender("pytorch", "listens", ms=1)], inputs),
+        **{"run": ["offline"], "affinity": False, "offline": offline},
+    )
+    expected = {("a", "bb"), ("ccc", "dddd")} if is_sorted else {("ccc", "a"), ("dddd", "bb")}
+    assert set(clock) == expected | {(text,) for text in inputs.queries}
+    # A call that does not count, then the whole pass, in each of two rounds.
+    assert len(clock[-4:]) == len({*clock[-3:]}) + 1 == 4
 
 
 def server(**changes):
@@ -285,7 +389,8 @@ def test_a_probe_that_would_last_too_long_is_not_made():
 
 def test_speedups_compare_each_scenario_s_own_figure():
     def made(variant, scenario, batch_size=1, **figures):
-        return scenario_rows.make_row(contender(variant), scenario, "query", batch_size, **figures)
+        case = ScenarioCase("query", batch_size, scenario)
+        return scenario_rows.make_row("m", variant, "cpu", case, **figures)
 
     rows = [
         made("pytorch", "single_stream", p90_ms=8.0, best=True),
@@ -331,7 +436,9 @@ def test_rows_without_figures_have_the_same_columns():
     assert tuple(scenario_table([{"rows": rows}]).columns) == COLUMNS
     assert {row["status"] for row in rows} == {"unsupported"}
     with pytest.raises(KeyError):
-        scenario_rows.make_row(contender("fp32"), "offline", "query", 1, colour="red")
+        scenario_rows.make_row(
+            "m", "fp32", "cpu", ScenarioCase("query", 1, "offline"), colour="red"
+        )
 
 
 def test_settings_that_contradict_each_other():

@@ -122,10 +122,25 @@ def test_text_for_readers_changes_nothing(package):
     [
         ("retrieval/statistics.py", {"score", "control", "aggregate", "gate", "report"}),
         ("report/assets/tables.css", {"report"}),
+        ("latency/serving.py", {"scenarios"}),
+        ("latency/scenario_lane.py", {"scenarios"}),
+        ("measure_scenarios.py", {"scenarios"}),
+        ("measure_latency.py", {"latency"}),
     ],
 )
 def test_what_an_edit_reruns(file, rules):
     assert {s.stem for s in SCRIPTS if PACKAGE / file in loaded(s)} == rules
+
+
+def test_latency_knows_nothing_of_servers():
+    """What only the scenarios load reruns no latency job: arrivals, early stopping, the search."""
+    latency, scenarios = (
+        {*loaded(ROOT / f"scripts/{name}.py")} for name in ("latency", "scenarios")
+    )
+    own = {file.stem for file in scenarios - latency}
+    assert {"arrivals", "early_stopping", "search", "probes", "scenarios", "serving"} < own
+    assert {file.stem for file in latency - scenarios} == {"measure_latency"}
+    assert not any("scenario" in file.name for file in latency)
 
 
 def test_nothing_that_a_module_holds_is_overlooked():

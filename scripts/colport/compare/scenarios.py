@@ -9,7 +9,7 @@ from typing import Any
 from colport.compare.findings import Finding
 from colport.compare.intervals import Interval, median_interval, moved, undecided_as_one
 from colport.compare.results import Results, noise_note, other_baseline, place
-from colport.latency.scenario_rows import Key, key_of
+from colport.latency.scenario_rows import Key, costs_of, key_of
 from colport.latency.scenario_settings import SERVER
 from colport.latency.statistics import cost_ratios
 from colport.recommendation import REFERENCE_VARIANT
@@ -51,7 +51,7 @@ def _run(
         text = f"another PyTorch baseline ({', '.join(versions)})"
         yield Finding(GROUP, "not compared", name, text)
         return
-    costs = _costs(old), _costs(new)
+    costs = costs_of(old["samples"]), costs_of(new["samples"])
     found = [
         finding
         for case in before
@@ -108,15 +108,6 @@ def _chosen(record: Mapping[str, Any]) -> dict[_Case, Mapping[str, Any]]:
         (row["variant"], row["scenario"], row["kind"]): row
         for row in rows
         if row["best"] or row["status"] != "ok"
-    }
-
-
-def _costs(record: Mapping[str, Any]) -> dict[Key, list[float | None]]:
-    """Each round's figure, by key of the row."""
-    return {
-        key_of({**lane, **call}): call.get("round_costs_ns", [])  # older records have none
-        for lane in record["samples"]
-        for call in lane["calls"]
     }
 
 

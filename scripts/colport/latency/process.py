@@ -74,6 +74,7 @@ class WorkerProcess:
         timeout_s: Seconds to wait for an answer, beyond the seconds that a request may take.
         cores: Logical cores that it runs on, from its first instruction; ``None``: any.
         python: Its interpreter; ``None`` is this one.
+        module: What it runs.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class WorkerProcess:
         timeout_s: float,
         cores: Sequence[int] | None = None,
         python: str | None = None,
+        module: str = "colport.latency.worker",
     ) -> None:
         self._timeout = timeout_s
         self._buffer = b""
@@ -90,10 +92,7 @@ class WorkerProcess:
         try:
             with _pinned(cores):
                 self._process = subprocess.Popen(
-                    [
-                        *(python or sys.executable, "-P", "-m", "colport.latency.worker"),
-                        str(os.getpid()),
-                    ],
+                    [python or sys.executable, "-P", "-m", module, str(os.getpid())],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=self._output,

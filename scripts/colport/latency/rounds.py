@@ -71,6 +71,9 @@ class Lane:
         energy: Read around each block.
     """
 
+    module = "colport.latency.worker"
+    """What its worker runs."""
+
     def __init__(
         self,
         contender: Contender,
@@ -88,6 +91,7 @@ class Lane:
         self.restless = False
         self.restarts: list[str] = []
         self._inputs = inputs
+        self._batches = {case: self.batches(case) for case in cases}
         self._stack = stack
         self._cores = cores
         self._energy = energy
@@ -146,6 +150,18 @@ class Lane:
         """Let the worker end by itself."""
         self._worker.close_requests()
 
+    def batches(self, case: Case) -> list[list[int]]:
+        """Numbers of the inputs of each call of a case, before they start again."""
+        return [self._inputs.first(case.kind, case.batch_size)]
+
+    def sizes(self, case: Case) -> list[int]:
+        """Inputs of each call of a case, before they start again."""
+        return [len(batch) for batch in self._batches[case]]
+
+    def timing(self, case: Case) -> LatencySettings:
+        """How long and how often a case is measured."""
+        return self.settings
+
     def _load(self) -> bool:
         self._worker = self._new_worker(self._stack)
         try:
@@ -160,13 +176,13 @@ class Lane:
 
     def _new_worker(self, stack: ExitStack) -> WorkerProcess:
         worker = WorkerProcess(
-            self.settings.threads, self.settings.timeout_s, self._cores, self.contender.python
+            *(self.settings.threads, self.settings.timeout_s, self._cores, self.contender.python),
+            self.module,
         )
         stack.callback(worker.stop)
         return worker
 
     def _load_in(self, worker: WorkerProcess) -> dict[str, Any]:
-        most = max((case.batch_size for case in self.records), default=0)
         return worker.ask(
             "load",
             factory=self.contender.factory,
@@ -174,13 +190,13 @@ class Lane:
             threads=self.settings.threads,
             cores=self._cores,
             max_memory_mb=self.settings.max_memory_mb,
-            queries=self._inputs.queries[:most],
-            documents=self._inputs.documents[:most],
+            queries=self._inputs.queries,
+            documents=self._inputs.documents,
             pages=self._inputs.pages,
         )
 
     def _warm_up(self, case: Case) -> None:
-        record, settings = self.records[case], self.settings
+        record, settings = self.records[case], self.timing(case)
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder, "outputs.npz")
             reply = self._ask("first", case, outputs=str(file))
@@ -203,7 +219,7 @@ class Lane:
         last_call = (samples or record.warmup_ns or [record.first_ns])[-1]
         sampled = sum(samples)
         block = plan_block(
-            self.settings,
+            self.timing(case),
             round_number,
             samples=len(samples),
             sampled_seconds=sampled / _NS_PER_S,
@@ -217,9 +233,10 @@ class Lane:
         reply = self._ask("block", case, wait_seconds=wait, **dataclasses.asdict(block))
         joules = self._energy.joules(before, self._energy.read())
         if joules is not None:
-            calls = len(reply["durations_ns"]) + len(reply["settle_ns"])
+            sizes = self.sizes(case)
             record.joules = (record.joules or 0.0) + joules
-            record.metered_inputs += calls * case.batch_size
+            record.metered_inputs += sizes[0] * len(reply["settle_ns"])
+            record.metered_inputs += statistics.encoded(len(reply["durations_ns"]), sizes)
         record.rounds[round_number] = reply["durations_ns"]
         record.settle_ns += reply["settle_ns"]
 
@@ -236,8 +253,9 @@ class Lane:
         record.graph += reply["graph_ns"]
 
     def _ask(self, request: str, case: Case, **fields: Any) -> dict[str, Any]:
+        given = {"kind": case.kind, "batches": self._batches[case], **fields}
         try:
-            return self._worker.ask(request, **fields, **dataclasses.asdict(case))
+            return self._worker.ask(request, **given)
         finally:
             self._peak_rss_mb = self._worker.peak_rss_mb
 
@@ -298,22 +316,27 @@ class Lane:
     def _rest(self) -> None:
         self.restless |= not self._worker.wait_quiet()
 
+    def remark(self) -> str:
+        """What its rows say beside their figures."""
+        return "; ".join(filter(None, (self.contender.note, *self.restarts)))
+
     def row(self, case: Case) -> dict[str, Any]:
         """The row of one case, comparisons with the reference still open."""
-        contender, record = self.contender, self.records[case]
-        identity = (contender.model, contender.variant, contender.provider, case)
+        contender, record, settings = self.contender, self.records[case], self.timing(case)
+        timed = Case(case.kind, case.batch_size)
+        identity = (contender.model, contender.variant, contender.provider, timed)
         if record.failure is not None:
             return statistics.make_row(
                 *identity,
                 **statistics.failed(record.failure.reason, record.failure.unsupported),
             )
         samples = record.samples()
-        short = sum(samples) / _NS_PER_S < self.settings.min_seconds
-        few = len(samples) < self.settings.min_samples
+        short = sum(samples) / _NS_PER_S < settings.min_seconds
+        few = len(samples) < settings.min_samples
         cold = self._cold_load_ns
         return statistics.make_row(
             *identity,
-            reason="; ".join(filter(None, (contender.note, *self.restarts))),
+            reason=self.remark(),
             tokens=record.tokens,
             image_size=self.loaded["image_size"] if case.kind == "document" else "",
             load_ms=self.loaded["load_ns"] / _NS_PER_MS,
@@ -346,3 +369,17 @@ class Lane:
             "preprocess_ns": record.preprocess,
             "graph_ns": record.graph,
         }
+
+    def failures(self) -> list[dict[str, Any]]:
+        """Reasons and tracebacks, a failed case each."""
+        return [
+            {
+                "variant": self.contender.variant,
+                "provider": self.contender.provider,
+                **dataclasses.asdict(case),
+                "reason": record.failure.reason,
+                "detail": record.failure.detail,
+            }
+            for case, record in self.records.items()
+            if record.failure is not None
+        ]

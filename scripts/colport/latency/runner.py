@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, Self
 
 from colport import environment
 from colport.errors import ConfigError
@@ -65,47 +65,142 @@ def measure(
     Raises:
         ConfigError: The contenders do not belong together, or there is nothing to encode.
     """
-    cases = settings.cases(inputs)
-    check(contenders, cases, settings.threads)
-    allowed = cores.usable()
-    pinned = cores.choose(settings.affinity, settings.threads, allowed)
-    energy, machine = meters.EnergyMeter(), meters.Machine(pinned or sorted(allowed))
-    watch = noise.Watch(environment.usable_cores(), settings.quiet_wait_s)
-    with ExitStack() as stack:
-        lanes = [
-            Lane(contender, cases, inputs, settings, stack, pinned, energy)
+    most = max(settings.batch_sizes)
+    given = dataclasses.replace(
+        inputs, queries=inputs.queries[:most], documents=inputs.documents[:most]
+    )
+    cases = settings.cases(given)
+    with Run(contenders, cases, given, settings, progress) as run:
+        for lane in run.lanes if settings.cold_load else ():
+            run.announce(f"loading {lane.name} from the disk")
+            lane.load_cold()
+        run.load()
+        run.take_turns(cases)
+        run.take_parts(cases)
+    pairs = [(lane, case) for lane in run.lanes for case in cases]
+    rows = [lane.row(case) for lane, case in pairs]
+    records = [lane.records[case] for lane, case in pairs]
+    statistics.add_speedups(rows, [record.rounds for record in records])
+    statistics.add_cosines(rows, [record.outputs for record in records])
+    return {
+        "rows": rows,
+        "samples": [lane.raw(case) for lane, case in pairs],
+        "inputs": {
+            "queries": list(given.queries),
+            "documents": list(given.documents),
+            "pages": given.pages,
+        },
+        "settings": dataclasses.asdict(settings),
+        **run.record(),
+    }
+
+
+class Run:
+    """The contenders of a run in their processes, and what the machine did meanwhile.
+
+    A context, whose end ends the processes.
+
+    Args:
+        contenders: Who takes part.
+        cases: What they are timed on.
+        inputs: What they encode.
+        settings: How long and how often.
+        progress: Called with one line for each step.
+        lane: Makes the lane of a contender.
+
+    Attributes:
+        lanes: One a contender, in their order.
+
+    Raises:
+        ConfigError: The contenders do not belong together, or there is nothing to encode.
+    """
+
+    def __init__(
+        self,
+        contenders: Sequence[Contender],
+        cases: Sequence[Case],
+        inputs: Inputs,
+        settings: LatencySettings,
+        progress: Progress,
+        lane: Callable[..., Lane] = Lane,
+    ) -> None:
+        check(contenders, cases, settings.threads)
+        self._settings = settings
+        self._progress = progress
+        self._stack = ExitStack()
+        allowed = cores.usable()
+        self._pinned = cores.choose(settings.affinity, settings.threads, allowed)
+        self._energy = meters.EnergyMeter()
+        self._machine = meters.Machine(self._pinned or sorted(allowed))
+        self._watch = noise.Watch(environment.usable_cores(), settings.quiet_wait_s)
+        self.lanes = [
+            lane(contender, cases, inputs, settings, self._stack, self._pinned, self._energy)
             for contender in contenders
         ]
-        for lane in lanes if settings.cold_load else ():
-            progress(f"loading {lane.name} from the disk")
-            watch.wait_for_quiet()
-            lane.load_cold()
-        for lane in lanes:
-            progress(f"loading {lane.name}")
-            watch.wait_for_quiet()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if error == (None, None, None):
+            for lane in self.lanes:
+                lane.close_requests()
+        self._stack.close()
+
+    def announce(self, step: str = "") -> None:
+        """Name the next step, if it has a name, and wait until other processes are quiet."""
+        if step:
+            self._progress(step)
+        self._watch.wait_for_quiet()
+
+    def load(self) -> None:
+        """Load every contender and warm it up."""
+        for lane in self.lanes:
+            self.announce(f"loading {lane.name}")
             lane.start()
-        last_round = None
-        for number, case, order in turns(len(lanes), cases, settings.rounds, settings.seed):
+
+    def take_turns(self, cases: Sequence[Case]) -> None:
+        """All rounds: case by case, one contender after the other."""
+        settings, last_round = self._settings, None
+        for number, case, order in turns(len(self.lanes), cases, settings.rounds, settings.seed):
             if number != last_round:
-                progress(f"round {number + 1} of {settings.rounds}")
-                machine.read()
+                self._progress(f"round {number + 1} of {settings.rounds}")
+                self._machine.read()
                 last_round = number
-            if settings.precision and all(lane.is_precise(case) for lane in lanes):
+            if settings.precision and all(lane.is_precise(case) for lane in self.lanes):
                 continue
-            watch.wait_for_quiet()
+            self.announce()
             for index in order:
-                lanes[index].run_block(number, case)
-        machine.read()
-        progress("preprocessing and graph apart")
-        for _, case, order in turns(len(lanes), cases, _PARTS_ROUNDS, settings.seed):
-            watch.wait_for_quiet()
+                self.lanes[index].run_block(number, case)
+        self._machine.read()
+
+    def take_parts(self, cases: Sequence[Case]) -> None:
+        """Preprocessing and the model alone, in one round."""
+        self._progress("preprocessing and graph apart")
+        for _, case, order in turns(len(self.lanes), cases, _PARTS_ROUNDS, self._settings.seed):
+            self.announce()
             for index in order:
-                lanes[index].run_parts(case)
-        for lane in lanes:
-            lane.close_requests()
-    found = _with_more(watch.record(), lanes, machine)
-    payload = _payload(lanes, cases, inputs, settings, found)
-    return {**payload, "cores": pinned, "meters": machine.record(energy)}
+                self.lanes[index].run_parts(case)
+
+    def record(self) -> dict[str, Any]:
+        """What is the same for every kind of run: failures, environment, noise, cores, meters."""
+        found = self._watch.record()
+        reasons = [
+            *found["reasons"],
+            *self._machine.throttled(),
+            *(
+                f"{one.name} kept using the CPU between its turns"
+                for one in self.lanes
+                if one.restless
+            ),
+        ]
+        return {
+            "failures": [failure for lane in self.lanes for failure in lane.failures()],
+            "environment": environment.describe(),
+            "noise": {**found, "noisy": bool(reasons), "reasons": reasons},
+            "cores": self._pinned,
+            "meters": self._machine.record(self._energy),
+        }
 
 
 def check(contenders: Sequence[Contender], cases: Sequence[Any], threads: int) -> None:
@@ -137,52 +232,3 @@ def check(contenders: Sequence[Contender], cases: Sequence[Any], threads: int) -
                 f"{contender.variant}: arguments.threads is {found}, but settings.threads is "
                 f"{threads}; contenders are compared at the same number."
             )
-
-
-def _with_more(
-    record: dict[str, Any], lanes: Sequence[Lane], machine: meters.Machine
-) -> dict[str, Any]:
-    reasons = [
-        *record["reasons"],
-        *machine.throttled(),
-        *(f"{lane.name} kept using the CPU between its turns" for lane in lanes if lane.restless),
-    ]
-    return {**record, "noisy": bool(reasons), "reasons": reasons}
-
-
-def _payload(
-    lanes: Sequence[Lane],
-    cases: Sequence[Case],
-    inputs: Inputs,
-    settings: LatencySettings,
-    noise_record: Mapping[str, Any],
-) -> dict[str, Any]:
-    pairs = [(lane, case) for lane in lanes for case in cases]
-    rows = [lane.row(case) for lane, case in pairs]
-    records = [lane.records[case] for lane, case in pairs]
-    statistics.add_speedups(rows, [record.rounds for record in records])
-    statistics.add_cosines(rows, [record.outputs for record in records])
-    most = max(settings.batch_sizes)
-    return {
-        "rows": rows,
-        "samples": [lane.raw(case) for lane, case in pairs],
-        "failures": [
-            {
-                "variant": lane.contender.variant,
-                "provider": lane.contender.provider,
-                **dataclasses.asdict(case),
-                "reason": failure.reason,
-                "detail": failure.detail,
-            }
-            for lane, case in pairs
-            if (failure := lane.records[case].failure) is not None
-        ],
-        "inputs": {
-            "queries": list(inputs.queries[:most]),
-            "documents": list(inputs.documents[:most]),
-            "pages": inputs.pages,
-        },
-        "settings": dataclasses.asdict(settings),
-        "environment": environment.describe(),
-        "noise": dict(noise_record),
-    }

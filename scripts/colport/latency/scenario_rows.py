@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from itertools import groupby
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from colport.latency import statistics
 from colport.latency.early_stopping import upper_bound
-from colport.latency.intervals import percentile_interval
 from colport.latency.probes import PERCENTILE, Probe, ServerRun
-from colport.latency.scenario_settings import (
-    OFFLINE,
-    SERVER,
-    SINGLE_STREAM,
-    ScenarioSettings,
-)
+from colport.latency.scenario_cases import ScenarioCase
+from colport.latency.scenario_settings import OFFLINE, SERVER, SINGLE_STREAM, ScenarioSettings
 from colport.latency.settings import KINDS, REFERENCE_VARIANT, Contender
-from colport.latency.statistics import cost_ratios
+from colport.latency.statistics import cost_ratios, encoded, summarize
 
 COLUMNS = (
     *("model", "variant", "provider", "scenario", "kind", "batch_size", "target_ms", "rate"),
@@ -35,77 +33,38 @@ that a run ended before all its inputs: by ``max_seconds``, or a server's becaus
 target.
 """
 
-_NS_PER_MS = 1e6
+make_row = partial(statistics.make_row, columns=COLUMNS, best=False)
+"""One row with every column in order; see :func:`colport.latency.statistics.make_row`."""
 
 Key = tuple[Any, ...]
 
-
-def make_row(
-    contender: Contender, scenario: str, kind: str, batch_size: int, **figures: Any
-) -> dict[str, Any]:
-    """One row with every column in order; figures that are not given are ``None``.
-
-    Raises:
-        KeyError: A figure is not a column.
-    """
-    names = (contender.model, contender.variant, contender.provider)
-    return _row(*names, scenario, kind, batch_size, **figures)
+_NS_PER_MS = 1e6
 
 
-def stream_row(
-    contender: Contender, kind: str, rounds_ns: Sequence[Sequence[int]], inputs: int
-) -> dict[str, Any]:
-    """Single stream: one input after the other.
-
-    Args:
-        contender: Whose row it is.
-        kind: ``query`` or ``document``.
-        rounds_ns: Durations by round, in nanoseconds.
-        inputs: Inputs of a pass; each round repeats passes.
-    """
-    durations = [duration for durations in rounds_ns for duration in durations]
-    low, high = percentile_interval(rounds_ns, 0.90)
-    return make_row(
-        contender,
-        SINGLE_STREAM,
-        kind,
-        1,
-        **_percentiles(durations),
-        per_second=1e9 / float(np.mean(durations)),
-        best=True,
-        stopped=_is_cut(rounds_ns, inputs),
-        p90_low_ms=None if low is None else low / _NS_PER_MS,
-        p90_high_ms=None if high is None else high / _NS_PER_MS,
-    )
-
-
-def offline_row(
-    contender: Contender,
-    kind: str,
-    batch_size: int,
+def timed_row(
+    row: Mapping[str, Any],
+    scenario: str,
     rounds_ns: Sequence[Sequence[int]],
     sizes: Sequence[int],
 ) -> dict[str, Any]:
-    """Offline: all inputs at once, in calls of at most ``batch_size``.
+    """Single stream, one input after the other; or offline, all inputs at once.
 
     Args:
-        contender: Whose row it is.
-        kind: ``query`` or ``document``.
-        batch_size: The largest call.
+        row: Of :func:`colport.latency.statistics.make_row`: the same calls as latency.
+        scenario: Which of the two.
         rounds_ns: Durations of calls by round, in nanoseconds.
         sizes: Inputs of each call of a pass; each round repeats passes.
     """
-    encoded = sum(_encoded(len(calls), sizes) for calls in rounds_ns)
+    known = {name: row.get(name) for name in COLUMNS} | {"scenario": scenario, "best": False}
+    if row["status"] != "ok":
+        return known
+    known["stopped"] = any(len(calls) % len(sizes) or not calls for calls in rounds_ns)
+    if scenario == SINGLE_STREAM:
+        return {**known, "best": True}
+    inputs = sum(encoded(len(calls), sizes) for calls in rounds_ns)
     taken = sum(duration for calls in rounds_ns for duration in calls)
-    return make_row(
-        contender,
-        OFFLINE,
-        kind,
-        batch_size,
-        per_second=encoded * 1e9 / taken,
-        samples=encoded,
-        stopped=_is_cut(rounds_ns, len(sizes)),
-    )
+    known |= dict.fromkeys(name for name in COLUMNS if name.endswith("_ms"))
+    return {**known, "per_second": inputs * 1e9 / taken, "samples": inputs}
 
 
 def round_costs(
@@ -126,7 +85,7 @@ def round_costs(
         (
             float(np.percentile(calls, 90))
             if scenario == SINGLE_STREAM
-            else sum(calls) / _encoded(len(calls), sizes)
+            else sum(calls) / encoded(len(calls), sizes)
         )
         if calls
         else None
@@ -134,23 +93,36 @@ def round_costs(
     ]
 
 
-def server_rows(contender: Contender, kind: str, run: ServerRun) -> list[dict[str, Any]]:
-    """Server: a row for each rate that was offered, in the order of measuring."""
+def server_rows(
+    contender: Contender, kind: str, run: ServerRun, remark: str = ""
+) -> list[dict[str, Any]]:
+    """Server: a row for each rate that was offered, in the order of measuring.
+
+    Args:
+        contender: Whose rows they are.
+        kind: ``query`` or ``document``.
+        run: Its probes.
+        remark: What each row says beside its figures.
+    """
     best = run.best()
-    rows = []
-    if best is None:
-        limit = {"target_ms": run.target_ms, "status": "unsupported", "reason": run.remark()}
-        rows.append(make_row(contender, SERVER, kind, run.settings.max_batch, **limit))
+    case = ScenarioCase(kind, run.settings.max_batch, SERVER)
+
+    def made(reason: str, **figures: Any) -> dict[str, Any]:
+        found = {"target_ms": run.target_ms, "reason": "; ".join(filter(None, (remark, reason)))}
+        names = (contender.model, contender.variant, contender.provider)
+        return make_row(*names, case, **found, **figures)
+
+    rows = [made(run.remark(), status="unsupported")] if best is None else []
     for probe in [*run.given, *run.probes]:
-        row = _probe_row(contender, kind, run, probe)
         if probe is best:
-            row.update(best=True, highest_rate=run.search.passed, failed_rate=run.search.failed)
-            row.update(reason=run.remark())
-        rows.append(row)
+            rates = {"highest_rate": run.search.passed, "failed_rate": run.search.failed}
+            rows.append(made(run.remark(), best=True, **rates, **_served(probe, run)))
+        else:
+            rows.append(made("", **_served(probe, run)))
     return rows
 
 
-def mark_best(rows: Iterable[dict[str, Any]], costs: Mapping[Key, Sequence[float | None]]) -> None:
+def mark_best(rows: Sequence[dict[str, Any]], costs: Mapping[Key, Sequence[float | None]]) -> None:
     """Fill in ``best`` of offline rows and ``speedup_vs_pytorch``, in place.
 
     The speed-up of a server is the ratio of highest rates, that of the others the median over
@@ -158,18 +130,13 @@ def mark_best(rows: Iterable[dict[str, Any]], costs: Mapping[Key, Sequence[float
     move it.
 
     Args:
-        rows: Of all contenders of a run.
-        costs: :func:`round_costs` of each row but a server's, by :func:`key_of` the row.
+        rows: Of all contenders of a run; those of a scenario's batch sizes follow each other.
+        costs: :func:`costs_of` the run.
     """
-    rows = list(rows)
-    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
-    for row in rows:
-        row["best"] = bool(row["best"])
-        if row["scenario"] == OFFLINE and row["status"] == "ok":
-            key = (row["variant"], row["provider"], row["kind"])
-            groups.setdefault(key, []).append(row)
-    for group in groups.values():
-        max(group, key=lambda row: row["per_second"])["best"] = True
+    for (*_, scenario, _), group in groupby(rows, lambda row: key_of(row)[:-1]):
+        measured = [row for row in group if row["status"] == "ok"]
+        if scenario == OFFLINE and measured:
+            max(measured, key=lambda row: row["per_second"])["best"] = True
     chosen = [row for row in rows if row["best"] and row["status"] == "ok"]
     references = {
         (row["scenario"], row["kind"]): row for row in chosen if row["variant"] == REFERENCE_VARIANT
@@ -184,6 +151,19 @@ def mark_best(rows: Iterable[dict[str, Any]], costs: Mapping[Key, Sequence[float
         else:
             ratios = cost_ratios(costs[key_of(reference)], costs[key_of(row)])
             row["speedup_vs_pytorch"] = float(np.median(ratios)) if ratios else None
+
+
+def costs_of(samples: Iterable[Mapping[str, Any]]) -> dict[Key, list[float | None]]:
+    """Each round's figure, by key of the row.
+
+    Args:
+        samples: Of a record of :func:`colport.latency.scenarios.measure`.
+    """
+    return {
+        key_of({**lane, **call}): call.get("round_costs_ns", [])  # older records have none
+        for lane in samples
+        for call in lane["calls"]
+    }
 
 
 def key_of(row: Mapping[str, Any]) -> Key:
@@ -205,11 +185,11 @@ def unsupported_rows(
     """
     sizes = {SINGLE_STREAM: 1, OFFLINE: max(settings.offline.batch_sizes)}
     sizes[SERVER] = settings.server.max_batch
-    limit = {"status": "unsupported", "reason": reason, "best": False}
+    limit = {"status": "unsupported", "reason": reason}
     return [
-        _row(model, variant, provider, scenario, kind, sizes[scenario], **limit)
+        make_row(model, variant, provider, ScenarioCase(kind, sizes[name], name), **limit)
         for kind in KINDS
-        for scenario in settings.run
+        for name in settings.run
     ]
 
 
@@ -218,58 +198,20 @@ def scenario_table(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame([row for record in records for row in record["rows"]], columns=COLUMNS)
 
 
-def _row(
-    model: str,
-    variant: str,
-    provider: str,
-    scenario: str,
-    kind: str,
-    batch_size: int,
-    **figures: Any,
-) -> dict[str, Any]:
-    known = {
-        **{"model": model, "variant": variant, "provider": provider, "scenario": scenario},
-        **{"kind": kind, "batch_size": batch_size, "status": "ok", "reason": "", **figures},
-    }
-    if unknown := known.keys() - set(COLUMNS):
-        raise KeyError(*unknown)
-    return {name: known.get(name) for name in COLUMNS}
-
-
-def _probe_row(contender: Contender, kind: str, run: ServerRun, probe: Probe) -> dict[str, Any]:
+def _served(probe: Probe, run: ServerRun) -> dict[str, Any]:
+    """The figures of one rate."""
+    known = summarize(probe.latencies_ns, 1)
     bound = None
     if not probe.stopped:
         bound = upper_bound(probe.latencies_ns, PERCENTILE, run.settings.confidence)
-    return make_row(
-        contender,
-        SERVER,
-        kind,
-        run.settings.max_batch,
-        target_ms=run.target_ms,
-        rate=probe.rate,
-        per_second=len(probe.latencies_ns) / probe.seconds,
-        **_percentiles(probe.latencies_ns),
-        meets_target=probe.meets(run.target_ms) if probe.allowed_slow >= 0 else None,
-        p99_bound_ms=None if bound is None else bound / _NS_PER_MS,
-        slow=probe.slow(run.target_ms),
-        allowed_slow=probe.allowed_slow,
-        stopped=probe.stopped,
-        mean_batch=float(np.mean(probe.batches)),
-        best=False,
-    )
-
-
-def _encoded(calls: int, sizes: Sequence[int]) -> int:
-    """Inputs of so many calls from the start of a pass on."""
-    return sum(sizes[number % len(sizes)] for number in range(calls))
-
-
-def _is_cut(rounds_ns: Sequence[Sequence[int]], calls: int) -> bool:
-    """Whether ``max_seconds`` ended a pass of so many calls before its end."""
-    return any(len(durations) % calls or not durations for durations in rounds_ns)
-
-
-def _percentiles(durations_ns: Sequence[int]) -> dict[str, Any]:
-    values = np.asarray(durations_ns, dtype=np.float64) / _NS_PER_MS
-    figures = {f"p{p}_ms": float(np.percentile(values, p)) for p in (50, 90, 99)}
-    return {**figures, "samples": int(values.size)}
+    return {
+        **{name: known[name] for name in ("p50_ms", "p90_ms", "p99_ms", "samples")},
+        "rate": probe.rate,
+        "per_second": len(probe.latencies_ns) / probe.seconds,
+        "meets_target": probe.meets(run.target_ms) if probe.allowed_slow >= 0 else None,
+        "p99_bound_ms": None if bound is None else bound / _NS_PER_MS,
+        "slow": probe.slow(run.target_ms),
+        "allowed_slow": probe.allowed_slow,
+        "stopped": probe.stopped,
+        "mean_batch": float(np.mean(probe.batches)),
+    }

@@ -8,23 +8,18 @@ contender's own process, so that nothing else uses the processor.
 from __future__ import annotations
 
 import dataclasses
-import math
 import random
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from colport import environment
-from colport.latency import cores, noise, scenario_rows
-from colport.latency.arrivals import Batching
-from colport.latency.probes import ServerRun, plan_given, plan_probe
-from colport.latency.runner import check, print_progress
-from colport.latency.scenario_lane import Lane, ScenarioCase
-from colport.latency.scenario_settings import SERVER, ScenarioSettings
-from colport.latency.schedule import turns
-from colport.latency.search import RateSearch, predict_highest_rate
+from colport.latency import scenario_cases, scenario_rows
+from colport.latency.runner import Run, print_progress
+from colport.latency.scenario_cases import ScenarioCase
+from colport.latency.scenario_lane import ScenarioLane
+from colport.latency.scenario_settings import SERVER, SINGLE_STREAM, ScenarioSettings
 from colport.latency.settings import REFERENCE_VARIANT, Contender, Inputs
 
 
@@ -47,40 +42,37 @@ def measure(
 
     Returns:
         A JSON-ready record: ``rows`` (:data:`colport.latency.scenario_rows.COLUMNS`), ``samples``
-        (every duration in nanoseconds), ``failures``, ``targets`` (milliseconds by kind),
-        ``settings``, ``environment``, ``noise`` and ``cores`` (those pinned to). A contender that
-        raises in a scenario fails there, one whose process ends or hangs fails in all; the others
-        go on.
+        (every duration in nanoseconds), ``targets`` (milliseconds by kind), ``settings`` and, as
+        in :func:`colport.latency.measure`, ``failures``, ``environment``, ``noise``, ``cores`` and
+        ``meters``. Who raises, ends, hangs or runs out of memory fails as there; a server that is
+        killed or runs out of memory leaves what was measured before.
 
     Raises:
         ConfigError: The contenders do not belong together, or there is nothing to encode.
     """
-    check(contenders, inputs.kinds(), settings.threads)
-    pinned = cores.choose(settings.affinity, settings.threads, cores.usable())
-    lanes = [Lane(contender, inputs, settings, pinned) for contender in contenders]
-    watch = noise.Watch(environment.usable_cores(), settings.quiet_wait_s)
-    targets: dict[str, float] = {}
-    with ExitStack() as stack:
-        for lane in lanes:
-            progress(f"loading {lane.name}")
-            watch.wait_for_quiet()
-            lane.start(stack)
-        cases = [case for case in lanes[0].cases if case.scenario != SERVER]
-        for number, case, order in turns(len(lanes), cases, settings.rounds, settings.seed):
-            progress(f"round {number + 1} of {settings.rounds}: {case}")
-            watch.wait_for_quiet()
-            for index in order:
-                lanes[index].run_turn(case)
-        for case in lanes[0].cases:
-            if case.scenario == SERVER:
-                targets[case.kind] = _target(lanes, case.kind, settings)
-                _serve(lanes, case, targets[case.kind], watch, progress)
-        for lane in lanes:
-            lane.worker.close_requests()
-    return {**_payload(lanes, targets, settings, watch.record()), "cores": pinned}
+    cases = scenario_cases.cases(inputs, settings)
+    timing = scenario_cases.timing(SINGLE_STREAM, settings)
+    lane = partial(ScenarioLane, settings)
+    with Run(contenders, cases, inputs, timing, progress, lane) as run:
+        run.load()
+        run.take_turns([case for case in cases if case.scenario != SERVER])
+        servers = [case for case in cases if case.scenario == SERVER]
+        targets = {case.kind: _target(run.lanes, case.kind, settings) for case in servers}
+        for case in servers:
+            _serve(run, case, targets[case.kind], settings)
+    rows = [row for lane in run.lanes for row in lane.rows()]
+    samples = [lane.samples() for lane in run.lanes]
+    scenario_rows.mark_best(rows, scenario_rows.costs_of(samples))
+    return {
+        "rows": rows,
+        "samples": samples,
+        "targets": targets,
+        "settings": dataclasses.asdict(settings),
+        **run.record(),
+    }
 
 
-def _target(lanes: Sequence[Lane], kind: str, settings: ScenarioSettings) -> float | None:
+def _target(lanes: Sequence[ScenarioLane], kind: str, settings: ScenarioSettings) -> float | None:
     """Milliseconds; ``None`` where no contender ran."""
     fixed = settings.server.p99_ms.get(kind)
     if fixed is not None:
@@ -93,68 +85,19 @@ def _target(lanes: Sequence[Lane], kind: str, settings: ScenarioSettings) -> flo
 
 
 def _serve(
-    lanes: Sequence[Lane],
-    case: ScenarioCase,
-    target_ms: float | None,
-    watch: noise.Watch,
-    progress: Callable[[str], None],
+    run: Run, case: ScenarioCase, target_ms: float | None, settings: ScenarioSettings
 ) -> None:
     """Given rates, then the search for the highest; the contenders take turns rate by rate."""
-    generator = random.Random(f"{lanes[0].settings.seed} {case.kind}")
-    running = [lane for lane in lanes if target_ms is not None and _open(lane, case, target_ms)]
-    for rate in lanes[0].settings.server.rates.get(case.kind, ()):
+    generator = random.Random(f"{settings.seed} {case.kind}")
+    running = run.lanes
+    for lane in running:
+        lane.open_server(case, target_ms)
+    for rate in settings.server.rates.get(case.kind, ()):
         for lane in generator.sample(running, len(running)):
-            watch.wait_for_quiet()
-            planned = plan_given(rate, target_ms, lane.settings.server)
-            if probe := lane.probe(case, rate, planned, limit_ms=None):
-                lane.servers[case.kind].given.append(probe)
+            run.announce()
+            lane.probe(case, rate, is_given=True)
     while running := [lane for lane in running if lane.next_rate(case) is not None]:
         for lane in generator.sample(running, len(running)):
             rate = lane.next_rate(case)
-            progress(f"{case}: {lane.name} at {rate:.4g} a second")
-            watch.wait_for_quiet()
-            planned = lane.servers[case.kind].plan(rate)
-            if probe := lane.probe(case, rate, planned, limit_ms=target_ms):
-                lane.servers[case.kind].record(probe)
-
-
-def _open(lane: Lane, case: ScenarioCase, target_ms: float) -> bool:
-    """Start a contender's search at the rate that a simulation of its calls sustains."""
-    settings, server = lane.settings, lane.settings.server
-    service = lane.service_seconds(case)
-    if service is None:
-        return False
-    unbounded = dataclasses.replace(server, max_seconds=math.inf)
-    guess = predict_highest_rate(
-        service,
-        lane.single_seconds(case.kind),
-        target_ms / 1e3,
-        lambda rate: plan_probe(rate, target_ms, unbounded),
-        Batching(server.max_batch, server.max_wait_ms / 1e3),
-        settings.seed,
-    )
-    search = RateSearch(guess, server.resolution, server.max_probes)
-    lane.servers[case.kind] = ServerRun(target_ms, search, server)
-    return True
-
-
-def _payload(
-    lanes: Sequence[Lane],
-    targets: Mapping[str, float | None],
-    settings: ScenarioSettings,
-    noise_record: Mapping[str, Any],
-) -> dict[str, Any]:
-    rows = [row for lane in lanes for row in lane.rows()]
-    costs = {key: found for lane in lanes for key, found in lane.round_costs().items()}
-    scenario_rows.mark_best(rows, costs)
-    restless = [f"{lane.name} kept using the CPU between turns" for lane in lanes if lane.restless]
-    reasons = [*noise_record["reasons"], *restless]
-    return {
-        "rows": rows,
-        "samples": [lane.raw() for lane in lanes],
-        "failures": [failure for lane in lanes for failure in lane.failed()],
-        "targets": dict(targets),
-        "settings": dataclasses.asdict(settings),
-        "environment": environment.describe(),
-        "noise": {**noise_record, "noisy": bool(reasons), "reasons": reasons},
-    }
+            run.announce(f"server, {case.kind}: {lane.name} at {rate:.4g} a second")
+            lane.probe(case, rate)

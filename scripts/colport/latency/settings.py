@@ -79,10 +79,17 @@ class Inputs:
         object.__setattr__(self, "queries", tuple(self.queries))
         object.__setattr__(self, "documents", tuple(str(item) for item in self.documents))
 
+    def of(self, kind: str) -> tuple[str, ...]:
+        """Those of one kind."""
+        return self.queries if kind == "query" else self.documents
+
     def kinds(self) -> tuple[str, ...]:
         """The kinds that have inputs, queries first."""
-        present = {"query": self.queries, "document": self.documents}
-        return tuple(kind for kind in KINDS if present[kind])
+        return tuple(kind for kind in KINDS if self.of(kind))
+
+    def first(self, kind: str, count: int) -> list[int]:
+        """Numbers of so many inputs of a kind, from the start again where there are fewer."""
+        return [number % len(self.of(kind)) for number in range(count)]
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -93,6 +94,11 @@ def summarize(durations_ns: Sequence[int], batch_size: int) -> dict[str, Any]:
     }
 
 
+def encoded(calls: int, sizes: Sequence[int]) -> int:
+    """Inputs of so many calls, which have so many inputs each and then start again."""
+    return sum(sizes[number % len(sizes)] for number in range(calls))
+
+
 def intervals(rounds_ns: Sequence[Sequence[int]]) -> dict[str, float | None]:
     """``p50_low_ms``, ``p50_high_ms`` … ``p99_high_ms``; ``None`` where the samples are too few.
 
@@ -162,20 +168,24 @@ def compare_rounds(
     }
 
 
-def make_row(model: str, variant: str, provider: str, case: Case, **figures: Any) -> dict[str, Any]:
+def make_row(
+    model: str,
+    variant: str,
+    provider: str,
+    case: Case,
+    columns: Sequence[str] = COLUMNS,
+    **figures: Any,
+) -> dict[str, Any]:
     """One row with every column in order; figures that are not given are ``None``.
 
     Raises:
         KeyError: A figure is not a column.
     """
-    row = dict.fromkeys(COLUMNS)
-    row.update(model=model, variant=variant, provider=provider)
-    row.update(kind=case.kind, batch_size=case.batch_size, status="ok", reason="")
-    for name, value in figures.items():
-        if name not in row:
-            raise KeyError(name)
-        row[name] = value
-    return row
+    names = {"model": model, "variant": variant, "provider": provider, **dataclasses.asdict(case)}
+    known = {**names, "status": "ok", "reason": "", **figures}
+    if unknown := known.keys() - set(columns):
+        raise KeyError(*unknown)
+    return {name: known.get(name) for name in columns}
 
 
 def add_speedups(rows: Sequence[dict[str, Any]], rounds: Sequence[Sequence[Sequence[int]]]) -> None:

@@ -1,8 +1,8 @@
 """The process of one contender: reads requests from stdin, one JSON object a line, and answers.
 
 Started as ``python -m colport.latency.worker PARENT_PID``. Requests: ``load`` (contender and
-inputs), ``first``, ``warm_up``, ``block`` and ``parts`` (each of one case), ``calls`` and ``serve``
-(both in :mod:`colport.latency.load`); it ends when stdin closes.
+inputs), ``first``, ``warm_up``, ``block`` and ``parts``, each of a ``kind`` and of ``batches``, the
+numbers of the inputs of each call; it ends when stdin closes.
 """
 
 from __future__ import annotations
@@ -16,15 +16,13 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
-from itertools import cycle, islice
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TextIO
 
 import numpy as np
 
 from colport.environment import peak_rss_mb
 from colport.errors import ColPortError, UnsupportedError
-from colport.latency.load import serve_requests, timed_calls
 from colport.latency.memory import is_out_of_memory, limit_memory
 from colport.latency.schedule import is_stable
 from colport.latency.threads import place, release
@@ -40,22 +38,20 @@ class Worker:
         self._encode: dict[str, Callable[..., list[np.ndarray]]] = {}
         self._inputs: dict[str, list[Any]] = {}
         self._cores: list[int] | None = None
-
-    def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Do what one request asks; an exception of the contender is part of the answer."""
-        actions = {
+        self._actions = {
             "load": self._load,
             "first": self._first,
             "warm_up": self._warm_up,
             "block": self._block,
-            "calls": self._calls,
-            "serve": self._serve,
             "parts": self._parts,
         }
+
+    def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Do what one request asks; an exception of the contender is part of the answer."""
         try:
             if self._cores is not None:
                 (release if request["request"] == "first" else place)(self._cores)
-            reply = actions[request["request"]](request)
+            reply = self._actions[request["request"]](request)
             if request["request"] in ("load", "first"):
                 _keep_from_collection()
         except Exception as error:  # noqa: BLE001 - whatever a contender raises is a result
@@ -99,41 +95,39 @@ class Worker:
         }
 
     def _first(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        duration, outputs = self._call(request)
-        tokens = _count_tokens(outputs, request["batch_size"])
+        largest = max(request["batches"], key=len)
+        duration, outputs = self._call(request["kind"], largest)
+        tokens = _count_tokens(outputs, len(largest))
         np.savez(request["outputs"], *outputs)
         return {"duration_ns": duration, "tokens": tokens}
 
     def _warm_up(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Call until durations are stable, every batch once at least, but for the bounds."""
+        kind, batches = request["kind"], request["batches"]
         durations: list[int] = []
         deadline = time.perf_counter_ns() + request["max_seconds"] * 1e9
         while len(durations) < request["max_calls"] and time.perf_counter_ns() < deadline:
-            durations.append(self._call(request)[0])
-            if is_stable(durations):
+            durations.append(self._call(kind, batches[len(durations) % len(batches)])[0])
+            if len(durations) >= len(batches) and is_stable(durations):
                 break
         return {"durations_ns": durations, "stable": is_stable(durations)}
 
     def _block(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        settling = [self._call(request)[0] for _ in range(request["settle"])]
+        """Time whole passes over the batches; only ``max_seconds`` ends one before its end."""
+        kind, batches = request["kind"], request["batches"]
+        settling = [self._call(kind, batches[0])[0] for _ in range(request["settle"])]
         durations: list[int] = []
         spent, enough = sum(settling), request["seconds"] * 1e9
         sampled, bound = 0, request["max_seconds"] * 1e9
         while not durations or spent < bound:
-            duration = self._call(request)[0]
+            duration = self._call(kind, batches[len(durations) % len(batches)])[0]
             durations.append(duration)
             sampled += duration
             spent += duration
-            if len(durations) >= request["calls"] and sampled >= enough:
+            is_whole = len(durations) % len(batches) == 0
+            if is_whole and len(durations) >= request["calls"] and sampled >= enough:
                 break
         return {"durations_ns": durations, "settle_ns": settling}
-
-    def _calls(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        kind = request["kind"]
-        return timed_calls(self._encode[kind], self._inputs[kind], request, _count_tokens)
-
-    def _serve(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        kind = request["kind"]
-        return serve_requests(self._encode[kind], self._inputs[kind], request)
 
     def _parts(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Time preprocessing and the model in turn, behind one call of each that does not count."""
@@ -142,7 +136,7 @@ class Worker:
         durations: dict[str, list[int]] = {"preprocess_ns": [], "graph_ns": []}
         if prepare is None or run is None:
             return durations
-        items = self._batch(request)
+        items = self._batch(request["kind"], request["batches"][0])
         run(prepare(items))
         deadline = time.perf_counter_ns() + request["seconds"] * 1e9
         for _ in range(request["calls"]):
@@ -157,22 +151,19 @@ class Worker:
                 break
         return durations
 
-    def _batch(self, request: Mapping[str, Any]) -> list[Any]:
-        return list(islice(cycle(self._inputs[request["kind"]]), request["batch_size"]))
+    def _batch(self, kind: str, numbers: Sequence[int]) -> list[Any]:
+        return [self._inputs[kind][number] for number in numbers]
 
-    def _call(self, request: Mapping[str, Any]) -> tuple[int, list[np.ndarray]]:
+    def _call(self, kind: str, numbers: Sequence[int]) -> tuple[int, list[np.ndarray]]:
         """Time one whole call: tokenizing, image resizing and copies are part of it."""
-        size = request["batch_size"]
-        encode = self._encode[request["kind"]]
-        batch = self._batch(request)
+        encode, batch = self._encode[kind], self._batch(kind, numbers)
         start = time.perf_counter_ns()
-        outputs = encode(batch, batch_size=size)
+        outputs = encode(batch, batch_size=len(batch))
         return time.perf_counter_ns() - start, outputs
 
 
-def serve(requests: TextIO, replies: TextIO) -> None:
+def serve(worker: Worker, requests: TextIO, replies: TextIO) -> None:
     """Answer every request line until the stream ends."""
-    worker = Worker()
     replies.write(json.dumps({"ready": True}) + "\n")
     replies.flush()
     for line in iter(requests.readline, ""):
@@ -180,7 +171,7 @@ def serve(requests: TextIO, replies: TextIO) -> None:
         replies.flush()
 
 
-def main(parent: int) -> None:
+def main(worker: Worker, parent: int) -> None:
     """Keep stdin and stdout to the protocol, die with the parent, and serve."""
     requests = os.fdopen(os.dup(0), "r", encoding="utf-8")
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
@@ -189,7 +180,7 @@ def main(parent: int) -> None:
     os.close(nothing)
     os.dup2(2, 1)
     _die_with(parent)
-    serve(requests, replies)
+    serve(worker, requests, replies)
 
 
 def _die_with(parent: int) -> None:
@@ -254,4 +245,4 @@ def _failure(error: Exception) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(Worker(), int(sys.argv[1]))

@@ -1,4 +1,4 @@
-"""What a worker does for the scenarios, on an encoder that only takes time."""
+"""What a worker does with passes and with requests, on an encoder that only takes time."""
 
 import time
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from colport.latency.arrivals import poisson_arrivals
-from colport.latency.load import serve_requests, timed_calls
+from colport.latency.serving import Server
 
 INPUTS = ["a", "b", "c"]
 
@@ -23,19 +23,23 @@ class Encoder:
         return [np.zeros((2, 4)) for _ in batch]
 
 
-def calls(encode, batches, seconds=0.0, max_seconds=60.0):
-    checked = []
-    request = {"batches": batches, "seconds": seconds, "max_seconds": max_seconds}
-    reply = timed_calls(encode, INPUTS, request, lambda outputs, size: checked.append(size))
-    assert checked == [len(batch) for batch in encode.calls]
-    return reply["durations_ns"]
+def asked(encode, request, **fields):
+    server = Server()
+    server._encode, server._inputs = {"query": encode}, {"query": INPUTS}
+    reply = server.answer({"request": request, "kind": "query", **fields})
+    assert "error" not in reply, reply["traceback"]
+    return reply
+
+
+def calls(encode, batches, seconds=0.0, max_seconds=60.0, settle=0):
+    bounds = {"calls": 1, "seconds": seconds, "max_seconds": max_seconds}
+    return asked(encode, "block", batches=batches, settle=settle, **bounds)["durations_ns"]
 
 
 def serve(encode, **request):
     defaults = {"rate": 1000.0, "requests": 20, "seed": 0, "max_batch": 4, "max_wait_ms": 0.0}
-    return serve_requests(
-        encode, INPUTS, {**defaults, "limit_ms": None, "allowed_slow": 0, **request}
-    )
+    given = {**defaults, "limit_ms": 60_000.0, "allowed_slow": 0, **request}
+    return asked(encode, "serve", **given)
 
 
 def test_calls_encode_the_inputs_of_their_list_in_whole_passes():
@@ -49,6 +53,21 @@ def test_calls_encode_the_inputs_of_their_list_in_whole_passes():
 
 def test_calls_end_at_their_bound():
     assert len(calls(Encoder(0.002), [[0]] * 50, seconds=9, max_seconds=0.001)) == 1
+
+
+def test_a_call_that_does_not_count_is_the_first_of_a_pass():
+    encode = Encoder(0)
+    assert len(calls(encode, [[1], [2, 0]], settle=1)) == 2
+    assert encode.calls == [["b"], ["b"], ["c", "a"]]
+
+
+def test_a_warm_up_sees_every_batch_unless_it_may_not():
+    for most, seen in ((20, ["a", "b", "c", "a", "b"]), (2, ["a", "b"])):
+        encode = Encoder(0.02)
+        batches = [[0], [1], [2], [0], [1]]
+        reply = asked(encode, "warm_up", batches=batches, max_calls=most, max_seconds=60.0)
+        assert [batch[0] for batch in encode.calls][: len(seen)] == seen
+        assert len(encode.calls) == len(reply["durations_ns"]) >= len(seen)
 
 
 def test_a_server_batches_what_waits():

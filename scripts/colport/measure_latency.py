@@ -1,0 +1,36 @@
+"""Latency of a model on one provider: PyTorch in each form and every variant."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from colport import latency
+from colport.contenders import Contest
+from colport.latency.settings import KINDS, LatencySettings
+
+
+def compare(
+    contest: Contest, settings: Mapping[str, Any], threads: int, report: Callable[[str], None]
+) -> dict[str, Any]:
+    """Time batches of every size.
+
+    Args:
+        contest: Who, on what.
+        settings: The ``latency`` section of the config; its ``pytorch`` names
+            :data:`colport.contenders.PYTORCH`.
+        threads: Threads of each contender, unless ``settings`` say otherwise.
+        report: Called with the progress.
+
+    Returns:
+        The stage's record; rows are ``unsupported`` where a known limit prevents a contender.
+    """
+    own = {name: value for name, value in settings.items() if name != "pytorch"}
+    chosen = LatencySettings(**{"threads": threads, **own})
+    return contest.run(
+        lambda everyone, inputs: latency.measure(everyone, inputs, chosen, report),
+        lambda *names: latency.unsupported_rows(*names[:3], KINDS, chosen.batch_sizes, names[3]),
+        count=max(chosen.batch_sizes),
+        threads=chosen.threads,
+        pytorch=settings.get("pytorch", ()),
+    )
