@@ -1,70 +1,53 @@
-"""``colport bench corpus``: memory and time of scoring as the corpus grows."""
+"""``python -m benchmarks.corpus``: memory and time of scoring as the corpus grows."""
 
 from __future__ import annotations
 
-import json
 import math
-import shutil
+import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+import typer
 
+from benchmarks.command import SCRATCH, Output, publish, start, whole_numbers
+from benchmarks.processes import fresh_folder, run_alone
+from benchmarks.tables import Table, measured_on, with_memory
 from colport import environment
 from colport.artifacts import require_space
-from colport.bench.processes import run_alone
-from colport.bench.tables import markdown_table
-from colport.embed import embed, shard_count
+from colport.embed import embed, read_documents, read_queries, shard_count
 from colport.retrieval.base import RetrievalDataset
+from colport.retrieval.score import score_run
 
-COLUMNS = (
-    *("pages", "disk_gb", "seconds", "ms_a_page", "cpu_ms_a_page"),
-    *("peak_rss_mb", "peak_anonymous_mb"),
+TABLE = Table(
+    {
+        "pages": ",",
+        "disk_gb": ",.2f",
+        "seconds": ",.1f",
+        "ms_a_page": ",.3f",
+        "cpu_ms_a_page": ",.3f",
+        "peak_rss_mb": ",.0f",
+        "peak_anonymous_mb": ",.0f",
+    }
 )
 """Time of all queries in the fastest of three passes, since whatever else runs only makes them
 longer, and what it took of all cores. ``peak_rss_mb`` counts what is mapped of the files,
 ``peak_anonymous_mb`` what the process has of its own; MiB, both with Python and its libraries."""
 
-COST_COLUMNS = (
-    *("pages", "float16", "int8", "pooled-3-binary"),
-    *("node-hours", "nodes for 1 h", "nodes for 1 min"),
+COSTS = Table(
+    {
+        "pages": ",",
+        **dict.fromkeys(("float16", "int8", "pooled-3-binary"), ",.3f"),
+        "node-hours": ",.2f",
+        **dict.fromkeys(("nodes for 1 h", "nodes for 1 min"), ","),
+    }
 )
 """Disk of the embeddings in three forms; then what one scoring of all queries takes."""
 
 COSTED = (1_000_000, 100_000_000)
-
-_SCORE = """
-import json, sys, threading, time
-from colport import environment
-from colport.embed import read_documents, read_queries
-from colport.retrieval.score import score_run
-
-anonymous, done = [], threading.Event()
-def watch():
-    while not done.wait(0.02):
-        sample()
-def sample():
-    anonymous.append(environment.anonymous_mb())
-threading.Thread(target=watch, daemon=True).start()
-queries, documents = read_queries(sys.argv[1]), read_documents(sys.argv[1])
-score_run(queries, documents[0], {})  # loads libraries
-passes = []
-for _ in range(3):
-    start = time.perf_counter(), time.process_time()
-    run = score_run(queries, documents, {})
-    passes.append((time.perf_counter() - start[0], time.process_time() - start[1]))
-done.set()
-sample()
-print(json.dumps({
-    "documents": run.documents,
-    "seconds": min(passes)[0],
-    "cpu_seconds": min(passes)[1],
-    "peak_rss_mb": environment.peak_rss_mb(),
-    "peak_anonymous_mb": max(anonymous),
-}))
-"""
 
 
 @dataclass(frozen=True)
@@ -78,7 +61,7 @@ class Shape:
     shard_documents: int = 1000
 
     def page_bytes(self) -> dict[str, int]:
-        """Bytes of a page in the forms of :data:`COST_COLUMNS`."""
+        """Bytes of a page in the forms of :data:`COSTS`."""
         return {
             "float16": 2 * self.page_tokens * self.dim,
             "int8": self.page_tokens * (self.dim + 2),
@@ -123,31 +106,60 @@ def run(
         shape: Sizes of the embeddings.
 
     Returns:
-        ``rows`` with :data:`COLUMNS`, the ``shape`` and the ``environment``.
+        ``rows`` with the columns of :data:`TABLE`, the ``shape`` and the ``environment``.
 
     Raises:
         ArtifactError: The disk has no room for the largest corpus.
     """
     shape = shape or Shape()
-    folder = scratch / "corpus"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    require_space(folder, max(pages) * shape.page_bytes()["float16"])
     rows = []
     for count in pages:
-        _write(folder, count, shape)
-        size = sum(file.stat().st_size for file in folder.rglob("*.safetensors"))
-        found = _score(folder / "0")
-        row = {**found, "pages": found["documents"], "disk_gb": size / 1e9}
-        row |= {f"{key}ms_a_page": 1e3 * found[f"{key}seconds"] / count for key in ("", "cpu_")}
-        rows.append({key: row[key] for key in COLUMNS})
-        report("  ".join(_cell(key, row) for key in COLUMNS))
-        shutil.rmtree(folder)
+        with fresh_folder(scratch / "corpus") as folder:
+            require_space(folder, max(pages) * shape.page_bytes()["float16"])
+            _write(folder, count, shape)
+            size = sum(file.stat().st_size for file in folder.rglob("*.safetensors"))
+            row = run_alone("benchmarks.corpus:score", str(folder / "0"))
+        row["disk_gb"] = size / 1e9
+        row |= {f"{key}ms_a_page": 1e3 * row[f"{key}seconds"] / count for key in ("", "cpu_")}
+        rows.append(row)
+        report(TABLE.line(row))
     return {"rows": rows, "shape": shape, "environment": environment.describe()}
 
 
+def score(first: str) -> dict[str, Any]:
+    """Score all queries against all shards three times, in this process.
+
+    Args:
+        first: Folder of the first shard.
+    """
+    anonymous, done = [], threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.02):
+            anonymous.append(environment.anonymous_mb())
+
+    queries, documents = read_queries(first), read_documents(first)
+    score_run(queries, documents[0], {})  # loads libraries
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    passes = []
+    for _ in range(3):
+        begin = time.perf_counter(), time.process_time()
+        found = score_run(queries, documents, {})
+        passes.append((time.perf_counter() - begin[0], time.process_time() - begin[1]))
+    done.set()
+    watcher.join()
+    return {
+        "pages": found.documents,
+        "seconds": min(passes)[0],
+        "cpu_seconds": min(passes)[1],
+        "peak_rss_mb": environment.peak_rss_mb(),
+        "peak_anonymous_mb": max([*anonymous, environment.anonymous_mb()]),
+    }
+
+
 def cost(pages: int, seconds_a_page: float, shape: Shape) -> dict[str, Any]:
-    """One row of :data:`COST_COLUMNS`; time is linear, and nodes share no work."""
+    """One row of :data:`COSTS`; time is linear, and nodes share no work."""
     hours = pages * seconds_a_page / 3600
     return {
         "pages": pages,
@@ -164,23 +176,37 @@ def markdown(record: Mapping[str, Any]) -> str:
     largest = max(rows, key=lambda row: row["pages"])
     costs = [cost(pages, largest["ms_a_page"] / 1e3, shape) for pages in COSTED]
     lines = [
-        f"Measured on {environment.in_words(machine)}, "
-        f"{machine['memory_mb'] / 1024:.0f} GiB; onnxruntime {machine['packages']['onnxruntime']}. "
+        f"{measured_on(machine, 'onnxruntime', how=with_memory(machine))} "
         f"{shape.queries} queries of {shape.query_tokens}",
         f"tokens against pages of {shape.page_tokens} tokens, {shape.dim} dimensions, float16, in "
         f"shards of {shape.shard_documents}; each size in a process of its own,",
         "the fastest of three passes, on files just written, which the page cache holds as far as "
         "memory allows.",
         "",
-        *markdown_table(COLUMNS, rows, _cell),
+        *TABLE.markdown(rows),
         "",
         "What larger corpora would cost, at the time a page of the largest one measured. A node is "
         "this machine with its",
         "share of the shards; disk in TB.",
         "",
-        *markdown_table(COST_COLUMNS, costs, _cell),
+        *COSTS.markdown(costs),
     ]
     return "\n".join(lines) + "\n"
+
+
+def main(
+    pages: Annotated[str, typer.Option(help="Comma-separated sizes.")] = "1000,10000,50000",
+    scratch: Annotated[
+        Path, typer.Option(help="Where embeddings are written, then removed: 264 kB a page.")
+    ] = SCRATCH,
+    output: Output = None,
+) -> None:
+    """Measure memory and time of scoring as the corpus grows, on synthetic embeddings.
+
+    \b
+    Example: python -m benchmarks.corpus --pages 1000,10000 --output corpus.md
+    """
+    publish(markdown(run(whole_numbers("pages", pages), scratch, typer.echo)), output)
 
 
 def _write(folder: Path, pages: int, shape: Shape) -> None:
@@ -206,13 +232,5 @@ def _write(folder: Path, pages: int, shape: Shape) -> None:
         )
 
 
-def _score(first: Path) -> dict[str, Any]:
-    return json.loads(run_alone(_SCORE, str(first)))
-
-
-def _cell(key: str, row: Mapping[str, Any]) -> str:
-    value = row[key]
-    if isinstance(value, int):
-        return f"{value:,}"
-    digits = {"seconds": 1, "disk_gb": 2, "node-hours": 2}.get(key, 3 if "ms" in key else 0)
-    return f"{value:,.{3 if key in Shape().page_bytes() else digits}f}"
+if __name__ == "__main__":
+    start(main)
