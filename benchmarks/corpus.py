@@ -18,9 +18,9 @@ from benchmarks.processes import fresh_folder, run_alone
 from benchmarks.tables import Table, measured_on, with_memory
 from colport import environment
 from colport.artifacts import require_space
-from colport.embed import embed, read_documents, read_queries, shard_count
-from colport.retrieval.base import RetrievalDataset
+from colport.embed import DOCUMENTS, QUERIES, read_documents, read_queries, shard_count
 from colport.retrieval.score import score_run
+from colport.retrieval.store import write_embeddings
 
 TABLE = Table(
     {
@@ -48,6 +48,7 @@ COSTS = Table(
 """Disk of the embeddings in three forms; then what one scoring of all queries takes."""
 
 COSTED = (1_000_000, 100_000_000)
+_PAGES = 512  # different ones of a corpus
 
 
 @dataclass(frozen=True)
@@ -67,31 +68,6 @@ class Shape:
             "int8": self.page_tokens * (self.dim + 2),
             "pooled-3-binary": self.page_tokens // 3 * self.dim // 8,
         }
-
-
-class _Synthetic:
-    """Embeds page numbers: a few random pages, each again and again with its dimensions rotated."""
-
-    _PAGES = 512
-
-    def __init__(self, shape: Shape) -> None:
-        self._shape = shape
-        self._rng = np.random.default_rng(0)
-        sizes = (self._PAGES, shape.page_tokens, shape.dim)
-        self._pages = self._normalised(sizes).astype(np.float16)
-
-    def encode_queries(self, queries: Sequence[str], batch_size: int) -> list[np.ndarray]:
-        sizes = (len(queries), self._shape.query_tokens, self._shape.dim)
-        return list(self._normalised(sizes))
-
-    def encode_documents(self, pages: Sequence[int], batch_size: int) -> list[np.ndarray]:
-        return [
-            np.roll(self._pages[page % self._PAGES], page // self._PAGES, axis=1) for page in pages
-        ]
-
-    def _normalised(self, sizes: tuple[int, ...]) -> np.ndarray:
-        values = self._rng.standard_normal(sizes, np.float32)
-        return values / np.linalg.norm(values, axis=-1, keepdims=True)
 
 
 def run(
@@ -210,26 +186,24 @@ def main(
 
 
 def _write(folder: Path, pages: int, shape: Shape) -> None:
-    dataset = RetrievalDataset(
-        name="synthetic",
-        query_ids=[f"q{number}" for number in range(shape.queries)],
-        queries=[""] * shape.queries,
-        document_ids=[f"page-{number}" for number in range(pages)],
-        documents=range(pages),
-        qrels={},
-    )
-    encoder = _Synthetic(shape)
-    for shard in range(shard_count(pages, shape.shard_documents)):
-        embed(
-            encoder,
-            dataset,
-            folder / str(shard),
-            shard=shard,
-            shard_documents=shape.shard_documents,
-            batch_size=100,
-            labels={},
-            report=lambda message: None,
-        )
+    """Shards of :func:`colport.embed.embed`: a few random pages, with their dimensions rotated."""
+    rng, size = np.random.default_rng(0), shape.shard_documents
+    some = _normalised(rng, _PAGES, shape.page_tokens, shape.dim).astype(np.float16)
+    shards = shard_count(pages, size)
+    labels = {"shards": str(shards)}
+    for shard in range(shards):
+        chosen = range(pages)[shard * size : (shard + 1) * size]
+        items = [np.roll(some[page % _PAGES], page // _PAGES, axis=1) for page in chosen]
+        ids = [f"page-{page}" for page in chosen]
+        write_embeddings(folder / str(shard) / DOCUMENTS, ids, items, labels)
+    queries = list(_normalised(rng, shape.queries, shape.query_tokens, shape.dim))
+    ids = [f"q{number}" for number in range(shape.queries)]
+    write_embeddings(folder / "0" / QUERIES, ids, queries, labels)
+
+
+def _normalised(rng: np.random.Generator, *sizes: int) -> np.ndarray:
+    values = rng.standard_normal(sizes, np.float32)
+    return values / np.linalg.norm(values, axis=-1, keepdims=True)
 
 
 if __name__ == "__main__":

@@ -266,19 +266,13 @@ def _rows(
     limit = measured["matmul"]["operations"] / measured["matmul"]["p50_ms"]
     rows = []
     for name, row in measured.items():
-        rate = row.get("operations", operations) / row["p50_ms"]
-        whole = name != "matmul"
-        rows.append(
-            {
-                "case": case,
-                "contender": name,
-                "ms": row["p50_ms"],
-                "vs_pytorch": measured["pytorch"]["p50_ms"] / row["p50_ms"] if whole else None,
-                "vs_plain": plain / row["p50_ms"] if whole and plain else None,
-                "gflops": rate / 1e6,
-                "of_matmul": rate / limit,
-            }
-        )
+        ms = row["p50_ms"]
+        rate = row.get("operations", operations) / ms
+        found = {"case": case, "contender": name, "ms": ms, "vs_pytorch": None, "vs_plain": None}
+        if name != "matmul":
+            found["vs_pytorch"] = measured["pytorch"]["p50_ms"] / ms
+            found["vs_plain"] = plain and plain / ms
+        rows.append({**found, "gflops": rate / 1e6, "of_matmul": rate / limit})
     return rows
 
 

@@ -103,7 +103,7 @@ def _grouped(
     """One row for all with the same ``names``, in the order of the first ones."""
     if not rows:
         return []
-    frame = pd.DataFrame(rows).groupby(names, sort=False, as_index=False).agg(rest)
+    frame = pd.DataFrame(rows).groupby(names, sort=False, as_index=False, dropna=False).agg(rest)
     return frame.astype(object).where(frame.notna(), None).to_dict("records")
 
 

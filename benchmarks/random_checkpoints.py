@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -123,39 +123,25 @@ def _resize_processor(file: Path, config: Any) -> None:
 
 
 def _write_weights(model_class: Any, config: Any, output: Path) -> int:
+    from huggingface_hub import split_torch_state_dict_into_shards
     from safetensors.numpy import save_file
 
     from colport.families.skeletons import build_on_meta
 
-    model, _ = build_on_meta(model_class, config, "fp32")
-    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    tensors = build_on_meta(model_class, config, "fp32")[0].bfloat16().state_dict()
     noise = np.random.default_rng(0).standard_normal(_PATTERN, np.float32) * 0.02
     pattern = noise.astype(ml_dtypes.bfloat16)
-    shards = list(_shards(shapes))
-    weight_map = {}
-    for number, names in enumerate(shards, start=1):
-        file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        save_file({name: _tensor(name, shapes[name], pattern) for name in names}, output / file)
-        weight_map |= dict.fromkeys(names, file)
-    index = {"metadata": {}, "weight_map": weight_map}
-    (output / "model.safetensors.index.json").write_text(json.dumps(index))
-    return sum(int(np.prod(shape)) for shape in shapes.values())
+    split = split_torch_state_dict_into_shards(tensors, max_shard_size=SHARD_BYTES)
+    for file, names in split.filename_to_tensors.items():
+        filled = {name: _filled(name, tensors[name].shape, pattern) for name in names}
+        save_file(filled, output / file)
+    if split.is_sharded:
+        index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
+        (output / "model.safetensors.index.json").write_text(json.dumps(index))
+    return sum(tensor.numel() for tensor in tensors.values())
 
 
-def _shards(shapes: Mapping[str, tuple[int, ...]]) -> Iterator[list[str]]:
-    names: list[str] = []
-    used = 0
-    for name, shape in shapes.items():
-        size = 2 * int(np.prod(shape))
-        if names and used + size > SHARD_BYTES:
-            yield names
-            names, used = [], 0
-        names.append(name)
-        used += size
-    yield names
-
-
-def _tensor(name: str, shape: tuple[int, ...], pattern: np.ndarray) -> np.ndarray:
+def _filled(name: str, shape: Sequence[int], pattern: np.ndarray) -> np.ndarray:
     """The pattern again and again, from a place of the tensor's own.
 
     Equal tensors would be merged by optimizers, and their products computed once.
