@@ -14,10 +14,10 @@ import numpy as np
 import typer
 
 from benchmarks.command import SCRATCH, Output, publish, start, whole_numbers
-from benchmarks.processes import fresh_folder, run_alone
+from benchmarks.processes import run_alone
 from benchmarks.tables import Table, measured_on, with_memory
 from colport import environment
-from colport.artifacts import require_space
+from colport.artifacts import require_space, scratch_folder
 from colport.embed import DOCUMENTS, QUERIES, read_documents, read_queries, shard_count
 from colport.retrieval.score import score_run
 from colport.retrieval.store import write_embeddings
@@ -90,7 +90,7 @@ def run(
     shape = shape or Shape()
     rows = []
     for count in pages:
-        with fresh_folder(scratch / "corpus") as folder:
+        with scratch_folder(scratch / "corpus") as folder:
             require_space(folder, max(pages) * shape.page_bytes()["float16"])
             _write(folder, count, shape)
             size = sum(file.stat().st_size for file in folder.rglob("*.safetensors"))

@@ -13,9 +13,10 @@ import typer
 
 from benchmarks import random_checkpoints
 from benchmarks.command import DEMO, SCRATCH, Demo, Output, Scratch, publish, start
-from benchmarks.processes import fresh_folder, run_alone
+from benchmarks.processes import run_alone
 from benchmarks.tables import Table, measured_table, millions
 from colport import environment
+from colport.artifacts import scratch_folder
 from colport.manifest import folder_bytes
 
 TABLE = Table(
@@ -57,7 +58,7 @@ def run(
     """
     rows = []
     for name in names:
-        with fresh_folder(scratch / name) as folder:
+        with scratch_folder(scratch / name) as folder:
             parameters = random_checkpoints.write(name, files_from, folder / "checkpoint")
             for precision in precisions:
                 row = {"checkpoint": name, "parameters": parameters, "variant": precision}

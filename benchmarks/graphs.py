@@ -20,9 +20,10 @@ import typer
 
 from benchmarks import graph_contenders, random_checkpoints
 from benchmarks.command import DEMO, SCRATCH, Demo, Output, Scratch, Threads, publish, start
-from benchmarks.processes import fresh_folder, run_alone
+from benchmarks.processes import run_alone
 from benchmarks.tables import Table, measured_on
 from colport import environment, families
+from colport.artifacts import scratch_folder
 from colport.encoder import Encoder
 from colport.errors import ConfigError
 from colport.export.folder import export
@@ -94,7 +95,7 @@ def run(
     """
     rows, loads = [], []
     for name in names:
-        with fresh_folder(scratch / name) as folder:
+        with scratch_folder(scratch / name) as folder:
             model = _model(name, text_checkpoint, files_from, folder)
             files = _export_all(model, folder, report)
             for case, batch, feeds in _cases(model, folder):

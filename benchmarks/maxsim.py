@@ -17,9 +17,9 @@ import typer
 
 from benchmarks.command import SCRATCH, Output, Threads, publish, start
 from benchmarks.maxsim_contenders import CONTENDERS, MATMULS, read_inputs, write_inputs
-from benchmarks.processes import fresh_folder
 from benchmarks.tables import Table, measured_on
 from colport import environment
+from colport.artifacts import scratch_folder
 from colport.errors import ConfigError
 from colport.latency.runner import measure
 from colport.latency.settings import Contender, Inputs, LatencySettings
@@ -85,7 +85,7 @@ def run(
     """
     rows = []
     for case in cases:
-        with fresh_folder(scratch / "maxsim") as folder:
+        with scratch_folder(scratch / "maxsim") as folder:
             queries, documents = _embeddings(case)
             write_inputs(folder, queries, documents)
             expected = _reference(queries, documents)

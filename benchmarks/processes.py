@@ -4,24 +4,9 @@ from __future__ import annotations
 
 import importlib
 import json
-import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
-
-
-@contextmanager
-def fresh_folder(folder: Path) -> Iterator[Path]:
-    """An empty folder that is removed in the end."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder)
 
 
 def run_alone(function: str, *arguments: Any, **options: Any) -> Any:

@@ -18,11 +18,11 @@ from typing import Annotated, Any
 import typer
 
 from benchmarks.command import DEMO, SCRATCH, Demo, Scratch, publish, start, whole_numbers
-from benchmarks.processes import fresh_folder, run_alone
+from benchmarks.processes import run_alone
 from benchmarks.provider_plan import Plan, entries, fitting
 from benchmarks.provider_tables import markdown
 from colport import contenders, environment
-from colport.artifacts import write_text
+from colport.artifacts import scratch_folder, write_text
 from colport.latency.runner import measure
 from colport.latency.settings import Contender, Inputs, LatencySettings
 from colport.latency.statistics import unsupported_rows
@@ -69,7 +69,7 @@ def run(
     models = [*([None] if plan.text else []), *plan.sizes]
     for index, size in enumerate(models):
         name = size or plan.text.resolve().name
-        with fresh_folder(scratch / f"providers-{name}") as folder:
+        with scratch_folder(scratch / f"providers-{name}") as folder:
             job = _Model(name, plan, record, report, deadline, len(models) - index)
             job.run(None if size else plan.text, files_from, folder)
         record["seconds"] = time.monotonic() - started

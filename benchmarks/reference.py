@@ -12,9 +12,10 @@ import typer
 
 from benchmarks import random_checkpoints
 from benchmarks.command import DEMO, SCRATCH, Demo, Output, publish, start, whole_numbers
-from benchmarks.processes import fresh_folder, run_alone
+from benchmarks.processes import run_alone
 from benchmarks.tables import Table, measured_table, millions
 from colport import environment, families
+from colport.artifacts import scratch_folder
 from colport.errors import ConfigError
 from colport.families.memory import whole_mb
 
@@ -56,7 +57,7 @@ def run(
     """
     rows = []
     for name, streamed_mb in allowed_mb.items():
-        with fresh_folder(scratch / name) as folder:
+        with scratch_folder(scratch / name) as folder:
             checkpoint = folder / "checkpoint"
             parameters = random_checkpoints.write(name, files_from, checkpoint)
             fits = whole_mb(parameters) <= environment.available_mb()
