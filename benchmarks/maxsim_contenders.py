@@ -10,6 +10,7 @@ import importlib.util
 import json
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -69,13 +70,19 @@ def _reset_peak_mb() -> float:
 def _colport(queries: EmbeddingSet, documents: EmbeddingSet, threads: int) -> Score:
     from colport.retrieval.maxsim import maxsim
 
-    return lambda: maxsim(queries, documents, threads=threads)
+    given = _in_memory(queries), _in_memory(documents)
+    return lambda: maxsim(*given, threads=threads)
 
 
 def _colport_int8(queries: EmbeddingSet, documents: EmbeddingSet, threads: int) -> Score:
     from colport.retrieval.approximate import approximate_maxsim
 
-    return lambda: approximate_maxsim(queries, documents, threads=threads)
+    given = _in_memory(queries), _in_memory(documents)
+    return lambda: approximate_maxsim(*given, threads=threads)
+
+
+def _in_memory(items: EmbeddingSet) -> EmbeddingSet:
+    return replace(items, values=np.array(items.values))
 
 
 def _colpali_engine(**settings: Any) -> Make:
