@@ -1,6 +1,7 @@
 """Imports point downward only, and the encoder runs where torch cannot be imported."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -30,7 +31,7 @@ LAYERS = [  # bottom first; modules of one layer do not import each other
     {"tables"},
     {"gate", "compare"},
     {"report"},
-    {"job", "sources", "resources", "runs", "bench", "model_card", "hub"},
+    {"job", "sources", "resources", "runs", "model_card", "hub"},
     {"workflow", "cli"},
 ]
 RANK = {module: rank for rank, layer in enumerate(LAYERS) for module in layer}
@@ -63,10 +64,16 @@ def test_imports_point_downward(file):
         assert RANK[other] < RANK[own], f"{own} imports {other}, which is not below it"
 
 
+def test_the_library_knows_no_benchmark():
+    for file in [PACKAGE / "__init__.py", *FILES]:
+        assert not re.search(r"^\s*(import|from) benchmarks\b", file.read_text(), re.M), file
+        assert '"benchmarks.' not in file.read_text(), file
+
+
 def test_only_families_know_a_family():
     names = ("colpali", "colqwen2", "colbert")
     for file in FILES:
-        if room(file) in {"families", "cli", "bench"}:
+        if room(file) in {"families", "cli"}:
             continue
         strings = [
             node.value.lower()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from colport.bench import export, random_checkpoints
+from benchmarks import export, random_checkpoints
 from colport.errors import ConfigError
 from tests.conftest import RESOURCES
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from colport.bench import corpus
+from benchmarks import corpus
 from colport.errors import ArtifactError
 
 SMALL = corpus.Shape(queries=3, query_tokens=4, page_tokens=6, dim=8, shard_documents=4)
@@ -27,7 +27,7 @@ def test_corpora_are_scored_in_shards_and_removed(tmp_path):
 
 def test_cost_by_hand():
     row = corpus.cost(1_000_000, 0.0018, corpus.Shape())
-    assert tuple(row) == corpus.COST_COLUMNS
+    assert tuple(row) == corpus.COSTS.columns
     assert row["float16"] == pytest.approx(0.26368)
     assert row["int8"] == pytest.approx(0.1339)
     assert row["pooled-3-binary"] == pytest.approx(343 * 16 / 1e6)

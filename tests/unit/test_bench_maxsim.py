@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from colport.bench import maxsim
-from colport.bench.maxsim_contenders import CONTENDERS, MATMULS
+from benchmarks import maxsim
+from benchmarks.maxsim_contenders import CONTENDERS, MATMULS
 from colport.errors import ConfigError
 from colport.latency.settings import LatencySettings
 from colport.retrieval.store import write_embeddings

@@ -12,14 +12,6 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 import colport
-from colport.cli.bench import (
-    bench_corpus,
-    bench_export,
-    bench_graphs,
-    bench_maxsim,
-    bench_providers,
-    bench_reference,
-)
 from colport.cli.compare import compare
 from colport.cli.convert import export, merge, quantize, shard, split
 from colport.cli.evaluation import mteb
@@ -33,7 +25,7 @@ from colport.foreign import local
 from colport.redaction import print_redacted
 
 
-def _at_home(command: Callable[..., None]) -> Callable[..., None]:
+def at_home(command: Callable[..., None]) -> Callable[..., None]:
     """A command whose paths may begin with ``~``, which shells leave as it is behind ``=``."""
 
     def read(given: Any) -> Any:
@@ -67,16 +59,7 @@ for command in (
     report,
     push,
 ):
-    app.command()(_at_home(command))
-
-bench = typer.Typer(help="Benchmarks; their tables are in benchmarks/.", no_args_is_help=True)
-bench.command("export")(_at_home(bench_export))
-bench.command("reference")(_at_home(bench_reference))
-bench.command("graphs")(_at_home(bench_graphs))
-bench.command("maxsim")(_at_home(bench_maxsim))
-bench.command("corpus")(_at_home(bench_corpus))
-bench.command("providers")(_at_home(bench_providers))
-app.add_typer(bench, name="bench")
+    app.command()(at_home(command))
 
 
 def _print_version(asked: bool) -> None:
@@ -98,7 +81,12 @@ def _options(
 
 
 def main() -> None:
-    """Run the command.
+    """Run the command; see :func:`run`."""
+    run(app)
+
+
+def run(command: Callable[[], None]) -> None:
+    """Run a command line as it was called.
 
     Exit codes: 0, 1 for what a user can mend (one sentence on standard error), 2 for a wrong
     call, 130 and 143 after an interruption, which leaves nothing half-written.
@@ -106,7 +94,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _stop)
     try:
         try:
-            app()
+            command()
         finally:
             sys.excepthook = print_redacted  # typer puts its own there
     except ColPortError as error:

@@ -1,4 +1,4 @@
-"""``colport bench graphs``: how fast the exported graphs run, beside PyTorch and plain exports.
+"""``python -m benchmarks.graphs``: how fast exported graphs run, beside PyTorch and plain exports.
 
 The same module is exported four ways: by ColPort in ONNX's transformer operators and in plain
 ones, and by ``torch.onnx.export`` with and without dynamo (eager attention, its faster form). Each
@@ -8,42 +8,54 @@ product of the model's size in ONNX Runtime says what the machine could do.
 
 from __future__ import annotations
 
-import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+import typer
 
+from benchmarks import graph_contenders, random_checkpoints
+from benchmarks.command import DEMO, SCRATCH, Demo, Output, Scratch, Threads, publish, start
+from benchmarks.processes import run_alone
+from benchmarks.tables import Table, measured_on
 from colport import environment, families
-from colport.bench import graph_contenders, random_checkpoints
-from colport.bench.processes import run_alone
-from colport.bench.tables import markdown_table
+from colport.artifacts import scratch_folder
+from colport.encoder import Encoder
 from colport.errors import ConfigError
 from colport.export.folder import export
 from colport.latency.operations import count_operations
 from colport.latency.runner import measure
 from colport.latency.settings import Contender, Inputs, LatencySettings
 
-COLUMNS = ("case", "contender", "ms", "vs_pytorch", "vs_plain", "gflops", "of_matmul")
+TABLE = Table(
+    {
+        **dict.fromkeys(("case", "contender"), ""),
+        **dict.fromkeys(("ms", "vs_pytorch", "vs_plain"), ".2f"),
+        "gflops": ".0f",
+        "of_matmul": ".0%",
+    }
+)
 """Median of a call in ms; times as fast as PyTorch and as the faster plain export; the rate."""
 
-_FACTORIES = "colport.bench.graph_contenders"
+LOADS = Table(
+    {
+        "case": "",
+        "file MB": ".0f",
+        **dict.fromkeys(("read s", "session load s"), ".2f"),
+        "ratio": ".1f",
+        **dict.fromkeys(("own MB", "own MB, shared weights"), ".0f"),
+    }
+)
+"""Median seconds to read a graph's files and to make a session, both from memory; memory of an
+encoder's own beside the mapped file, without and with ``share_weights``."""
+
+_FACTORIES = "benchmarks.graph_contenders"
 _TOKENS = ((1, 32), (1, 180), (1, 300), (32, 32), (32, 180), (32, 300))
-_PAGE = (1240, 1754)  # pixels; A4 at 150 dpi
 _PLAIN = {"torch.onnx dynamo": True, "torch.onnx torchscript": False}
-_MEMORY = """
-import sys
-from colport import environment
-from colport.encoder import Encoder
-before = environment.anonymous_mb()
-encoder = Encoder(sys.argv[1], share_weights=sys.argv[2] == "shared")
-print((environment.anonymous_mb() - before) * 2**20 / 1e6)
-"""
 _FORMS = {"colport": 24, "colport plain": 21}
 
 
@@ -70,7 +82,7 @@ def run(
 
     Args:
         names: ``text`` (the text checkpoint at several sizes of batch), or sizes of
-            :func:`colport.bench.random_checkpoints.sizes` (one page).
+            :func:`benchmarks.random_checkpoints.sizes` (one page).
         text_checkpoint: A text model's folder.
         files_from: Folder with the demo checkpoints.
         scratch: Folder for checkpoints and exports.
@@ -78,47 +90,59 @@ def run(
         report: Called with each row as it is ready.
 
     Returns:
-        ``rows`` with :data:`COLUMNS`, ``loads`` and the ``environment``.
+        ``rows`` with the columns of :data:`TABLE`, ``loads`` with those of :data:`LOADS`, and the
+        ``environment``.
     """
     rows, loads = [], []
     for name in names:
-        folder = scratch / name
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        model = _model(name, text_checkpoint, files_from, folder)
-        files = _export_all(model, folder, report)
-        for case, batch, feeds in _cases(model, folder):
-            measured = _measure(model, files, batch, feeds, settings)
-            for row in _rows(case, measured, count_operations(files["colport"], feeds)):
-                rows.append(row)
-                report("  ".join(_cell(key, row) for key in COLUMNS))
-        loads.append({"case": model.name, **_load(files["colport"])})
-        report(f"{model.name}: {loads[-1]}")
-        shutil.rmtree(folder)
+        with scratch_folder(scratch / name) as folder:
+            model = _model(name, text_checkpoint, files_from, folder)
+            files = _export_all(model, folder, report)
+            for case, batch, feeds in _cases(model, folder):
+                measured = _measure(model, files, batch, feeds, settings)
+                for row in _rows(case, measured, count_operations(files["colport"], feeds)):
+                    rows.append(row)
+                    report(TABLE.line(row))
+            loads.append({"case": model.name, **_load(files["colport"])})
+            report(LOADS.line(loads[-1]))
     return {"rows": rows, "loads": loads, "environment": environment.describe()}
 
 
 def markdown(record: Mapping[str, Any]) -> str:
     """The tables, with the machine they were measured on."""
-    machine = record["environment"]
-    packages = machine["packages"]
     lines = [
-        f"Measured on {environment.in_words(machine)}; "
-        f"onnxruntime {packages['onnxruntime']}, torch {packages['torch']}.",
+        measured_on(record["environment"], "onnxruntime", "torch"),
         "",
-        *markdown_table(COLUMNS, record["rows"], _cell),
+        *TABLE.markdown(record["rows"]),
         "",
-        "| case | file MB | read s | session load s | ratio | own MB | own MB, shared weights |",
-        "|---|---|---|---|---|---|---|",
+        *LOADS.markdown(record["loads"]),
     ]
-    for load in record["loads"]:
-        ratio = load["load_seconds"] / load["read_seconds"]
-        lines.append(
-            f"| {load['case']} | {load['megabytes']:.0f} | {load['read_seconds']:.2f} | "
-            f"{load['load_seconds']:.2f} | {ratio:.1f} | {load['own_megabytes']:.0f} | "
-            f"{load['own_megabytes_shared']:.0f} |"
-        )
     return "\n".join(lines) + "\n"
+
+
+def main(
+    checkpoint: Annotated[
+        Path, typer.Argument(help="Folder of a text model, as results/checkpoints/minilm-colbert.")
+    ],
+    checkpoints_folder: Demo = DEMO,
+    cases: Annotated[
+        str, typer.Option(help="Comma-separated: text, and sizes of `benchmarks.export`.")
+    ] = "text,colpali-100M,colqwen2-100M",
+    threads: Threads = 2,
+    scratch: Scratch = SCRATCH,
+    output: Output = None,
+) -> None:
+    """Compare exported graphs with PyTorch and with plain exports of the same modules.
+
+    \b
+    Example: python -m benchmarks.graphs results/checkpoints/minilm-colbert --output graphs.md
+    """
+    settings = LatencySettings(
+        rounds=7, min_samples=35, min_seconds=2, max_seconds=30, threads=threads
+    )
+    names = cases.split(",")
+    record = run(names, checkpoint, checkpoints_folder, scratch, settings, typer.echo)
+    publish(markdown(record), output)
 
 
 def _model(name: str, text_checkpoint: Path, files_from: Path, folder: Path) -> _Model:
@@ -142,25 +166,22 @@ def _export_all(
     for name, dynamo in _PLAIN.items():
         files[name] = folder / name / f"{model.graph}.onnx"
         files[name].parent.mkdir()
-        code = (
-            "from pathlib import Path; from colport.bench.graphs import export_plainly; "
-            f"export_plainly(Path({str(model.checkpoint)!r}), {model.family!r}, {model.graph!r}, "
-            f"Path({str(files[name])!r}), {dynamo})"
-        )
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-        if done.returncode:
-            report(f"{model.name}: {name} cannot export it: {done.stderr.splitlines()[-1]}")
+        arguments = str(model.checkpoint), model.family, model.graph, str(files[name]), dynamo
+        try:
+            run_alone("benchmarks.graphs:export_plainly", *arguments, stderr=subprocess.PIPE)
+        except subprocess.CalledProcessError as error:
+            report(f"{model.name}: {name} cannot export it: {error.stderr.splitlines()[-1]}")
             files[name] = None
     return files
 
 
-def export_plainly(checkpoint: Path, family: str, graph: str, file: Path, dynamo: bool) -> None:
+def export_plainly(checkpoint: str, family: str, graph: str, file: str, dynamo: bool) -> None:
     """Write a graph with ``torch.onnx.export`` alone, from the module with its weights."""
     import torch
 
     from colport.export.trace import GraphModule, example_inputs
 
-    model, definition = graph_contenders.real_module(checkpoint, family, graph, "eager")
+    model, definition = graph_contenders.real_module(Path(checkpoint), family, graph, "eager")
     names = [item.name for item in definition.inputs]
     axes = [dict(item.axes) for item in definition.inputs]
     dynamic: dict[str, Any] = {"dynamic_axes": dict(zip(names, axes, strict=True))}
@@ -170,7 +191,7 @@ def export_plainly(checkpoint: Path, family: str, graph: str, file: Path, dynamo
     torch.onnx.export(
         GraphModule(model, definition),
         example_inputs(definition, "cpu"),
-        str(file),
+        file,
         input_names=names,
         output_names=["embeddings"],
         dynamo=dynamo,
@@ -183,14 +204,9 @@ def _cases(model: _Model, folder: Path) -> list[tuple[str, int, Path]]:
     """Name, batch size and the file of inputs of each case."""
     if model.graph == "text":
         return [_text_case(model, folder, batch, tokens) for batch, tokens in _TOKENS]
-    from PIL import Image
-
-    from colport.encoder import Encoder
-
-    noise = np.random.default_rng(0).integers(0, 256, (*_PAGE[::-1], 3), np.uint8)
-    Image.fromarray(noise).save(folder / "page.png")
-    with Image.open(folder / "page.png") as page:
-        feeds = Encoder(folder / "colport").prepare_documents([page.convert("RGB")]).feeds
+    page = random_checkpoints.random_page()
+    page.save(folder / "page.png")
+    feeds = Encoder(folder / "colport").prepare_documents([page]).feeds
     np.savez(folder / "page.npz", **feeds)
     return [(f"{model.name} 1 page", 1, folder / "page.npz")]
 
@@ -217,14 +233,14 @@ def _measure(
 ) -> dict[str, dict[str, Any]]:
     """The latency row of every contender."""
     threads = settings.threads
-    checkpoint = {"checkpoint": str(model.checkpoint), "family": model.family}
+    given: dict[str, Any] = {"checkpoint": str(model.checkpoint), "family": model.family}
     if model.graph == "text":
-        given: dict[str, Any] = {**checkpoint, "graph": model.graph, "feeds": str(feeds)}
-        contenders = [Contender(model.name, "pytorch", "torch-cpu", f"{_FACTORIES}:eager", given)]
+        factory = f"{_FACTORIES}:eager"
+        given |= {"graph": model.graph, "feeds": str(feeds)}
     else:
-        given = {**checkpoint, "page": str(feeds.with_suffix(".png"))}
         factory = f"{_FACTORIES}:page_model"
-        contenders = [Contender(model.name, "pytorch", "torch-cpu", factory, given)]
+        given["page"] = str(feeds.with_suffix(".png"))
+    contenders = [Contender(model.name, "pytorch", "torch-cpu", factory, given)]
     for name, file in files.items():
         if file is not None:
             given = {"file": str(file), "feeds": str(feeds), "threads": threads}
@@ -234,7 +250,7 @@ def _measure(
     inner, columns = model.product
     given = {"batch": batch, "rows": rows, "inner": inner, "columns": columns, "threads": threads}
     contenders.append(Contender(model.name, "matmul", "cpu", f"{_FACTORIES}:matmul", given))
-    sized = _with_batch(settings, batch)
+    sized = replace(settings, batch_sizes=(batch,))
     record = measure(contenders, Inputs(queries=("",) * batch), sized, lambda message: None)
     if failed := [row for row in record["rows"] if row["status"] != "ok"]:
         raise ConfigError(f"{model.name}, {failed[0]['variant']}: {failed[0]['reason']}")
@@ -244,10 +260,6 @@ def _measure(
     return measured
 
 
-def _with_batch(settings: LatencySettings, batch: int) -> LatencySettings:
-    return replace(settings, batch_sizes=(batch,))
-
-
 def _rows(
     case: str, measured: Mapping[str, dict[str, Any]], operations: float
 ) -> list[dict[str, Any]]:
@@ -255,55 +267,46 @@ def _rows(
     limit = measured["matmul"]["operations"] / measured["matmul"]["p50_ms"]
     rows = []
     for name, row in measured.items():
-        rate = row.get("operations", operations) / row["p50_ms"]
-        whole = name != "matmul"
-        rows.append(
-            {
-                "case": case,
-                "contender": name,
-                "ms": row["p50_ms"],
-                "vs_pytorch": measured["pytorch"]["p50_ms"] / row["p50_ms"] if whole else None,
-                "vs_plain": plain / row["p50_ms"] if whole and plain else None,
-                "gflops": rate / 1e6,
-                "of_matmul": rate / limit,
-            }
-        )
+        ms = row["p50_ms"]
+        rate = row.get("operations", operations) / ms
+        found = {"case": case, "contender": name, "ms": ms, "vs_pytorch": None, "vs_plain": None}
+        if name != "matmul":
+            found["vs_pytorch"] = measured["pytorch"]["p50_ms"] / ms
+            found["vs_plain"] = plain and plain / ms
+        rows.append({**found, "gflops": rate / 1e6, "of_matmul": rate / limit})
     return rows
 
 
 def _load(file: Path, repeats: int = 5) -> dict[str, float]:
-    """Median seconds to make a session, and to read the files that it reads, both from memory;
-    memory of an encoder's own beside the mapped file, with and without ``share_weights``."""
+    """A row of :data:`LOADS`."""
     import onnxruntime
 
     files = [file, *file.parent.glob("*.onnx_data")]
     reads, loads = [], []
     for _ in range(repeats):
-        start = time.perf_counter()
+        begin = time.perf_counter()
         for part in files:
             part.read_bytes()
-        reads.append(time.perf_counter() - start)
-        start = time.perf_counter()
+        reads.append(time.perf_counter() - begin)
+        begin = time.perf_counter()
         session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
-        loads.append(time.perf_counter() - start)
+        loads.append(time.perf_counter() - begin)
         del session
+    read, load = float(np.median(reads)), float(np.median(loads))
     return {
-        "megabytes": sum(part.stat().st_size for part in files) / 1e6,
-        "read_seconds": float(np.median(reads)),
-        "load_seconds": float(np.median(loads)),
-        "own_megabytes": _own_megabytes(file.parent, "own"),
-        "own_megabytes_shared": _own_megabytes(file.parent, "shared"),
+        "file MB": sum(part.stat().st_size for part in files) / 1e6,
+        "read s": read,
+        "session load s": load,
+        "ratio": load / read,
+        "own MB": own_megabytes(file.parent, shared=False),
+        "own MB, shared weights": own_megabytes(file.parent, shared=True),
     }
 
 
-def _own_megabytes(folder: Path, weights: str) -> float:
-    return float(run_alone(_MEMORY, str(folder), weights))
+def own_megabytes(folder: Path, shared: bool) -> float:
+    """MB of an encoder's own in a new process, with or without ``share_weights``."""
+    return run_alone("benchmarks.graph_contenders:loaded_megabytes", str(folder), shared)
 
 
-def _cell(key: str, row: Mapping[str, Any]) -> str:
-    value = row[key]
-    if not isinstance(value, float):
-        return "" if value is None else str(value)
-    return {"ms": f"{value:.2f}", "gflops": f"{value:.0f}", "of_matmul": f"{value:.0%}"}.get(
-        key, f"{value:.2f}"
-    )
+if __name__ == "__main__":
+    start(main)

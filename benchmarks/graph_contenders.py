@@ -1,6 +1,6 @@
-"""What runs in a worker of the graph benchmark: one graph in PyTorch or in ONNX Runtime.
+"""What runs in processes of the graph benchmark: one graph in PyTorch or in ONNX Runtime.
 
-Each encodes the arrays of one file, whatever inputs it is given: the arrays are one call.
+In a worker each encodes the arrays of one file, whatever inputs it is given: these are one call.
 """
 
 from __future__ import annotations
@@ -83,6 +83,18 @@ def matmul(batch: int, rows: int, inner: int, columns: int, threads: int) -> Cal
         providers=["CPUExecutionProvider"],
     )
     return Call(lambda: session.run(None, values)[0])
+
+
+def loaded_megabytes(folder: str, shared: bool) -> float:
+    """MB that an encoder adds to this process beside its mapped files."""
+    from colport import environment
+    from colport.encoder import Encoder
+
+    before = environment.anonymous_mb()
+    encoder = Encoder(folder, share_weights=shared)
+    added = environment.anonymous_mb() - before
+    del encoder
+    return added * 2**20 / 1e6
 
 
 def real_module(

@@ -8,42 +8,36 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from colport.bench.graph_contenders import Call
+from benchmarks.graph_contenders import Call
+from colport.embed import DOCUMENTS, QUERIES
 from colport.environment import peak_rss_mb
 from colport.errors import UnsupportedError
+from colport.retrieval.store import EmbeddingSet, read_embeddings, write_embeddings
 
-_KINDS = ("queries", "documents")
 _BLOCK = 4096  # rows of a plain product that is not page by page
 
-Items = list[np.ndarray]
 Score = Callable[[], np.ndarray]
+Make = Callable[[EmbeddingSet, EmbeddingSet, int], Score]
 
 
 def write_inputs(folder: Path, queries: Sequence[np.ndarray], documents: Sequence[np.ndarray]):
     """Store float32 embeddings where every worker can map the same memory."""
-    for kind, items in zip(_KINDS, (queries, documents), strict=True):
-        np.save(folder / f"{kind}.npy", np.concatenate(items).astype(np.float32))
-        np.save(folder / f"{kind}_ends.npy", np.cumsum([len(item) for item in items]))
+    for name, items in ((QUERIES, queries), (DOCUMENTS, documents)):
+        ids = [str(index) for index in range(len(items))]
+        write_embeddings(folder / name, ids, [item.astype(np.float32) for item in items], {})
 
 
-def read_inputs(folder: Path) -> tuple[Items, Items]:
-    """The arrays of :func:`write_inputs`, memory-mapped."""
-    found = []
-    for kind in _KINDS:
-        # Copy on write: PyTorch takes no read-only arrays.
-        values = np.load(folder / f"{kind}.npy", mmap_mode="c", allow_pickle=False)
-        found.append(
-            np.split(
-                np.asarray(values), np.load(folder / f"{kind}_ends.npy", allow_pickle=False)[:-1]
-            )
-        )
-    return found[0], found[1]
+def read_inputs(folder: Path) -> tuple[EmbeddingSet, EmbeddingSet]:
+    """Queries and documents of a folder, memory-mapped."""
+    return read_embeddings(folder / QUERIES), read_embeddings(folder / DOCUMENTS)
 
 
 def contender(name: str, folder: str, threads: int) -> Call:
@@ -73,31 +67,26 @@ def _reset_peak_mb() -> float:
     return peak_rss_mb()
 
 
-def _colport(queries: Items, documents: Items, threads: int) -> Score:
+def _colport(queries: EmbeddingSet, documents: EmbeddingSet, threads: int) -> Score:
     from colport.retrieval.maxsim import maxsim
 
-    given = _embedding_set(queries), _embedding_set(documents)
+    given = _in_memory(queries), _in_memory(documents)
     return lambda: maxsim(*given, threads=threads)
 
 
-def _colport_int8(queries: Items, documents: Items, threads: int) -> Score:
+def _colport_int8(queries: EmbeddingSet, documents: EmbeddingSet, threads: int) -> Score:
     from colport.retrieval.approximate import approximate_maxsim
 
-    given = _embedding_set(queries), _embedding_set(documents)
+    given = _in_memory(queries), _in_memory(documents)
     return lambda: approximate_maxsim(*given, threads=threads)
 
 
-def _embedding_set(items: Items) -> Any:
-    """As the pipeline holds them."""
-    from colport.retrieval.store import EmbeddingSet
-
-    ids = tuple(str(index) for index in range(len(items)))
-    offsets = np.cumsum([0, *(len(item) for item in items)])
-    return EmbeddingSet(ids, np.concatenate(items), offsets)
+def _in_memory(items: EmbeddingSet) -> EmbeddingSet:
+    return replace(items, values=np.array(items.values))
 
 
-def _colpali_engine(**settings: Any) -> Callable[[Items, Items, int], Score]:
-    def make(queries: Items, documents: Items, threads: int) -> Score:
+def _colpali_engine(**settings: Any) -> Make:
+    def make(queries: EmbeddingSet, documents: EmbeddingSet, threads: int) -> Score:
         from colpali_engine.utils.processing_utils import BaseVisualRetrieverProcessor
 
         given = _tensors(queries), _tensors(documents)
@@ -107,75 +96,59 @@ def _colpali_engine(**settings: Any) -> Callable[[Items, Items, int], Score]:
     return make
 
 
-def _sentence_transformers(queries: Items, documents: Items, threads: int) -> Score:
+def _sentence_transformers(queries: EmbeddingSet, documents: EmbeddingSet, threads: int) -> Score:
     from sentence_transformers.util import maxsim
 
     given = _tensors(queries), _tensors(documents)
     return lambda: maxsim(*given).numpy()
 
 
-def _maxsim_cpu(queries: Items, documents: Items, threads: int) -> Score:
+def _maxsim_cpu(queries: EmbeddingSet, documents: EmbeddingSet, threads: int) -> Score:
     import maxsim_cpu
 
     score: Any = maxsim_cpu.maxsim_scores_variable
-    given: Any = documents
-    if len({len(item) for item in documents}) == 1:
-        score, given = maxsim_cpu.maxsim_scores, np.stack(documents)
-    return lambda: np.stack([score(query, given) for query in queries])
+    tokens, pages = _plain(queries), _plain(documents)
+    given: Any = pages
+    if len({len(page) for page in pages}) == 1:
+        score, given = maxsim_cpu.maxsim_scores, np.stack(pages)
+    return lambda: np.stack([score(query, given) for query in tokens])
 
 
-def _numpy(queries: Items, documents: Items, threads: int) -> Score:
-    tokens, starts = _stacked(queries)
+def _by_page(library: str) -> Make:
+    """A product and its maximum for each page in NumPy or PyTorch."""
 
-    def score() -> np.ndarray:
-        best = [(document @ tokens.T).max(axis=0) for document in documents]
-        return np.add.reduceat(np.stack(best), starts, axis=1).T
+    def make(queries: EmbeddingSet, documents: EmbeddingSet, threads: int) -> Score:
+        own, arrays = importlib.import_module(library), _ARRAYS[library]
+        pages, (tokens,) = arrays(documents), arrays([queries.values])
 
-    return score
+        def score() -> np.ndarray:
+            best = own.stack([own.amax(page @ tokens.T, 0) for page in pages])
+            return np.add.reduceat(np.asarray(best), queries.offsets[:-1], axis=1).T
 
+        return score
 
-def _torch(queries: Items, documents: Items, threads: int) -> Score:
-    import torch
-
-    stacked, starts = _stacked(queries)
-    tokens, pages = torch.from_numpy(stacked), _tensors(documents)
-
-    def score() -> np.ndarray:
-        best = torch.stack([(page @ tokens.T).amax(dim=0) for page in pages])
-        return np.add.reduceat(best.numpy(), starts, axis=1).T
-
-    return score
+    return make
 
 
-def _matmul_numpy(queries: Items, documents: Items, threads: int) -> Score:
-    columns = np.concatenate(queries).T
-    blocks = _row_blocks(documents)
-    out = np.empty((_BLOCK, columns.shape[1]), np.float32)
+def _matmul(library: str) -> Make:
+    """Products of many rows in NumPy or PyTorch."""
 
-    def multiply() -> np.ndarray:
-        for rows in blocks:
-            np.matmul(rows, columns, out=out[: len(rows)])
-        return out
+    def make(queries: EmbeddingSet, documents: EmbeddingSet, threads: int) -> Score:
+        own, arrays = importlib.import_module(library), _ARRAYS[library]
+        blocks, (tokens,) = arrays(_row_blocks(documents)), arrays([queries.values])
+        out = own.empty((_BLOCK, len(tokens)), dtype=own.float32)
 
-    return multiply
+        def multiply() -> np.ndarray:
+            for rows in blocks:
+                own.matmul(rows, tokens.T, out=out[: len(rows)])
+            return np.asarray(out)
 
+        return multiply
 
-def _matmul_torch(queries: Items, documents: Items, threads: int) -> Score:
-    import torch
-
-    columns = torch.from_numpy(np.concatenate(queries)).T
-    blocks = _tensors(_row_blocks(documents))
-    out = torch.empty((_BLOCK, columns.shape[1]))
-
-    def multiply() -> np.ndarray:
-        for rows in blocks:
-            torch.matmul(rows, columns, out=out[: len(rows)])
-        return out.numpy()
-
-    return multiply
+    return make
 
 
-def _matmul_onnxruntime(queries: Items, documents: Items, threads: int) -> Score:
+def _matmul_onnxruntime(queries: EmbeddingSet, documents: EmbeddingSet, threads: int) -> Score:
     """One product in ONNX Runtime's own threads."""
     import onnxruntime
 
@@ -186,8 +159,7 @@ def _matmul_onnxruntime(queries: Items, documents: Items, threads: int) -> Score
     session = onnxruntime.InferenceSession(
         graph_file("multiply"), options, providers=["CPUExecutionProvider"]
     )
-    columns = np.ascontiguousarray(np.concatenate(queries).T)
-    blocks = _row_blocks(documents)
+    columns, blocks = np.ascontiguousarray(queries.values.T), _plain(_row_blocks(documents))
     out = np.empty((_BLOCK, columns.shape[1]), np.float32)
 
     def multiply() -> np.ndarray:
@@ -203,7 +175,7 @@ def _matmul_onnxruntime(queries: Items, documents: Items, threads: int) -> Score
     return multiply
 
 
-def _matmul_blocks(queries: Items, documents: Items, threads: int) -> Score:
+def _matmul_blocks(queries: EmbeddingSet, documents: EmbeddingSet, threads: int) -> Score:
     """ColPort's products, block by block in its threads, without the maximum."""
     from unittest import mock
 
@@ -217,36 +189,39 @@ def _matmul_blocks(queries: Items, documents: Items, threads: int) -> Score:
     return multiply
 
 
-def _stacked(queries: Items) -> tuple[np.ndarray, np.ndarray]:
-    lengths = np.array([len(query) for query in queries])
-    return np.concatenate(queries), np.cumsum(lengths) - lengths
-
-
-def _row_blocks(documents: Items) -> Items:
-    tokens = np.concatenate(documents)
+def _row_blocks(documents: EmbeddingSet) -> list[np.ndarray]:
+    tokens = documents.values
     return [tokens[first : first + _BLOCK] for first in range(0, len(tokens), _BLOCK)]
 
 
-def _tensors(items: Items) -> list[Any]:
+def _plain(items: Iterable[np.ndarray]) -> list[np.ndarray]:
+    return [np.asarray(item) for item in items]
+
+
+def _tensors(items: Iterable[np.ndarray]) -> list[Any]:
+    """Tensors in the same memory, which nobody writes to."""
     import torch
 
-    return [torch.from_numpy(item) for item in items]
+    with warnings.catch_warnings(action="ignore"):  # mapped arrays are read-only
+        return [torch.from_numpy(item) for item in items]
 
+
+_ARRAYS = {"numpy": _plain, "torch": _tensors}
 
 MATMULS = ("matmul numpy", "matmul torch", "matmul onnxruntime", "matmul in blocks")
 """Plain fp32 products of all tokens; the fastest is what scores are compared with."""
 
-CONTENDERS: dict[str, tuple[str, Callable[[Items, Items, int], Score]]] = {
+CONTENDERS: dict[str, tuple[str, Make]] = {
     "colport": ("onnxruntime", _colport),
     "colport int8": ("onnxruntime", _colport_int8),
     "colpali-engine": ("colpali_engine", _colpali_engine()),
     "colpali-engine batch_size=16": ("colpali_engine", _colpali_engine(batch_size=16)),
     "sentence-transformers": ("sentence_transformers", _sentence_transformers),
     "maxsim-cpu": ("maxsim_cpu", _maxsim_cpu),
-    "numpy by page": ("numpy", _numpy),
-    "torch by page": ("torch", _torch),
-    "matmul numpy": ("numpy", _matmul_numpy),
-    "matmul torch": ("torch", _matmul_torch),
+    "numpy by page": ("numpy", _by_page("numpy")),
+    "torch by page": ("torch", _by_page("torch")),
+    "matmul numpy": ("numpy", _matmul("numpy")),
+    "matmul torch": ("torch", _matmul("torch")),
     "matmul onnxruntime": ("onnxruntime", _matmul_onnxruntime),
     "matmul in blocks": ("onnxruntime", _matmul_blocks),
 }

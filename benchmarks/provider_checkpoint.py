@@ -1,4 +1,4 @@
-"""What ``colport bench providers`` compares: a checkpoint, its exports and inputs.
+"""What ``python -m benchmarks.providers`` compares: a checkpoint, its exports and inputs.
 
 It is made in a process of its own, so that PyTorch's memory, on a GPU too, is free again when the
 contenders start.
@@ -12,19 +12,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from benchmarks import random_checkpoints
 from colport import contenders, families, variants
-from colport.bench import random_checkpoints
 from colport.errors import ColPortError
 
 if TYPE_CHECKING:
     from PIL import Image
 
-_PAGE = (1240, 1754)  # pixels; A4 at 150 dpi
 _PAGES, _TEXTS = 4, 32
 _QUERY_WORDS, _PASSAGE_WORDS = 9, 120
-_WORDS = (
+_WORDS = [
     "annual",
     "report",
     "energy",
@@ -34,7 +31,7 @@ _WORDS = (
     "river",
     "carbon",
     "method",
-)
+]
 
 
 def prepare(
@@ -49,7 +46,7 @@ def prepare(
     """Write or take a checkpoint, export it, write inputs, and time PyTorch once.
 
     Args:
-        name: A size of :func:`colport.bench.random_checkpoints.sizes`, unless ``checkpoint``
+        name: A size of :func:`benchmarks.random_checkpoints.sizes`, unless ``checkpoint``
             is given.
         checkpoint: Folder of a text model, or ``None``.
         files_from: Folder with the demo checkpoints.
@@ -81,7 +78,7 @@ def prepare(
     queries = _texts(_QUERY_WORDS)
     pages = checkpoint is None
     documents = _write_pages(root) if pages else _texts(_PASSAGE_WORDS)
-    first = _page(0) if pages else documents[0]
+    first = random_checkpoints.random_page() if pages else documents[0]
     return {
         "family": family,
         "checkpoint": str(source),
@@ -102,17 +99,10 @@ def _texts(words: int) -> list[str]:
     return [" ".join(rng.choices(_WORDS, k=words)) for _ in range(_TEXTS)]
 
 
-def _page(number: int) -> Image.Image:
-    from PIL import Image
-
-    rng = np.random.default_rng(number)
-    return Image.fromarray(rng.integers(0, 256, (*_PAGE[::-1], 3), np.uint8))
-
-
 def _write_pages(root: Path) -> list[str]:
     files = [root / f"page-{number}.png" for number in range(_PAGES)]
     for number, file in enumerate(files):
-        _page(number).save(file, compress_level=1)
+        random_checkpoints.random_page(number).save(file, compress_level=1)
     return [str(file) for file in files]
 
 

@@ -1,4 +1,4 @@
-"""``colport bench providers``: the measuring protocol on one machine, within a limit of time.
+"""``python -m benchmarks.providers``: the measuring protocol on one machine, in limited time.
 
 Each model is exported once a variant. All that runs on one kind of device (PyTorch in fp32 and
 bf16, and every provider entry with every variant) then takes turns in one ordinary latency run,
@@ -7,29 +7,27 @@ which also compares each contender's embeddings with those of PyTorch in fp32.
 
 from __future__ import annotations
 
-import json
-import shutil
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import typer
+
+from benchmarks.command import DEMO, SCRATCH, Demo, Scratch, publish, start, whole_numbers
+from benchmarks.processes import run_alone
+from benchmarks.provider_plan import Plan, entries, fitting
+from benchmarks.provider_tables import markdown
 from colport import contenders, environment
-from colport.bench.processes import run_alone
-from colport.bench.provider_plan import Plan, fitting
+from colport.artifacts import scratch_folder, write_text
 from colport.latency.runner import measure
 from colport.latency.settings import Contender, Inputs, LatencySettings
 from colport.latency.statistics import unsupported_rows
 from colport.providers import ProviderSettings
 
-_PREPARE = """
-import json, sys
-from colport.bench.provider_checkpoint import prepare
-print(json.dumps(prepare(**json.loads(sys.argv[1]))))
-"""
 _ROUNDS = 6  # fewer give no interval
 _LEAST_SECONDS = 10.0  # with less left, nothing more is started
 _BF16 = "pytorch-bf16"
@@ -71,17 +69,67 @@ def run(
     models = [*([None] if plan.text else []), *plan.sizes]
     for index, size in enumerate(models):
         name = size or plan.text.resolve().name
-        folder = scratch / f"providers-{name}"
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        try:
+        with scratch_folder(scratch / f"providers-{name}") as folder:
             job = _Model(name, plan, record, report, deadline, len(models) - index)
             job.run(None if size else plan.text, files_from, folder)
-        finally:
-            shutil.rmtree(folder)
         record["seconds"] = time.monotonic() - started
         keep(record)
     return record
+
+
+def main(
+    providers: Annotated[
+        str,
+        typer.Option(
+            help="Comma-separated types, or a YAML file with entries as under `providers` of a "
+            "config. A GPU's type is measured plain, with I/O binding and with CUDA graphs."
+        ),
+    ] = "cuda,cpu",
+    sizes: Annotated[
+        str, typer.Option(help="Comma-separated sizes of `benchmarks.export`; empty for none.")
+    ] = "colpali-100M,colqwen2-100M",
+    text: Annotated[
+        Path | None, typer.Option(help="Checkpoint folder of a text model, measured first.")
+    ] = None,
+    variants: Annotated[str, typer.Option(help="Comma-separated: fp32, fp16, bf16.")] = ",".join(
+        Plan.precisions
+    ),
+    batch_sizes: Annotated[str, typer.Option(help="Comma-separated.")] = ",".join(
+        map(str, Plan.batch_sizes)
+    ),
+    limit_seconds: Annotated[
+        float, typer.Option(help="Seconds for everything; what does not fit is listed.")
+    ] = Plan.limit_seconds,
+    threads: Annotated[
+        int | None, typer.Option(help="Threads of every contender.", show_default="all cores")
+    ] = None,
+    checkpoints_folder: Demo = DEMO,
+    scratch: Scratch = SCRATCH,
+    output: Annotated[
+        Path | None, typer.Option(help="Markdown page to write, renewed after each model.")
+    ] = None,
+) -> None:
+    """Measure providers on this machine beside PyTorch in fp32 and bf16: speed and parity.
+
+    \b
+    Example: python -m benchmarks.providers --providers cuda,cpu --sizes colpali-1B --output gpu.md
+    """
+    batches = whole_numbers("batch-sizes", batch_sizes)
+    plan = Plan(
+        sizes.split(",") if sizes else [],
+        entries(providers, batches),
+        text,
+        variants.split(","),
+        batches,
+        limit_seconds,
+        threads or environment.usable_cores(),
+    )
+
+    def keep(record: Mapping[str, Any]) -> None:
+        if output:
+            write_text(output, markdown(record))
+
+    publish(markdown(run(plan, checkpoints_folder, scratch, typer.echo, keep)), output)
 
 
 class _OutOfTime(Exception):  # noqa: N818 - ends a run, no error
@@ -122,17 +170,12 @@ class _Model:
             self._skip("everything", "the time was used up before")
             return None
         self.report(f"{self.name}: exporting")
-        job = {
-            "name": self.name,
-            "checkpoint": str(text) if text else None,
-            "files_from": str(files_from),
-            "folder": str(folder),
-            "precisions": list(self.plan.precisions),
-            "devices": list(devices),
-            "threads": self.plan.threads,
-        }
+        given = (
+            *(self.name, text and str(text), str(files_from), str(folder)),
+            *(self.plan.precisions, devices, self.plan.threads),
+        )
         try:
-            made = json.loads(run_alone(_PREPARE, json.dumps(job), timeout=left))
+            made = run_alone("benchmarks.provider_checkpoint:prepare", *given, timeout=left)
         except subprocess.TimeoutExpired:
             self._skip("everything", f"checkpoint and exports took more than {left:.0f} s")
             return None
@@ -258,3 +301,7 @@ def _commit() -> str:
         return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return "unknown (no git checkout)"
+
+
+if __name__ == "__main__":
+    start(main)

@@ -1,4 +1,4 @@
-"""``colport bench maxsim``: how fast late-interaction scores are computed, beside other libraries.
+"""``python -m benchmarks.maxsim``: how fast late-interaction scores are computed, and by whom.
 
 Each contender has a process of its own and they take turns, as in every latency run. The best
 plain fp32 matrix product of the same tokens, by any installed library, is what each is a share of.
@@ -7,24 +7,34 @@ plain fp32 matrix product of the same tokens, by any installed library, is what 
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+import typer
 
+from benchmarks.command import SCRATCH, Output, Threads, publish, start
+from benchmarks.maxsim_contenders import CONTENDERS, MATMULS, read_inputs, write_inputs
+from benchmarks.tables import Table, measured_on
 from colport import environment
-from colport.bench import maxsim_contenders
-from colport.bench.maxsim_contenders import CONTENDERS, MATMULS
-from colport.bench.tables import markdown_table
+from colport.artifacts import scratch_folder
 from colport.errors import ConfigError
 from colport.latency.runner import measure
 from colport.latency.settings import Contender, Inputs, LatencySettings
-from colport.retrieval.store import read_embeddings
 
-COLUMNS = ("case", "contender", "ms", "gflops", "of_matmul", "error", "same_top_10", "extra_mb")
+TABLE = Table(
+    {
+        **dict.fromkeys(("case", "contender"), ""),
+        "ms": ".2f",
+        "gflops": ".0f",
+        "of_matmul": ".0%",
+        "error": ".1e",
+        "same_top_10": ".0%",
+        "extra_mb": ".0f",
+    }
+)
 """The fastest call, since whatever else runs only makes calls longer; its rate; share of the best
 product; largest error of a score against float64; share of queries with the same ten best
 documents; by how much a second call lets the memory of the process grow."""
@@ -67,51 +77,77 @@ def run(
         scratch: Folder for the embeddings, removed afterwards.
         settings: How long and how often to measure.
         report: Called with each row as it is ready.
-        contenders: Names of :data:`colport.bench.maxsim_contenders.CONTENDERS`, a plain product
+        contenders: Names of :data:`benchmarks.maxsim_contenders.CONTENDERS`, a plain product
             among them.
 
     Returns:
-        ``rows`` with :data:`COLUMNS` and ``reason``, and the ``environment``.
+        ``rows`` with the columns of :data:`TABLE` and ``reason``, and the ``environment``.
     """
     rows = []
     for case in cases:
-        folder = scratch / "maxsim"
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        queries, documents = _embeddings(case)
-        maxsim_contenders.write_inputs(folder, queries, documents)
-        expected = _reference(queries, documents)
-        operations = 2 * len(queries[0][0]) * _tokens(queries) * _tokens(documents)
-        workers = [
-            Contender(
-                model=case,
-                variant=name,
-                provider="cpu",
-                factory="colport.bench.maxsim_contenders:contender",
-                arguments={"name": name, "folder": str(folder), "threads": settings.threads},
-            )
-            for name in contenders
-        ]
-        record = measure(workers, Inputs(queries=("",)), settings, lambda message: None)
-        name = case if case in SHAPES else Path(case).name
-        for row in _rows(name, record["rows"], operations, expected, folder):
-            rows.append(row)
-            report("  ".join(_cell(key, row) for key in COLUMNS))
-        shutil.rmtree(folder)
+        with scratch_folder(scratch / "maxsim") as folder:
+            queries, documents = _embeddings(case)
+            write_inputs(folder, queries, documents)
+            expected = _reference(queries, documents)
+            operations = 2 * len(queries[0][0]) * _tokens(queries) * _tokens(documents)
+            given = {"folder": str(folder), "threads": settings.threads}
+            factory = "benchmarks.maxsim_contenders:contender"
+            workers = [
+                Contender(case, name, "cpu", factory, {"name": name, **given})
+                for name in contenders
+            ]
+            record = measure(workers, Inputs(queries=("",)), settings, lambda message: None)
+            name = case if case in SHAPES else Path(case).name
+            for row in _rows(name, record["rows"], operations, expected, folder):
+                rows.append(row)
+                report(TABLE.line(_shown(row)))
     return {"rows": rows, "environment": environment.describe()}
 
 
 def markdown(record: Mapping[str, Any]) -> str:
     """The table, with the machine it was measured on."""
-    machine = record["environment"]
-    packages = machine["packages"]
+    how = ", in one interleaved run a case"
     lines = [
-        f"Measured on {environment.in_words(machine)}, in one interleaved run a case; "
-        f"onnxruntime {packages['onnxruntime']}, torch {packages['torch']}.",
+        measured_on(record["environment"], "onnxruntime", "torch", how=how),
         "",
-        *markdown_table(COLUMNS, record["rows"], _cell),
+        *TABLE.markdown([_shown(row) for row in record["rows"]]),
     ]
     return "\n".join(lines) + "\n"
+
+
+def main(
+    cases: Annotated[
+        str,
+        typer.Option(
+            help="Comma-separated: colpali, colbert, rerank (random embeddings), or folders with "
+            "queries.safetensors and documents.safetensors."
+        ),
+    ] = "colpali,colbert,rerank",
+    threads: Threads = 2,
+    scratch: Annotated[
+        Path, typer.Option(help="Where embeddings are written, then removed.")
+    ] = SCRATCH,
+    output: Output = None,
+) -> None:
+    """Compare the scoring of embeddings with other libraries and with plain matrix products.
+
+    \b
+    Example: python -m benchmarks.maxsim --cases colpali,rerank --output maxsim.md
+    """
+    settings = LatencySettings(
+        rounds=6,
+        min_samples=6,
+        min_seconds=0.3,
+        max_seconds=10,
+        warmup_max_calls=1,
+        threads=threads,
+    )
+    publish(markdown(run(cases.split(","), scratch, settings, typer.echo)), output)
+
+
+def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row with the reason in place of a time that there is not."""
+    return {**row, "ms": row["reason"] if row["ms"] is None else row["ms"]}
 
 
 def _embeddings(case: str) -> tuple[list[np.ndarray], list[np.ndarray]]:
@@ -119,8 +155,8 @@ def _embeddings(case: str) -> tuple[list[np.ndarray], list[np.ndarray]]:
         if not Path(case).is_dir():
             known = ", ".join(SHAPES)
             raise ConfigError(f"case: {case!r} is unknown; allowed are {known} and a folder.")
-        stored = [read_embeddings(Path(case) / f"{kind}.safetensors") for kind in _KINDS]
-        return [np.asarray(item) for item in stored[0]], [np.asarray(item) for item in stored[1]]
+        stored = read_inputs(Path(case))
+        return list(stored[0]), list(stored[1])
     shape = SHAPES[case]
     rng = np.random.default_rng(0)
     lengths = rng.integers(*shape.document_tokens, shape.documents, endpoint=True)
@@ -135,9 +171,6 @@ def _embeddings(case: str) -> tuple[list[np.ndarray], list[np.ndarray]]:
         for topic in topics[: shape.queries]
     ]
     return queries, documents
-
-
-_KINDS = ("queries", "documents")
 
 
 def _normalised(values: np.ndarray) -> np.ndarray:
@@ -171,7 +204,7 @@ def _rows(
     rows = []
     for found in measured:
         name = found["variant"]
-        row: dict[str, Any] = {**dict.fromkeys(COLUMNS), "case": case, "contender": name}
+        row: dict[str, Any] = {**dict.fromkeys(TABLE.columns), "case": case, "contender": name}
         rows.append(row)
         row["reason"] = found["reason"]
         if found["status"] != "ok":
@@ -192,11 +225,5 @@ def _top(scores: np.ndarray) -> np.ndarray:
     return np.array([row.tobytes() for row in best], dtype=object)
 
 
-def _cell(key: str, row: Mapping[str, Any]) -> str:
-    value = row[key]
-    if key == "ms" and value is None:
-        return row["reason"]
-    if not isinstance(value, float):
-        return "" if value is None else str(value)
-    form = {"ms": ".2f", "of_matmul": ".0%", "error": ".1e", "same_top_10": ".0%"}.get(key, ".0f")
-    return format(value, form)
+if __name__ == "__main__":
+    start(main)

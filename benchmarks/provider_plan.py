@@ -1,4 +1,4 @@
-"""What ``colport bench providers`` measures, and how much of it fits into a time."""
+"""What ``python -m benchmarks.providers`` measures, and how much of it fits into a time."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks import random_checkpoints
 from colport import config, environment, variants
-from colport.bench import random_checkpoints
 from colport.errors import ConfigError
 from colport.latency.settings import LatencySettings
 from colport.providers import ProviderSettings
@@ -22,7 +22,7 @@ class Plan:
     """What is measured.
 
     Attributes:
-        sizes: Names of :func:`colport.bench.random_checkpoints.sizes`.
+        sizes: Names of :func:`benchmarks.random_checkpoints.sizes`.
         providers: Entries by name, see :func:`entries`.
         text: Folder of a text model, measured first; ``None`` is none.
         precisions: Ready-made float variants.

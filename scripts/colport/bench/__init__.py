@@ -1,1 +1,0 @@
-"""Benchmarks: comparisons whose figures belong into a table, not into a test."""
