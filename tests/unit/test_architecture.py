@@ -12,6 +12,7 @@ PACKAGE = Path(__file__).parents[2] / "scripts/colport"
 LAYERS = [  # bottom first; modules of one layer do not import each other
     {"redaction", "foreign"},
     {"errors"},
+    {"declared"},
     {"artifacts", "child", "environment", "config", "weights", "streaming", "downloads"},
     {"lora"},
     {"checkpoints"},

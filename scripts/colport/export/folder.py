@@ -24,7 +24,8 @@ from colport.families.base import Skeleton
 from colport.families.skeletons import PRECISIONS
 from colport.manifest import Manifest, Prove
 
-OPSET = 24
+OPSETS = (21, 23, 24)
+OPSET = OPSETS[-1]
 Report = Callable[[str], None]
 
 
