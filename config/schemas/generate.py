@@ -132,15 +132,14 @@ def page(text: str, found: dict[str, Any]) -> str:
     def table(match: re.Match[str]) -> str:
         begin, place, keys, end = match.groups()
         section = found
-        for step in place.split(".") if place != "config" else ():
-            section = (
-                section["additionalProperties"] if step == "*" else section["properties"][step]
-            )
-        rows = [
-            row
-            for key in (keys.split(", ") if keys else section["properties"])
-            for row in _rows(place, key, section, own)
-        ]
+        try:
+            for step in place.split(".") if place != "config" else ():
+                values = section.get("additionalProperties")
+                section = values if step == "*" else section["properties"][step]
+            chosen = keys.split(", ") if keys else section["properties"]
+            rows = [row for key in chosen for row in _rows(place, key, section, own)]
+        except KeyError as error:
+            sys.exit(f"{PAGE}: {begin.strip()}: {error} is no setting.")
         head = "| key | allowed | default | meaning |\n|---|---|---|---|\n"
         return begin + head + "".join(f"| {' | '.join(row)} |\n" for row in rows) + end
 

@@ -144,13 +144,9 @@ def _list(values: Iterable[Any]) -> str:
 
 
 def _kind(value: Any) -> str:
-    if value is None:
-        return "nothing"
-    if isinstance(value, dict):
-        return "a mapping"
-    if isinstance(value, list):
-        return "a list"
-    return f"{value!r} ({type(value).__name__})"
+    words = {type(None): "nothing", dict: "a mapping", list: "a list"}
+    other = f"{value!r} ({type(value).__name__})"
+    return next((word for kind, word in words.items() if isinstance(value, kind)), other)
 
 
 def _with_defaults(config: dict[str, Any], schema: Mapping[str, Any]) -> dict[str, Any]:

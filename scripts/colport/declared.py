@@ -7,7 +7,6 @@ what code gives is checked by the same ones. pydantic reads them, and nothing he
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Annotated, Any, get_type_hints
 
 from colport.errors import ConfigError
@@ -23,9 +22,7 @@ class Allowed:
     def __init__(self, **keywords: Any) -> None:
         self.keywords = keywords
 
-    def __get_pydantic_json_schema__(
-        self, schema: Any, handler: Callable[[Any], dict[str, Any]]
-    ) -> dict[str, Any]:
+    def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> dict[str, Any]:
         """How pydantic asks for the schema of the annotated type."""
         return {**handler(schema), **self.keywords}
 
@@ -54,6 +51,8 @@ IN_CODE = Allowed(inCode=True)
 def check(settings: Any, place: str = "") -> None:
     """Refuse a number out of range, a word that is not allowed, and bounds that contradict.
 
+    Lists, as a config has them, become tuples.
+
     Args:
         settings: A dataclass; fields without a value (``None``) are left alone.
         place: What stands before a field's name in the message.
@@ -63,6 +62,8 @@ def check(settings: Any, place: str = "") -> None:
     """
     for name, hint in get_type_hints(type(settings), include_extras=True).items():
         value = getattr(settings, name)
+        if isinstance(value, list):
+            object.__setattr__(settings, name, tuple(value))
         for rule in getattr(hint, "__metadata__", ()) if value is not None else ():
             if expected := rule.expected(value):
                 raise ConfigError(f"{place}{name}: found {value!r}; {expected}.")

@@ -107,7 +107,7 @@ def bench_graphs(
     from colport.latency.settings import LatencySettings
 
     settings = LatencySettings(
-        rounds=7, min_samples=35, min_seconds=2, max_seconds=30, threads=threads
+        rounds=7, min_samples=35, min_seconds=2, max_seconds=30, precision=0, threads=threads
     )
     record = benchmark.run(cases.split(","), checkpoint, checkpoints_folder, scratch, settings, say)
     table = benchmark.markdown(record)
@@ -140,11 +140,13 @@ def bench_maxsim(
     from colport.latency.settings import LatencySettings
 
     settings = LatencySettings(
+        batch_sizes=(1,),
         rounds=6,
         min_samples=6,
         min_seconds=0.3,
         max_seconds=10,
         warmup_max_calls=1,
+        precision=0,
         threads=threads,
     )
     table = benchmark.markdown(benchmark.run(cases.split(","), scratch, settings, say))

@@ -13,6 +13,7 @@ from colport.latency.settings import KINDS
 
 SINGLE_STREAM, OFFLINE, SERVER = "single_stream", "offline", "server"
 SCENARIOS = (SINGLE_STREAM, OFFLINE, SERVER)
+_NAMES = {"enum": SCENARIOS}
 _ABOVE_0 = {"type": "number", "exclusiveMinimum": 0}
 
 
@@ -74,17 +75,14 @@ class OfflineSettings:
     """Whole passes over the inputs, so many seconds at least, over all rounds."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "batch_sizes", tuple(self.batch_sizes))
+        declared.check(self, "scenarios.offline.")
 
 
 @dataclass(frozen=True)
 class ScenarioSettings:
     """Which scenarios, and how long."""
 
-    run: Annotated[
-        tuple[Annotated[str, declared.Allowed(enum=SCENARIOS)], ...],
-        declared.Allowed(uniqueItems=True),
-    ] = ()
+    run: Annotated[tuple[str, ...], declared.Allowed(uniqueItems=True, items=_NAMES)] = ()
     """Which of them run."""
 
     inputs: declared.Count = 64
@@ -139,11 +137,10 @@ class ScenarioSettings:
         return cls(**{**section, "threads": threads, **made})
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "run", tuple(self.run))
+        declared.check(self, "scenarios.")
+        declared.check(self.server, "scenarios.server.")
         unknown = [name for name in self.run if name not in SCENARIOS]
         if unknown:
             raise ConfigError(
                 f"scenarios.run: found {unknown[0]!r}; allowed are {', '.join(SCENARIOS)}."
             )
-        declared.check(self, "scenarios.")
-        declared.check(self.server, "scenarios.server.")

@@ -156,15 +156,12 @@ class LatencySettings:
     """Seconds after which no further call of a part starts in a turn."""
 
     def __post_init__(self) -> None:
-        sizes = tuple(self.batch_sizes)
-        object.__setattr__(self, "batch_sizes", sizes)
-        if not isinstance(self.affinity, bool):
-            object.__setattr__(self, "affinity", tuple(self.affinity))
+        declared.check(self)
+        sizes = self.batch_sizes
         if not sizes or min(sizes) < 1 or len(set(sizes)) != len(sizes):
             raise ConfigError(
                 f"batch_sizes: found {list(sizes)}; expected different whole numbers from 1 up."
             )
-        declared.check(self)
 
     def cases(self, inputs: Inputs) -> tuple[Case, ...]:
         """Every case in the order of measuring: queries first, small batches as listed."""

@@ -130,23 +130,19 @@ class QuantizeSettings:
                 ) from error
 
     def _check_method(self) -> None:
-        if self.activations is not None and self.method != "dynamic":
-            raise ConfigError(
-                f"quantization.activations: goes with method dynamic, not {self.method}."
-            )
-        if self.method != "weight_only" and self.block_size is not None:
-            raise ConfigError(
-                f"quantization.block_size: goes with method weight_only, not {self.method}."
-            )
-        if self.range is not None:
-            if self.method == "weight_only":
+        for key, method in (("activations", "dynamic"), ("block_size", "weight_only")):
+            if getattr(self, key) is not None and self.method != method:
                 raise ConfigError(
-                    "quantization.range: goes with methods dynamic and static; products of "
-                    "weight_only are exact."
+                    f"quantization.{key}: goes with method {method}, not {self.method}."
                 )
-        elif self.method != "weight_only":
-            object.__setattr__(self, "range", EXACT)
-        if self.method == "weight_only":
+        if self.method != "weight_only":
+            object.__setattr__(self, "range", self.range or EXACT)
+        elif self.range is not None:
+            raise ConfigError(
+                "quantization.range: goes with methods dynamic and static; products of "
+                "weight_only are exact."
+            )
+        else:
             object.__setattr__(self, "block_size", self.block_size or DEFAULT_BLOCK_SIZE)
         if self.bits != 8 and self.method != "weight_only":
             raise ConfigError(
@@ -199,7 +195,4 @@ class QuantizeSettings:
             given["calibration"] = Calibration(**given["calibration"])
         if "sensitivity" in given:
             given["sensitivity"] = Sensitivity(**given["sensitivity"])
-        for name in ("operators", "exclude"):
-            if name in given:
-                given[name] = tuple(given[name])
         return cls(bits=BITS[precision], **given)
