@@ -12,10 +12,7 @@ from colport.errors import ConfigError
 
 KINDS = ("query", "document")
 REFERENCE_VARIANT = "pytorch"
-Cores = Annotated[
-    tuple[declared.Natural, ...],
-    declared.Allowed(minItems=1, uniqueItems=True, title="logical core"),
-]
+Cores = Annotated[tuple[declared.Natural, ...], declared.Allowed(minItems=1, uniqueItems=True)]
 
 
 @dataclass(frozen=True)
@@ -138,7 +135,7 @@ class LatencySettings:
     """``true``: each contender is also loaded once, in a process of its own, with its files dropped
     from the page cache."""
 
-    max_memory_mb: declared.OptionalCount = None
+    max_memory_mb: Annotated[int | None, declared.Allowed(minimum=1)] = None
     """MiB that a contender's process may allocate; without it, what the machine has. Where memory
     runs out at a batch size, its row is ``unsupported`` and names the largest that ran."""
 
