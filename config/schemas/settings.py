@@ -13,8 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from colport import declared
 from colport.contenders import PYTORCH
-from colport.declared import Allowed, Count, Natural, OptionalCount, Positive, Sizes
-from colport.export.folder import OPSET, OPSETS
+from colport.declared import Allowed, Count, Natural, Positive, Sizes
+from colport.export.folder import OPSET
 from colport.external_data import MODES, Layout
 from colport.families.skeletons import PRECISIONS
 from colport.latency import LatencySettings
@@ -39,6 +39,7 @@ Revision = Annotated[
     str, Allowed(pattern="^[A-Za-z0-9][A-Za-z0-9._-]*$", title="commit, branch or tag")
 ]
 Commit = Annotated[str, Allowed(pattern="^[0-9a-f]{40}$", title="commit")]
+OptionalCount = Annotated[int | None, Allowed(minimum=1)]
 Digest = Annotated[str, Allowed(pattern="^[0-9a-f]{64}$", title="SHA-256")]
 
 
@@ -163,7 +164,7 @@ class Variant(Section):
     precision: Annotated[str, Allowed(enum=[*PRECISIONS, *BITS])]
     """``bf16`` is for GPUs: ONNX Runtime has no CPU kernels for it."""
 
-    opset: Annotated[int, Allowed(enum=OPSETS)] = OPSET
+    opset: Annotated[int, Allowed(enum=[21, 23, 24])] = OPSET
     """ONNX operator set: 24 writes attention, RMS norms and rotary embeddings as single operators,
     fastest on CPU; 23 does, too, with padded pages masked; 21 writes plain matrix products, for
     runtimes that do not know those. A quantized variant has its base's."""

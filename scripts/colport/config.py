@@ -200,10 +200,8 @@ def _check_source(field: str, entry: Mapping[str, Any], sources: tuple[str, ...]
     if len(found) != 1:
         raise ConfigError(f"{field}: needs exactly one of {_list(sources)}; found {_list(found)}.")
     if ("hub" in entry) != ("revision" in entry):
-        missing = (
-            "is missing; a hub id needs its commit" if "hub" in entry else "goes with hub only"
-        )
-        raise ConfigError(f"{field}.revision: {missing}.")
+        fault = "is missing; a hub id needs its commit" if "hub" in entry else "goes with hub only"
+        raise ConfigError(f"{field}.revision: {fault}.")
 
 
 def _check_variant(name: str, variant: Mapping[str, Any], config: Mapping[str, Any]) -> None:

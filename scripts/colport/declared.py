@@ -43,7 +43,6 @@ Natural = Annotated[int, Allowed(minimum=0)]
 NotNegative = Annotated[float, Allowed(minimum=0)]
 Positive = Annotated[float, Allowed(exclusiveMinimum=0)]
 Sizes = Annotated[tuple[Count, ...], Allowed(minItems=1, uniqueItems=True)]
-OptionalCount = Annotated[int | None, Allowed(minimum=1)]
 IN_CODE = Allowed(inCode=True)
 """Marks a setting that only code gives: it is no key of the config."""
 

@@ -24,8 +24,7 @@ from colport.families.base import Skeleton
 from colport.families.skeletons import PRECISIONS
 from colport.manifest import Manifest, Prove
 
-OPSETS = (21, 23, 24)
-OPSET = OPSETS[-1]
+OPSET = 24
 Report = Callable[[str], None]
 
 

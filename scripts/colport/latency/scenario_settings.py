@@ -139,8 +139,7 @@ class ScenarioSettings:
     def __post_init__(self) -> None:
         declared.check(self, "scenarios.")
         declared.check(self.server, "scenarios.server.")
-        unknown = [name for name in self.run if name not in SCENARIOS]
-        if unknown:
+        if unknown := [name for name in self.run if name not in SCENARIOS]:
             raise ConfigError(
                 f"scenarios.run: found {unknown[0]!r}; allowed are {', '.join(SCENARIOS)}."
             )

@@ -27,6 +27,8 @@ BLOCK_BITS = {"int4_blocks": 4, "int8_blocks": 8}
 """Forms of weights in blocks to their bits, the smallest first."""
 
 DEFAULT_BLOCK_SIZE = 32
+Operator = Annotated[str, Allowed(enum=OPERATORS)]
+Strength = Annotated[float, Allowed(exclusiveMinimum=0, maximum=1)]
 
 
 @dataclass(frozen=True)
@@ -75,9 +77,7 @@ class QuantizeSettings:
     """For ``dynamic`` and ``static``: ``exact`` (by default), whose sums are exact on every
     processor, or ``full``, see below."""
 
-    operators: Annotated[
-        tuple[Annotated[str, Allowed(enum=OPERATORS)], ...], Allowed(minItems=1, uniqueItems=True)
-    ] = OPERATORS
+    operators: Annotated[tuple[Operator, ...], Allowed(minItems=1, uniqueItems=True)] = OPERATORS
     """Which operators get integer weights; ``Gather`` is the word embedding table, always eight
     bits a weight, a scale a row."""
 
@@ -85,9 +85,7 @@ class QuantizeSettings:
     r"""Regular expressions searched in weight names; these stay in the base's precision:
     ``["embedding_proj_layer", "mlp\\.fc2"]``."""
 
-    smoothing: Annotated[float, Allowed(exclusiveMinimum=0, maximum=1)] | Literal["auto"] | None = (
-        None
-    )
+    smoothing: Strength | Literal["auto"] | None = None
     """Moves large activations into weights (SmoothQuant): ``auto`` finds each product's best
     strength; or a number. By default none."""
 
@@ -191,8 +189,7 @@ class QuantizeSettings:
             raise ConfigError(
                 f"quantization.{unknown[0]}: unknown key; allowed are {', '.join(sorted(known))}."
             )
-        if "calibration" in given:
-            given["calibration"] = Calibration(**given["calibration"])
-        if "sensitivity" in given:
-            given["sensitivity"] = Sensitivity(**given["sensitivity"])
+        for name, part in (("calibration", Calibration), ("sensitivity", Sensitivity)):
+            if name in given:
+                given[name] = part(**given[name])
         return cls(bits=BITS[precision], **given)
