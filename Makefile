@@ -1,5 +1,5 @@
 # `make report`: everything from a bare clone to results/report.html. `make test`: all checks.
-.PHONY: report test setup lock audit clean
+.PHONY: report test setup lock settings audit clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -41,6 +41,10 @@ lock:
 	  sed -i 's/^torch==\([0-9]\)/torch===\1/' envs/$$set.txt; \
 	done
 	$(PYTHON) envs/make_conda.py
+
+# Write the config's schema and the tables of config/README.md again, after an edit of a setting.
+settings: $(VENV)/test.stamp
+	$(BIN)/python config/schemas/generate.py
 
 # Compare the pins with published advisories; says so where these cannot be looked up.
 audit: $(VENV)/bin/python

@@ -138,7 +138,7 @@ def main(
     Example: python -m benchmarks.graphs results/checkpoints/minilm-colbert --output graphs.md
     """
     settings = LatencySettings(
-        rounds=7, min_samples=35, min_seconds=2, max_seconds=30, threads=threads
+        rounds=7, min_samples=35, min_seconds=2, max_seconds=30, precision=0, threads=threads
     )
     names = cases.split(",")
     record = run(names, checkpoint, checkpoints_folder, scratch, settings, typer.echo)

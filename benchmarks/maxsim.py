@@ -135,11 +135,13 @@ def main(
     Example: python -m benchmarks.maxsim --cases colpali,rerank --output maxsim.md
     """
     settings = LatencySettings(
+        batch_sizes=(1,),
         rounds=6,
         min_samples=6,
         min_seconds=0.3,
         max_seconds=10,
         warmup_max_calls=1,
+        precision=0,
         threads=threads,
     )
     publish(markdown(run(cases.split(","), scratch, settings, typer.echo)), output)

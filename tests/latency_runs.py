@@ -9,11 +9,14 @@ from colport.latency import Contender, Inputs, LatencySettings, measure, rounds,
 from colport.latency.process import WorkerFailure
 
 QUICK = {
+    "batch_sizes": (1,),
     "rounds": 2,
     "min_samples": 4,
     "min_seconds": 0.0,
     "max_seconds": 5.0,
+    "precision": 0.0,
     "warmup_max_calls": 3,
+    "warmup_max_seconds": 10.0,
     "threads": 1,
     "quiet_wait_s": 0.0,
     "timeout_s": 60.0,

@@ -144,13 +144,9 @@ def _list(values: Iterable[Any]) -> str:
 
 
 def _kind(value: Any) -> str:
-    if value is None:
-        return "nothing"
-    if isinstance(value, dict):
-        return "a mapping"
-    if isinstance(value, list):
-        return "a list"
-    return f"{value!r} ({type(value).__name__})"
+    words = {type(None): "nothing", dict: "a mapping", list: "a list"}
+    other = f"{value!r} ({type(value).__name__})"
+    return next((word for kind, word in words.items() if isinstance(value, kind)), other)
 
 
 def _with_defaults(config: dict[str, Any], schema: Mapping[str, Any]) -> dict[str, Any]:
@@ -204,10 +200,8 @@ def _check_source(field: str, entry: Mapping[str, Any], sources: tuple[str, ...]
     if len(found) != 1:
         raise ConfigError(f"{field}: needs exactly one of {_list(sources)}; found {_list(found)}.")
     if ("hub" in entry) != ("revision" in entry):
-        missing = (
-            "is missing; a hub id needs its commit" if "hub" in entry else "goes with hub only"
-        )
-        raise ConfigError(f"{field}.revision: {missing}.")
+        fault = "is missing; a hub id needs its commit" if "hub" in entry else "goes with hub only"
+        raise ConfigError(f"{field}.revision: {fault}.")
 
 
 def _check_variant(name: str, variant: Mapping[str, Any], config: Mapping[str, Any]) -> None:

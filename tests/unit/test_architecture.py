@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).parents[2] / "scripts/colport"
 LAYERS = [  # bottom first; modules of one layer do not import each other
     {"redaction", "foreign"},
     {"errors"},
+    {"declared"},
     {"artifacts", "child", "environment", "config", "weights", "streaming", "downloads"},
     {"lora"},
     {"checkpoints"},
@@ -156,7 +157,15 @@ print(encoder.score(queries, documents).shape)
 
 
 def test_encoder_runs_without_torch(exported):
-    blocked = {"onnx", "ml_dtypes", "datasets", "pandas", "scipy", "huggingface_hub"} | TORCH
+    blocked = {
+        "pydantic",
+        "onnx",
+        "ml_dtypes",
+        "datasets",
+        "pandas",
+        "scipy",
+        "huggingface_hub",
+    } | TORCH
     assert run_without(blocked, ENCODES, str(exported["colbert"])) == "(2, 2)"
 
 
@@ -172,6 +181,6 @@ print(quantize(source, output).precision, convert(output, output, Layout("merge"
 
 def test_only_tracing_needs_torch(exported, tmp_path):
     """Importing it takes five seconds of each job that quantizes or changes a layout."""
-    blocked = {"onnxscript"} | TORCH
+    blocked = {"pydantic", "onnxscript"} | TORCH
     printed = run_without(blocked, CONVERTS, str(exported["colbert"]), str(tmp_path / "int8"))
     assert printed == "int8 {'layout': 'merge', 'files': []}"

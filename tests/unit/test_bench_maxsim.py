@@ -12,7 +12,13 @@ from colport.latency.settings import LatencySettings
 from colport.retrieval.store import write_embeddings
 
 SETTINGS = LatencySettings(
-    rounds=1, min_samples=1, min_seconds=0, max_seconds=5, warmup_max_calls=1, quiet_wait_s=0
+    batch_sizes=(1,),
+    rounds=1,
+    min_samples=1,
+    min_seconds=0,
+    max_seconds=5,
+    warmup_max_calls=1,
+    quiet_wait_s=0,
 )
 
 

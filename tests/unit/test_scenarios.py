@@ -15,7 +15,7 @@ from colport.latency.arrivals import Batching, poisson_arrivals, simulate
 from colport.latency.probes import Probe, ServerRun, plan_given, plan_probe
 from colport.latency.scenario_cases import ScenarioCase
 from colport.latency.scenario_rows import COLUMNS, scenario_table, unsupported_rows
-from colport.latency.scenario_settings import ScenarioSettings, ServerSettings
+from colport.latency.scenario_settings import SCENARIOS, ScenarioSettings, ServerSettings
 from colport.latency.scenarios import measure
 from colport.latency.search import NEVER, RateSearch, predict_highest_rate
 from tests.latency_runs import contender, in_place
@@ -24,6 +24,7 @@ from tests.unit import test_latency_contenders as contenders
 HERE = Path(__file__).parent
 INPUTS = Inputs(queries=("a", "bb", "ccc"), documents=("d", "ee"))
 QUICK = {
+    "run": SCENARIOS,
     "inputs": 3,
     "rounds": 2,
     "min_seconds": 0.0,

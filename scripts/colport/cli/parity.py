@@ -12,9 +12,8 @@ from colport.cli import options
 from colport.cli.console import say, watch
 from colport.cli.inputs import Dataset, Documents, Inputs, Queries, Schema
 from colport.cli.options import Base, Checkpoint, Folder, Quiet, ReferenceMemory
+from colport.declared import PARITY_BATCH_SIZES, PARITY_INPUTS
 from colport.errors import ParityError
-
-_BATCH_SIZES = (1, 8)
 
 
 def parity(
@@ -24,7 +23,9 @@ def parity(
     documents: Documents = None,
     dataset: Dataset = None,
     schema: Schema = "qa",
-    inputs: Annotated[int, typer.Option(min=1, help="Compare the first so many of each.")] = 16,
+    inputs: Annotated[
+        int, typer.Option(min=1, help="Compare the first so many of each.")
+    ] = PARITY_INPUTS,
     provider: Annotated[str, typer.Option(help="Execution provider.")] = "cpu",
     min_cosine: Annotated[
         float | None,
@@ -76,13 +77,13 @@ def parity(
         }
         weights, note = original.room.weights, original.note
         del original  # before the export comes: they need not be in memory together
-        watched.step(f"the same with {provider}, at batch sizes {_BATCH_SIZES}")
+        watched.step(f"the same with {provider}, at batch sizes {PARITY_BATCH_SIZES}")
         record = measuring.measure(
             Encoder(folder, provider),
             texts,
             items,
             reference,
-            _BATCH_SIZES,
+            PARITY_BATCH_SIZES,
             limits,
             {"model": found["source"], "variant": folder.resolve().name, "provider": provider},
             overflow.reaches(folder, exported, provider, texts, items, Path(scratch) / "reach"),

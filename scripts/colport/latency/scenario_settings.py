@@ -4,97 +4,123 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
+from colport import declared
 from colport.environment import usable_cores
 from colport.errors import ConfigError
+from colport.latency.settings import KINDS
 
 SINGLE_STREAM, OFFLINE, SERVER = "single_stream", "offline", "server"
 SCENARIOS = (SINGLE_STREAM, OFFLINE, SERVER)
+_NAMES = {"enum": SCENARIOS}
+_ABOVE_0 = {"type": "number", "exclusiveMinimum": 0}
+
+
+def _by_kind(values: Mapping[str, Any]) -> declared.Allowed:
+    parts = {kind: {**values, "description": f"For the kind ``{kind}``."} for kind in KINDS}
+    return declared.Allowed(properties=parts, additionalProperties=False)
 
 
 @dataclass(frozen=True)
 class ServerSettings:
-    """How a server is loaded, and the target that it has to meet.
+    """How a server is loaded, and the target that it has to meet."""
 
-    Attributes:
-        max_batch: Waiting requests that one call takes, at most.
-        max_wait_ms: How long a request may wait for others to fill a call.
-        p99_ms: Latency target by kind, in milliseconds.
-        p99_multiple: The target of a kind that ``p99_ms`` does not name, in multiples of PyTorch's
-            single-stream median.
-        confidence: Of the statement that the 99th percentile meets the target; MLPerf's is 0.99.
-        min_seconds: A probe lasts so long, or as many requests as ``confidence`` needs.
-        max_seconds: A rate at which a probe would last longer is not tried.
-        resolution: The search ends when the rates that pass and fail differ by this share.
-        max_probes: The search ends after so many rates in any case.
-        rates: By kind, requests a second that are measured whatever comes of it.
-    """
+    max_batch: declared.Count = 8
+    """Waiting requests that share a call, at most."""
 
-    max_batch: int = 8
-    max_wait_ms: float = 0.0
-    p99_ms: Mapping[str, float] = field(default_factory=dict)
-    p99_multiple: float = 5.0
-    confidence: float = 0.99
-    min_seconds: float = 1.0
-    max_seconds: float = 60.0
-    resolution: float = 0.05
-    max_probes: int = 10
-    rates: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    max_wait_ms: declared.NotNegative = 0
+    """How long one may wait for others to fill a call."""
+
+    p99_ms: Annotated[Mapping[str, float], _by_kind(_ABOVE_0)] = field(default_factory=dict)
+    """The target in milliseconds, by kind: ``{query: 50, document: 500}``."""
+
+    p99_multiple: declared.Positive = 5
+    """The target of a kind that ``p99_ms`` does not name, in multiples of PyTorch's single-stream
+    median."""
+
+    confidence: Annotated[float, declared.Allowed(exclusiveMinimum=0, exclusiveMaximum=1)] = 0.99
+    """That the p99 meets the target at the rate found. The default is MLPerf's: 459 requests a rate
+    and more."""
+
+    min_seconds: declared.NotNegative = 1
+    """Seconds at one rate, at least."""
+
+    max_seconds: declared.Positive = 60
+    """A rate that would need more seconds is not tried."""
+
+    resolution: declared.Positive = 0.05
+    """The search ends when rates that pass and fail are so near each other (0.05: 5%)."""
+
+    max_probes: declared.Count = 10
+    """The search ends after so many rates in any case."""
+
+    rates: Annotated[
+        Mapping[str, Sequence[float]], _by_kind({"type": "array", "items": _ABOVE_0})
+    ] = field(default_factory=dict)
+    """Further rates to measure, a second, by kind: ``{query: [10, 100]}``."""
 
 
 @dataclass(frozen=True)
 class OfflineSettings:
-    """How all inputs are encoded at once.
+    """How all inputs are encoded at once."""
 
-    Attributes:
-        batch_sizes: Each is tried; the best counts.
-        sort_by_length: Inputs of like length share a batch, so that little is padded.
-        min_seconds: Whole passes over the inputs, so many seconds at least, over all rounds.
-    """
+    batch_sizes: declared.Sizes = (1, 8, 32)
+    """Each is tried; the best counts."""
 
-    batch_sizes: tuple[int, ...] = (1, 8, 32)
     sort_by_length: bool = True
-    min_seconds: float = 1.0
+    """Inputs of like length share a batch, so that little is padded."""
+
+    min_seconds: declared.NotNegative = 1
+    """Whole passes over the inputs, so many seconds at least, over all rounds."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "batch_sizes", tuple(self.batch_sizes))
+        declared.check(self, "scenarios.offline.")
 
 
 @dataclass(frozen=True)
 class ScenarioSettings:
-    """Which scenarios, and how long.
+    """Which scenarios, and how long."""
 
-    Attributes:
-        run: Names of :data:`SCENARIOS`.
-        inputs: So many first queries and documents are encoded.
-        rounds: How often the contenders take turns in single stream and offline.
-        min_seconds: Seconds of single-stream calls, at least; whole passes over the inputs.
-        max_seconds: Seconds after which no further call starts of a kind in single stream, or of a
-            batch size offline.
-        warmup_calls: Single calls of each kind before anything counts.
-        threads: Threads of each contender.
-        affinity: As in :class:`colport.latency.LatencySettings`.
-        seed: Of the arrivals, of the inputs that they bring and of the order of turns.
-        quiet_wait_s: As in :class:`colport.latency.LatencySettings`.
-        timeout_s: As in :class:`colport.latency.LatencySettings`.
-        offline: The offline scenario.
-        server: The server scenario.
-    """
+    run: Annotated[tuple[str, ...], declared.Allowed(uniqueItems=True, items=_NAMES)] = ()
+    """Which of them run."""
 
-    run: tuple[str, ...] = SCENARIOS
-    inputs: int = 64
-    rounds: int = 3
-    min_seconds: float = 1.0
-    max_seconds: float = 30.0
-    warmup_calls: int = 20
-    threads: int = field(default_factory=usable_cores)
-    affinity: bool | tuple[int, ...] = True
-    seed: int = 0
-    quiet_wait_s: float = 30.0
-    timeout_s: float = 600.0
+    inputs: declared.Count = 64
+    """So many first queries and documents of the model's first dataset."""
+
+    rounds: declared.Count = 3
+    """How often the contenders take turns in single stream and offline."""
+
+    min_seconds: declared.NotNegative = 1
+    """Seconds of single-stream calls, at least, in whole passes over the inputs."""
+
+    max_seconds: declared.Positive = 30
+    """After so many seconds no further call of a kind (offline: of a batch size) starts."""
+
+    warmup_calls: declared.Count = 20
+    """Single calls of each kind before anything counts, at most: once every input had its turn,
+    they end when three in a row take the same time."""
+
+    threads: Annotated[int, declared.IN_CODE] = field(default_factory=usable_cores)
+    """Threads of each contender."""
+
+    affinity: Annotated[bool | tuple[int, ...], declared.IN_CODE] = True
+    """As in :class:`colport.latency.LatencySettings`."""
+
+    seed: declared.Natural = 0
+    """Of arrivals, of the inputs that they bring and of the order of turns."""
+
+    quiet_wait_s: declared.NotNegative = 30
+    """As in ``latency``."""
+
+    timeout_s: declared.Positive = 600
+    """A contender that does not answer for so long has failed."""
+
     offline: OfflineSettings = field(default_factory=OfflineSettings)
+    """All inputs at once."""
+
     server: ServerSettings = field(default_factory=ServerSettings)
+    """Requests that come one by one: see below."""
 
     @classmethod
     def from_config(cls, section: Mapping[str, Any], threads: int) -> ScenarioSettings:
@@ -112,19 +138,9 @@ class ScenarioSettings:
         return cls(**{**section, "threads": threads, **made})
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "run", tuple(self.run))
-        unknown = [name for name in self.run if name not in SCENARIOS]
-        if unknown:
+        declared.check(self, "scenarios.")
+        declared.check(self.server, "scenarios.server.")
+        if unknown := [name for name in self.run if name not in SCENARIOS]:
             raise ConfigError(
                 f"scenarios.run: found {unknown[0]!r}; allowed are {', '.join(SCENARIOS)}."
-            )
-        if self.max_seconds < self.min_seconds:
-            raise ConfigError(
-                f"scenarios.max_seconds: found {self.max_seconds}; expected at least "
-                f"min_seconds, {self.min_seconds}."
-            )
-        if self.server.max_seconds < self.server.min_seconds:
-            raise ConfigError(
-                f"scenarios.server.max_seconds: found {self.server.max_seconds}; expected at "
-                f"least min_seconds, {self.server.min_seconds}."
             )

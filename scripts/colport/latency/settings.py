@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
+from colport import declared
 from colport.environment import usable_cores
 from colport.errors import ConfigError
 
 KINDS = ("query", "document")
 REFERENCE_VARIANT = "pytorch"
+Cores = Annotated[tuple[declared.Natural, ...], declared.Allowed(minItems=1, uniqueItems=True)]
 
 
 @dataclass(frozen=True)
@@ -94,90 +96,77 @@ class Inputs:
 
 @dataclass(frozen=True)
 class LatencySettings:
-    """How long and how often to measure.
+    """How long and how often to measure."""
 
-    Attributes:
-        batch_sizes: Batch sizes; each is a case of every kind.
-        warmup_max_calls: Warm-up ends after so many calls, stable or not.
-        warmup_max_seconds: Warm-up ends after so many seconds, stable or not.
-        rounds: How often the contenders take turns.
-        settle_calls: Calls at the start of a block that do not count: other processes have had
-            the caches since. Left out where they would take the time of samples.
-        min_samples: Samples of a case over all rounds, at least.
-        min_seconds: Seconds of samples of a case over all rounds, at least.
-        max_seconds: Seconds after which no further call of a case starts; goes before the
-            minima, but every case has at least one sample.
-        precision: A case ends before its last round once the 95% interval of every contender's
-            p50 lies within so large a share of it on either side; 0 never ends one early.
-        threads: Threads of each contender.
-        affinity: Pin contenders to physical cores (:func:`colport.latency.cores.choose`), to none,
-            or to the logical cores listed.
-        cold_load: Load each contender once more before the run, in a process of its own, with its
-            files dropped from the page cache.
-        seed: Seed of the order in which contenders take turns.
-        quiet_wait_s: Seconds that a run may spend, all turns together, on waiting for other
-            processes to finish theirs; 0 measures at once.
-        parts_calls: Calls of each part of a call (preprocessing, the model) in one turn.
-        parts_seconds: Seconds after which no further call of a part starts in a turn.
-        max_memory_mb: MiB of private memory that a contender may allocate; ``None``: all there is.
-        timeout_s: Seconds without an answer, beyond those asked for, after which a worker is
-            given up.
-    """
+    batch_sizes: declared.Sizes = (1, 8, 32)
+    """Each is a case of its own, for queries and for documents."""
 
-    batch_sizes: tuple[int, ...] = (1,)
-    warmup_max_calls: int = 20
-    warmup_max_seconds: float = 10.0
-    rounds: int = 10
-    settle_calls: int = 1
-    min_samples: int = 20
-    min_seconds: float = 0.5
-    max_seconds: float = 10.0
-    precision: float = 0.0
-    threads: int = field(default_factory=usable_cores)
-    affinity: bool | tuple[int, ...] = True
+    rounds: declared.Count = 10
+    """How often the contenders take turns."""
+
+    min_samples: declared.Count = 20
+    """Samples of a case over all rounds, at least."""
+
+    min_seconds: declared.NotNegative = 0.5
+    """Seconds of samples of a case over all rounds, at least."""
+
+    max_seconds: declared.Positive = 10
+    """After so many seconds no further call of a case starts; it goes before the minima, but every
+    case has at least one sample."""
+
+    precision: declared.NotNegative = 0.02
+    """Once the 95% interval of every contender's p50 is that narrow (share of it, on either side),
+    a case ends before its last round; 0: never."""
+
+    warmup_max_calls: declared.Count = 20
+    """The warm-up ends once calls are stable, or after so many."""
+
+    warmup_max_seconds: declared.Positive = 5
+    """The warm-up ends once calls are stable, or after so many seconds."""
+
+    quiet_wait_s: declared.NotNegative = 30
+    """Seconds, all turns together, that a job waits for other work on the machine to pass; a noisy
+    run says so either way."""
+
+    timeout_s: declared.Positive = 600
+    """A contender that does not answer for so long, beyond the time asked for, has failed."""
+
+    threads: declared.Count = field(default_factory=usable_cores)
+    """Threads of each contender; all cores of the job by default."""
+
+    affinity: bool | Cores = True
+    """``true``: contenders are pinned to as many physical cores as they have threads; ``false``:
+    not pinned; or a list of logical cores."""
+
     cold_load: bool = False
-    seed: int = 0
-    quiet_wait_s: float = 30.0
-    parts_calls: int = 3
-    parts_seconds: float = 0.2
-    max_memory_mb: int | None = None
-    timeout_s: float = 600.0
+    """``true``: each contender is also loaded once, in a process of its own, with its files dropped
+    from the page cache."""
+
+    max_memory_mb: Annotated[int | None, declared.Allowed(minimum=1)] = None
+    """MiB that a contender's process may allocate; without it, what the machine has. Where memory
+    runs out at a batch size, its row is ``unsupported`` and names the largest that ran."""
+
+    seed: declared.Natural = 0
+    """Of the order in which contenders take turns."""
+
+    settle_calls: Annotated[declared.Natural, declared.IN_CODE] = 1
+    """Calls at the start of a block that do not count: other processes have had the caches since.
+    Left out where they would take the time of samples."""
+
+    parts_calls: Annotated[declared.Count, declared.IN_CODE] = 3
+    """Calls of each part of a call (preprocessing, the model) in one turn."""
+
+    parts_seconds: Annotated[float, declared.IN_CODE] = 0.2
+    """Seconds after which no further call of a part starts in a turn."""
 
     def __post_init__(self) -> None:
-        sizes = tuple(self.batch_sizes)
-        object.__setattr__(self, "batch_sizes", sizes)
-        if not isinstance(self.affinity, bool):
-            object.__setattr__(self, "affinity", tuple(self.affinity))
+        declared.check(self)
+        sizes = self.batch_sizes
         if not sizes or min(sizes) < 1 or len(set(sizes)) != len(sizes):
             raise ConfigError(
                 f"batch_sizes: found {list(sizes)}; expected different whole numbers from 1 up."
-            )
-        for name in ("rounds", "min_samples", "threads", "warmup_max_calls", "parts_calls"):
-            self._check(name, at_least=1)
-        for name in (
-            "settle_calls",
-            "min_seconds",
-            "warmup_max_seconds",
-            "quiet_wait_s",
-            "precision",
-        ):
-            self._check(name, at_least=0)
-        for name in ("max_seconds", "timeout_s"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"{name}: found {getattr(self, name)}; expected more than 0.")
-        if self.max_memory_mb is not None:
-            self._check("max_memory_mb", at_least=1)
-        if self.max_seconds < self.min_seconds:
-            raise ConfigError(
-                f"max_seconds: found {self.max_seconds}; expected at least min_seconds, "
-                f"{self.min_seconds}."
             )
 
     def cases(self, inputs: Inputs) -> tuple[Case, ...]:
         """Every case in the order of measuring: queries first, small batches as listed."""
         return tuple(Case(kind, size) for kind in inputs.kinds() for size in self.batch_sizes)
-
-    def _check(self, name: str, at_least: int) -> None:
-        value = getattr(self, name)
-        if not value >= at_least:
-            raise ConfigError(f"{name}: found {value}; expected at least {at_least}.")

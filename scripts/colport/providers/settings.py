@@ -10,13 +10,13 @@ from colport.errors import ConfigError
 from colport.foreign import local
 from colport.providers.table import PROVIDERS, Kind, Provider, describe, fits
 
-_FALLBACK = ("allowed", "forbidden")
+FALLBACK = ("allowed", "forbidden")
 _COMMON: Mapping[str, Kind] = {
     "threads": int,
     "inter_op_threads": int,
     "arena": bool,
     "io_binding": bool,
-    "fallback": _FALLBACK,
+    "fallback": FALLBACK,
     "python": str,
 }
 """Keys of every provider, beside ``type``, ``options`` and ``fixed_shapes``."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from colport.declared import IN_CODE, Allowed, Count, Natural, check
 from colport.errors import ConfigError
 from colport.providers.integers import EXACT, FULL, RANGES
 
@@ -26,73 +27,81 @@ BLOCK_BITS = {"int4_blocks": 4, "int8_blocks": 8}
 """Forms of weights in blocks to their bits, the smallest first."""
 
 DEFAULT_BLOCK_SIZE = 32
+Operator = Annotated[str, Allowed(enum=OPERATORS)]
+Strength = Annotated[float, Allowed(exclusiveMinimum=0, maximum=1)]
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """The inputs that statistics are taken from.
+    """The inputs that statistics are taken from."""
 
-    Attributes:
-        inputs: Number of queries and of documents.
-        seed: Of their choice.
-    """
+    inputs: Count = 16
+    """So many queries and documents, from the second half of the model's calibration dataset;
+    parity compares the first ones."""
 
-    inputs: int = 16
-    seed: int = 0
+    seed: Natural = 0
+    """Of their choice."""
 
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """What the embeddings of the calibration inputs have to keep.
+    """What the embeddings of the calibration inputs have to keep."""
 
-    Attributes:
-        mean_cosine: Mean over tokens of the cosine with the base's embedding.
-        min_cosine: The smallest of them.
-    """
+    mean_cosine: Annotated[float, Allowed(minimum=0, exclusiveMaximum=1)] = 0
+    """Mean over tokens of the cosine with the base's embedding."""
 
-    mean_cosine: float = 0.0
-    min_cosine: float = -1.0
+    min_cosine: Annotated[float, Allowed(minimum=-1, exclusiveMaximum=1)] = -1
+    """The smallest of them."""
 
 
 @dataclass(frozen=True)
 class QuantizeSettings:
-    """What is quantized, and how.
+    """What is quantized, and how."""
 
-    Attributes:
-        bits: 8, or 4 for method ``weight_only``.
-        method: ``dynamic`` (activations are measured as they come), ``static`` (activations have
-            the ranges of the calibration inputs) or ``weight_only`` (blocks of weights,
-            ``MatMulNBits``).
-        activations: For ``dynamic``: ``per_token`` gives each token a scale of its own,
-            ``per_tensor`` one to the whole batch, on whose other inputs embeddings then depend.
-        block_size: For ``weight_only``: weights of one column that share a scale.
-        range: For ``dynamic`` and ``static``: ``exact`` (by default), whose sums saturate on no
-            processor (:mod:`colport.quantize.weights`), or ``full``, for processors with VNNI,
-            AVX-VNNI or AMX; ``None`` for ``weight_only``, whose products are always exact.
-        operators: Subset of :data:`OPERATORS`.
-        exclude: Regular expressions; weights whose name one matches stay in the base precision.
-        smoothing: Strength of SmoothQuant between 0 and 1, ``auto`` for the one that errs least
-            in each group of products, or ``None`` for none.
-        rounding: ``nearest`` or ``gptq``.
-        calibration: The inputs of whatever needs them.
-        sensitivity: What decides which weights stay in the base precision, or ``None``.
-    """
+    bits: Annotated[int, IN_CODE] = 8
+    """8, or 4 for method ``weight_only``."""
 
-    bits: int = 8
-    method: str = "dynamic"
-    activations: str | None = None
-    block_size: int | None = None
-    range: str | None = None
-    operators: tuple[str, ...] = OPERATORS
-    exclude: tuple[str, ...] = ()
-    smoothing: float | Literal["auto"] | None = None
-    rounding: str = "nearest"
-    calibration: Calibration | None = None
+    method: Annotated[str, Allowed(enum=METHODS)] = "dynamic"
+    """``dynamic``: activations become integers as they come. ``static``: with ranges measured
+    before. ``weight_only``: weights in blocks (``MatMulNBits``), the only one for ``int4``: small,
+    and fast where reading weights takes the time (single queries)."""
+
+    activations: Annotated[str | None, Allowed(enum=ACTIVATIONS)] = None
+    """For ``dynamic``: ``per_token`` (by default) or ``per_tensor``, one scale for a whole batch,
+    on whose other inputs embeddings then depend."""
+
+    block_size: Annotated[int | None, Allowed(enum=BLOCK_SIZES)] = None
+    """For ``weight_only``: weights of one column that share a scale; by default 32."""
+
+    range: Annotated[str | None, Allowed(enum=RANGES)] = None
+    """For ``dynamic`` and ``static``: ``exact`` (by default), whose sums are exact on every
+    processor, or ``full``, see below."""
+
+    operators: Annotated[tuple[Operator, ...], Allowed(minItems=1, uniqueItems=True)] = OPERATORS
+    """Which operators get integer weights; ``Gather`` is the word embedding table, always eight
+    bits a weight, a scale a row."""
+
+    exclude: tuple[Annotated[str, Allowed(minLength=1)], ...] = ()
+    r"""Regular expressions searched in weight names; these stay in the base's precision:
+    ``["embedding_proj_layer", "mlp\\.fc2"]``."""
+
+    smoothing: Strength | Literal["auto"] | None = None
+    """Moves large activations into weights (SmoothQuant): ``auto`` finds each product's best
+    strength; or a number. By default none."""
+
+    rounding: Annotated[str, Allowed(enum=ROUNDINGS)] = "nearest"
+    """With ``gptq`` weights make up for each other's rounding error."""
+
     sensitivity: Sensitivity | None = None
+    """What the calibration inputs' token embeddings have to keep against the base. Every product is
+    tried by itself; those that cost too much get a finer form, or stay float, until the target is
+    reached. ``colport.json`` records all of it."""
+
+    calibration: Calibration | None = None
+    """The inputs of whatever needs them."""
 
     def __post_init__(self) -> None:
-        _one_of("method", self.method, METHODS)
-        _one_of("rounding", self.rounding, ROUNDINGS)
+        check(self, "quantization.")
         self._check_method()
         unknown = sorted(set(self.operators) - set(OPERATORS))
         if unknown or not self.operators:
@@ -119,29 +128,20 @@ class QuantizeSettings:
                 ) from error
 
     def _check_method(self) -> None:
-        if self.activations is not None:
-            _one_of("activations", self.activations, ACTIVATIONS)
-            if self.method != "dynamic":
+        for key, method in (("activations", "dynamic"), ("block_size", "weight_only")):
+            if getattr(self, key) is not None and self.method != method:
                 raise ConfigError(
-                    f"quantization.activations: goes with method dynamic, not {self.method}."
+                    f"quantization.{key}: goes with method {method}, not {self.method}."
                 )
-        if self.method != "weight_only" and self.block_size is not None:
+        if self.method != "weight_only":
+            object.__setattr__(self, "range", self.range or EXACT)
+        elif self.range is not None:
             raise ConfigError(
-                f"quantization.block_size: goes with method weight_only, not {self.method}."
+                "quantization.range: goes with methods dynamic and static; products of "
+                "weight_only are exact."
             )
-        if self.range is not None:
-            _one_of("range", self.range, RANGES)
-            if self.method == "weight_only":
-                raise ConfigError(
-                    "quantization.range: goes with methods dynamic and static; products of "
-                    "weight_only are exact."
-                )
-        elif self.method != "weight_only":
-            object.__setattr__(self, "range", EXACT)
-        if self.method == "weight_only":
-            if self.block_size is None:
-                object.__setattr__(self, "block_size", DEFAULT_BLOCK_SIZE)
-            _one_of("block_size", self.block_size, BLOCK_SIZES)
+        else:
+            object.__setattr__(self, "block_size", self.block_size or DEFAULT_BLOCK_SIZE)
         if self.bits != 8 and self.method != "weight_only":
             raise ConfigError(
                 f"quantization.method: found {self.method!r}; int{self.bits} needs weight_only."
@@ -189,18 +189,7 @@ class QuantizeSettings:
             raise ConfigError(
                 f"quantization.{unknown[0]}: unknown key; allowed are {', '.join(sorted(known))}."
             )
-        if "calibration" in given:
-            given["calibration"] = Calibration(**given["calibration"])
-        if "sensitivity" in given:
-            given["sensitivity"] = Sensitivity(**given["sensitivity"])
-        for name in ("operators", "exclude"):
+        for name, part in (("calibration", Calibration), ("sensitivity", Sensitivity)):
             if name in given:
-                given[name] = tuple(given[name])
+                given[name] = part(**given[name])
         return cls(bits=BITS[precision], **given)
-
-
-def _one_of(field: str, found: Any, allowed: Sequence[Any]) -> None:
-    if found not in allowed:
-        raise ConfigError(
-            f"quantization.{field}: found {found!r}; allowed are {', '.join(map(str, allowed))}."
-        )

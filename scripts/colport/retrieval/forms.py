@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import numpy as np
 
+from colport.declared import IN_CODE, Allowed, Count
 from colport.retrieval.plan import runs
 from colport.retrieval.pooling import pool_tokens
+from colport.retrieval.quantized import PRECISIONS
 from colport.retrieval.store import EmbeddingSet
 
 FULL = "full"
@@ -19,17 +22,17 @@ _BLOCK_TOKENS = 1 << 17  # what deriving a form takes beside the shard stays wit
 
 @dataclass(frozen=True)
 class Form:
-    """How a corpus is stored; queries stay as they are.
+    """How a corpus is stored; queries stay as they are."""
 
-    Attributes:
-        name: Its name in the configuration.
-        pooling: How many times fewer tokens, see :func:`colport.retrieval.pooling.pool_tokens`.
-        storage: One of :data:`colport.retrieval.quantized.PRECISIONS`; as given when ``None``.
-    """
+    name: Annotated[str, IN_CODE]
+    """Its name in the configuration."""
 
-    name: str
-    pooling: int = 1
-    storage: str | None = None
+    pooling: Count = 1
+    """So many times fewer tokens a document, alike ones averaged (hierarchical token pooling)."""
+
+    storage: Annotated[str | None, Allowed(enum=PRECISIONS)] = None
+    """``int8`` with a scale a token, ``binary`` with a bit a value (dimensions in multiples of 8).
+    By default as the model gives them."""
 
     def limit(self, dim: int) -> str:
         """Why embeddings of this dimension cannot be stored so, or an empty text."""

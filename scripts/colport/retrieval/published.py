@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 SCHEMAS = ("qa", "beir")
+SPLIT = "test"
 DOCUMENT_COLUMNS = {"pages": "image", "passages": "text"}
 """Kind of document to the column that holds it."""
 
@@ -79,7 +80,7 @@ def _in_language(
 
 
 def _read_qa(repository: Repository, declaration: Mapping[str, Any]) -> RetrievalDataset:
-    table = load_table(repository, None, declaration.get("split", "test"))
+    table = load_table(repository, None, declaration.get("split", SPLIT))
     texts = table.values(table.name("query"), STRINGS, nullable=True)
     file_names = table.values(table.name("image_filename"), STRINGS)
     asked, languages = _in_language(table, declaration)
@@ -138,7 +139,7 @@ def _read_beir(repository: Repository, declaration: Mapping[str, Any]) -> Retrie
                 f"{repository.name}: config {config} is missing; found "
                 f"{', '.join(available) or 'none'}, needed are {', '.join(configs)}."
             )
-    split = declaration.get("split", "test")
+    split = declaration.get("split", SPLIT)
     # The corpus last: a mistake in the small tables shows before gigabytes are fetched.
     queries, judgements, corpus = (load_table(repository, configs[n], split) for n in (1, 2, 0))
     document_ids = corpus.ids(corpus.name(*CORPUS_ID), unique=True)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 CONFIDENCE = 0.95
-RESAMPLES = 10_000
+RESAMPLES = 2000
 SEED = 0
 
 _BLOCK_ELEMENTS = 1 << 22

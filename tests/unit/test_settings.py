@@ -1,0 +1,103 @@
+"""A setting is one entry: the config's schema and the tables of its page follow from it."""
+
+import inspect
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from colport import declared
+from colport.cli.parity import parity
+from colport.errors import ConfigError
+from colport.latency import LatencySettings
+from colport.latency.scenario_settings import ScenarioSettings
+from colport.retrieval.statistics import RESAMPLES
+
+ROOT = Path(__file__).parents[2]
+PAGE, SCHEMA = "config/README.md", "config/schemas/config.schema.yaml"
+SECTIONS = yaml.safe_load((ROOT / SCHEMA).read_text())["properties"]
+
+
+def generate(*arguments, root=ROOT):
+    script = ROOT / "config/schemas/generate.py"
+    return subprocess.run(
+        [sys.executable, script, "--root", root, *arguments], capture_output=True, text=True
+    )
+
+
+def test_schema_and_page_are_those_of_the_settings():
+    done = generate("--check")
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_file_that_differs_is_named_and_written_again(tmp_path):
+    for file, old, new in (
+        (SCHEMA, "default: 2000", "default: 1000"),
+        (PAGE, "| `2000` |", "| `1000` |"),
+    ):
+        text = (ROOT / file).read_text()
+        assert text.count(old) == 1
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text(text.replace(old, new))
+    done = generate("--check", root=tmp_path)
+    assert done.returncode == 1
+    assert [line.split(":")[0] for line in done.stderr.splitlines()] == [SCHEMA, PAGE]
+    assert generate(root=tmp_path).returncode == 0
+    for file in (SCHEMA, PAGE):
+        assert (tmp_path / file).read_text() == (ROOT / file).read_text()
+
+
+def test_a_place_that_is_no_section_is_an_error(tmp_path):
+    shutil.copytree(ROOT / "config", tmp_path / "config")
+    page = tmp_path / PAGE
+    page.write_text(page.read_text().replace("settings of latency -->", "settings of late -->"))
+    done = generate("--check", root=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr == "config/README.md: <!-- settings of late -->: 'late' is no setting.\n"
+
+
+@pytest.mark.parametrize(
+    ("section", "settings"),
+    [
+        (SECTIONS["latency"], LatencySettings()),
+        (SECTIONS["scenarios"], ScenarioSettings()),
+        (SECTIONS["scenarios"]["properties"]["offline"], ScenarioSettings().offline),
+        (SECTIONS["scenarios"]["properties"]["server"], ScenarioSettings().server),
+    ],
+)
+def test_code_has_the_defaults_of_the_config(section, settings):
+    for name, entry in section["properties"].items():
+        if hasattr(settings, name) and "default" in entry and entry.get("type") != "object":
+            found = getattr(settings, name)
+            assert (list(found) if isinstance(found, tuple) else found) == entry["default"], name
+
+
+def test_the_command_and_the_statistics_have_them_too():
+    assert SECTIONS["retrieval"]["properties"]["resamples"]["default"] == RESAMPLES == 2000
+    inputs = inspect.signature(parity).parameters["inputs"].default
+    assert SECTIONS["parity"]["properties"]["inputs"]["default"] == inputs == 48
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"rounds": 0}, "rounds: found 0; expected at least 1."),
+        ({"precision": -0.1}, "precision: found -0.1; expected at least 0."),
+        ({"timeout_s": 0}, "timeout_s: found 0; expected more than 0."),
+        ({"min_seconds": float("nan")}, "min_seconds: found nan; expected at least 0."),
+        ({"max_memory_mb": 0}, "max_memory_mb: found 0; expected at least 1."),
+        ({"max_seconds": 0.1}, "max_seconds: found 0.1; expected at least min_seconds, 0.5."),
+    ],
+)
+def test_code_may_give_what_the_config_may(given, message):
+    with pytest.raises(ConfigError, match=f"^{message}$"):
+        LatencySettings(**given)
+
+
+def test_a_word_is_one_of_those_allowed():
+    rule = declared.Allowed(enum=("one", "two"))
+    assert rule.expected("three") == "allowed are one, two"
+    assert rule.expected("two") == ""
