@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from colport.artifacts import write_text
-from colport.errors import ConfigError
+from colport.base.errors import ConfigError
+from colport.base.files import write_text
 
 DEMO, SCRATCH = Path("resources/checkpoints"), Path("build/bench")
 

@@ -16,11 +16,11 @@ import typer
 from benchmarks.command import SCRATCH, Output, publish, start, whole_numbers
 from benchmarks.processes import run_alone
 from benchmarks.tables import Table, measured_on, with_memory
-from colport import environment
-from colport.artifacts import require_space, scratch_folder
-from colport.embed import DOCUMENTS, QUERIES, read_documents, read_queries, shard_count
-from colport.retrieval.score import score_run
-from colport.retrieval.store import write_embeddings
+from colport.base import machine as environment
+from colport.base.files import require_space, scratch_folder
+from colport.scoring.embed import DOCUMENTS, QUERIES, read_documents, read_queries, shard_count
+from colport.scoring.score import score_run
+from colport.scoring.store import write_embeddings
 
 TABLE = Table(
     {
@@ -186,7 +186,7 @@ def main(
 
 
 def _write(folder: Path, pages: int, shape: Shape) -> None:
-    """Shards of :func:`colport.embed.embed`: a few random pages, with their dimensions rotated."""
+    """Shards as :func:`colport.scoring.embed.embed` writes them: a few random pages, rotated."""
     rng, size = np.random.default_rng(0), shape.shard_documents
     some = _normalised(rng, _PAGES, shape.page_tokens, shape.dim).astype(np.float16)
     shards = shard_count(pages, size)

@@ -15,9 +15,9 @@ from benchmarks import random_checkpoints
 from benchmarks.command import DEMO, SCRATCH, Demo, Output, Scratch, publish, start
 from benchmarks.processes import run_alone
 from benchmarks.tables import Table, measured_table, millions
-from colport import environment
-from colport.artifacts import scratch_folder
-from colport.manifest import folder_bytes
+from colport.base import machine
+from colport.base.files import scratch_folder
+from colport.folder.manifest import folder_bytes
 
 TABLE = Table(
     {
@@ -64,7 +64,7 @@ def run(
                 row = {"checkpoint": name, "parameters": parameters, "variant": precision}
                 rows.append({**row, **_measured(folder, precision, parameters)})
                 report(TABLE.line(rows[-1]))
-    return {"rows": rows, "environment": environment.describe()}
+    return {"rows": rows, "environment": machine.describe()}
 
 
 def markdown(record: Mapping[str, Any]) -> str:
@@ -103,7 +103,7 @@ def write_variant(source: str, output: str, precision: str) -> float:
         quantize(Path(source), Path(output), settings)
     else:
         export(Path(source), Path(output), precision=precision)
-    return environment.peak_rss_mb()
+    return machine.peak_rss_mb()
 
 
 def _measured(folder: Path, precision: str, parameters: int) -> dict[str, float]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from colport.latency import operations
+from colport.measure import operations
 
 if TYPE_CHECKING:
     import torch
@@ -87,12 +87,12 @@ def matmul(batch: int, rows: int, inner: int, columns: int, threads: int) -> Cal
 
 def loaded_megabytes(folder: str, shared: bool) -> float:
     """MB that an encoder adds to this process beside its mapped files."""
-    from colport import environment
-    from colport.encoder import Encoder
+    from colport.base import machine
+    from colport.runtime.encoder import Encoder
 
-    before = environment.anonymous_mb()
+    before = machine.anonymous_mb()
     encoder = Encoder(folder, share_weights=shared)
-    added = environment.anonymous_mb() - before
+    added = machine.anonymous_mb() - before
     del encoder
     return added * 2**20 / 1e6
 

@@ -22,14 +22,15 @@ from benchmarks import graph_contenders, random_checkpoints
 from benchmarks.command import DEMO, SCRATCH, Demo, Output, Scratch, Threads, publish, start
 from benchmarks.processes import run_alone
 from benchmarks.tables import Table, measured_on
-from colport import environment, families
-from colport.artifacts import scratch_folder
-from colport.encoder import Encoder
-from colport.errors import ConfigError
+from colport import families
+from colport.base import machine
+from colport.base.errors import ConfigError
+from colport.base.files import scratch_folder
 from colport.export.folder import export
-from colport.latency.operations import count_operations
-from colport.latency.runner import measure
-from colport.latency.settings import Contender, Inputs, LatencySettings
+from colport.measure.operations import count_operations
+from colport.runtime.encoder import Encoder
+from colport.timing.runner import measure
+from colport.timing.settings import Contender, Inputs, LatencySettings
 
 TABLE = Table(
     {
@@ -105,7 +106,7 @@ def run(
                     report(TABLE.line(row))
             loads.append({"case": model.name, **_load(files["colport"])})
             report(LOADS.line(loads[-1]))
-    return {"rows": rows, "loads": loads, "environment": environment.describe()}
+    return {"rows": rows, "loads": loads, "environment": machine.describe()}
 
 
 def markdown(record: Mapping[str, Any]) -> str:

@@ -18,11 +18,11 @@ import typer
 from benchmarks.command import SCRATCH, Output, Threads, publish, start
 from benchmarks.maxsim_contenders import CONTENDERS, MATMULS, read_inputs, write_inputs
 from benchmarks.tables import Table, measured_on
-from colport import environment
-from colport.artifacts import scratch_folder
-from colport.errors import ConfigError
-from colport.latency.runner import measure
-from colport.latency.settings import Contender, Inputs, LatencySettings
+from colport.base import machine
+from colport.base.errors import ConfigError
+from colport.base.files import scratch_folder
+from colport.timing.runner import measure
+from colport.timing.settings import Contender, Inputs, LatencySettings
 
 TABLE = Table(
     {
@@ -101,7 +101,7 @@ def run(
             for row in _rows(name, record["rows"], operations, expected, folder):
                 rows.append(row)
                 report(TABLE.line(_shown(row)))
-    return {"rows": rows, "environment": environment.describe()}
+    return {"rows": rows, "environment": machine.describe()}
 
 
 def markdown(record: Mapping[str, Any]) -> str:

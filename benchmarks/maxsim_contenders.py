@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.graph_contenders import Call
-from colport.embed import DOCUMENTS, QUERIES
-from colport.environment import peak_rss_mb
-from colport.errors import UnsupportedError
-from colport.retrieval.store import EmbeddingSet, read_embeddings, write_embeddings
+from colport.base.errors import UnsupportedError
+from colport.base.machine import peak_rss_mb
+from colport.scoring.embed import DOCUMENTS, QUERIES
+from colport.scoring.store import EmbeddingSet, read_embeddings, write_embeddings
 
 _BLOCK = 4096  # rows of a plain product that is not page by page
 
@@ -68,14 +68,14 @@ def _reset_peak_mb() -> float:
 
 
 def _colport(queries: EmbeddingSet, documents: EmbeddingSet, threads: int) -> Score:
-    from colport.retrieval.maxsim import maxsim
+    from colport.scoring.maxsim import maxsim
 
     given = _in_memory(queries), _in_memory(documents)
     return lambda: maxsim(*given, threads=threads)
 
 
 def _colport_int8(queries: EmbeddingSet, documents: EmbeddingSet, threads: int) -> Score:
-    from colport.retrieval.approximate import approximate_maxsim
+    from colport.scoring.approximate import approximate_maxsim
 
     given = _in_memory(queries), _in_memory(documents)
     return lambda: approximate_maxsim(*given, threads=threads)
@@ -152,7 +152,7 @@ def _matmul_onnxruntime(queries: EmbeddingSet, documents: EmbeddingSet, threads:
     """One product in ONNX Runtime's own threads."""
     import onnxruntime
 
-    from colport.retrieval.products import graph_file
+    from colport.scoring.maxsim.products import graph_file
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -179,7 +179,7 @@ def _matmul_blocks(queries: EmbeddingSet, documents: EmbeddingSet, threads: int)
     """ColPort's products, block by block in its threads, without the maximum."""
     from unittest import mock
 
-    from colport.retrieval import blocks
+    from colport.scoring.maxsim import blocks
 
     def multiply() -> np.ndarray:
         with mock.patch.object(blocks, "segment_maxima", lambda values, starts, out: out.fill(0)):

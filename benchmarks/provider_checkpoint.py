@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import random_checkpoints
-from colport import contenders, families, variants
-from colport.errors import ColPortError
+from colport import families
+from colport.base.errors import ColPortError
+from colport.measure import entrants
+from colport.pipeline import variants
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -117,7 +119,7 @@ def _seconds(
     """How slow PyTorch is in fp32, as the upper bound of what a contender's call takes."""
     try:
         start = time.perf_counter()
-        embedder = contenders.reference(str(checkpoint), family, device, threads)
+        embedder = entrants.reference(str(checkpoint), family, device, threads)
         load = time.perf_counter() - start
         found = {"load": load}
         for kind, call, given in (

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import random_checkpoints
-from colport import config, environment, variants
-from colport.errors import ConfigError
-from colport.latency.settings import LatencySettings
+from colport.base import machine
+from colport.base.errors import ConfigError
+from colport.pipeline import config, variants
 from colport.providers import ProviderSettings
+from colport.timing.settings import LatencySettings
 
 _TOKENS = (32, 64, 128, 256, 512)  # lengths that captured graphs are padded to
 _CALLS = 4  # a case's fewest: first, warm-up, sample, parts
@@ -39,7 +40,7 @@ class Plan:
     precisions: Sequence[str] = ("fp32", "fp16", "bf16")
     batch_sizes: Sequence[int] = (1, 8, 32)
     limit_seconds: float = 480.0
-    threads: int = field(default_factory=environment.usable_cores)
+    threads: int = field(default_factory=machine.usable_cores)
     case_seconds: float = 3.0
     quiet_seconds: float = 10.0
 

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from benchmarks.tables import Table
-from colport import environment
+from colport.base import machine as environment
 
 _HEADINGS = {
     "model": "model",

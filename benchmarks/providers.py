@@ -21,12 +21,14 @@ from benchmarks.command import DEMO, SCRATCH, Demo, Scratch, publish, start, who
 from benchmarks.processes import run_alone
 from benchmarks.provider_plan import Plan, entries, fitting
 from benchmarks.provider_tables import markdown
-from colport import contenders, environment
-from colport.artifacts import scratch_folder, write_text
-from colport.latency.runner import measure
-from colport.latency.settings import Contender, Inputs, LatencySettings
-from colport.latency.statistics import unsupported_rows
+from colport.base import machine
+from colport.base.files import scratch_folder, write_text
+from colport.base.names import KINDS
+from colport.measure import entrants as contenders
 from colport.providers import ProviderSettings
+from colport.timing.runner import measure
+from colport.timing.settings import Contender, Inputs, LatencySettings
+from colport.timing.statistics import unsupported_rows
 
 _ROUNDS = 6  # fewer give no interval
 _LEAST_SECONDS = 10.0  # with less left, nothing more is started
@@ -64,7 +66,7 @@ def run(
         "limit_seconds": plan.limit_seconds,
         "started": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "commit": _commit(),
-        "environment": environment.describe(),
+        "environment": machine.describe(),
     }
     models = [*([None] if plan.text else []), *plan.sizes]
     for index, size in enumerate(models):
@@ -122,7 +124,7 @@ def main(
         variants.split(","),
         batches,
         limit_seconds,
-        threads or environment.usable_cores(),
+        threads or machine.usable_cores(),
     )
 
     def keep(record: Mapping[str, Any]) -> None:
@@ -242,7 +244,7 @@ class _Model:
             everyone |= {(item.variant, item.provider): item for item in able}
             for variant, limit in missing.items():
                 self.record["rows"] += unsupported_rows(
-                    *(self.name, variant, name, contenders.KINDS),
+                    *(self.name, variant, name, KINDS),
                     *(self.plan.batch_sizes, str(limit)),
                 )
         return list(everyone.values())

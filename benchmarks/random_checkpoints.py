@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import ml_dtypes
 import numpy as np
 
-from colport.checkpoints import read_config
-from colport.errors import ConfigError
+from colport.base.errors import ConfigError
+from colport.hub.checkpoints import read_config
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -126,7 +126,7 @@ def _write_weights(model_class: Any, config: Any, output: Path) -> int:
     from huggingface_hub import split_torch_state_dict_into_shards
     from safetensors.numpy import save_file
 
-    from colport.families.skeletons import build_on_meta
+    from colport.families.reference.skeletons import build_on_meta
 
     tensors = build_on_meta(model_class, config, "fp32")[0].bfloat16().state_dict()
     noise = np.random.default_rng(0).standard_normal(_PATTERN, np.float32) * 0.02

@@ -14,10 +14,11 @@ from benchmarks import random_checkpoints
 from benchmarks.command import DEMO, SCRATCH, Demo, Output, publish, start, whole_numbers
 from benchmarks.processes import run_alone
 from benchmarks.tables import Table, measured_table, millions
-from colport import environment, families
-from colport.artifacts import scratch_folder
-from colport.errors import ConfigError
-from colport.families.memory import whole_mb
+from colport import families
+from colport.base import machine
+from colport.base.errors import ConfigError
+from colport.base.files import scratch_folder
+from colport.families.reference.memory import whole_mb
 
 _SECONDS = ("load_seconds", "queries_seconds", "pages_seconds")
 
@@ -60,7 +61,7 @@ def run(
         with scratch_folder(scratch / name) as folder:
             checkpoint = folder / "checkpoint"
             parameters = random_checkpoints.write(name, files_from, checkpoint)
-            fits = whole_mb(parameters) <= environment.available_mb()
+            fits = whole_mb(parameters) <= machine.available_mb()
             for memory in (streamed_mb, *([whole_mb(parameters)] if fits else [])):
                 row = {"checkpoint": name, "parameters": parameters, "allowed_mb": memory}
                 row["read_seconds"] = _read_seconds(checkpoint)
@@ -72,7 +73,7 @@ def run(
                 row["max_abs_diff"] = _difference(streamed, output) if compared else None
                 rows.append(row)
                 report(TABLE.line(row))
-    return {"rows": rows, "environment": environment.describe()}
+    return {"rows": rows, "environment": machine.describe()}
 
 
 def encode(checkpoint: str, count: int, memory_mb: float, output: str) -> dict[str, Any]:
@@ -96,7 +97,7 @@ def encode(checkpoint: str, count: int, memory_mb: float, output: str) -> dict[s
     return {
         "weights": reference.room.weights,
         **dict(zip(_SECONDS, np.diff(times).tolist(), strict=True)),
-        "peak_rss_mb": environment.peak_rss_mb(),
+        "peak_rss_mb": machine.peak_rss_mb(),
     }
 
 

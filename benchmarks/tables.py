@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from colport import environment
+from colport.base import machine as environment
 
 
 def millions(value: int) -> str:

@@ -8,9 +8,9 @@ sys.path.insert(0, str(SCRIPTS))
 # Snakemake (9.27) puts it into command lines as it is, also where its path has a space.
 sys.executable = shlex.quote(sys.executable)
 
-from colport import runs
+from colport.pipeline import runs
 from colport.peers.catalogue import VARIANTS as PEERS
-from colport.workflow import Plan
+from colport.pipeline.plan import Plan
 
 runs.name_user()
 if workflow.is_main_process:  # its jobs read this file, too

@@ -3,12 +3,12 @@
 from pathlib import Path
 
 from colport import tables
-from colport.artifacts import read_json
-from colport.job import job
-from colport.latency import placement
-from colport.latency.profile import operator_table
-from colport.latency.scenario_rows import scenario_table
-from colport.retrieval import details
+from colport.base.files import read_json
+from colport.measure import placement
+from colport.measure.profile import operator_table
+from colport.pipeline.job import job
+from colport.scoring import details
+from colport.timing.server.rows import scenario_table
 
 
 def main(snakemake):

@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from colport import checkpoints, families
-from colport.artifacts import write_json
-from colport.job import job
+from colport import families
+from colport.base.files import write_json
+from colport.hub import checkpoints
+from colport.pipeline.job import job
 
 
 def main(snakemake):

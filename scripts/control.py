@@ -1,9 +1,9 @@
 """Rule ``control``: a baseline of a dataset, to hold the models' scores against."""
 
-from colport.artifacts import write_json
-from colport.job import job
-from colport.retrieval.controls import control_record
-from colport.retrieval.datasets import load_retrieval_dataset
+from colport.base.files import write_json
+from colport.data.datasets import load_retrieval_dataset
+from colport.pipeline.job import job
+from colport.scoring.controls import control_record
 
 
 def main(snakemake):

@@ -1,8 +1,8 @@
 """Rule ``dataset``: check a dataset, every page of it, and keep its judgements."""
 
-from colport.artifacts import write_json
-from colport.job import job
-from colport.retrieval.datasets import check_pages, dataset_record, load_retrieval_dataset
+from colport.base.files import write_json
+from colport.data.datasets import check_pages, dataset_record, load_retrieval_dataset
+from colport.pipeline.job import job
 
 
 def main(snakemake):

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from colport import embedders
-from colport.artifacts import write_unsupported
-from colport.embed import embed
-from colport.errors import UnsupportedError
-from colport.job import job
-from colport.retrieval.datasets import load_retrieval_dataset
+from colport.base.errors import UnsupportedError
+from colport.base.files import write_unsupported
+from colport.data.datasets import load_retrieval_dataset
+from colport.measure import embedders
+from colport.pipeline.job import job
+from colport.scoring.embed import embed
 
 
 def main(snakemake):

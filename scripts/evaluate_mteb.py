@@ -1,10 +1,10 @@
 """Rule ``mteb``: run an exported folder as mteb's encoder, beside our own score."""
 
-from colport.artifacts import atomic_folder, read_json, write_json, write_unsupported
-from colport.errors import UnsupportedError
-from colport.job import job
-from colport.retrieval.datasets import load_retrieval_dataset
-from colport.retrieval.details import mteb_record
+from colport.base.errors import UnsupportedError
+from colport.base.files import atomic_folder, read_json, write_json, write_unsupported
+from colport.data.datasets import load_retrieval_dataset
+from colport.pipeline.job import job
+from colport.scoring.details import mteb_record
 
 
 def main(snakemake):
@@ -13,7 +13,7 @@ def main(snakemake):
     own = read_json(snakemake.input.score)["rows"][0]["ndcg_at_5"]
     with job(snakemake.log[0], " ".join(labels.values())):
         try:
-            from colport import mteb_adapter
+            from colport.measure import mteb_adapter
 
             encoder = mteb_adapter.ColPortEncoder(
                 snakemake.input.model,

@@ -2,10 +2,11 @@
 
 from itertools import product
 
-from colport.artifacts import write_json
+from colport.base.files import write_json
+from colport.base.names import REFERENCE_VARIANT
+from colport.data.datasets import load_retrieval_dataset
 from colport.explain.record import Source, explain_record
-from colport.job import job
-from colport.retrieval.datasets import load_retrieval_dataset
+from colport.pipeline.job import job
 
 
 def main(snakemake):
@@ -18,7 +19,7 @@ def main(snakemake):
             model,
             load_retrieval_dataset(name, params.dataset, snakemake.input.dataset),
             given.models,
-            Source("pytorch", "torch", given.reference, given.reference_record),
+            Source(REFERENCE_VARIANT, "torch", given.reference, given.reference_record),
             [
                 Source(*place, embeddings, file)
                 for place, embeddings, file in zip(

@@ -3,12 +3,13 @@
 from functools import partial
 from pathlib import Path
 
-from colport import checkpoints, proof
-from colport.artifacts import write_json, write_unsupported
-from colport.errors import UnsupportedError
+from colport.base.errors import UnsupportedError
+from colport.base.files import write_json, write_unsupported
 from colport.export import folder, record
-from colport.external_data import Layout
-from colport.job import job
+from colport.hub import checkpoints
+from colport.pipeline import proof
+from colport.pipeline.job import job
+from colport.tensors.external_data import Layout
 
 
 def main(snakemake):

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from colport import gate
-from colport.artifacts import write_json
-from colport.job import job
+from colport.base.files import write_json
+from colport.pipeline import gate
+from colport.pipeline.job import job
 from colport.tables import read_tables
 
 

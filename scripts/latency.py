@@ -2,12 +2,12 @@
 
 from tempfile import TemporaryDirectory
 
-from colport import checkpoints
-from colport.artifacts import write_json
-from colport.contenders import Contest
-from colport.job import job
-from colport.measure_latency import compare
-from colport.retrieval.datasets import load_retrieval_dataset
+from colport.base.files import write_json
+from colport.data.datasets import load_retrieval_dataset
+from colport.hub import checkpoints
+from colport.measure.entrants import Contest
+from colport.measure.latency import compare
+from colport.pipeline.job import job
 
 
 def main(snakemake):

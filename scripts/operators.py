@@ -1,9 +1,9 @@
 """Rule ``operators``: ONNX Runtime's profile of one query and one document in every variant."""
 
-from colport.artifacts import write_json
-from colport.job import job
-from colport.latency.profile import profile
-from colport.retrieval.datasets import load_retrieval_dataset
+from colport.base.files import write_json
+from colport.data.datasets import load_retrieval_dataset
+from colport.measure.profile import profile
+from colport.pipeline.job import job
 
 
 def main(snakemake):

@@ -3,12 +3,12 @@
 from itertools import chain, islice
 from pathlib import Path
 
-from colport import embedders, overflow, parity
-from colport.artifacts import write_json
-from colport.embed import read_documents, read_queries
-from colport.errors import UnsupportedError
-from colport.job import job
-from colport.retrieval.datasets import load_retrieval_dataset
+from colport.base.errors import UnsupportedError
+from colport.base.files import write_json
+from colport.data.datasets import load_retrieval_dataset
+from colport.measure import embedders, overflow, parity
+from colport.pipeline.job import job
+from colport.scoring.embed import read_documents, read_queries
 
 
 def main(snakemake):

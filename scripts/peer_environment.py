@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from colport.artifacts import write_json
-from colport.job import job
+from colport.base.files import write_json
 from colport.peers.environments import build
+from colport.pipeline.job import job
 
 
 def main(snakemake):

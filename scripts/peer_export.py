@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from colport.artifacts import read_json, write_json, write_unsupported
-from colport.errors import UnsupportedError
-from colport.job import job
+from colport.base.errors import UnsupportedError
+from colport.base.files import read_json, write_json, write_unsupported
 from colport.peers import catalogue, environments, export
+from colport.pipeline.job import job
 
 
 def main(snakemake):

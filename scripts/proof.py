@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
-from colport import checkpoints, families, proof
-from colport.environment import available_mb
-from colport.job import job
+from colport import families
+from colport.base.machine import available_mb
+from colport.hub import checkpoints
+from colport.pipeline import proof
+from colport.pipeline.job import job
 
 
 def main(snakemake):

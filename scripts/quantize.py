@@ -2,15 +2,15 @@
 
 from pathlib import Path
 
-from colport import proof
-from colport.artifacts import write_json, write_unsupported
-from colport.errors import UnsupportedError
+from colport.base.errors import UnsupportedError
+from colport.base.files import write_json, write_unsupported
+from colport.data.datasets import load_retrieval_dataset
 from colport.export import record
-from colport.external_data import Layout
-from colport.job import job
+from colport.pipeline import proof
+from colport.pipeline.job import job
 from colport.quantize.folder import quantize
 from colport.quantize.settings import QuantizeSettings
-from colport.retrieval.datasets import load_retrieval_dataset
+from colport.tensors.external_data import Layout
 
 
 def main(snakemake):

@@ -4,11 +4,13 @@ from pathlib import Path
 
 import torch
 
-from colport import checkpoints, families
-from colport.embed import embed
-from colport.environment import available_mb
-from colport.job import job
-from colport.retrieval.datasets import load_retrieval_dataset
+from colport import families
+from colport.base.machine import available_mb
+from colport.base.names import REFERENCE_VARIANT
+from colport.data.datasets import load_retrieval_dataset
+from colport.hub import checkpoints
+from colport.pipeline.job import job
+from colport.scoring.embed import embed
 
 
 def main(snakemake):
@@ -29,7 +31,7 @@ def main(snakemake):
             shard=int(shard),
             **snakemake.params.settings,
             labels={
-                **{"model": model, "variant": "pytorch", "provider": f"torch-{device}"},
+                **{"model": model, "variant": REFERENCE_VARIANT, "provider": f"torch-{device}"},
                 "weights": reference.room.weights,
             },
             report=log.info,

@@ -3,10 +3,11 @@
 from datetime import UTC, datetime
 
 import colport
-from colport.artifacts import write_text
-from colport.foreign import local
-from colport.job import job
-from colport.report import Report, against, figures, inputs
+from colport.base.files import write_text
+from colport.base.foreign import local
+from colport.pipeline.job import job
+from colport.report import Report, files, inputs
+from colport.report.sections import against
 
 
 def main(snakemake):
@@ -24,8 +25,8 @@ def main(snakemake):
         compared = against.read(local(other), "results") if other else None
         report = Report(found.tables, run, found.explained, compared)
         write_text(snakemake.output.page, report.html())
-        figures.write_charts(report, snakemake.output.charts)
-        figures.write_tables(report, snakemake.output.tables)
+        files.write_charts(report, snakemake.output.charts)
+        files.write_tables(report, snakemake.output.tables)
 
 
 main(snakemake)

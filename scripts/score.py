@@ -1,17 +1,22 @@
 """Rules ``score`` and ``score_reference``: rank with MaxSim and evaluate."""
 
-from colport.artifacts import read_json, write_json
-from colport.embed import read_documents, read_queries
-from colport.errors import UnsupportedError
-from colport.job import job
-from colport.retrieval.forms import Form
-from colport.retrieval.record import retrieval_record, unsupported_record
-from colport.retrieval.score import RunScores, score_forms
+from colport.base.errors import UnsupportedError
+from colport.base.files import read_json, write_json
+from colport.base.names import REFERENCE_VARIANT
+from colport.pipeline.job import job
+from colport.scoring.embed import read_documents, read_queries
+from colport.scoring.forms import Form
+from colport.scoring.record import retrieval_record, unsupported_record
+from colport.scoring.score import RunScores, score_forms
 
 
 def main(snakemake):
     """Write the retrieval record of one model, variant, provider and dataset."""
-    labels = {"variant": "pytorch", "provider": "torch", **dict(snakemake.wildcards.items())}
+    labels = {
+        "variant": REFERENCE_VARIANT,
+        "provider": "torch",
+        **dict(snakemake.wildcards.items()),
+    }
     with job(snakemake.log[0], " ".join(labels.values())):
         try:
             queries = read_queries(snakemake.input.first)

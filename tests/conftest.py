@@ -23,7 +23,7 @@ MINILM = {
 @pytest.fixture(scope="session")
 def checkpoint_folders(tmp_path_factory) -> dict[str, Path]:
     """Resolved checkpoint of each family."""
-    from colport import checkpoints
+    from colport.hub import checkpoints
 
     workspace = tmp_path_factory.mktemp("checkpoints") / "minilm-colbert"
     return {

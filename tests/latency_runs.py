@@ -5,8 +5,9 @@ import os
 from types import SimpleNamespace
 from typing import Any
 
-from colport.latency import Contender, Inputs, LatencySettings, measure, rounds, worker
-from colport.latency.process import WorkerFailure
+from colport.timing import Contender, Inputs, LatencySettings, measure, rounds
+from colport.timing.worker import worker
+from colport.timing.worker.process import WorkerFailure
 
 QUICK = {
     "batch_sizes": (1,),

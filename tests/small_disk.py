@@ -43,8 +43,8 @@ def operation(name: str, source: Path, output: Path) -> Callable[..., object]:
         from colport.quantize.folder import quantize
 
         return lambda progress: quantize(source, output, progress=progress)
-    from colport.convert import convert
-    from colport.external_data import Layout
+    from colport.folder.convert import convert
+    from colport.tensors.external_data import Layout
 
     return lambda progress: convert(source, output, Layout(name), progress=progress)
 
@@ -61,8 +61,8 @@ def fill(folder: Path) -> None:
 
 def meet(kind: str, write: Callable[..., object], folder: Path) -> dict[str, object]:
     """Write without room, then with it."""
-    from colport import manifest
-    from colport.errors import ColPortError
+    from colport.base.errors import ColPortError
+    from colport.folder import manifest
 
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     if kind == "limit":

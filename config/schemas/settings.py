@@ -11,20 +11,21 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from colport import declared
-from colport.contenders import PYTORCH
-from colport.declared import Allowed, Count, Natural, Positive, Sizes
+from colport.base import declared
+from colport.base.declared import Allowed, Count, Natural, Positive, Sizes
+from colport.data import published
+from colport.data.documents import DPI, MAX_PIXELS
 from colport.export.folder import OPSET
-from colport.external_data import MODES, Layout
-from colport.families.skeletons import PRECISIONS
-from colport.latency import LatencySettings
-from colport.latency.scenario_settings import ScenarioSettings
+from colport.families.reference.skeletons import PRECISIONS
+from colport.measure.entrants import PYTORCH
 from colport.peers.catalogue import PEERS
 from colport.providers.settings import FALLBACK
 from colport.quantize.settings import BITS, QuantizeSettings
-from colport.retrieval import published, statistics
-from colport.retrieval.documents import DPI, MAX_PIXELS
-from colport.retrieval.forms import Form
+from colport.scoring import statistics
+from colport.scoring.forms import Form
+from colport.tensors.external_data import MODES, Layout
+from colport.timing import LatencySettings
+from colport.timing.server.settings import ScenarioSettings
 
 INLINE = Allowed(inline=True)
 """Marks a part whose keys stand in its section itself."""
@@ -298,9 +299,9 @@ class Dataset(Section):
     judgements: File | None = None
     """Such a file with columns ``query_id``, ``document`` and, optionally, ``page`` and ``score``
     (a whole number up to 1000000, or false for 0 and true for 1; above 0 is relevant; 1 where there
-    is no such column, and then no other column either). Names are found in either Unicode normal form. Leave
-    it out if there are none: you still get rankings and their agreement with PyTorch, and
-    ``query_id`` is not needed."""
+    is no such column, and then no other column either). Names are found in either Unicode normal
+    form. Leave it out if there are none: you still get rankings and their agreement with PyTorch,
+    and ``query_id`` is not needed."""
 
     dpi: Annotated[int, Allowed(minimum=1, maximum=1200)] = DPI
     """Resolution at which PDFs are rendered."""

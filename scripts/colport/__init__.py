@@ -16,13 +16,13 @@ __version__ = "0.1.0"
 __all__ = ["Encoder", "__version__"]
 
 if TYPE_CHECKING:
-    from colport.encoder import Encoder
+    from colport.runtime.encoder import Encoder
 
 
 def __getattr__(name: str) -> Any:
     """Load the encoder on first use, so that importing the package costs nothing."""
     if name == "Encoder":
-        from colport.encoder import Encoder
+        from colport.runtime.encoder import Encoder
 
         return Encoder
     raise AttributeError(f"module 'colport' has no attribute {name!r}")

@@ -9,11 +9,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from colport import Encoder, checkpoints, families
-from colport.errors import CheckpointError
+from colport import Encoder, families
+from colport.base.errors import CheckpointError
 from colport.export.folder import export
 from colport.families.adapters import MergedTensor
-from colport.weights import read_header
+from colport.hub import checkpoints
+from colport.tensors.weights import read_header
 from tests import page_models
 from tests.text_models import edit
 

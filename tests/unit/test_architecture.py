@@ -10,32 +10,25 @@ import pytest
 
 PACKAGE = Path(__file__).parents[2] / "scripts/colport"
 
-LAYERS = [  # bottom first; modules of one layer do not import each other
-    {"redaction", "foreign"},
-    {"errors"},
-    {"declared"},
-    {"artifacts", "child", "environment", "config", "weights", "streaming", "downloads"},
-    {"lora"},
-    {"checkpoints"},
+FLOORS = [  # bottom first; rooms of one floor do not import each other
+    {"base"},
+    {"processes"},
+    {"tensors", "timing"},
+    {"folder", "providers"},
+    {"hub"},
     {"families"},
-    {"manifest", "providers", "external_data"},
-    {"graphs"},
-    {"export"},
-    {"quantize"},
-    {"convert", "overflow", "retrieval"},
-    {"encoder", "peers"},
-    {"remote"},
-    {"embedders"},
-    {"embed", "parity", "latency", "variants", "mteb_adapter"},
-    {"contenders", "explain", "proof"},
-    {"recommendation", "measure_latency", "measure_scenarios"},
+    {"data", "export"},
+    {"quantize", "scoring"},
+    {"runtime"},
+    {"peers"},
+    {"explain", "measure"},
     {"tables"},
-    {"gate", "compare"},
+    {"compare"},
     {"report"},
-    {"job", "sources", "resources", "runs", "model_card", "hub"},
-    {"workflow", "cli"},
+    {"pipeline"},
+    {"cli"},
 ]
-RANK = {module: rank for rank, layer in enumerate(LAYERS) for module in layer}
+RANK = {room: rank for rank, floor in enumerate(FLOORS) for room in floor}
 
 
 def room(file: Path) -> str:
@@ -60,7 +53,7 @@ FILES = [file for file in PACKAGE.rglob("*.py") if file != PACKAGE / "__init__.p
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
 def test_imports_point_downward(file):
     own = room(file)
-    assert own in RANK, f"{own} has no layer yet"
+    assert own in RANK, f"{own} has no floor yet"
     for other in imported_rooms(file) - {own}:
         assert RANK[other] < RANK[own], f"{own} imports {other}, which is not below it"
 
@@ -111,8 +104,8 @@ def test_no_files_import_each_other_in_a_circle():
 
 def test_what_times_a_contender_knows_nothing_of_encoders():
     measuring = {"profile.py", "operations.py", "placement.py"}
-    below = {"latency", "errors", "environment", "declared"}
-    for file in (PACKAGE / "latency").glob("*.py"):
+    below = {"timing", "base", "processes"}
+    for file in (PACKAGE / "timing").rglob("*.py"):
         if file.name not in measuring:
             assert imported_rooms(file) <= below, file.name
 

@@ -6,16 +6,10 @@ import time
 import numpy as np
 import pytest
 
-from colport.errors import ConfigError
-from colport.latency.arrivals import (
-    Batching,
-    WallClock,
-    poisson_arrivals,
-    serve,
-    simulate,
-)
-from colport.latency.early_stopping import allowed_slow, needed_requests, upper_bound
-from colport.latency.search import NEVER, RateSearch, predict_highest_rate
+from colport.base.errors import ConfigError
+from colport.timing.server.arrivals import Batching, WallClock, poisson_arrivals, serve, simulate
+from colport.timing.server.early_stopping import allowed_slow, needed_requests, upper_bound
+from colport.timing.server.search import NEVER, RateSearch, predict_highest_rate
 
 ONE = Batching()
 MANY = 200_000

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from colport import artifacts
-from colport.artifacts import (
+from colport.base import files as artifacts
+from colport.base.errors import ArtifactError, UnsupportedError
+from colport.base.files import (
     atomic_folder,
     atomic_path,
     check_supported,
@@ -22,7 +23,6 @@ from colport.artifacts import (
     write_json,
     write_unsupported,
 )
-from colport.errors import ArtifactError, UnsupportedError
 
 
 def test_json_keeps_values_and_turns_nan_into_null(tmp_path):

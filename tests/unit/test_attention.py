@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from colport.errors import UnsupportedError
+from colport.base.errors import UnsupportedError
 from colport.families.attention import _attend
 from colport.families.colqwen2 import _page_attention
 

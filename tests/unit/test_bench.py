@@ -3,7 +3,7 @@
 import pytest
 
 from benchmarks import export, random_checkpoints
-from colport.errors import ConfigError
+from colport.base.errors import ConfigError
 from tests.conftest import RESOURCES
 
 

@@ -13,7 +13,7 @@ import pytest
 import typer
 
 from benchmarks import command
-from colport.errors import ConfigError
+from colport.base.errors import ConfigError
 from tests.conftest import ROOT
 
 NAMES = ("export", "reference", "graphs", "maxsim", "corpus", "providers")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from benchmarks import corpus
-from colport.errors import ArtifactError
+from colport.base.errors import ArtifactError
 
 SMALL = corpus.Shape(queries=3, query_tokens=4, page_tokens=6, dim=8, shard_documents=4)
 

@@ -7,9 +7,9 @@ import pytest
 
 from benchmarks import maxsim
 from benchmarks.maxsim_contenders import CONTENDERS, MATMULS
-from colport.errors import ConfigError
-from colport.latency.settings import LatencySettings
-from colport.retrieval.store import write_embeddings
+from colport.base.errors import ConfigError
+from colport.scoring.store import write_embeddings
+from colport.timing.settings import LatencySettings
 
 SETTINGS = LatencySettings(
     batch_sizes=(1,),

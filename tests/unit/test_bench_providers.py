@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from benchmarks import provider_plan, provider_tables, providers
-from colport.errors import ConfigError
+from colport.base.errors import ConfigError
 from tests.conftest import RESOURCES
 from tests.text_models import make_checkpoint
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 from onnx import helper, numpy_helper
 
-from colport import streaming
-from colport.errors import CheckpointError, ExportError
+from colport.base.errors import CheckpointError, ExportError
 from colport.export import bind
+from colport.tensors import streaming
 
 RNG = np.random.default_rng(0)
 

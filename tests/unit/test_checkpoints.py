@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from colport import checkpoints
-from colport import config as configuration
-from colport.artifacts import sha256_file, write_json
-from colport.errors import CheckpointError, ConfigError, UnsupportedError
+from colport.base.errors import CheckpointError, ConfigError, UnsupportedError
+from colport.base.files import sha256_file, write_json
+from colport.hub import checkpoints
+from colport.pipeline import config as configuration
 
 SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

@@ -9,7 +9,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from colport.child import Child, ChildEndedError, receive, send
+from colport.processes.child import Child, ChildEndedError, receive, send
 
 PAGE = PIL.Image.effect_noise((7, 5), 40).convert("RGB")
 VALUES = {
@@ -92,7 +92,9 @@ serve(answer)
 @pytest.fixture
 def child(tmp_path, monkeypatch):
     (tmp_path / "answering.py").write_text(CHILD)
-    monkeypatch.setattr("colport.child._LIBRARY", f"{tmp_path}:{Path(__file__).parents[2]}/scripts")
+    monkeypatch.setattr(
+        "colport.processes.child._LIBRARY", f"{tmp_path}:{Path(__file__).parents[2]}/scripts"
+    )
     child = Child("answering")
     yield child
     child.close()

@@ -18,7 +18,10 @@ import typer
 import yaml
 from PIL import Image
 
-from colport import checkpoints, cli, manifest, variants
+from colport import cli
+from colport.folder import manifest
+from colport.hub import checkpoints
+from colport.pipeline import variants
 from colport.quantize.folder import quantize
 from colport.quantize.settings import QuantizeSettings
 

@@ -9,7 +9,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from colport import cli
-from colport.errors import DatasetError, UnsupportedError
+from colport.base.errors import DatasetError, UnsupportedError
 
 
 @pytest.fixture

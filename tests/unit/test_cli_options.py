@@ -3,10 +3,10 @@
 import pytest
 import typer
 
+from colport.base.errors import CheckpointError, ConfigError, DatasetError
 from colport.cli import options
 from colport.cli.inputs import Inputs, read_documents
-from colport.errors import CheckpointError, ConfigError, DatasetError
-from colport.external_data import Layout
+from colport.tensors.external_data import Layout
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from sentence_transformers.base.modules import Normalize
 from transformers import AutoTokenizer
 
 from colport import Encoder, families
-from colport.errors import CheckpointError, InputError, UnsupportedError
+from colport.base.errors import CheckpointError, InputError, UnsupportedError
 from colport.export.folder import OPSET, export
 from colport.families.tokens import save_backend
 from tests.conftest import ROOT

@@ -11,7 +11,9 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 from tokenizers.processors import TemplateProcessing
 
 from colport import families
-from colport.families import colbert, colbert_tokens
+from colport.base.names import KINDS
+from colport.families import colbert
+from colport.families.text import tokenization
 from colport.families.tokens import Tokens
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[Q]", "[D]", "a", "b", "c", "d", ".", "q:"]
@@ -242,7 +244,7 @@ def checkpoint(library, **settings):
 def test_lengths(given, expected):
     source, values = given
     plain = {"query_length": None, "document_length": None, "max_seq_length": 512}
-    assert colbert_tokens._lengths(source, SimpleNamespace(**{**plain, **values})) == expected
+    assert tokenization._lengths(source, SimpleNamespace(**{**plain, **values})) == expected
 
 
 class Vocabulary:
@@ -268,7 +270,7 @@ def test_an_expansion_s_token_is_named_or_the_mask_or_the_end():
         vocabulary = Vocabulary()
         vocabulary.mask_token = mask
         given = {"strategy": "min", "length": 7, "attend": True, "token": named}
-        found = colbert_tokens._expansion(SimpleNamespace(query_expansion=given), vocabulary)
+        found = tokenization._expansion(SimpleNamespace(query_expansion=given), vocabulary)
         assert {**found, "token_id": 0} == {
             **{"strategy": "min", "length": 7, "attend": True, "token_id": 0}
         }
@@ -278,13 +280,13 @@ def test_an_expansion_s_token_is_named_or_the_mask_or_the_end():
     assert token_of(None) == "[MASK]"
     assert token_of(None, mask=None) == "[SEP]"
     none = SimpleNamespace(query_expansion=None)
-    assert colbert_tokens._expansion(none, Vocabulary()) is None
+    assert tokenization._expansion(none, Vocabulary()) is None
 
 
 def test_a_skiplist_by_each_library_s_rule():
     words = ["a", "none-such", "[UNK]", "b-c"]
     assert {
-        library: colbert_tokens._skiplist(checkpoint(library), words, Vocabulary())
+        library: tokenization._skiplist(checkpoint(library), words, Vocabulary())
         for library in ("stanford", "pylate", "sentence-transformers")
     } == {
         "stanford": [IDS["a"], 1, 1, IDS["b"]],  # the first piece of each word
@@ -295,14 +297,14 @@ def test_a_skiplist_by_each_library_s_rule():
 
 def test_markers_by_each_library_s_rule():
     def marker(source, kind):
-        return colbert_tokens._marker(source, Vocabulary(), kind)
+        return tokenization._marker(source, Vocabulary(), kind)
 
     stanford = checkpoint("stanford", query_token_id="[Q]", doc_token_id="[D]")
     pylate = checkpoint("pylate", query_prefix="[Q]", document_prefix="")
     own = checkpoint("sentence-transformers")
-    assert [marker(stanford, kind) for kind in colbert_tokens.KINDS] == [IDS["[Q]"], IDS["[D]"]]
-    assert [marker(pylate, kind) for kind in colbert_tokens.KINDS] == [IDS["[Q]"], None]
-    assert [marker(own, kind) for kind in colbert_tokens.KINDS] == [None, None]
+    assert [marker(stanford, kind) for kind in KINDS] == [IDS["[Q]"], IDS["[D]"]]
+    assert [marker(pylate, kind) for kind in KINDS] == [IDS["[Q]"], None]
+    assert [marker(own, kind) for kind in KINDS] == [None, None]
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from colport import config as configuration
-from colport.artifacts import write_json
-from colport.errors import ConfigError
-from colport.workflow import SCHEMA, Plan, check_documents, check_embeddings
+from colport.base.errors import ConfigError
+from colport.base.files import write_json
+from colport.pipeline import config as configuration
+from colport.pipeline.plan import SCHEMA, Plan, check_documents, check_embeddings
 
 ROOT = Path(__file__).parents[2]
 DEFAULT = configuration.load(ROOT / "config/config.yaml")

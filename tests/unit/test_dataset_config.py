@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from colport import config as configuration
-from colport.config import extended
-from colport.errors import ConfigError
-from colport.retrieval.datasets import check_declaration
-from colport.workflow import SCHEMA, Plan
+from colport.base.errors import ConfigError
+from colport.data.datasets import check_declaration
+from colport.pipeline import config as configuration
+from colport.pipeline.config import extended
+from colport.pipeline.plan import SCHEMA, Plan
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = configuration.load(ROOT / "config/datasets.yaml")["datasets"]

@@ -8,8 +8,8 @@ import pytest
 from huggingface_hub import constants
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-from colport import checkpoints, downloads
-from colport.errors import CheckpointError, HubError
+from colport.base.errors import CheckpointError, HubError
+from colport.hub import checkpoints, downloads
 from tests.hub_downloads import DownloadHub
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from colport.artifacts import write_unsupported
-from colport.embed import embed, read_documents, read_queries, shard_count
-from colport.errors import ArtifactError, UnsupportedError
-from colport.retrieval.base import RetrievalDataset
+from colport.base.errors import ArtifactError, UnsupportedError
+from colport.base.files import write_unsupported
+from colport.data.base import RetrievalDataset
+from colport.scoring.embed import embed, read_documents, read_queries, shard_count
 
 
 class Encoder:

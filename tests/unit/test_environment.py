@@ -2,7 +2,7 @@
 
 import pytest
 
-from colport import environment
+from colport.base import machine as environment
 
 FLAGS = {
     "avx2": "flags\t\t: fpu sse4_2 avx avx2 fma",

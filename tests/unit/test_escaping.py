@@ -7,8 +7,9 @@ from itertools import pairwise
 
 import pytest
 
-from colport import model_card, tables
-from colport.manifest import GraphInfo, Manifest
+from colport import tables
+from colport.folder.manifest import GraphInfo, Manifest
+from colport.report import model_card
 from colport.report.page import render
 
 HOSTILE = (

@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from colport.artifacts import write_json, write_unsupported
-from colport.encoder import Encoder
-from colport.errors import ArtifactError, UnsupportedError
+from colport.base.errors import ArtifactError, UnsupportedError
+from colport.base.files import write_json, write_unsupported
+from colport.data.base import RetrievalDataset
 from colport.explain import record as stage
 from colport.explain.explanation import Explanation, preprocessing
 from colport.explain.matching import Match, most_changed, strongest
 from colport.explain.picture import CHANGE, colour_bar, colours, draw, sheet, webp
 from colport.explain.selection import choose
 from colport.families.base import PatchGrid, QueryToken
-from colport.retrieval.base import RetrievalDataset
-from colport.retrieval.store import EmbeddingSet
+from colport.runtime.encoder import Encoder
+from colport.scoring.store import EmbeddingSet
 
 PAGES = ("colpali", "colqwen2")
 SIZES = {"portrait": (252, 336), "landscape": (336, 252), "tiny": (3, 2), "extreme": (1900, 12)}

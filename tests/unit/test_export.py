@@ -10,9 +10,8 @@ import pytest
 from PIL import Image
 
 from benchmarks import graphs
-from colport import Encoder, external_data, families, manifest
-from colport.convert import convert
-from colport.errors import (
+from colport import Encoder, families
+from colport.base.errors import (
     ArtifactError,
     CheckpointError,
     ConfigError,
@@ -20,7 +19,10 @@ from colport.errors import (
     UnsupportedError,
 )
 from colport.export.folder import export
-from colport.external_data import Layout
+from colport.folder import manifest
+from colport.folder.convert import convert
+from colport.tensors import external_data
+from colport.tensors.external_data import Layout
 
 QUERIES = [
     "a red pie chart",

@@ -6,10 +6,10 @@ import onnx_ir as ir
 import pytest
 from onnx import helper, numpy_helper
 
-from colport import external_data, streaming
-from colport.errors import ArtifactError, ConfigError, ExportError
-from colport.external_data import Layout
-from colport.streaming import StreamedTensor
+from colport.base.errors import ArtifactError, ConfigError, ExportError
+from colport.tensors import external_data, streaming
+from colport.tensors.external_data import Layout
+from colport.tensors.streaming import StreamedTensor
 
 RNG = np.random.default_rng(0)
 TENSORS = {  # bytes

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from colport import artifacts
-from colport.convert import convert
-from colport.errors import ArtifactError
-from colport.external_data import Layout
+from colport.base import files
+from colport.base.errors import ArtifactError
+from colport.folder.convert import convert
 from colport.quantize.folder import quantize
+from colport.tensors.external_data import Layout
 from tests import small_disk
 
 ROOT = Path(__file__).parents[2]
@@ -62,8 +62,8 @@ def test_a_file_system_takes_no_larger_file(exported, checkpoint_folders, tmp_pa
 
 @pytest.mark.parametrize("mode", ["split", "merge"])
 def test_too_little_room_is_said_before_a_byte_is_written(exported, tmp_path, monkeypatch, mode):
-    usage = artifacts.shutil.disk_usage(tmp_path)._replace(free=1_000_000)
-    monkeypatch.setattr(artifacts.shutil, "disk_usage", lambda _: usage)
+    usage = files.shutil.disk_usage(tmp_path)._replace(free=1_000_000)
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda _: usage)
     written: list[tuple[int, int]] = []
     for write in (
         lambda: convert(exported["colpali"], tmp_path / "out", Layout(mode), written.append),

@@ -3,8 +3,8 @@
 import pandas as pd
 import pytest
 
-from colport.errors import ParityError, RunError
-from colport.gate import check, failures
+from colport.base.errors import ParityError, RunError
+from colport.pipeline.gate import check, failures
 
 OK = {"model": "m", "variant": "fp32", "provider": "cpu", "status": "ok", "reason": ""}
 

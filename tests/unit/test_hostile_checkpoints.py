@@ -9,9 +9,10 @@ import shutil
 import numpy as np
 import pytest
 
-from colport import checkpoints, families
-from colport.errors import CheckpointError
+from colport import families
+from colport.base.errors import CheckpointError
 from colport.export.folder import export
+from colport.hub import checkpoints
 from tests.page_models import demo
 from tests.text_models import edit, make_checkpoint
 

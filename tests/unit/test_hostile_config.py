@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from colport import cli
-from colport import config as configuration
-from colport.errors import ConfigError
+from colport.base.errors import ConfigError
+from colport.pipeline import config as configuration
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = ROOT / "config/schemas/config.schema.yaml"

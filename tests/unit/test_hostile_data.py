@@ -15,11 +15,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from colport.base.errors import ColPortError, DatasetError
 from colport.cli.inputs import read_documents
-from colport.errors import ColPortError, DatasetError
-from colport.retrieval import images, parquet, pdfs
-from colport.retrieval.datasets import load_retrieval_dataset
-from colport.retrieval.judgements import read_judgements, read_queries
+from colport.data import images, parquet, pdfs
+from colport.data.datasets import load_retrieval_dataset
+from colport.data.judgements import read_judgements, read_queries
 from tests.pdfs import pdf
 
 QA = {"schema": "qa"}

@@ -10,15 +10,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from colport import external_data, manifest, model_card
-from colport.artifacts import sha256_file
+from colport.base.errors import ArtifactError, ColPortError
+from colport.base.files import sha256_file
 from colport.cli.inspection import inspect
-from colport.convert import convert
-from colport.encoder import Encoder
-from colport.errors import ArtifactError, ColPortError
 from colport.export.folder import export
-from colport.external_data import Layout
+from colport.folder import manifest
+from colport.folder.convert import convert
 from colport.quantize.folder import quantize
+from colport.report import model_card
+from colport.runtime.encoder import Encoder
+from colport.tensors import external_data
+from colport.tensors.external_data import Layout
 from tests.text_models import make_checkpoint
 
 VALUES = (None, True, -1, 10**30, 1e308, "", "../x", "a\0b", "x" * 10_000, [], {}, [[]], {"a": [1]})

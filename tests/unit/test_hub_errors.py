@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import pytest
 from huggingface_hub.errors import HfHubHTTPError
 
-from colport import hub
-from colport.errors import HubError
+from colport.base.errors import HubError
+from colport.hub import upload
 
 
 def refusal(status):
@@ -15,14 +15,14 @@ def refusal(status):
 
 
 def said(error):
-    with pytest.raises(HubError) as caught, hub._explained("me/it"):
+    with pytest.raises(HubError) as caught, upload._explained("me/it"):
         raise error
     return str(caught.value)
 
 
-@pytest.mark.parametrize("status", hub._REASONS)
+@pytest.mark.parametrize("status", upload._REASONS)
 def test_a_known_status_has_its_reason(status):
-    assert said(refusal(status)) == f"me/it: {hub._REASONS[status]}."
+    assert said(refusal(status)) == f"me/it: {upload._REASONS[status]}."
 
 
 @pytest.mark.parametrize(

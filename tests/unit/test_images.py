@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 from transformers.models.siglip.image_processing_siglip import SiglipImageProcessor
 
-from colport.families.images import normalise, resize_bicubic, rgb_array
+from colport.families.pages.images import normalise, resize_bicubic, rgb_array
 
 
 def noisy(width, height, seed=0):

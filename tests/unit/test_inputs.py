@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from colport import Encoder
-from colport.errors import ConfigError, InputError
-from colport.families.images import PageError, as_page
-from colport.remote import open_encoder
+from colport.base.errors import ConfigError, InputError
+from colport.families.pages.images import PageError, as_page
+from colport.runtime.remote import open_encoder
 
 HALF = "a \ud83d b"
 

@@ -10,9 +10,10 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from colport import Encoder, manifest, model_card
+from colport import Encoder
+from colport.base.errors import ConfigError, UnsupportedError
 from colport.cli.inspection import _lines
-from colport.errors import ConfigError, UnsupportedError
+from colport.folder import manifest
 from colport.providers import PROVIDERS, ProviderSettings, integers
 from colport.providers.session import open_session
 from colport.quantize import folder
@@ -20,7 +21,8 @@ from colport.quantize.folder import quantize
 from colport.quantize.rounding import Curvature, gptq
 from colport.quantize.settings import QuantizeSettings, Sensitivity
 from colport.quantize.weights import LARGEST, LARGEST_SUM, Matrix, channel_scales, per_channel
-from colport.streaming import StreamedTensor
+from colport.report import model_card
+from colport.tensors.streaming import StreamedTensor
 from tests.stored_weights import neighbour_sums, tensors
 
 QUERIES = ["a red pie chart", "", "Which page shows a blue table and a photo of something orange?"]
@@ -154,7 +156,7 @@ def test_what_does_not_name_its_range_has_the_full_one(folders, precision, quant
 def test_both_kinds_of_kernels_give_the_same_embeddings(folders, monkeypatch):
     """On a processor that saturates they are two; the exact range is right in either."""
     plain = Encoder(folders / "exact").encode_queries(QUERIES)
-    monkeypatch.setattr("colport.encoder.needs_exact_kernels", lambda *_: True)
+    monkeypatch.setattr("colport.runtime.encoder.needs_exact_kernels", lambda *_: True)
     for one, other in zip(plain, Encoder(folders / "exact").encode_queries(QUERIES), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-6)
 
@@ -175,7 +177,7 @@ def opened(monkeypatch):
         asked.append(options["exact_sums"])
         return SimpleNamespace(get_inputs=list, get_outputs=lambda: [SimpleNamespace(name="y")])
 
-    monkeypatch.setattr("colport.encoder.open_session", session)
+    monkeypatch.setattr("colport.runtime.encoder.open_session", session)
     return asked
 
 

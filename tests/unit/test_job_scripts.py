@@ -6,11 +6,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from colport import embedders, tables
-from colport.artifacts import read_json, write_json
-from colport.embed import read_documents, read_queries
-from colport.errors import UnsupportedError
-from colport.retrieval.base import RetrievalDataset
+from colport import tables
+from colport.base.errors import UnsupportedError
+from colport.base.files import read_json, write_json
+from colport.data.base import RetrievalDataset
+from colport.measure import embedders
+from colport.scoring.embed import read_documents, read_queries
 from tests.conftest import ROOT
 
 NAMES = [f"d{index}" for index in range(5)]
@@ -66,7 +67,7 @@ def job(tmp_path, monkeypatch):
         return DATASET
 
     monkeypatch.setattr(embedders, "load", load)
-    monkeypatch.setattr("colport.retrieval.datasets.load_retrieval_dataset", dataset)
+    monkeypatch.setattr("colport.data.datasets.load_retrieval_dataset", dataset)
 
     def run(name, encoder=None, **given):
         asked["encoder"] = encoder or Encoder()

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from colport.errors import ConfigError
-from colport.latency import (
+from colport.base.errors import ConfigError
+from colport.timing import (
     COLUMNS,
     Case,
     Contender,
@@ -111,7 +111,7 @@ def test_memory_of_the_parent_is_not_the_worker_s():
 
 
 def test_worker_starts_without_the_measuring_side():
-    payload = run([contender("fp32", "has_loaded", module="colport.latency.runner")])
+    payload = run([contender("fp32", "has_loaded", module="colport.timing.runner")])
     assert payload["rows"][0]["status"] == "ok"
 
 

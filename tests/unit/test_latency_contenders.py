@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from colport.errors import UnsupportedError
+from colport.base.errors import UnsupportedError
 
 
 class Sleeper:

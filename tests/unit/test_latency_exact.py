@@ -6,8 +6,9 @@ from contextlib import ExitStack
 import numpy as np
 import pytest
 
-from colport.latency import Case, Contender, Inputs, LatencySettings, meters
-from colport.latency.rounds import Lane
+from colport.timing import Case, Contender, Inputs, LatencySettings
+from colport.timing.machine import meters
+from colport.timing.rounds import Lane
 from tests.latency_runs import BOTH_KINDS, ONE_QUERY, QUICK, contender, in_place, run
 from tests.unit import test_latency_contenders as contenders
 
@@ -166,7 +167,7 @@ def test_energy_is_that_of_an_input(tmp_path, monkeypatch):
     meter = meters.EnergyMeter(tmp_path)
     reading = iter(range(0, 10**9, 1_000_000))
     monkeypatch.setattr(meter, "read", lambda: [next(reading)])
-    monkeypatch.setattr("colport.latency.runner.meters.EnergyMeter", lambda: meter)
+    monkeypatch.setattr("colport.timing.runner.meters.EnergyMeter", lambda: meter)
     (row,) = rows_of([contender("fp32", pattern=[1])], rounds=2, min_samples=4, batch_sizes=(5,))
     # A joule a block, two blocks, each of a settling call and two samples of five inputs.
     assert row["joules_per_input"] == pytest.approx(2 / 30)

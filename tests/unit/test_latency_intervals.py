@@ -2,12 +2,8 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from colport.latency import intervals
-from colport.latency.intervals import (
-    effective_samples,
-    needed_samples,
-    percentile_interval,
-)
+from colport.timing import intervals
+from colport.timing.intervals import effective_samples, needed_samples, percentile_interval
 
 
 def drifting(generator, rounds, samples, drift):

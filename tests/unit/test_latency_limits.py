@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from colport.latency import memory, statistics
-from colport.latency.process import WorkerFailure, WorkerProcess
-from colport.latency.settings import Case
+from colport.timing import statistics
+from colport.timing.settings import Case
+from colport.timing.worker import memory
+from colport.timing.worker.process import WorkerFailure, WorkerProcess
 from tests.latency_runs import BOTH_KINDS, contender, run
 
 HERE = Path(__file__).parent
@@ -98,7 +99,7 @@ def test_killed_worker_is_started_again_with_what_fits(calls):
 
 def test_kill_by_the_kernel_is_a_limit(monkeypatch):
     counts = iter([0, 1])
-    monkeypatch.setattr("colport.latency.process.kernel_kills", lambda: next(counts))
+    monkeypatch.setattr("colport.timing.worker.process.kernel_kills", lambda: next(counts))
     worker = WorkerProcess(threads=1, timeout_s=30)
     worker._process.send_signal(signal.SIGKILL)
     with pytest.raises(WorkerFailure) as caught:

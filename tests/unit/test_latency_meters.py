@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from colport.errors import ConfigError
-from colport.latency import cores, meters, page_cache
-from colport.latency.settings import LatencySettings
+from colport.base.errors import ConfigError
+from colport.timing.machine import cores, meters
+from colport.timing.settings import LatencySettings
+from colport.timing.worker import page_cache
 from tests.latency_runs import contender, run
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from colport.latency import process
-from colport.latency.process import WorkerFailure
+from colport.timing.worker import process
+from colport.timing.worker.process import WorkerFailure
 
 
 def test_a_worker_s_libraries_have_the_threads_that_are_asked_for(monkeypatch):

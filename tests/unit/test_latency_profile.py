@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from colport import manifest
-from colport.artifacts import write_unsupported
-from colport.errors import UnsupportedError
-from colport.latency import operations, placement
-from colport.latency.profile import COLUMNS, graph_profile, operator_table, profile
+from colport.base.errors import UnsupportedError
+from colport.base.files import write_unsupported
+from colport.folder import manifest
+from colport.measure import operations, placement
+from colport.measure.profile import COLUMNS, graph_profile, operator_table, profile
 from colport.providers import ProviderSettings
 from colport.providers.session import open_session
 from colport.tables import write_tables

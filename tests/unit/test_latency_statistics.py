@@ -3,10 +3,11 @@ import os
 import numpy as np
 import pytest
 
-from colport.latency import noise, statistics
-from colport.latency.intervals import percentile_interval
-from colport.latency.schedule import Block, is_stable, plan_block, turns
-from colport.latency.settings import Case, LatencySettings
+from colport.timing import statistics
+from colport.timing.intervals import percentile_interval
+from colport.timing.machine import noise
+from colport.timing.schedule import Block, is_stable, plan_block, turns
+from colport.timing.settings import Case, LatencySettings
 
 MS = 1_000_000
 CASES = (Case("query", 1), Case("document", 1))

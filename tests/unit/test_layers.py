@@ -11,16 +11,16 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from colport import external_data
-from colport.errors import ExportError, UnsupportedError
+from colport.base.errors import ExportError, UnsupportedError
 from colport.export.folder import _graph
 from colport.export.layers import check_stacks, repeat_layers
 from colport.export.tensors import unread
-from colport.external_data import Layout
 from colport.families.base import GraphDefinition, GraphInput, Skeleton, Stack
 from colport.families.stacks import named_by_library
-from colport.job import job
-from colport.weights import TensorIndex, read_header
+from colport.pipeline.job import job
+from colport.tensors import external_data
+from colport.tensors.external_data import Layout
+from colport.tensors.weights import TensorIndex, read_header
 
 WIDTH, DEPTH = 4, 6
 ALTERNATING = ("window", "page") * 3

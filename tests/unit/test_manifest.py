@@ -7,13 +7,14 @@ from pathlib import Path
 import onnx
 import pytest
 
-from colport import Encoder, manifest
-from colport.artifacts import sha256_file
+from colport import Encoder
+from colport.base.errors import ArtifactError, UnsupportedError
+from colport.base.files import sha256_file
 from colport.cli.inspection import inspect
-from colport.convert import convert
-from colport.errors import ArtifactError, UnsupportedError
-from colport.external_data import Layout
+from colport.folder import manifest
+from colport.folder.convert import convert
 from colport.quantize.folder import quantize
+from colport.tensors.external_data import Layout
 
 READERS = {
     "manifest": manifest.read,
@@ -191,7 +192,7 @@ def test_tensors_that_no_graph_reads_are_listed(exported, tmp_path):
 
 
 def test_only_exported_folders_are_replaced(folder, tmp_path):
-    from colport.artifacts import write_unsupported
+    from colport.base.files import write_unsupported
 
     (tmp_path / "empty").mkdir()
     write_unsupported(tmp_path / "unsupported", "no")

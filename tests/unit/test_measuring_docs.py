@@ -5,8 +5,9 @@ from pathlib import Path
 
 import yaml
 
-from colport.latency import COLUMNS, noise
-from colport.latency.scenario_rows import COLUMNS as SCENARIO_COLUMNS
+from colport.timing import COLUMNS
+from colport.timing.machine import noise
+from colport.timing.server.rows import COLUMNS as SCENARIO_COLUMNS
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/measuring.md").read_text()

@@ -6,11 +6,12 @@ import re
 import pytest
 import yaml
 
-from colport import manifest, model_card
-from colport.artifacts import write_json
-from colport.checkpoints import license_of
-from colport.errors import ArtifactError
-from colport.model_card import Measured
+from colport.base.errors import ArtifactError
+from colport.base.files import write_json
+from colport.folder import manifest
+from colport.hub.checkpoints import license_of
+from colport.report import model_card
+from colport.report.model_card import Measured
 from colport.tables import COLUMNS
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

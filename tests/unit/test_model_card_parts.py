@@ -4,11 +4,11 @@ import dataclasses
 
 import pytest
 
-from colport import model_card
-from colport.artifacts import write_json
-from colport.errors import ArtifactError
-from colport.manifest import GraphInfo, Manifest
-from colport.model_card import Measured
+from colport.base.errors import ArtifactError
+from colport.base.files import write_json
+from colport.folder.manifest import GraphInfo, Manifest
+from colport.report import model_card
+from colport.report.model_card import Measured
 from colport.tables import COLUMNS
 
 GRAPH = GraphInfo("text.onnx", {}, {}, 1, 1)

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 import colport
+from colport.base.errors import ConfigError, DatasetError, UnsupportedError
 from colport.cli import main
-from colport.encoder import Encoder
-from colport.errors import ConfigError, DatasetError, UnsupportedError
-from colport.retrieval.base import RetrievalDataset
-from colport.retrieval.datasets import load_retrieval_dataset
-from colport.retrieval.metrics import METRIC_NAMES
-from colport.retrieval.score import RunScores, score_run
-from colport.retrieval.store import EmbeddingSet
+from colport.data.base import RetrievalDataset
+from colport.data.datasets import load_retrieval_dataset
+from colport.runtime.encoder import Encoder
+from colport.scoring.metrics import METRIC_NAMES
+from colport.scoring.score import RunScores, score_run
+from colport.scoring.store import EmbeddingSet
 
 from ..conftest import RESOURCES
 
@@ -32,7 +32,7 @@ PER_QUERY = {
 @pytest.fixture
 def adapter():
     pytest.importorskip("mteb", reason="an extra of its own; make test installs it")
-    from colport import mteb_adapter
+    from colport.measure import mteb_adapter
 
     return mteb_adapter
 
@@ -227,7 +227,7 @@ def test_command_says_the_score_and_keeps_mtebs_files(
 
 def test_without_mteb_the_command_names_the_extra(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "mteb", None)
-    monkeypatch.delitem(sys.modules, "colport.mteb_adapter", raising=False)
+    monkeypatch.delitem(sys.modules, "colport.measure.mteb_adapter", raising=False)
     monkeypatch.delattr(colport, "mteb_adapter", raising=False)
     monkeypatch.setattr("sys.argv", ["colport", "mteb", "folder", "--tasks", "T", "-o", "out"])
     with pytest.raises(SystemExit, match="1"):

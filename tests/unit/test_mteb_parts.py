@@ -5,12 +5,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from colport.retrieval.base import RetrievalDataset
+from colport.data.base import RetrievalDataset
 
 pytest.importorskip("mteb", reason="an extra of its own; make test installs it")
 
-from colport import mteb_adapter
-from colport.mteb_adapter import PromptType
+from colport.measure import mteb_adapter
+from colport.measure.mteb_adapter import PromptType
 
 
 class Recorder:

@@ -4,9 +4,9 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from colport.errors import UnsupportedError
+from colport.base.errors import UnsupportedError
 from colport.families.base import Batch
-from colport.overflow import measure
+from colport.measure.overflow import measure
 
 HEADER = '<ir_version: 10, opset_import: ["": 24]>'
 INPUT = np.array([[[0.5, -1.0, 0.25, 2.0]]], np.float16)

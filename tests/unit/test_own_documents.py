@@ -10,8 +10,8 @@ from pathlib import Path
 import PIL.Image
 import pytest
 
-from colport.errors import ConfigError, DatasetError
-from colport.retrieval.datasets import check_pages, dataset_record, load_retrieval_dataset
+from colport.base.errors import ConfigError, DatasetError
+from colport.data.datasets import check_pages, dataset_record, load_retrieval_dataset
 from tests.pdfs import pdf
 
 pypdfium2 = pytest.importorskip("pypdfium2")
@@ -282,7 +282,7 @@ def test_size_is_checked_before_a_page_is_rendered(own, monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("rendered")
 
-    monkeypatch.setattr("colport.retrieval.pdfs.PdfReader.render", refuse)
+    monkeypatch.setattr("colport.data.pdfs.PdfReader.render", refuse)
     with pytest.raises(DatasetError, match=r"b.pdf#1 in .* is a page of 400x600 pixels at 144 DPI"):
         load(own, max_pixels=100_000)
     assert load(own, max_pixels=100_000, dpi=72).document_ids[1] == "b.pdf#1"

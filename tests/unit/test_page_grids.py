@@ -15,8 +15,8 @@ from transformers.models.qwen2_vl.image_processing_qwen2_vl import (
 )
 from transformers.vision_utils import get_vision_cu_seqlens, get_vision_position_ids
 
-from colport.errors import DatasetError
-from colport.families import grids
+from colport.base.errors import DatasetError
+from colport.families.pages import grids
 
 LIMITS = {"patch_size": 14, "merge_size": 2, "temporal_patch_size": 2}
 grid_sizes = st.lists(st.tuples(st.integers(1, 12), st.integers(1, 12)), min_size=1, max_size=4)

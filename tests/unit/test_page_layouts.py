@@ -13,8 +13,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from colport import Encoder, families
-from colport.artifacts import read_json, write_json
-from colport.errors import CheckpointError, DatasetError, InputError, UnsupportedError
+from colport.base.errors import CheckpointError, DatasetError, InputError, UnsupportedError
+from colport.base.files import read_json, write_json
 from colport.export.folder import export
 from colport.families.tokens import check_ids
 from tests import page_models

@@ -8,8 +8,8 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Split
 
 from colport import families
-from colport.families import grids
 from colport.families.base import PatchGrid
+from colport.families.pages import grids
 
 WORDS = ["_", "?", "<", "I", "p", "q", "+", "a", "b"]
 PIXELS = {"scale": 1 / 255, "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.25, 0.125]}

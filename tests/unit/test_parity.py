@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from colport.errors import PeerError, UnsupportedError
-from colport.overflow import Peak, Reach
-from colport.parity import Tolerance, compare, measure, unsupported
+from colport.base.errors import PeerError, UnsupportedError
+from colport.measure.overflow import Peak, Reach
+from colport.measure.parity import Tolerance, compare, measure, unsupported
 
 LABELS = {"model": "m", "variant": "v", "provider": "cpu"}
 QUERIES = [np.array([[1.0, 0.0]], np.float32)]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from colport.parity import Difference, Tolerance, compare, measure
+from colport.measure.parity import Difference, Tolerance, compare, measure
 
 LABELS = {"model": "m", "variant": "v", "provider": "cpu"}
 UNIT = np.eye(4, dtype=np.float32)

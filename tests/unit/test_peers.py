@@ -11,13 +11,14 @@ import pandas as pd
 import pytest
 import yaml
 
-from colport import embedders
-from colport.artifacts import check_supported, read_json, write_unsupported
-from colport.errors import PeerError, RunError, UnsupportedError
-from colport.gate import check, failures
+from colport.base.errors import PeerError, RunError, UnsupportedError
+from colport.base.files import check_supported, read_json, write_unsupported
+from colport.base.names import PEER_PREFIX
+from colport.measure import embedders
 from colport.peers import catalogue, clients, environments, export, processes
 from colport.peers.catalogue import PeerVariant
-from colport.recommendation import recommend
+from colport.pipeline.gate import check, failures
+from colport.tables.recommendation import recommend
 
 ROOT = Path(__file__).parents[2]
 OWN = {"folder": str(Path(sys.executable).parents[1]), "status": "ok", "reason": ""}
@@ -92,7 +93,7 @@ def test_every_environment_is_pinned_with_hashes_and_without_an_index():
 
 def test_every_peer_is_complete():
     for name, peer in catalogue.VARIANTS.items():
-        assert name.startswith(catalogue.PREFIX)
+        assert name.startswith(PEER_PREFIX)
         assert set(peer.programs) == set(peer.graphs) == set(peer.clients) == {"pages", "passages"}
         assert set(peer.clients.values()) <= set(clients.CLIENTS)
         assert not peer.base or peer.base in catalogue.VARIANTS

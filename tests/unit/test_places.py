@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from colport import runs
-from colport.artifacts import visible_files
-from colport.errors import ConfigError
-from colport.workflow import Plan, located
+from colport.base.errors import ConfigError
+from colport.base.files import visible_files
+from colport.pipeline import runs
+from colport.pipeline.plan import Plan, located
 from tests.conftest import ROOT
 
 PLAN = Plan({}, Path())

@@ -9,9 +9,11 @@ import onnx_ir
 import pytest
 import torch
 
-from colport import families, manifest, proof
-from colport.errors import CheckpointError, ExportError, ParityError
+from colport import families
+from colport.base.errors import CheckpointError, ExportError, ParityError
 from colport.export.folder import export
+from colport.folder import manifest
+from colport.pipeline import proof
 from colport.quantize.folder import quantize
 from tests.text_models import make_checkpoint, rewrite
 

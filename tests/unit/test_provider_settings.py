@@ -5,9 +5,9 @@ import onnxruntime
 import pytest
 from onnx import helper, numpy_helper
 
-from colport.errors import UnsupportedError
+from colport.base.errors import UnsupportedError
 from colport.providers import PROVIDERS, ProviderSettings
-from colport.providers.calls import Graph, pad
+from colport.providers.graph import Graph, pad
 from colport.providers.session import _session_options, open_session, require_opset
 
 

@@ -14,14 +14,16 @@ import pytest
 import yaml
 from PIL import Image
 
-from colport import Encoder, environment, measure_latency, measure_scenarios
-from colport.contenders import Contest
-from colport.errors import ArtifactError, ConfigError, UnsupportedError
-from colport.latency import placement
+from colport import Encoder
+from colport.base import machine
+from colport.base.errors import ArtifactError, ConfigError, UnsupportedError
+from colport.measure import latency as measure_latency
+from colport.measure import placement, scenarios
+from colport.measure.entrants import Contest
 from colport.providers import PROVIDERS, ProviderSettings
-from colport.providers.calls import Graph, pad
+from colport.providers.graph import Graph, pad
 from colport.providers.session import _cause, open_session, require
-from colport.remote import Interpreter, RemoteEncoder, open_encoder, run_in
+from colport.runtime.remote import Interpreter, RemoteEncoder, open_encoder, run_in
 from tests.latency_runs import QUICK
 
 ROOT = Path(__file__).parents[2]
@@ -281,7 +283,7 @@ def test_a_latency_record_names_the_versions_of_another_python(exported, checkpo
     record = measure_latency.compare(contest, settings, 1, lambda message: None)
     assert {row["status"] for row in record["rows"]} == {"ok"}
     found = record["environment"]["provider_packages"]
-    assert found == {"elsewhere": environment.packages()}
+    assert found == {"elsewhere": machine.packages()}
     assert found["elsewhere"]["onnxruntime"] == onnxruntime.__version__
 
 
@@ -292,7 +294,7 @@ def test_a_provider_that_is_absent_reads_no_dataset():
         "",
         {"type": "coreml"},
     )
-    for stage, settings in ((measure_latency, {"batch_sizes": [1]}), (measure_scenarios, {})):
+    for stage, settings in ((measure_latency, {"batch_sizes": [1]}), (scenarios, {})):
         record = stage.compare(contest, settings, 1, lambda message: None)
         assert {row["status"] for row in record["rows"]} == {"unsupported"}
         assert "CoreMLExecutionProvider" in record["rows"][0]["reason"]

@@ -12,13 +12,14 @@ import pytest
 import yaml
 from huggingface_hub import constants
 
-from colport import hub, manifest
-from colport.errors import HubError
+from colport.base.errors import HubError
+from colport.folder import manifest
+from colport.hub import upload
 from tests.hub_server import LARGE, Hub
 
 TOKEN = "hf_" + "t" * 34
 REPO = "me/colpali-onnx"
-SCRIPTS = Path(hub.__file__).parents[1]
+SCRIPTS = Path(upload.__file__).parents[1]
 
 
 @pytest.fixture
@@ -105,33 +106,33 @@ def test_the_same_content_is_not_sent_again(server, folder):
 
 
 def test_a_branch_and_another_layout(in_process, folder, tmp_path):
-    from colport.convert import convert
-    from colport.external_data import Layout
+    from colport.folder.convert import convert
+    from colport.tensors.external_data import Layout
 
     convert(folder, tmp_path / "sharded", Layout("shard", 2_000_000))
     first = sorted(path.name for path in (tmp_path / "sharded").glob("*data"))
-    hub.push(tmp_path / "sharded", REPO, "---\n{}\n---\n", revision="onnx")
+    upload.push(tmp_path / "sharded", REPO, "---\n{}\n---\n", revision="onnx")
     branches = in_process.repositories[REPO].branches
     assert branches["main"] == {}
     assert set(first) < set(branches["onnx"])
     branches["onnx"]["weights.txt"] = b"someone else's"
-    hub.push(folder, REPO, "---\n{}\n---\n", revision="onnx")
+    upload.push(folder, REPO, "---\n{}\n---\n", revision="onnx")
     weights = {name for name in branches["onnx"] if name.startswith("weights")}
     assert weights == {"weights.onnx_data", "weights.txt"}
 
 
 def test_who_may_see_a_new_repository_is_the_owner_s_to_say(in_process, folder):
     """An organisation may make new repositories private: asking for public ones would undo that."""
-    hub.push(folder, REPO, "---\n{}\n---\n")
-    hub.push(folder, f"{REPO}-2", "---\n{}\n---\n", private=True)
+    upload.push(folder, REPO, "---\n{}\n---\n")
+    upload.push(folder, f"{REPO}-2", "---\n{}\n---\n", private=True)
     assert [asked.get("visibility") for asked in in_process.created] == [None, "private"]
     assert [asked.get("private") for asked in in_process.created] == [None, None]
 
 
 def test_private_is_never_public(in_process, folder):
-    hub.push(folder, REPO, "---\n{}\n---\n")
+    upload.push(folder, REPO, "---\n{}\n---\n")
     with pytest.raises(HubError, match="me/colpali-onnx: exists and is public"):
-        hub.push(folder, REPO, "---\n{}\n---\n", private=True)
+        upload.push(folder, REPO, "---\n{}\n---\n", private=True)
     assert len(in_process.repositories[REPO].commits) == 1
 
 
@@ -153,12 +154,12 @@ def test_private_is_never_public(in_process, folder):
 def test_what_the_hub_refuses_is_one_sentence(in_process, folder, kind, status, message):
     in_process.failures[kind] = status
     with pytest.raises(HubError, match=f"^{REPO}: {message}") as error:
-        hub.push(folder, REPO, "---\n{}\n---\n", quiet=True)
+        upload.push(folder, REPO, "---\n{}\n---\n", quiet=True)
     text = str(error.value)
     assert "\n" not in text
     assert not any(secret in text for secret in (TOKEN, "signature", "http"))
     in_process.failures.clear()
-    assert hub.push(folder, REPO, "---\n{}\n---\n").startswith(in_process.url)
+    assert upload.push(folder, REPO, "---\n{}\n---\n").startswith(in_process.url)
 
 
 def test_a_wrong_token_a_missing_one_and_no_hub(server, folder):
@@ -198,7 +199,7 @@ def test_a_listed_file_may_not_be_a_link_to_elsewhere(server, folder, tmp_path):
 
 
 def test_an_unsupported_folder_is_refused(server, tmp_path):
-    from colport.artifacts import write_unsupported
+    from colport.base.files import write_unsupported
 
     write_unsupported(tmp_path / "int8", "no int8 here")
     done = push(server, tmp_path / "int8", REPO)
@@ -215,9 +216,9 @@ def test_a_dry_run_sends_nothing_and_needs_no_login(server, folder):
 
 
 def test_a_record_of_another_export_is_refused(server, folder, tmp_path):
-    from colport.artifacts import write_json
-    from colport.errors import UnsupportedError
-    from colport.parity import unsupported
+    from colport.base.errors import UnsupportedError
+    from colport.base.files import write_json
+    from colport.measure.parity import unsupported
 
     labels = {"model": "m", "variant": "v", "provider": "cpu"}
     write_json(

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from colport import contenders
-from colport.errors import UnsupportedError
+from colport.base.errors import UnsupportedError
+from colport.measure import entrants
 
 INPUTS = {
     "colbert": (["how tall is it", "who"], ["a passage on towers", "another"]),
@@ -17,9 +17,9 @@ INPUTS = {
 
 
 def test_each_way_to_run_pytorch_is_a_contender(monkeypatch):
-    monkeypatch.setattr(contenders, "read_manifest", lambda folder: SimpleNamespace(opset=24))
+    monkeypatch.setattr(entrants, "read_manifest", lambda folder: SimpleNamespace(opset=24))
     checkpoint = {"folder": "c", "family": "colbert"}
-    found, missing = contenders.entrants(
+    found, missing = entrants.entrants(
         *("m", "cpu", checkpoint, {"fp32": "folder"}, {}, 2),
         pytorch=["bf16", "compile-bf16"],
     )
@@ -38,7 +38,7 @@ def test_each_way_to_run_pytorch_is_a_contender(monkeypatch):
 @pytest.mark.parametrize("family", INPUTS)
 def test_bf16_is_close_and_parts_are_the_whole(family, checkpoint_folders):
     whole, half = (
-        contenders.reference(str(checkpoint_folders[family]), family, "cpu", 2, precision)
+        entrants.reference(str(checkpoint_folders[family]), family, "cpu", 2, precision)
         for precision in ("fp32", "bf16")
     )
     queries, documents = INPUTS[family]
@@ -57,4 +57,4 @@ def test_bf16_is_close_and_parts_are_the_whole(family, checkpoint_folders):
 def test_compiling_without_a_compiler_is_unsupported(monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(UnsupportedError, match=r"C\+\+ compiler; 'no-such-compiler'"):
-        contenders.reference("c", "colbert", "cpu", 1, compiled=True)
+        entrants.reference("c", "colbert", "cpu", 1, compiled=True)

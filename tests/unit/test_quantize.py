@@ -8,15 +8,17 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 
-from colport import Encoder, manifest, variants
-from colport.errors import ConfigError, UnsupportedError
+from colport import Encoder
+from colport.base.errors import ConfigError, UnsupportedError
+from colport.data.datasets import load_retrieval_dataset
 from colport.export.folder import export
+from colport.folder import manifest
+from colport.pipeline import variants
 from colport.quantize.blocks import blockwise, rounded
 from colport.quantize.folder import quantize
 from colport.quantize.nodes import MICROSOFT, Chain
 from colport.quantize.settings import Calibration, QuantizeSettings, Sensitivity
 from colport.quantize.weights import Matrix
-from colport.retrieval.datasets import load_retrieval_dataset
 from tests.conftest import RESOURCES
 from tests.stored_weights import neighbour_sums, tensors
 

@@ -7,8 +7,6 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from colport import external_data
-from colport.external_data import Layout
 from colport.families.base import Batch
 from colport.quantize import plan
 from colport.quantize.calibration import Inputs
@@ -16,6 +14,8 @@ from colport.quantize.recipe import calibrated
 from colport.quantize.sensitivity import EXACT, Outcome, Quality, Rung
 from colport.quantize.settings import Calibration, QuantizeSettings, Sensitivity
 from colport.quantize.weights import Matrix
+from colport.tensors import external_data
+from colport.tensors.external_data import Layout
 from tests.products import BIAS, WEIGHTS, WIDTH, activations, graph, statistics_of
 
 DATASET = SimpleNamespace(name="pages", queries=["a", "b", "c"], documents=["d", "e"])

@@ -2,7 +2,7 @@
 
 import pytest
 
-from colport.errors import ConfigError
+from colport.base.errors import ConfigError
 from colport.quantize.settings import Calibration, QuantizeSettings, Sensitivity
 
 

@@ -4,10 +4,10 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from colport import streaming
 from colport.quantize.blocks import blockwise, rounded
 from colport.quantize.rounding import Curvature, gptq
 from colport.quantize.weights import Matrix, column_sums, per_channel, per_row
+from colport.tensors import streaming
 
 
 @pytest.fixture(params=[2**26, 600], ids=["at once", "in blocks"])

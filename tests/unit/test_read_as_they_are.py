@@ -10,12 +10,12 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
-from colport.artifacts import write_json
+from colport.base.errors import DatasetError
+from colport.base.files import write_json
+from colport.base.foreign import is_inside
 from colport.cli.inputs import read_documents
-from colport.errors import DatasetError
-from colport.foreign import is_inside
-from colport.retrieval.datasets import check_pages, dataset_record, load_retrieval_dataset
-from colport.workflow import Plan
+from colport.data.datasets import check_pages, dataset_record, load_retrieval_dataset
+from colport.pipeline.plan import Plan
 
 
 @pytest.fixture
@@ -285,7 +285,7 @@ def test_a_pdf_page_that_cannot_be_drawn_is_skipped_too(own):
     plain = found.documents._reader.render
 
     def render(file, index, dpi):
-        from colport.retrieval.pdfs import BadDocumentError
+        from colport.data.pdfs import BadDocumentError
 
         if index == 0:
             raise BadDocumentError("takes more than 60 s to be read")

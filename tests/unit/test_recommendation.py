@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from colport.recommendation import BEST, FASTEST, NEEDS, SMALLEST, recommend
+from colport.tables.recommendation import BEST, FASTEST, NEEDS, SMALLEST, recommend
 
 REFERENCE = 0.8
 

@@ -10,10 +10,11 @@ from xml.etree import ElementTree
 import pytest
 
 from colport import tables
-from colport.artifacts import write_json
+from colport.base.files import write_json
 from colport.compare import Finding
-from colport.report import Report, against, figures, inputs, render
+from colport.report import Report, files, inputs, render
 from colport.report.section import Against
+from colport.report.sections import against
 from tests.unit.test_report import REFERENCE, RUN, Page, joined, make, variant
 
 EVIL = "<script>alert(1)</script>"
@@ -51,8 +52,8 @@ def test_without_another_run_there_is_no_such_section():
     assert "against" not in Page(render(make(joined(REFERENCE, variant())), RUN)).ids
 
 
-def written(folder: Path, **figures) -> Path:
-    rows = joined(REFERENCE, variant(**figures))
+def written(folder: Path, **files) -> Path:
+    rows = joined(REFERENCE, variant(**files))
     for item in rows["retrieval"]:
         item.update(ndcg_at_5_low=0.7, ndcg_at_5_high=0.9)
     tables.write_tables(make(rows), folder / "tables")
@@ -92,8 +93,8 @@ def test_the_machine_is_the_one_that_measured(tmp_path):
 def test_figures_are_files_that_stand_alone(tmp_path):
     parts = (variant(name=EVIL), variant(model="n"), variant(name="pytorch", model="n"))
     report = Report(make(joined(REFERENCE, *parts)), RUN)
-    figures.write_charts(report, tmp_path / "charts")
-    figures.write_tables(report, tmp_path / "pages")
+    files.write_charts(report, tmp_path / "charts")
+    files.write_tables(report, tmp_path / "pages")
     charts = sorted(file.relative_to(tmp_path) for file in tmp_path.rglob("*.svg"))
     assert Path("charts/m/latency.svg") in charts
     assert Path("charts/n/speed-document.svg") in charts
@@ -110,6 +111,6 @@ def test_figures_are_files_that_stand_alone(tmp_path):
 
 def test_a_name_leaves_no_folder(tmp_path):
     report = Report(make(joined(variant(model="../../out"), variant(model=".."))), RUN)
-    figures.write_charts(report, tmp_path / "charts")
+    files.write_charts(report, tmp_path / "charts")
     assert {file.parent.name for file in tmp_path.rglob("*.svg")} == {"_.._out", "_"}
     assert all(file.is_relative_to(tmp_path / "charts") for file in tmp_path.rglob("*.svg"))

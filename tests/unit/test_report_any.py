@@ -8,7 +8,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from colport.report import Report
-from colport.report.figures import standalone
+from colport.report.files import standalone
 from tests.unit.test_report import REFERENCE, RUN, Page, joined, make, variant
 
 NAMES = st.one_of(

@@ -8,11 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from colport.report import losses, render, run_cost, speed
+from colport.report import render
 from colport.report.charts import Bar, ChartTable, Dot, Lane, lanes
 from colport.report.charts.lanes import LEFT, RIGHT, WIDTH, Axis
 from colport.report.charts.scales import cost, from_zero, logarithmic
 from colport.report.section import Material
+from colport.report.sections import losses, run_cost, speed
 from tests.unit.test_report import REFERENCE, RUN, joined, make, variant
 
 EVIL = '<img src=x onerror="alert(1)">'

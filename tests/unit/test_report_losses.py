@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from colport.report import losses
+from colport.report.sections import losses
 from tests.unit.test_report_charts import charts, material
 
 

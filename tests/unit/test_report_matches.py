@@ -7,8 +7,9 @@ import re
 import pytest
 from PIL import Image
 
-from colport.report import matches, render
-from colport.report.matches import match_views
+from colport.report import render
+from colport.report.sections import matches
+from colport.report.sections.matches import match_views
 from tests.unit.test_report import RUN, Page
 
 

@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 
 from colport import tables
-from colport.latency.profile import COLUMNS
+from colport.measure.profile import COLUMNS
 from colport.report import inputs, render
-from colport.report.operators import LARGEST, MAX_BARS, operator_charts
+from colport.report.sections.operators import LARGEST, MAX_BARS, operator_charts
 
 
 def rows(variant, operators, graph_ms, kind="document", model="<model>", share_of_peak=0.5):

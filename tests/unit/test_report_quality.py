@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from colport.report import quality
+from colport.report.sections import quality
 from tests.unit.test_report import REFERENCE, joined, make, stored, variant
 from tests.unit.test_report_charts import material
 

@@ -6,12 +6,12 @@ import pandas as pd
 import pytest
 
 from colport import tables
-from colport.latency.scenario_cases import ScenarioCase
-from colport.latency.scenario_rows import COLUMNS, make_row
 from colport.report import render
 from colport.report.charts import LegendEntry
 from colport.report.charts.frame import BOTTOM, LEFT, RIGHT, TOP
-from colport.report.scenarios import load_charts, read_scenarios, shown_rows
+from colport.report.sections.scenarios import load_charts, read_scenarios, shown_rows
+from colport.timing.server.cases import ScenarioCase
+from colport.timing.server.rows import COLUMNS, make_row
 
 MARKS = {
     name: LegendEntry(name, "M0 0Z", colour)

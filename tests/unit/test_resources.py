@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from colport.resources import STAGES, needs
+from colport.pipeline.needs import STAGES, needs
 
 CONFIG = {
     "run": {"embeddings": ["half", "binary"]},

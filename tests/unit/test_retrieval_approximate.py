@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from colport.retrieval.approximate import approximate_maxsim
-from colport.retrieval.maxsim import maxsim
-from colport.retrieval.store import EmbeddingSet
+from colport.scoring.approximate import approximate_maxsim
+from colport.scoring.maxsim import maxsim
+from colport.scoring.store import EmbeddingSet
 
 
 def embeddings(rng: np.random.Generator, lengths: list[int], alike: float) -> list[np.ndarray]:

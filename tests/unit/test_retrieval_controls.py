@@ -8,9 +8,10 @@ import pandas as pd
 import pytest
 
 from colport import tables
-from colport.retrieval import details
-from colport.retrieval.base import RetrievalDataset
-from colport.retrieval.controls import CONTROLS, MODEL, PROVIDER, bm25_run, control_record
+from colport.base.names import CONTROL
+from colport.data.base import RetrievalDataset
+from colport.scoring import details
+from colport.scoring.controls import CONTROLS, bm25_run, control_record
 
 TEXTS = [
     "Revenue of the year 2019 by quarter",
@@ -60,7 +61,7 @@ def test_bm25_without_text_is_unsupported():
     for texts in (None, [""] * len(TEXTS)):
         record = control_record("bm25", replace(DATASET, texts=texts), SETTINGS)
         (row,) = record["rows"]
-        assert (row["model"], row["variant"], row["provider"]) == (MODEL, "bm25", PROVIDER)
+        assert (row["model"], row["variant"], row["provider"]) == (CONTROL, "bm25", CONTROL)
         assert (row["status"], row["reason"]) == (
             "unsupported",
             "The documents have no text layer.",

@@ -9,9 +9,9 @@ from pathlib import Path
 import PIL.Image
 import pytest
 
-from colport.errors import ConfigError, DatasetError
-from colport.retrieval.datasets import load_retrieval_dataset
-from colport.retrieval.tables import Pages
+from colport.base.errors import ConfigError, DatasetError
+from colport.data.datasets import load_retrieval_dataset
+from colport.data.rows import Pages
 
 datasets = pytest.importorskip("datasets")
 

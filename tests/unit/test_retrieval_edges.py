@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from colport.errors import ArtifactError
-from colport.retrieval import quantized
-from colport.retrieval.base import RetrievalDataset
-from colport.retrieval.controls import SHUFFLES, bm25_run, shuffled_run
-from colport.retrieval.forms import Form
-from colport.retrieval.metrics import evaluate
-from colport.retrieval.record import retrieval_record
-from colport.retrieval.score import RunScores, rank, score_run, top_k_overlap
-from colport.retrieval.statistics import bootstrap_interval, paired_randomisation
-from colport.retrieval.store import EmbeddingSet, read_embeddings, write_embeddings
+from colport.base.errors import ArtifactError
+from colport.data.base import RetrievalDataset
+from colport.scoring import quantized
+from colport.scoring.controls import SHUFFLES, bm25_run, shuffled_run
+from colport.scoring.forms import Form
+from colport.scoring.metrics import evaluate
+from colport.scoring.record import retrieval_record
+from colport.scoring.score import RunScores, rank, score_run, top_k_overlap
+from colport.scoring.statistics import bootstrap_interval, paired_randomisation
+from colport.scoring.store import EmbeddingSet, read_embeddings, write_embeddings
 
 
 def test_scores_are_compared_as_trec_eval_does():

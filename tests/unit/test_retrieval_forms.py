@@ -5,14 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from colport.retrieval import forms
-from colport.retrieval.forms import FULL, Form, blocks, derive
-from colport.retrieval.maxsim import maxsim
-from colport.retrieval.pooling import pool_tokens
-from colport.retrieval.record import retrieval_record
-from colport.retrieval.score import RunScores, rank, score_forms, score_run
-from colport.retrieval.statistics import paired_randomisation
-from colport.retrieval.store import EmbeddingSet, read_embeddings, write_embeddings
+from colport.base.names import FULL
+from colport.scoring import forms
+from colport.scoring.forms import Form, blocks, derive
+from colport.scoring.maxsim import maxsim
+from colport.scoring.pooling import pool_tokens
+from colport.scoring.record import retrieval_record
+from colport.scoring.score import RunScores, rank, score_forms, score_run
+from colport.scoring.statistics import paired_randomisation
+from colport.scoring.store import EmbeddingSet, read_embeddings, write_embeddings
 
 FORMS = [
     Form("float16", storage="float16"),

@@ -5,9 +5,8 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from colport.retrieval import blocks, products
-from colport.retrieval.maxsim import maxsim
-from colport.retrieval.store import EmbeddingSet
+from colport.scoring.maxsim import blocks, maxsim, products
+from colport.scoring.store import EmbeddingSet
 
 QUERIES = [np.array([[1, 0], [0, 1]], np.float32), np.array([[2, -1]], np.float32)]
 DOCUMENTS = [

@@ -4,7 +4,7 @@ from math import log2
 
 import pytest
 
-from colport.retrieval.metrics import METRIC_NAMES, evaluate
+from colport.scoring.metrics import METRIC_NAMES, evaluate
 
 
 def descending(*names: str) -> dict[str, float]:

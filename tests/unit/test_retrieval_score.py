@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 import pytrec_eval
 
-from colport.artifacts import read_json, write_json
-from colport.errors import ArtifactError
-from colport.retrieval.maxsim import maxsim
-from colport.retrieval.metrics import METRIC_NAMES, METRICS, evaluate
-from colport.retrieval.record import COLUMNS, FURTHER, retrieval_record, unsupported_record
-from colport.retrieval.score import RunScores, rank, score_run, top_k_overlap
-from colport.retrieval.statistics import bootstrap_interval, paired_randomisation
-from colport.retrieval.store import EmbeddingSet
+from colport.base.errors import ArtifactError
+from colport.base.files import read_json, write_json
+from colport.scoring.maxsim import maxsim
+from colport.scoring.metrics import METRIC_NAMES, METRICS, evaluate
+from colport.scoring.record import COLUMNS, FURTHER, retrieval_record, unsupported_record
+from colport.scoring.score import RunScores, rank, score_run, top_k_overlap
+from colport.scoring.statistics import bootstrap_interval, paired_randomisation
+from colport.scoring.store import EmbeddingSet
 
 AXES = np.eye(4, dtype=np.float32)
 DESIGN_COLUMNS = (

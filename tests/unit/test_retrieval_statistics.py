@@ -5,8 +5,8 @@ from itertools import product
 import numpy as np
 import pytest
 
-from colport.retrieval import statistics
-from colport.retrieval.statistics import bootstrap_interval, paired_randomisation
+from colport.scoring import statistics
+from colport.scoring.statistics import bootstrap_interval, paired_randomisation
 
 
 def test_interval_of_constant_values_is_a_point():

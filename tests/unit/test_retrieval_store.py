@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from colport.errors import ArtifactError
-from colport.retrieval.store import EmbeddingSet, read_embeddings, write_embeddings
+from colport.base.errors import ArtifactError
+from colport.scoring.store import EmbeddingSet, read_embeddings, write_embeddings
 
 ITEMS = [np.arange(6).reshape(2, 3), np.zeros((0, 3)), np.arange(6, 15).reshape(3, 3)]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from colport import runs
+from colport.pipeline import runs
 
 RECORDS = Path(runs.RECORDS)
 

@@ -9,15 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from colport.errors import ConfigError
-from colport.latency import Inputs, scenario_rows
-from colport.latency.arrivals import Batching, poisson_arrivals, simulate
-from colport.latency.probes import Probe, ServerRun, plan_given, plan_probe
-from colport.latency.scenario_cases import ScenarioCase
-from colport.latency.scenario_rows import COLUMNS, scenario_table, unsupported_rows
-from colport.latency.scenario_settings import SCENARIOS, ScenarioSettings, ServerSettings
-from colport.latency.scenarios import measure
-from colport.latency.search import NEVER, RateSearch, predict_highest_rate
+from colport.base.errors import ConfigError
+from colport.timing import Inputs
+from colport.timing.server import rows as scenario_rows
+from colport.timing.server.arrivals import Batching, poisson_arrivals, simulate
+from colport.timing.server.cases import ScenarioCase
+from colport.timing.server.probes import Probe, ServerRun, plan_given, plan_probe
+from colport.timing.server.rows import COLUMNS, scenario_table, unsupported_rows
+from colport.timing.server.scenarios import measure
+from colport.timing.server.search import NEVER, RateSearch, predict_highest_rate
+from colport.timing.server.settings import SCENARIOS, ScenarioSettings, ServerSettings
 from tests.latency_runs import contender, in_place
 from tests.unit import test_latency_contenders as contenders
 

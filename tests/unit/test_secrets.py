@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from colport import environment, model_card, tables
-from colport.artifacts import write_json
-from colport.errors import CheckpointError, ColPortError, UnsupportedError
-from colport.job import job
-from colport.manifest import Manifest
-from colport.redaction import HIDDEN, plain, redacted
-from colport.report import formatting
+from colport import tables
+from colport.base import machine
+from colport.base.errors import CheckpointError, ColPortError, UnsupportedError
+from colport.base.files import write_json
+from colport.base.redaction import HIDDEN, plain, redacted
+from colport.folder.manifest import Manifest
+from colport.pipeline.job import job
+from colport.report import formatting, model_card
 from colport.report.page import render
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
@@ -149,7 +150,7 @@ def test_the_command_s_output_even_if_it_crashes(kind, tmp_path):
 
 def test_the_description_of_the_machine_holds_no_variable(monkeypatch):
     monkeypatch.setenv("SOME_VARIABLE", "its value")
-    described = json.dumps(environment.describe())
+    described = json.dumps(machine.describe())
     assert clean(described)
     assert "its value" not in described
     assert str(Path.home()) not in described
@@ -161,7 +162,7 @@ def test_records_tables_report_and_card(tmp_path):
     row = dict.fromkeys(tables.COLUMNS["parity"])
     row |= {"model": "m", "variant": "fp32", "provider": "cpu", "kind": "query"}
     row |= {"status": "unsupported", "reason": reason, "tolerance": ""}
-    described = environment.describe()
+    described = machine.describe()
     write_json(tmp_path / "parity.json", {"rows": [row], "environment": described})
     record = json.loads((tmp_path / "parity.json").read_text())
     made = tables.build({stage: [record] * (stage == "parity") for stage in tables.STAGES})

@@ -5,8 +5,8 @@ import time
 import numpy as np
 import pytest
 
-from colport.latency.arrivals import poisson_arrivals
-from colport.latency.serving import Server
+from colport.timing.server.arrivals import poisson_arrivals
+from colport.timing.server.serving import Server
 
 INPUTS = ["a", "b", "c"]
 

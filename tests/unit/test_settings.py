@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from colport import declared
+from colport.base import declared
+from colport.base.errors import ConfigError
 from colport.cli.parity import parity
-from colport.errors import ConfigError
-from colport.latency import LatencySettings
-from colport.latency.scenario_settings import ScenarioSettings
-from colport.retrieval.statistics import RESAMPLES
+from colport.scoring.statistics import RESAMPLES
+from colport.timing import LatencySettings
+from colport.timing.server.settings import ScenarioSettings
 
 ROOT = Path(__file__).parents[2]
 PAGE, SCHEMA = "config/README.md", "config/schemas/config.schema.yaml"

@@ -13,9 +13,9 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from tokenizers import Tokenizer
 
 from colport import Encoder
-from colport.families import blas
+from colport.families.reference import blas
 from colport.families.tokens import Tokens
-from colport.providers import calls
+from colport.providers import graph as calls
 from tests.conftest import ROOT
 from tests.page_models import page
 
@@ -147,7 +147,7 @@ def test_threads_that_share_numpy_leave_its_setting_as_it_was():
 
 
 def test_a_pipe_is_one_thread_s_at_a_time(tmp_path: Path):
-    from colport.retrieval.pdfs import PdfReader
+    from colport.data.pdfs import PdfReader
     from tests.pdfs import pdf
 
     pytest.importorskip("pypdfium2")

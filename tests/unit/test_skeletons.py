@@ -4,9 +4,9 @@ import pytest
 import transformers
 
 from colport import families
-from colport.errors import CheckpointError, UnsupportedError
+from colport.base.errors import CheckpointError, UnsupportedError
 from colport.export.folder import export
-from colport.families.skeletons import build_on_meta, rename_keys
+from colport.families.reference.skeletons import build_on_meta, rename_keys
 from tests.page_models import demo
 
 SMALL = {"vocab_size": 30, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}

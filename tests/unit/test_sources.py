@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from colport import sources
-from colport.sources import code_hash, loaded
+from colport.pipeline import sources
+from colport.pipeline.sources import code_hash, loaded
 from tests.conftest import ROOT
 
 SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
@@ -120,12 +120,12 @@ def test_text_for_readers_changes_nothing(package):
 @pytest.mark.parametrize(
     ("file", "rules"),
     [
-        ("retrieval/statistics.py", {"score", "control", "aggregate", "gate", "report"}),
+        ("scoring/statistics.py", {"score", "control", "aggregate", "gate", "report"}),
         ("report/assets/tables.css", {"report"}),
-        ("latency/serving.py", {"scenarios"}),
-        ("latency/scenario_lane.py", {"scenarios"}),
+        ("timing/server/serving.py", {"scenarios"}),
+        ("timing/server/lane.py", {"scenarios"}),
         ("measure_scenarios.py", {"scenarios"}),
-        ("measure_latency.py", {"latency"}),
+        ("measure/latency.py", {"latency"}),
     ],
 )
 def test_what_an_edit_reruns(file, rules):
@@ -139,7 +139,7 @@ def test_latency_knows_nothing_of_servers():
     )
     own = {file.stem for file in scenarios - latency}
     assert {"arrivals", "early_stopping", "search", "probes", "scenarios", "serving"} < own
-    assert {file.stem for file in latency - scenarios} == {"measure_latency"}
+    assert {file.stem for file in latency - scenarios} == {"latency"}
     assert not any("scenario" in file.name for file in latency)
 
 

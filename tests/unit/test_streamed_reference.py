@@ -12,12 +12,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from colport import contenders, environment, families
-from colport.errors import UnsupportedError
-from colport.families import stored_parameters
-from colport.families.memory import Room, needed_mb, whole_mb
-from colport.families.stored_parameters import StoredParameter, fill
-from colport.weights import TensorIndex
+from colport import families
+from colport.base import machine
+from colport.base.errors import UnsupportedError
+from colport.families.reference import stored_parameters
+from colport.families.reference.memory import Room, needed_mb, whole_mb
+from colport.families.reference.stored_parameters import StoredParameter, fill
+from colport.measure import entrants
+from colport.tensors.weights import TensorIndex
 from tests import page_models
 from tests.conftest import RESOURCES
 
@@ -163,7 +165,7 @@ def test_the_decision_follows_the_memory(allowed, streamed, tokens):
 
 
 def test_what_is_allowed_is_what_is_available_unless_it_is_said(monkeypatch):
-    monkeypatch.setattr("colport.families.memory.available_mb", lambda: 1234.0)
+    monkeypatch.setattr("colport.families.reference.memory.available_mb", lambda: 1234.0)
     folder = DEMOS["colpali-demo"]
     assert Room.of(folder, None).allowed_mb == 1234.0
     assert Room.of(folder, 99.0).allowed_mb == 99.0
@@ -220,21 +222,21 @@ def groups(root, files):
 def test_a_control_group_leaves_what_it_does_not_hold(line, files, left, tmp_path):
     groups(tmp_path / "cgroup", files)
     (tmp_path / "own").write_text(f"{line}\n")
-    assert environment._left_in_groups(tmp_path / "cgroup", tmp_path / "own") == left
+    assert machine._left_in_groups(tmp_path / "cgroup", tmp_path / "own") == left
 
 
 def test_the_least_counts(monkeypatch, tmp_path):
     (tmp_path / "meminfo").write_text("MemTotal: 9000 kB\nMemAvailable:    4000 kB\n")
-    monkeypatch.setattr(environment, "_MEMINFO", tmp_path / "meminfo")
-    monkeypatch.setattr(environment, "_left_in_groups", lambda: [10**7])
-    assert environment.available_mb() == 4.096
-    monkeypatch.setattr(environment, "_left_in_groups", lambda: [10**7, 3 * 10**6])
-    assert environment.available_mb() == 3.0
+    monkeypatch.setattr(machine, "_MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(machine, "_left_in_groups", lambda: [10**7])
+    assert machine.available_mb() == 4.096
+    monkeypatch.setattr(machine, "_left_in_groups", lambda: [10**7, 3 * 10**6])
+    assert machine.available_mb() == 3.0
     endless = resource.RLIM_INFINITY
     for kind in (resource.RLIMIT_DATA, resource.RLIMIT_AS):
         limits = {kind: 2 * 10**6}.get
         monkeypatch.setattr(resource, "getrlimit", lambda asked, of=limits: (of(asked, endless), 0))
-        assert environment.available_mb() == 2.0
+        assert machine.available_mb() == 2.0
 
 
 @pytest.fixture
@@ -330,31 +332,31 @@ def test_tied_weights_and_what_no_output_depends_on(tmp_path):
 
 
 def test_latency_rows_say_what_pytorch_was(monkeypatch, tmp_path):
-    monkeypatch.setattr(contenders, "read_manifest", lambda folder: SimpleNamespace(opset=24))
+    monkeypatch.setattr(entrants, "read_manifest", lambda folder: SimpleNamespace(opset=24))
     (tmp_path / "weights").write_bytes(bytes(3_000_000))
     checkpoint = {"folder": str(DEMOS["colpali-demo"]), "family": "colpali"}
     given = ("m", "cpu", checkpoint, {"fp32": str(tmp_path)}, {}, 2)
-    found, _ = contenders.entrants(*given, pytorch=["bf16"], memory_mb=1000.0)
+    found, _ = entrants.entrants(*given, pytorch=["bf16"], memory_mb=1000.0)
     assert [one.arguments.get("memory_mb") for one in found] == [1000.0, 1000.0, None]
     assert [one.note.partition(":")[0] for one in found] == [
         *["the weights are read from the checkpoint's files in each pass"] * 2,
         "",
     ]
-    found, _ = contenders.entrants(*given, memory_mb=PLENTY)
+    found, _ = entrants.entrants(*given, memory_mb=PLENTY)
     assert [one.note for one in found] == ["", ""]
-    monkeypatch.setattr(environment, "available_mb", lambda: 1003)
-    found, _ = contenders.entrants(*given, pytorch=["bf16"])
+    monkeypatch.setattr(machine, "available_mb", lambda: 1003)
+    found, _ = entrants.entrants(*given, pytorch=["bf16"])
     assert found[0].arguments["memory_mb"] == 500
 
 
 def test_streamed_in_bf16_and_never_compiled(monkeypatch):
-    monkeypatch.setattr(contenders, "_prepare_compiling", lambda: None)
+    monkeypatch.setattr(entrants, "_prepare_compiling", lambda: None)
     folder = str(DEMOS["colqwen2-demo"])
     whole, streamed = (
-        contenders.reference(folder, "colqwen2", "cpu", 2, "bf16", memory_mb=memory)
+        entrants.reference(folder, "colqwen2", "cpu", 2, "bf16", memory_mb=memory)
         for memory in (PLENTY, LITTLE)
     )
     found, expected = (each.encode_queries(QUERIES[:1]) for each in (streamed, whole))
     assert page_models.largest_difference(found, expected) <= 1e-6
     with pytest.raises(UnsupportedError, match="needs a model in memory; the weights are read"):
-        contenders.reference(folder, "colqwen2", "cpu", 2, compiled=True, memory_mb=LITTLE)
+        entrants.reference(folder, "colqwen2", "cpu", 2, compiled=True, memory_mb=LITTLE)

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from colport import tables
-from colport.errors import ArtifactError
+from colport.base.errors import ArtifactError
 
 MODEL = "colbert-small"
 

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from colport import tables
-from colport.errors import ArtifactError
+from colport.base.errors import ArtifactError
 
 PLACE = {"model": "m", "variant": "int8", "provider": "cpu"}
 HEADER = "s\th:m:s\tmax_rss\tmax_vms\tcpu_time\n"

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from colport.families import blas, images
-from colport.latency import threads
+from colport.families.pages import images
+from colport.families.reference import blas
+from colport.timing.worker import threads
 
 
 def test_the_busiest_threads_get_a_core_each():

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from colport.errors import CheckpointError
-from colport.weights import TensorIndex, read_header
+from colport.base.errors import CheckpointError
+from colport.tensors.weights import TensorIndex, read_header
 
 
 def test_tensors_are_read_in_their_stored_dtype(tmp_path):

@@ -6,7 +6,7 @@ import re
 import pandas as pd
 import pytest
 
-from colport.artifacts import read_json
+from colport.base.files import read_json
 
 from .conftest import REDUCED
 

@@ -8,8 +8,8 @@ import sys
 import pytest
 import yaml
 
-from colport import sources
-from colport.artifacts import SCHEMA_VERSION
+from colport.base.files import SCHEMA_VERSION
+from colport.pipeline import sources
 
 from .conftest import ROOT, Workspace
 

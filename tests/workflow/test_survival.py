@@ -14,7 +14,7 @@ import pytest
 import yaml
 from safetensors import safe_open
 
-from colport.artifacts import read_json
+from colport.base.files import read_json
 
 from .conftest import COMMAND, REDUCED, Workspace
 

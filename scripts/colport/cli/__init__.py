@@ -12,6 +12,9 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 import colport
+from colport.base.errors import ColPortError
+from colport.base.foreign import local
+from colport.base.redaction import print_redacted
 from colport.cli.compare import compare
 from colport.cli.convert import export, merge, quantize, shard, split
 from colport.cli.evaluation import mteb
@@ -20,9 +23,6 @@ from colport.cli.inspection import inspect
 from colport.cli.parity import parity
 from colport.cli.push import push
 from colport.cli.report import report
-from colport.errors import ColPortError
-from colport.foreign import local
-from colport.redaction import print_redacted
 
 
 def at_home(command: Callable[..., None]) -> Callable[..., None]:

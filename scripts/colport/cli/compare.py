@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
+from colport.base.errors import ColPortError
 from colport.cli.console import say
-from colport.errors import ColPortError
 
 
 def compare(
@@ -34,7 +34,7 @@ def compare(
     \b
     Example: colport compare results-main results --markdown
     """
-    from colport.artifacts import write_json
+    from colport.base.files import write_json
     from colport.compare import compare, findings, repeatability
 
     try:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from colport import variants
+from colport.base.errors import ConfigError
 from colport.cli import options
 from colport.cli.console import say, watch
 from colport.cli.inputs import Dataset, Documents, Inputs, Queries, Read, Schema
@@ -24,7 +24,7 @@ from colport.cli.options import (
     ReferenceMemory,
     ShardSize,
 )
-from colport.errors import ConfigError
+from colport.pipeline import variants
 from colport.quantize.settings import QuantizeSettings
 
 _CALIBRATION_INPUTS = 64  # that are read; the settings choose among them
@@ -60,9 +60,11 @@ def export(
     \b
     Example: colport export resources/checkpoints/colpali-demo -o exported/colpali --variant int8
     """
-    from colport import families, manifest, proof
-    from colport.artifacts import scratch_folder
-    from colport.checkpoints import SOURCE_KEYS
+    from colport import families
+    from colport.base.files import scratch_folder
+    from colport.folder import manifest
+    from colport.hub.checkpoints import SOURCE_KEYS
+    from colport.pipeline import proof
 
     chosen_variant = variants.get(variant)
     manifest.check_replaceable(output)
@@ -127,7 +129,9 @@ def quantize(
     \b
     Example: colport quantize exported/colpali -o exported/colpali-int8 --exclude embed_tokens
     """
-    from colport import families, manifest, proof
+    from colport import families
+    from colport.folder import manifest
+    from colport.pipeline import proof
     from colport.quantize.folder import quantize as write
 
     manifest.check_replaceable(output)
@@ -195,8 +199,8 @@ def _calibration(given: Inputs | None, document_type: str) -> Read | None:
 def _lay_out(
     folder: Path, output: Path, name: str, max_shard_bytes: int | None, quiet: bool
 ) -> None:
-    from colport import manifest
-    from colport.convert import convert
+    from colport.folder import manifest
+    from colport.folder.convert import convert
 
     manifest.check_replaceable(output)
     with watch(name, quiet) as watched:
@@ -207,6 +211,6 @@ def _lay_out(
 
 
 def _megabytes(folder: Path) -> str:
-    from colport.manifest import folder_bytes
+    from colport.folder.manifest import folder_bytes
 
     return f"{folder_bytes(folder) / 1e6:,.1f} MB"

@@ -36,7 +36,7 @@ def mteb(
     \b
     Example: colport mteb exported/colpali --tasks VidoreDocVQARetrieval --output scores
     """
-    from colport import mteb_adapter
+    from colport.measure import mteb_adapter
 
     encoder = mteb_adapter.ColPortEncoder(folder, name=name, provider=provider)
     chosen = mteb_adapter.named_tasks(tasks)

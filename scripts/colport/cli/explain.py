@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
+from colport.base.errors import DatasetError
 from colport.cli.console import say, watch
 from colport.cli.inputs import read_documents
 from colport.cli.options import Base, Quiet, ReferenceMemory, megabytes, resolved
-from colport.errors import DatasetError
 
 _BOX = (420, 560)  # pixels of a picture
 
@@ -47,11 +47,11 @@ def explain(
     """
     import numpy as np
 
-    from colport.artifacts import atomic_path, scratch_folder
-    from colport.encoder import Encoder
+    from colport.base.files import atomic_path, scratch_folder
     from colport.explain.explanation import Explanation, preprocessing
     from colport.explain.picture import sheet
     from colport.families.base import Embedder
+    from colport.runtime.encoder import Encoder
 
     if output.suffix.lower() != ".png":
         raise typer.BadParameter(f"--output {output}: write to a .png file.")

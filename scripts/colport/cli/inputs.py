@@ -10,8 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from colport.errors import DatasetError
-from colport.foreign import load_text
+from colport.base.errors import DatasetError
+from colport.base.foreign import load_text
 
 Queries = Annotated[
     Path | None, typer.Option(help="Text file, a query a line.", show_default=False)
@@ -83,7 +83,7 @@ class Inputs:
             name = f"{self.queries.name} and {self.documents.name}"
             queries = _lines(self.queries)[:count]
             return Read(name, queries, read_documents(self.documents, document_type, count))
-        from colport.retrieval.datasets import load_retrieval_dataset
+        from colport.data.datasets import load_retrieval_dataset
 
         settings = {"path": str(self.dataset), "schema": self.schema, "documents": document_type}
         loaded = load_retrieval_dataset(self.dataset.name, settings)
@@ -109,7 +109,7 @@ def read_documents(path: Path, document_type: str, count: int) -> list[Any]:
         if not path.is_dir():
             return _lines(path)[:count]
         return [_text(file) for file in _files(path, (".txt", ".md"))[:count]]
-    from colport.retrieval.documents import IMAGES
+    from colport.data.documents import IMAGES
 
     files = _files(path, IMAGES) if path.is_dir() else [path]
     return list(islice((page for file in files for page in _pages(file)), count))
@@ -117,8 +117,8 @@ def read_documents(path: Path, document_type: str, count: int) -> list[Any]:
 
 def _pages(file: Path) -> Iterator[Any]:
     """The pages of an image file, as a dataset of the user's own has them."""
-    from colport.families.images import PageError, as_page, decode_errors
-    from colport.retrieval.images import open_image, page_count
+    from colport.data.images import open_image, page_count
+    from colport.families.pages.images import PageError, as_page, decode_errors
 
     try:
         with open_image(file) as image:

@@ -16,7 +16,7 @@ from colport.cli.options import Folder, Quiet
 from colport.providers.integers import IN_WORDS
 
 if TYPE_CHECKING:
-    from colport.manifest import Manifest
+    from colport.folder.manifest import Manifest
 
 
 def inspect(
@@ -34,7 +34,7 @@ def inspect(
     \b
     Example: colport inspect exported/colpali --verify
     """
-    from colport import manifest
+    from colport.folder import manifest
 
     if verify:
         with watch("hashing", quiet) as watched:
@@ -54,7 +54,7 @@ def inspect(
 
 
 def _check_graphs(folder: Path, found: Manifest) -> None:
-    from colport import external_data
+    from colport.tensors import external_data
 
     for graph in found.graphs.values():
         external_data.read(folder / graph.file)

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from colport import checkpoints
-from colport.errors import CheckpointError
-from colport.foreign import local
+from colport.base.errors import CheckpointError
+from colport.base.foreign import local
+from colport.hub import checkpoints
 
 if TYPE_CHECKING:
-    from colport.external_data import Layout
+    from colport.tensors.external_data import Layout
 
 _UNITS = {"": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 _HUB_ID = re.compile(r"^([\w-][\w.-]*/[\w-][\w.-]*)(?:@([^@]+))?$")
@@ -92,7 +92,7 @@ def megabytes(size: int | None) -> float | None:
 
 def layout(name: str | None, max_shard_bytes: int | None) -> Layout:
     """The layout that the options ask for."""
-    from colport.external_data import Layout
+    from colport.tensors.external_data import Layout
 
     return Layout(name or ("shard" if max_shard_bytes else "split"), max_shard_bytes)
 

@@ -8,12 +8,12 @@ from typing import Annotated, Any
 
 import typer
 
+from colport.base.declared import PARITY_BATCH_SIZES, PARITY_INPUTS
+from colport.base.errors import ParityError
 from colport.cli import options
 from colport.cli.console import say, watch
 from colport.cli.inputs import Dataset, Documents, Inputs, Queries, Schema
 from colport.cli.options import Base, Checkpoint, Folder, Quiet, ReferenceMemory
-from colport.declared import PARITY_BATCH_SIZES, PARITY_INPUTS
-from colport.errors import ParityError
 
 
 def parity(
@@ -51,12 +51,15 @@ def parity(
     Example: colport parity exported/colpali resources/checkpoints/colpali-demo
     --queries queries.txt --documents pages/ --output parity.json
     """
-    from colport import families, manifest, overflow, variants
-    from colport import parity as measuring
-    from colport.artifacts import write_json
-    from colport.encoder import Encoder
+    from colport import families
+    from colport.base.files import write_json
+    from colport.folder import manifest
+    from colport.measure import overflow
+    from colport.measure import parity as measuring
+    from colport.pipeline import variants
     from colport.providers import ProviderSettings
     from colport.providers.session import require
+    from colport.runtime.encoder import Encoder
 
     given = Inputs(queries, documents, dataset, schema)
     exported = manifest.read(folder)

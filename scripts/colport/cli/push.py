@@ -55,14 +55,16 @@ def push(
     Example: colport push results/models/colpali-demo/int8 me/colpali-onnx --private
     --results results
     """
-    from colport import hub, manifest, model_card
+    from colport.folder import manifest
+    from colport.hub import upload
+    from colport.report import model_card
 
     if results is None and (model or variant):
         raise typer.BadParameter("--model and --variant go with --results.")
     if results and (parity or retrieval):
         raise typer.BadParameter("give --results, or single records in its place.")
     if not dry_run:
-        hub.check_login()
+        upload.check_login()
     with watch("hashing", quiet) as watched:
         found = manifest.verify(folder, watched.progress)
         if results:
@@ -76,7 +78,7 @@ def push(
     if dry_run:
         for name in (manifest.FILE, *found.files):
             say(f"{(folder / name).stat().st_size:>14,} bytes  {name}")
-        say(f"{len(card.encode()):>14,} bytes  {hub.CARD}\n\n{card}")
+        say(f"{len(card.encode()):>14,} bytes  {upload.CARD}\n\n{card}")
     else:
         quiet = quiet or not sys.stderr.isatty()
-        say(hub.push(folder, repo_id, card, private=private, revision=revision, quiet=quiet))
+        say(upload.push(folder, repo_id, card, private=private, revision=revision, quiet=quiet))

@@ -35,9 +35,9 @@ def report(
     from datetime import UTC, datetime
 
     import colport
-    from colport.artifacts import write_text
-    from colport.report import against as other_run
+    from colport.base.files import write_text
     from colport.report import inputs, render
+    from colport.report.sections import against as other_run
 
     found = inputs.read(inputs.files(results))
     run = {

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from colport.base.names import REFERENCE_VARIANT
 from colport.compare.findings import Finding, changed
 from colport.compare.intervals import median_interval, moved, undecided_as_one
 from colport.compare.results import (
@@ -18,8 +19,7 @@ from colport.compare.results import (
     same_machine,
 )
 from colport.compare.stages import COST
-from colport.latency.statistics import round_ratios
-from colport.recommendation import REFERENCE_VARIANT
+from colport.timing.statistics import round_ratios
 
 _Case = tuple[str, str, int]
 

@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 from statistics import median
 
+from colport.base.names import REFERENCE_VARIANT
 from colport.compare.results import Results, common, is_number
-from colport.recommendation import REFERENCE_VARIANT
 
 
 @dataclass(frozen=True)

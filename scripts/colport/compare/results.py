@@ -9,10 +9,9 @@ from typing import Any
 
 import pandas as pd
 
-from colport.artifacts import read_json
-from colport.environment import processor_class
-from colport.peers.catalogue import is_peer
-from colport.retrieval.forms import FULL
+from colport.base.files import read_json
+from colport.base.machine import processor_class
+from colport.base.names import FULL, is_peer
 from colport.tables import STAGES, read_tables
 
 Row = Mapping[str, Any]

@@ -6,13 +6,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+from colport.base.names import REFERENCE_VARIANT
 from colport.compare.findings import Finding
 from colport.compare.intervals import Interval, median_interval, moved, undecided_as_one
 from colport.compare.results import Results, noise_note, other_baseline, place
-from colport.latency.scenario_rows import Key, costs_of, key_of
-from colport.latency.scenario_settings import SERVER
-from colport.latency.statistics import cost_ratios
-from colport.recommendation import REFERENCE_VARIANT
+from colport.timing.server.rows import Key, costs_of, key_of
+from colport.timing.server.settings import SERVER
+from colport.timing.statistics import cost_ratios
 
 GROUP = "scenarios"
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
+from colport.base.names import CONTROL, REFERENCE_VARIANT
 from colport.compare.findings import Finding, changed
 from colport.compare.results import KEYS, Results, Row, common, is_number, place, same_machine
-from colport.recommendation import REFERENCE_VARIANT, SIGNIFICANCE
-from colport.retrieval import controls
-from colport.retrieval.score import HEADLINE, OVERLAP
-from colport.retrieval.statistics import paired_randomisation
+from colport.scoring.score import HEADLINE, OVERLAP
+from colport.scoring.statistics import paired_randomisation
 from colport.tables import STAGES
+from colport.tables.recommendation import SIGNIFICANCE
 
 SIZE = 0.01
 """Share by which a folder may grow."""
@@ -141,7 +141,7 @@ def _difference(old: Results, new: Results, before: Row, after: Row) -> tuple[bo
 
 
 def _per_query(results: Results, row: Row) -> Mapping[str, float]:
-    if row["model"] == controls.MODEL:
+    if row["model"] == CONTROL:
         parts = ("controls", row["variant"])
     elif row["variant"] == REFERENCE_VARIANT:
         parts = (row["model"], REFERENCE_VARIANT)

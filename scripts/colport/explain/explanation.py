@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from colport import families, manifest
+from colport import families
 from colport.explain.matching import Match, most_changed, strongest
 from colport.explain.picture import CHANGE, draw
 from colport.families.base import QueryToken, Runtime
+from colport.folder import manifest
 
 _WORDS = 4  # of a query that get pictures of their own
 _LEAST_CHANGE = 1e-3  # similarity; a scale of less would paint rounding

@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from colport.errors import ArtifactError
+from colport.base.errors import ArtifactError
 from colport.families.base import PatchGrid, QueryToken
 
 

@@ -10,17 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from colport import environment
-from colport.artifacts import read_json
-from colport.embed import read_documents, read_queries
-from colport.errors import UnsupportedError
+from colport.base import machine
+from colport.base.errors import UnsupportedError
+from colport.base.files import read_json
+from colport.data.base import RetrievalDataset
 from colport.explain.explanation import Explanation, preprocessing
 from colport.explain.picture import fit, webp
 from colport.explain.selection import DAMAGED, Chosen, choose
 from colport.families.base import Runtime
-from colport.retrieval.base import RetrievalDataset
-from colport.retrieval.score import HEADLINE
-from colport.retrieval.store import EmbeddingSet
+from colport.scoring.embed import read_documents, read_queries
+from colport.scoring.score import HEADLINE
+from colport.scoring.store import EmbeddingSet
 
 _BOX = (224, 300)  # pixels of a picture in the report
 _MAX_VARIANTS = 6  # drawn for one query
@@ -104,7 +104,7 @@ def explain_record(
         "reason": "",
         "figures": [],
         "left_out": [],
-        "environment": environment.describe(),
+        "environment": machine.describe(),
     }
     try:
         runtime = _first_runtime(folders)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from colport.retrieval.score import HEADLINE
+from colport.scoring.score import HEADLINE
 
 BEST, MEDIAN, DAMAGED = "best", "median", "most damaged"
 Scorer = Callable[[str, str], float]

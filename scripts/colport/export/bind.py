@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx_ir as ir
 
-from colport.errors import CheckpointError, ExportError
+from colport.base.errors import CheckpointError, ExportError
 from colport.families.base import Skeleton
-from colport.streaming import Blocks, StreamedTensor, row_ranges
-from colport.weights import StoredTensor
+from colport.tensors.streaming import Blocks, StreamedTensor, row_ranges
+from colport.tensors.weights import StoredTensor
 
 if TYPE_CHECKING:
     import torch

@@ -9,20 +9,22 @@ from typing import Any
 
 import onnx_ir as ir
 
-from colport import external_data, families, graphs
-from colport.artifacts import atomic_folder
-from colport.checkpoints import license_of, reading
-from colport.errors import ConfigError
+from colport import families
+from colport.base.errors import ConfigError
+from colport.base.files import atomic_folder
 from colport.export.bind import attach, compute_vectors, detach, store_transposed
 from colport.export.layers import check_stacks, repeat_layers
 from colport.export.operators import TRANSFORMER_OPSET, keep_sums_apart, write_operators
 from colport.export.optimise import optimise
 from colport.export.tensors import unread
 from colport.export.trace import naming, trace
-from colport.external_data import Layout, Progress
 from colport.families.base import Skeleton
-from colport.families.skeletons import PRECISIONS
-from colport.manifest import Manifest, Prove
+from colport.families.reference.skeletons import PRECISIONS
+from colport.folder import graphs
+from colport.folder.manifest import Manifest, Prove
+from colport.hub.checkpoints import license_of, reading
+from colport.tensors import external_data
+from colport.tensors.external_data import Layout, Progress
 
 OPSET = 24
 Report = Callable[[str], None]
@@ -53,7 +55,7 @@ def export(
         source: What the manifest says of the checkpoint's record: its ``SOURCE_KEYS``.
         report: Called with a line for each step.
         progress: Called after each block of weights, with the bytes written and those of all.
-        prove: Runs the folder before it has its name, see :mod:`colport.proof`.
+        prove: Runs the folder before it has its name, see :mod:`colport.pipeline.proof`.
 
     Raises:
         CheckpointError: The checkpoint is damaged, of another family, or does not fit its config.

@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 import onnx_ir as ir
 import torch
 
-from colport.errors import ExportError
+from colport.base.errors import ExportError
 from colport.export.markers import LAYER_BOUNDARY, layer_boundary
 from colport.families.base import Stack
 from colport.families.stacks import LAYER_NUMBERS, difference, is_same

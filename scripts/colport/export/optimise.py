@@ -7,7 +7,7 @@ from onnx_ir.passes import common
 from onnxscript import optimizer, rewriter
 
 from colport.export.logs import quiet
-from colport.graphs.editing import remove_unused_initializers
+from colport.tensors.editing import remove_unused_initializers
 
 _FOLD_BYTES = 2**16  # larger results would only make the graph file bigger
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from colport import environment
-from colport.manifest import Manifest, folder_bytes
+from colport.base import machine
+from colport.folder.manifest import Manifest, folder_bytes
 
 _MEASURED = ("opset", "parameters", "nodes", "size_bytes", "folder_bytes", "weight_files")
 
@@ -23,7 +23,7 @@ class Stopwatch:
         """``seconds`` and ``peak_rss_mb`` (MiB)."""
         return {
             "seconds": time.perf_counter() - self._start,
-            "peak_rss_mb": environment.peak_rss_mb(),
+            "peak_rss_mb": machine.peak_rss_mb(),
         }
 
 
@@ -55,11 +55,11 @@ def record(
         }
         for name, graph in manifest.graphs.items()
     ]
-    return {"rows": rows, "environment": environment.describe()}
+    return {"rows": rows, "environment": machine.describe()}
 
 
 def unsupported(labels: Mapping[str, str], reason: str) -> dict[str, Any]:
     """The record of a variant that a known limit prevents."""
     empty = dict.fromkeys((*_MEASURED, "seconds", "peak_rss_mb"))
     row = {**labels, "graph": "", **empty, "status": "unsupported", "reason": reason}
-    return {"rows": [row], "environment": environment.describe()}
+    return {"rows": [row], "environment": machine.describe()}

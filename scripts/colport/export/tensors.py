@@ -8,11 +8,11 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from colport.errors import ExportError
+from colport.base.errors import ExportError
 from colport.families.base import Skeleton
-from colport.families.skeletons import COMPUTED
-from colport.streaming import StreamedTensor
-from colport.weights import TensorEntry, TensorIndex, read_header
+from colport.families.reference.skeletons import COMPUTED
+from colport.tensors.streaming import StreamedTensor
+from colport.tensors.weights import TensorEntry, TensorIndex, read_header
 
 
 def unread(

@@ -9,7 +9,7 @@ from typing import Any
 import onnx_ir as ir
 import torch
 
-from colport.errors import ColPortError, ExportError
+from colport.base.errors import ColPortError, ExportError
 from colport.export.layers import one_of_each_kind
 from colport.export.logs import quiet
 from colport.export.markers import TRANSLATIONS

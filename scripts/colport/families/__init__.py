@@ -10,9 +10,9 @@ import re
 from importlib import import_module
 from pathlib import Path
 
-from colport.checkpoints import read_config
-from colport.errors import CheckpointError, ConfigError
+from colport.base.errors import CheckpointError, ConfigError
 from colport.families.base import Family
+from colport.hub.checkpoints import read_config
 
 NAMES = tuple(
     sorted(

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from colport import lora
-from colport.checkpoints import ADAPTER_CONFIG, read_config, reading
-from colport.errors import CheckpointError
-from colport.families.skeletons import check_shape, rename_keys
-from colport.weights import ADAPTER_WEIGHTS, StoredTensor, TensorEntry
+from colport.base.errors import CheckpointError
+from colport.families.reference.skeletons import check_shape, rename_keys
+from colport.hub import lora
+from colport.hub.checkpoints import ADAPTER_CONFIG, read_config, reading
+from colport.tensors.weights import ADAPTER_WEIGHTS, StoredTensor, TensorEntry
 
 if TYPE_CHECKING:
     from peft import LoraConfig

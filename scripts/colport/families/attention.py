@@ -12,7 +12,7 @@ import torch
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import bidirectional_mask_function, eager_mask
 
-from colport.errors import UnsupportedError
+from colport.base.errors import UnsupportedError
 from colport.families.functional import attention_bias
 from colport.families.stacks import is_same
 

@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 import numpy as np
 from PIL import Image
 
-from colport.checkpoints import reading
-from colport.errors import ArtifactError, UnsupportedError
-from colport.families.memory import Room
-from colport.foreign import misfit
+from colport.base.errors import ArtifactError, UnsupportedError
+from colport.base.foreign import misfit
+from colport.families.reference.memory import Room
+from colport.hub.checkpoints import reading
 
 if TYPE_CHECKING:
     import torch
 
-    from colport.weights import StoredTensor
+    from colport.tensors.weights import StoredTensor
 
 DocumentType = Literal["pages", "passages"]
 Document = Image.Image | str
@@ -207,7 +207,7 @@ class Runtime(ABC):
 
 
 def check_settings(settings: Mapping[str, Any], shape: Mapping[str, Any], folder: Path) -> None:
-    """Refuse ``processing`` settings of another shape, see :func:`colport.foreign.misfit`.
+    """Refuse ``processing`` settings of another shape, see :func:`colport.base.foreign.misfit`.
 
     Raises:
         ArtifactError: A setting is missing or of another type.
@@ -272,7 +272,8 @@ class Family(ABC):
         """The checkpoint in its original library, in fp32, on a torch device.
 
         Where its weights do not fit, they are read from its files in each pass, over as many inputs
-        as memory allows; ``room`` of the embedder says so (:class:`~colport.families.memory.Room`).
+        as memory allows; ``room`` of the embedder says so
+        (:class:`~colport.families.reference.memory.Room`).
 
         Args:
             folder: The checkpoint.

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from colport.checkpoints import read_config
-from colport.errors import InputError
-from colport.families import colbert_checkpoint, colbert_tokens, functional
+from colport.base.errors import InputError
+from colport.base.names import KINDS
+from colport.families import functional
 from colport.families.base import (
     Batch,
     Document,
@@ -29,12 +29,14 @@ from colport.families.base import (
     Skeleton,
     check_settings,
 )
+from colport.families.text import layouts, tokenization
 from colport.families.tokens import TokenBatch, Tokens, save_backend
+from colport.hub.checkpoints import read_config
 
 if TYPE_CHECKING:
     import torch
 
-    from colport.families.memory import Room
+    from colport.families.reference.memory import Room
 
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 _TOKENS = {0: "batch", 1: "tokens"}
@@ -47,9 +49,9 @@ Expansion = Mapping[str, Any]
 
 _NUMBER_OR_NONE = (int, type(None))
 _SETTINGS = {
-    "prompts": dict.fromkeys(colbert_tokens.KINDS, str),
-    "markers": dict.fromkeys(colbert_tokens.KINDS, _NUMBER_OR_NONE),
-    "max_length": dict.fromkeys(colbert_tokens.KINDS, _NUMBER_OR_NONE),
+    "prompts": dict.fromkeys(KINDS, str),
+    "markers": dict.fromkeys(KINDS, _NUMBER_OR_NONE),
+    "max_length": dict.fromkeys(KINDS, _NUMBER_OR_NONE),
     "expansion": (dict, type(None)),
     "skiplist": [int],
     "skiplist_kinds": [str],
@@ -72,25 +74,25 @@ class ColBERT(Family):
 
         A page model may have these files as well: sentence-transformers adds them.
         """
-        if not colbert_checkpoint.is_checkpoint(folder):
+        if not layouts.is_checkpoint(folder):
             return False
         # A folder of sentence-transformers may keep its backbone, and so this file, further in.
         has_config = (folder / "config.json").is_file()
-        return not (has_config and colbert_checkpoint.sees(read_config(folder)))
+        return not (has_config and layouts.sees(read_config(folder)))
 
     def skeleton(self, folder: Path, precision: str) -> Skeleton:
         """See :meth:`Family.skeleton`."""
         import torch
 
-        from colport.families.colbert_attention import give_zeros
-        from colport.families.skeletons import build_on_meta, map_tensors
+        from colport.families.reference.skeletons import build_on_meta, map_tensors
         from colport.families.stacks import named_by_library
-        from colport.weights import TensorIndex
+        from colport.families.text.attention import give_zeros
+        from colport.tensors.weights import TensorIndex
 
-        checkpoint = colbert_checkpoint.read(folder)
-        layers, head_sources = colbert_checkpoint.head(checkpoint, precision)
-        encoder = colbert_checkpoint.load(checkpoint, "meta")
-        settings = colbert_tokens.processing(checkpoint, encoder)
+        checkpoint = layouts.read(folder)
+        layers, head_sources = layouts.head(checkpoint, precision)
+        encoder = layouts.load(checkpoint, "meta")
+        settings = tokenization.processing(checkpoint, encoder)
         loaded = encoder[0].auto_model
         loaded.config.use_cache = False
         backbone, constants = build_on_meta(type(loaded), loaded.config, precision)
@@ -133,10 +135,10 @@ class ColBERT(Family):
 
     def processing(self, folder: Path) -> Processing:
         """See :meth:`Family.processing`."""
-        checkpoint = colbert_checkpoint.read(folder)
-        encoder = colbert_checkpoint.load(checkpoint, "meta")
-        settings = colbert_tokens.processing(checkpoint, encoder)
-        tokenizer = colbert_tokens.tokenizer_of(checkpoint, encoder)
+        checkpoint = layouts.read(folder)
+        encoder = layouts.load(checkpoint, "meta")
+        settings = tokenization.processing(checkpoint, encoder)
+        tokenizer = tokenization.tokenizer_of(checkpoint, encoder)
         return Processing(settings, save_backend(tokenizer, checkpoint.backbone))
 
     def runtime(self, settings: Mapping[str, Any], folder: Path) -> Runtime:
@@ -147,13 +149,13 @@ class ColBERT(Family):
         """``MultiVectorEncoder`` in fp32, behind the tokenization of the checkpoint's library."""
         import torch
 
-        from colport.families.colbert_reference import MarkedReference, Reference
+        from colport.families.text.reference import MarkedReference, Reference
 
-        checkpoint = colbert_checkpoint.read(folder)
+        checkpoint = layouts.read(folder)
         skeleton = self.skeleton(folder, "fp32")  # refuses what transformers would make up
-        encoder = colbert_checkpoint.load(checkpoint, "meta" if room.is_streamed else device)
+        encoder = layouts.load(checkpoint, "meta" if room.is_streamed else device)
         if room.is_streamed:
-            from colport.families.stored_parameters import fill
+            from colport.families.reference.stored_parameters import fill
 
             found = (layer for layer in [*encoder][1:] if layer.state_dict())
             head = [next(found) if own.state_dict() else own for own in skeleton.model["head"]]
@@ -162,8 +164,8 @@ class ColBERT(Family):
             encoder.to(device)
         if checkpoint.library == "sentence-transformers":
             return Reference(encoder, room)
-        settings = colbert_tokens.processing(checkpoint, encoder)
-        tokenizer = colbert_tokens.tokenizer_of(checkpoint, encoder)
+        settings = tokenization.processing(checkpoint, encoder)
+        tokenizer = tokenization.tokenizer_of(checkpoint, encoder)
         return MarkedReference(encoder, tokenizer, settings, room)
 
 

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from colport.errors import InputError, UnsupportedError
-from colport.families import functional, grids
+from colport.base.errors import InputError, UnsupportedError
+from colport.families import functional
 from colport.families.base import Batch, Document, GraphInput, PatchGrid, Runtime, Stack
-from colport.families.layouts import Layout, engine_layout, transformers_layout
-from colport.families.pages import PageFamily, PageRuntime, query_template
+from colport.families.pages import grids
+from colport.families.pages.base import PageFamily, PageRuntime, query_template
+from colport.families.pages.layouts import Layout, engine_layout, transformers_layout
 from colport.families.stacks import stack
 
 if TYPE_CHECKING:

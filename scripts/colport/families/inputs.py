@@ -9,10 +9,10 @@ from typing import Any
 
 from PIL.Image import Image
 
-from colport.errors import InputError
+from colport.base.errors import InputError
+from colport.base.foreign import not_text
 from colport.families.base import DocumentType
-from colport.families.images import PageError, as_page
-from colport.foreign import not_text
+from colport.families.pages.images import PageError, as_page
 
 _NO_LIST = (str, bytes, bytearray, Mapping, Set, Image)
 

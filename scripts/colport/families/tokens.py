@@ -11,9 +11,9 @@ from typing import Any, Literal
 import numpy as np
 from tokenizers import Tokenizer
 
-from colport.errors import ArtifactError, CheckpointError, UnsupportedError
-from colport.foreign import MAX_JSON_BYTES
-from colport.redaction import plain
+from colport.base.errors import ArtifactError, CheckpointError, UnsupportedError
+from colport.base.foreign import MAX_JSON_BYTES
+from colport.base.redaction import plain
 
 Side = Literal["left", "right"]
 

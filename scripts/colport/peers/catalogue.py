@@ -9,10 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from colport.errors import ConfigError
-
-PREFIX = "peer-"
-"""Variant names in the tables that start so are peers'."""
+from colport.base.errors import ConfigError
+from colport.base.names import PEER_PREFIX
 
 FILE = "peer.json"
 """In a peer's folder: what it is, for the client that runs it; the peer wrote the other files."""
@@ -81,7 +79,7 @@ def _torch_onnx(mode: str) -> PeerVariant:
     program = ("{bin}/python", "-P", "-m", "colport.peers.torch_onnx", mode)
     programs = ((*program, "{checkpoint}", "{output}"),)
     return PeerVariant(
-        name=f"{PREFIX}torch-onnx-{mode}",
+        name=f"{PEER_PREFIX}torch-onnx-{mode}",
         peer="torch-onnx",
         programs=dict.fromkeys(_KINDS, programs),
         graphs={"passages": _TEXT, "pages": _TWO},
@@ -102,7 +100,7 @@ VARIANTS: Mapping[str, PeerVariant] = {
     variant.name: variant
     for variant in (
         PeerVariant(
-            name=f"{PREFIX}optimum",
+            name=f"{PEER_PREFIX}optimum",
             peer="optimum",
             environment="optimum",
             programs={
@@ -115,7 +113,7 @@ VARIANTS: Mapping[str, PeerVariant] = {
             tolerance=_FLOAT,
         ),
         PeerVariant(
-            name=f"{PREFIX}optimum-int8",
+            name=f"{PEER_PREFIX}optimum-int8",
             peer="optimum",
             environment="optimum",
             programs={
@@ -140,7 +138,7 @@ VARIANTS: Mapping[str, PeerVariant] = {
         ),
         *(
             PeerVariant(
-                name=f"{PREFIX}pylate-onnx-export{suffix}",
+                name=f"{PEER_PREFIX}pylate-onnx-export{suffix}",
                 peer="pylate-onnx-export",
                 environment="pylate-onnx-export",
                 programs=dict.fromkeys(_KINDS, ((*_PYLATE, *options),)),
@@ -160,10 +158,10 @@ VARIANTS: Mapping[str, PeerVariant] = {
         _torch_onnx("torchscript"),
         _torch_onnx("dynamo"),
         PeerVariant(
-            name=f"{PREFIX}onnxruntime-tools",
+            name=f"{PEER_PREFIX}onnxruntime-tools",
             peer="onnxruntime-tools",
             environment="onnxruntime-tools",
-            base=f"{PREFIX}torch-onnx-torchscript",
+            base=f"{PEER_PREFIX}torch-onnx-torchscript",
             programs={
                 "passages": (_onnxruntime_tools("text"),),
                 "pages": (_onnxruntime_tools("text"), _onnxruntime_tools("image")),
@@ -199,8 +197,3 @@ def get(name: str) -> PeerVariant:
 def is_folder(folder: Path | str) -> bool:
     """Whether a peer wrote the folder."""
     return (Path(folder) / FILE).is_file()
-
-
-def is_peer(variant: str) -> bool:
-    """Whether a variant of the tables is a peer's."""
-    return variant.startswith(PREFIX)

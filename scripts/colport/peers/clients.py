@@ -16,10 +16,10 @@ import numpy as np
 import onnxruntime
 
 from colport import families
-from colport.artifacts import check_supported, read_json
-from colport.errors import PeerError, UnsupportedError
+from colport.base.errors import PeerError, UnsupportedError
+from colport.base.files import check_supported, read_json
 from colport.families.base import Document
-from colport.families.images import as_page
+from colport.families.pages.images import as_page
 from colport.peers.catalogue import FILE
 
 _PROVIDER = "cpu"

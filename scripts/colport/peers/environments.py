@@ -11,8 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from colport.artifacts import sha256_file
-from colport.errors import RunError
+from colport.base.errors import RunError
+from colport.base.files import sha256_file
 
 _MARK = "colport-requirements.sha256"
 _UNREACHABLE = re.compile(

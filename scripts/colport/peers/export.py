@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from colport import environment, families
-from colport.artifacts import atomic_folder, check_supported, write_json
-from colport.errors import PeerError, UnsupportedError
+from colport import families
+from colport.base import machine
+from colport.base.errors import PeerError, UnsupportedError
+from colport.base.files import atomic_folder, check_supported, write_json
 from colport.families.base import Family
 from colport.peers.catalogue import FILE, PeerVariant
 from colport.peers.processes import Finished, run
@@ -41,7 +42,7 @@ def export(
     Args:
         variant: What to ask for.
         output: Folder to write.
-        checkpoint: Record of :func:`colport.checkpoints.record`.
+        checkpoint: Record of :func:`colport.hub.checkpoints.record`.
         installed: Record of :mod:`colport.peers.environments`.
         base: The folder that it starts from, where ``variant.base`` names one.
         timeout_s: Seconds that each program may take.
@@ -115,7 +116,7 @@ def record(
         "rows": rows,
         "programs": exported["programs"],
         "peer": {key: installed.get(key) for key in ("python", "packages", "requirements")},
-        "environment": environment.describe(),
+        "environment": machine.describe(),
     }
 
 
@@ -128,7 +129,7 @@ def not_exported(
     return {
         "rows": [row],
         "peer": {key: installed.get(key) for key in ("python", "packages", "requirements")},
-        "environment": environment.describe(),
+        "environment": machine.describe(),
     }
 
 

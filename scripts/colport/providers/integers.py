@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from colport.errors import UnsupportedError
+from colport.base.errors import UnsupportedError
 from colport.providers.table import PROVIDERS, Provider
 
 if TYPE_CHECKING:

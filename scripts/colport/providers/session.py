@@ -12,10 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from colport.errors import ArtifactError, UnsupportedError
+from colport.base.errors import ArtifactError, UnsupportedError
+from colport.base.redaction import plain
 from colport.providers.settings import ProviderSettings
 from colport.providers.table import PROVIDERS, Provider
-from colport.redaction import plain
 
 _DAMAGED = ("INVALID_PROTOBUF", "NO_SUCHFILE", "NO_MODEL", "INVALID_GRAPH")
 _CONSOLE = re.compile(r"\x1b\[[0-9;]*m")
@@ -80,7 +80,7 @@ def open_session(
         model: An ONNX file, or a serialised model.
         settings: The provider.
         threads: Threads within an operator; goes before the provider's own.
-        share_weights: See :class:`colport.encoder.Encoder`.
+        share_weights: See :class:`colport.runtime.encoder.Encoder`.
         profile: Prefix of a profile's file name; ``None`` makes none.
         exact_sums: Whether integer products avoid the kernels that saturate, see
             :mod:`colport.providers.integers`.

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from colport.errors import ConfigError
-from colport.foreign import local
+from colport.base.errors import ConfigError
+from colport.base.foreign import local
 from colport.providers.table import PROVIDERS, Kind, Provider, describe, fits
 
 FALLBACK = ("allowed", "forbidden")
@@ -110,12 +110,12 @@ class ProviderSettings:
         """Refuse settings that are for another environment's interpreter.
 
         Raises:
-            ConfigError: ``python`` is set; :func:`colport.remote.open_encoder` follows it.
+            ConfigError: ``python`` is set; :func:`colport.runtime.remote.open_encoder` follows it.
         """
         if self.python is not None:
             raise ConfigError(
                 f"provider: python: found {self.python!r}; this process runs nothing elsewhere, "
-                "colport.remote.open_encoder does."
+                "colport.runtime.remote.open_encoder does."
             )
 
     def chain(self, threads: int | None) -> list[tuple[str, dict[str, str]]]:

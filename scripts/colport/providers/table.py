@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from colport.foreign import local
+from colport.base.foreign import local
 
 Kind = type | tuple[str, ...]
 """What a value may be: ``bool``, ``int`` (from 0 up), ``str``, or one of these texts."""

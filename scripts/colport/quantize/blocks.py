@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from colport.quantize.rounding import Curvature, gptq, nearest
 from colport.quantize.weights import LARGEST, Curved, Matrix
-from colport.streaming import StreamedTensor, row_ranges
+from colport.tensors.streaming import StreamedTensor, row_ranges
 
 _MIDDLE = 128  # of eight bits: the zero point that the operator assumes
 _TOP = 15  # of four bits

@@ -17,12 +17,12 @@ import onnx_ir as ir
 import onnxruntime
 
 from colport import families
-from colport.external_data import Layout, write
 from colport.families.base import Batch, Document
-from colport.manifest import Manifest
+from colport.folder.manifest import Manifest
 from colport.quantize.rounding import Curvature
 from colport.quantize.settings import Calibration
 from colport.quantize.sites import Group
+from colport.tensors.external_data import Layout, write
 
 SAMPLE_ROWS = 256
 """Activation rows that are kept of each group."""
@@ -50,7 +50,7 @@ class Inputs:
         """Some of a dataset's second half: parity compares the first ones.
 
         Args:
-            dataset: A :class:`~colport.retrieval.datasets.RetrievalDataset`.
+            dataset: A :class:`~colport.data.datasets.RetrievalDataset`.
             settings: How many, and the seed of the choice; all of them if there are fewer.
         """
         rng = np.random.default_rng(settings.seed)

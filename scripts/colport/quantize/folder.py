@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -10,12 +9,11 @@ from typing import Any
 
 import onnx_ir as ir
 
-from colport import external_data, graphs, manifest
-from colport.artifacts import atomic_folder, scratch_folder
-from colport.errors import ConfigError, UnsupportedError
-from colport.external_data import Layout, Progress
-from colport.graphs.editing import remove_unused_initializers
-from colport.manifest import Manifest, Prove
+from colport.base.errors import ConfigError, UnsupportedError
+from colport.base.files import atomic_folder, scratch_folder
+from colport.folder import graphs, manifest
+from colport.folder.convert import copy_companions
+from colport.folder.manifest import Manifest, Prove
 from colport.providers.integers import saturates
 from colport.quantize.nodes import MICROSOFT
 from colport.quantize.plan import calibrate, read, uncalibrated
@@ -23,6 +21,9 @@ from colport.quantize.products import IntegerForm
 from colport.quantize.recipe import Recipe
 from colport.quantize.settings import QuantizeSettings
 from colport.quantize.sites import find_groups
+from colport.tensors import external_data
+from colport.tensors.editing import remove_unused_initializers
+from colport.tensors.external_data import Layout, Progress
 
 BASES = ("fp32", "fp16", "bf16")
 """Precisions that a folder to quantize may have."""
@@ -50,11 +51,11 @@ def quantize(
         layout: Where the weights go.
         report: Called with a line for each step.
         progress: Called after each block of weights, with the bytes written and those of all.
-        dataset: A :class:`~colport.retrieval.datasets.RetrievalDataset`, for settings that are
+        dataset: A :class:`~colport.data.datasets.RetrievalDataset`, for settings that are
             calibrated.
         scratch: Folder for what a calibration measures, the inner size of each product squared in
             fp32; by default the one that the output is in.
-        prove: Runs the folder before it has its name, see :mod:`colport.proof`.
+        prove: Runs the folder before it has its name, see :mod:`colport.pipeline.proof`.
 
     Raises:
         ConfigError: The settings are calibrated, and there is no dataset.
@@ -104,16 +105,6 @@ def quantize(
         )
         graphs.check(folder, result)
         return result.write(folder).prove(folder, prove)
-
-
-def copy_companions(base: Path, folder: Path, source: Manifest) -> None:
-    """Copy what is neither graph nor weights: tokenizer and processor files."""
-    skip = {graph.file for graph in source.graphs.values()} | set(source.external_data["files"])
-    for name in source.files:
-        if name not in skip:
-            target = folder / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(base / name, target)
 
 
 def _check_counts(base: Path, counts: Mapping[str, int], settings: QuantizeSettings) -> None:

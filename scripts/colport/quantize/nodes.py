@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from colport.graphs.editing import stored
+from colport.tensors.editing import stored
 
 MICROSOFT = "com.microsoft"
 """Domain of ONNX Runtime's own operators."""

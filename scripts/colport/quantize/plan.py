@@ -9,8 +9,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from colport import external_data
-from colport.manifest import Manifest
+from colport.folder.manifest import Manifest
 from colport.quantize.calibration import Inputs, measure
 from colport.quantize.recipe import TABLE, Recipe, calibrated
 from colport.quantize.sensitivity import FLOAT, Ladder, Outcome, search
@@ -18,6 +17,7 @@ from colport.quantize.settings import Calibration, QuantizeSettings, Sensitivity
 from colport.quantize.sites import Group, find_groups
 from colport.quantize.weights import Matrix
 from colport.quantize.widen import widen
+from colport.tensors import external_data
 
 _BATCH_SIZE = 8  # of the search's runs
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from colport.graphs.editing import replace
 from colport.quantize.activations import Integers, quantized, smoothed
 from colport.quantize.blocks import blockwise
 from colport.quantize.nodes import MICROSOFT, Chain
@@ -13,6 +12,7 @@ from colport.quantize.recipe import Recipe
 from colport.quantize.settings import QuantizeSettings
 from colport.quantize.sites import Group, Site
 from colport.quantize.weights import Matrix, column_sums, per_channel, per_row
+from colport.tensors.editing import replace
 
 _INT8_ACTIVATIONS = 4
 """``accuracy_level`` of ``MatMulNBits``: blocks of activations become int8, too."""

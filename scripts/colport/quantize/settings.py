@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal
 
-from colport.declared import IN_CODE, Allowed, Count, Natural, check
-from colport.errors import ConfigError
+from colport.base.declared import IN_CODE, Allowed, Count, Natural, check
+from colport.base.errors import ConfigError
 from colport.providers.integers import EXACT, FULL, RANGES
 
 METHODS = ("dynamic", "static", "weight_only")

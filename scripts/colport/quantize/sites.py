@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from colport.graphs.editing import replace
 from colport.quantize.settings import QuantizeSettings
+from colport.tensors.editing import replace
 
 SMALL_TABLE = 1024
 """Tables with fewer rows stay float: each of their rows is in so many tokens, or in all of them,

@@ -19,7 +19,7 @@ import numpy as np
 import onnx_ir as ir
 
 from colport.quantize.rounding import Curvature, gptq, nearest
-from colport.streaming import StreamedTensor, row_ranges, stored_rows
+from colport.tensors.streaming import StreamedTensor, row_ranges, stored_rows
 
 LARGEST = 127
 """Symmetric in eight bits: -128 is not used."""

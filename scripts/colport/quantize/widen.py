@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 import onnx_ir as ir
 
-from colport.streaming import StreamedTensor, row_ranges, stored_rows
+from colport.tensors.streaming import StreamedTensor, row_ranges, stored_rows
 
 _HALF = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 _FLOAT = ir.TensorType(ir.DataType.FLOAT)

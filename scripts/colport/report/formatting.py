@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from colport.redaction import redacted
+from colport.base.redaction import redacted
 
 MISSING = "\N{EN DASH}"
 _MINUS = "\N{MINUS SIGN}"

@@ -9,9 +9,9 @@ from typing import Any
 
 import pandas as pd
 
-from colport.artifacts import read_json
-from colport.errors import ArtifactError
-from colport.report.scenarios import read_scenarios
+from colport.base.errors import ArtifactError
+from colport.base.files import read_json
+from colport.report.sections.scenarios import read_scenarios
 from colport.tables import COLUMNS, read_tables
 
 

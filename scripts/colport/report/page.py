@@ -13,8 +13,10 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
-from colport.recommendation import REFERENCE_VARIANT
-from colport.report import (
+from colport.base.names import REFERENCE_VARIANT
+from colport.report.charts import Chart
+from colport.report.section import Maker, Material, Section
+from colport.report.sections import (
     advice,
     losses,
     machine,
@@ -27,9 +29,7 @@ from colport.report import (
     speed,
     views,
 )
-from colport.report import against as other_run
-from colport.report.charts import Chart
-from colport.report.section import Maker, Material, Section
+from colport.report.sections import against as other_run
 from colport.tables import COLUMNS, typed
 
 SECTIONS: tuple[Maker, ...] = (
@@ -63,7 +63,7 @@ class Report:
             as empty, a missing column as empty cells. Others as :mod:`colport.report.inputs`
             reads them.
         run: ``title``, ``created`` (ISO 8601), ``colport_version``, ``environment`` (of
-            :func:`colport.environment.describe`, as the figures were measured in),
+            :func:`colport.base.machine.describe`, as the figures were measured in),
             ``settings`` (the configuration of the run) and ``allow_failed_parity``; all optional.
             Access tokens in it are blanked.
         explained: Records of :func:`colport.explain.record.explain_record`.

@@ -11,9 +11,9 @@ from typing import Any
 
 import pandas as pd
 
-from colport.artifacts import atomic_path
-from colport.errors import ArtifactError
-from colport.retrieval.forms import FULL
+from colport.base.errors import ArtifactError
+from colport.base.files import atomic_path
+from colport.base.names import FULL
 
 COLUMNS: dict[str, tuple[str, ...]] = {
     "export": (

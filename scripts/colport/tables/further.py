@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from colport.errors import ArtifactError
+from colport.base.errors import ArtifactError
 
 INPUT_COLUMNS = ("model", "variant", "provider", "kind", "input", "min_cosine")
 """Columns of ``parity_inputs.csv``: ``input`` counts from 0, in the dataset's order."""

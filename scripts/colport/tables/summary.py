@@ -9,9 +9,9 @@ from typing import Any
 
 import pandas as pd
 
-from colport.recommendation import REFERENCE_VARIANT, recommend
-from colport.retrieval import controls
+from colport.base.names import CONTROL, REFERENCE_VARIANT
 from colport.tables.frames import COLUMNS, STAGES, SUMMARY_EXTRA, flatten, full_rows, typed
+from colport.tables.recommendation import recommend
 
 QUALITY = (
     *("ndcg_at_5", "ndcg_at_5_delta", "p_value"),
@@ -35,7 +35,7 @@ def summary_table(
 ) -> pd.DataFrame:
     """One row a model, variant and provider, PyTorch included, with the recommendation.
 
-    The rule of the recommendation: :func:`colport.recommendation.recommend`.
+    The rule of the recommendation: :func:`colport.tables.recommendation.recommend`.
 
     Returns:
         The contract's columns, then :data:`SUMMARY_EXTRA`. ``size_mb``: 10**6 bytes of the
@@ -45,9 +45,9 @@ def summary_table(
         ``p_value``: those of the datasets combined by Stouffer's method, and their intervals of
         the difference as independent normal ones. Speed-ups have the range of their rounds.
         ``status``: the worst of all stages. ``verdict``: why the row is recommended or not, one
-        phrase. ``best_for``: the :data:`colport.recommendation.NEEDS` that it is chosen for.
+        phrase. ``best_for``: the :data:`colport.tables.recommendation.NEEDS` that it is chosen for.
     """
-    retrieval = full_rows(retrieval[retrieval["model"] != controls.MODEL])
+    retrieval = full_rows(retrieval[retrieval["model"] != CONTROL])
     latency = _candidates(latency)
     measured = {"parity": parity, "retrieval": retrieval, "latency": latency}
     groups = {name: _groups(table, "provider") for name, table in measured.items()}

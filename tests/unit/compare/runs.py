@@ -4,7 +4,7 @@ import copy
 import random
 
 from colport import tables
-from colport.artifacts import write_json
+from colport.base.files import write_json
 
 MODEL, FP32, INT8 = "model", "fp32", "int8"
 QUERIES = [f"q{number:02d}" for number in range(40)]

@@ -15,7 +15,7 @@ from colport.export.operators.attention import as_operators, as_products
 from colport.export.operators.normalisation import write_rms_normalisation
 from colport.export.operators.rotary import write_rotary_embedding
 from colport.export.operators.sums import keep_sums_apart
-from colport.graphs.editing import remove_unused_initializers
+from colport.tensors.editing import remove_unused_initializers
 
 __all__ = ["TRANSFORMER_OPSET", "keep_sums_apart", "write_operators"]
 

@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from colport.export.markers import ATTENTION, DOMAIN
-from colport.graphs.editing import constant, permutation, producer, replace, stored
+from colport.tensors.editing import constant, permutation, producer, replace, stored
 
 _SWAP = [0, 2, 1, 3]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from colport.graphs.editing import producer, replace, scalar
+from colport.tensors.editing import producer, replace, scalar
 
 
 def write_rms_normalisation(graph: ir.Graph) -> None:

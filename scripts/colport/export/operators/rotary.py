@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from colport.graphs.editing import constant, permutation, producer, replace, scalar
+from colport.tensors.editing import constant, permutation, producer, replace, scalar
 
 _SWAP = [0, 2, 1, 3]
 _ELEMENTWISE = ("Cos", "Sin", "Cast")

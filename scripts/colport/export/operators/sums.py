@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from colport.graphs.editing import producer, replace
+from colport.tensors.editing import producer, replace
 
 _FUSED_WITH_SUM = ("LayerNormalization", "Gelu")
 

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
-from colport.redaction import redacted
+from colport.base.redaction import redacted
 from colport.report.charts.drawing import Drawing
 from colport.report.columns import column
 from colport.tables import text_table

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from colport.peers.catalogue import is_peer
-from colport.recommendation import REFERENCE_VARIANT
+from colport.base.names import REFERENCE_VARIANT, is_peer
 
 SHAPES = (
     "M0-5.6A5.6 5.6 0 1 1 0 5.6A5.6 5.6 0 1 1 0-5.6Z",

@@ -10,15 +10,7 @@ from itertools import pairwise
 from colport.report.charts import scales
 from colport.report.charts.chart import Chart, ChartTable
 from colport.report.charts.drawing import Drawing
-from colport.report.charts.frame import (
-    BOTTOM,
-    HEIGHT,
-    LEFT,
-    RIGHT,
-    TOP,
-    WIDTH,
-    draw_axes,
-)
+from colport.report.charts.frame import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, draw_axes
 
 _LABEL_HEIGHT, _CHARACTER_WIDTH = 12.0, 6.8
 

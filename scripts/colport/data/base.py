@@ -1,0 +1,146 @@
+"""What every loader of a retrieval dataset returns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from colport.base.errors import DatasetError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+MAX_JUDGEMENT = 10**6
+"""Either side of zero; trec_eval counts documents in a table with a place for each judgement."""
+
+
+@dataclass(frozen=True, eq=False)
+class RetrievalDataset:
+    """Queries, documents and judgements.
+
+    Attributes:
+        name: Name of the dataset in the configuration.
+        query_ids: One id a query, unique.
+        queries: Text of each query.
+        document_ids: One id a document, unique.
+        documents: PIL RGB images (pages, each decoded when it is indexed) or strings (passages).
+            Slices of it are lazy too.
+        qrels: Query id to document id to an integer judgement; above 0 is relevant. Every id in it
+            is in ``query_ids`` or ``document_ids``. Empty for the user's own documents without
+            judgements.
+        texts: Text of each document, empty where there is none: passages themselves, the text
+            layer of PDFs, a text column beside the pages. ``None`` if no document has text.
+        languages: Languages of the queries, as the dataset names them; empty if it does not.
+        skipped: Id or file of each document left out, and why.
+    """
+
+    name: str
+    query_ids: list[str]
+    queries: list[str]
+    document_ids: list[str]
+    documents: Sequence[Image] | Sequence[str]
+    qrels: dict[str, dict[str, int]]
+    texts: Sequence[str] | None = None
+    languages: tuple[str, ...] = ()
+    skipped: Mapping[str, str] = field(default_factory=dict)
+
+    def with_queries(self, rows: Sequence[int]) -> RetrievalDataset:
+        """The dataset with the queries of these rows only, and their judgements."""
+        query_ids = [self.query_ids[row] for row in rows]
+        return replace(
+            self,
+            query_ids=query_ids,
+            queries=[self.queries[row] for row in rows],
+            qrels={query: self.qrels[query] for query in query_ids if query in self.qrels},
+        )
+
+    def without(self, bad: Mapping[str, str]) -> RetrievalDataset:
+        """The dataset without some documents and their judgements.
+
+        Args:
+            bad: Id of each, and why it is left out.
+
+        Raises:
+            DatasetError: None is left.
+        """
+        rows = [row for row, name in enumerate(self.document_ids) if name not in bad]
+        if not rows:
+            first, reason = next(iter(bad.items()))
+            raise DatasetError(f"{self.name}: no document is left; {first} {reason}.")
+        qrels = {
+            query: {name: score for name, score in judged.items() if name not in bad}
+            for query, judged in self.qrels.items()
+        }
+        kept = replace(self, qrels={query: judged for query, judged in qrels.items() if judged})
+        return replace(kept._with_documents(rows), skipped={**self.skipped, **bad})
+
+    def recorded(self, record: Mapping[str, Any]) -> RetrievalDataset:
+        """The documents, queries and judgements that a record of this dataset names.
+
+        Args:
+            record: See :func:`colport.data.datasets.dataset_record`.
+
+        Raises:
+            DatasetError: It names a document that is not there.
+        """
+        places = {name: row for row, name in enumerate(self.document_ids)}
+        for name in record["document_ids"]:
+            if name not in places:
+                raise DatasetError(f"{self.name}: {name} is no longer there; run the stage again.")
+        fields = ("query_ids", "queries", "qrels", "skipped")
+        return replace(
+            self._with_documents([places[name] for name in record["document_ids"]]),
+            **{field: record[field] for field in fields},
+            languages=tuple(record["languages"]),
+        )
+
+    def _with_documents(self, rows: Sequence[int]) -> RetrievalDataset:
+        return replace(
+            self,
+            document_ids=[self.document_ids[row] for row in rows],
+            documents=_Chosen(self.documents, rows),
+            texts=None if self.texts is None else _Chosen(self.texts, rows),
+        )
+
+    def first_documents(self, limit: int) -> RetrievalDataset:
+        """The first documents, with the queries whose relevant documents are all among them.
+
+        Without any judgement, all queries are kept.
+        """
+        document_ids = self.document_ids[:limit]
+        kept = set(document_ids)
+        limited = replace(
+            self,
+            document_ids=document_ids,
+            documents=self.documents[:limit],
+            texts=None if self.texts is None else self.texts[:limit],
+            qrels={
+                query: {name: score for name, score in judged.items() if name in kept}
+                for query, judged in self.qrels.items()
+            },
+        )
+        if not self.qrels:
+            return limited
+        relevant = [
+            {name for name, score in self.qrels.get(query, {}).items() if score > 0}
+            for query in self.query_ids
+        ]
+        return limited.with_queries(
+            [row for row, names in enumerate(relevant) if names and names <= kept]
+        )
+
+
+class _Chosen(Sequence[Any]):
+    """Some of a sequence's items, each read when it is indexed; slices are lazy too."""
+
+    def __init__(self, items: Sequence[Any], rows: Sequence[int]) -> None:
+        self._items, self._rows = items, rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int | slice) -> Any:
+        if isinstance(index, slice):
+            return _Chosen(self._items, self._rows[index])
+        return self._items[self._rows[index]]

@@ -1,0 +1,209 @@
+"""A dataset by its declaration in the configuration: loaded, checked, recorded."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from colport import families
+from colport.base.errors import ConfigError, DatasetError
+from colport.base.files import read_json
+from colport.data.base import RetrievalDataset
+from colport.data.documents import read_own
+from colport.data.published import DOCUMENT_COLUMNS, SCHEMAS, read_published
+
+__all__ = [
+    "RetrievalDataset",
+    "check_declaration",
+    "check_pages",
+    "dataset_record",
+    "load_retrieval_dataset",
+]
+
+SOURCES = ("hub", "path", "documents_folder")
+_COMMON = ("limit", "language", "languages", "documents")
+_PUBLISHED = ("hub", "revision", "path", "schema", "split")
+_OWN = ("documents_folder", "queries", "judgements", "dpi", "max_pixels", "on_bad_document")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_REPORT_SECONDS = 5.0
+
+
+def load_retrieval_dataset(
+    name: str, declaration: Mapping[str, Any], record: Path | str | None = None
+) -> RetrievalDataset:
+    """Read a dataset and check it as a whole, before anything is computed on it.
+
+    Args:
+        name: Name of the dataset in the configuration, used in messages.
+        declaration: The configuration's entry. A published dataset has ``path`` (a local folder) or
+            ``hub`` (a repository) with ``revision`` (a commit), ``schema`` (``qa`` or ``beir``),
+            and optionally ``split`` (default ``test``) and ``documents`` (``pages``, the default,
+            or ``passages``). The user's own pages have ``documents_folder`` and ``queries`` (a
+            file), and optionally ``judgements`` (a file), ``dpi``, ``max_pixels`` and
+            ``on_bad_document`` (``refuse``, the default, or ``skip``). Both take ``limit`` (the
+            first documents only, with the queries whose relevant documents are all among them),
+            ``languages`` (those that the dataset has) and ``language`` (the queries in this one,
+            or the configurations ``<language>-corpus``, ``-queries`` and ``-qrels``).
+        record: File with :func:`dataset_record`, for stages behind the check: it says which
+            documents were skipped.
+
+    Returns:
+        The dataset. In ``qa`` form queries are deduplicated by text and null or blank ones
+        dropped; a query's id is ``q`` and the row where its text stands first; documents are
+        deduplicated by ``image_filename``, which is their id.
+
+    Raises:
+        ConfigError: The declaration itself is wrong.
+        DatasetError: The data is missing or contradicts its schema or itself.
+    """
+    check_declaration(name, declaration)
+    if record is not None and declaration.get("on_bad_document") == "skip":
+        return read_own(name, declaration, is_checked=True).recorded(read_json(record))
+    read = read_own if "documents_folder" in declaration else read_published
+    dataset = read(name, declaration)
+    if limit := declaration.get("limit"):
+        dataset = dataset.first_documents(limit)
+    if "documents_folder" not in declaration or "judgements" in declaration:
+        _check_judged(dataset, f" among the first {limit} documents" if limit else "")
+    return dataset
+
+
+def _check_judged(dataset: RetrievalDataset, scope: str = "") -> None:
+    if not any(score > 0 for judged in dataset.qrels.values() for score in judged.values()):
+        raise DatasetError(
+            f"{dataset.name}: no query has a judgement above 0{scope}; one is needed."
+        )
+
+
+def check_declaration(name: str, declaration: Mapping[str, Any]) -> None:
+    """Check one entry of ``datasets`` in the configuration, without touching any file.
+
+    Raises:
+        ConfigError: A key is unknown, missing, of a wrong value or contradicts another one.
+    """
+
+    def fail(key: str, found: object, allowed: str) -> None:
+        raise ConfigError(f"datasets.{name}.{key}: found {found!r}; allowed is {allowed}.")
+
+    found = [source for source in SOURCES if source in declaration]
+    if len(found) != 1:
+        fail("path", found, f"exactly one of {', '.join(SOURCES)}")
+    own = "documents_folder" in declaration
+    keys = (*(_OWN if own else _PUBLISHED), *_COMMON)
+    for key in declaration:
+        if key not in keys:
+            fail(key, declaration[key], f"with {found[0]} one of the keys {', '.join(keys)}")
+    kinds = ("pages",) if own else tuple(DOCUMENT_COLUMNS)
+    if declaration.get("documents", "pages") not in kinds:
+        fail("documents", declaration["documents"], " or ".join(kinds))
+    if own:
+        if "queries" not in declaration:
+            fail("queries", None, "a CSV, TSV or JSONL file")
+        if declaration.get("on_bad_document", "refuse") not in ("refuse", "skip"):
+            fail("on_bad_document", declaration["on_bad_document"], "refuse or skip")
+    else:
+        revision = declaration.get("revision")
+        if "hub" in declaration and not _COMMIT.fullmatch(str(revision)):
+            fail("revision", revision, "a commit of 40 hexadecimal digits")
+        if declaration.get("schema") not in SCHEMAS:
+            fail("schema", declaration.get("schema"), " or ".join(SCHEMAS))
+    for key in ("limit", "dpi", "max_pixels"):
+        value = declaration.get(key, 1)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            fail(key, value, "a positive whole number")
+    language, languages = declaration.get("language"), declaration.get("languages")
+    if language is not None and languages and language not in languages:
+        fail("language", language, f"one of {', '.join(languages)}")
+
+
+def check_pages(
+    dataset: RetrievalDataset,
+    report: Callable[[str], None],
+    *,
+    read_by: Sequence[str] = (),
+    skip: bool | None = None,
+) -> RetrievalDataset:
+    """Decode or render every page once, so that a bad one is found before any is embedded.
+
+    Args:
+        dataset: Its passages, if it holds those, need no check.
+        report: Called with the progress every few seconds.
+        read_by: Names of the families that read it, whose libraries may not take every size.
+        skip: Whether bad pages are left out; ``None`` where no dataset of this kind can do that.
+
+    Returns:
+        The dataset, without the pages left out.
+
+    Raises:
+        DatasetError: A page cannot be decoded, or is none that a family takes; names dataset, row
+            and column, or file.
+    """
+    count, readers = len(dataset.documents), [families.get(name) for name in read_by]
+    if count and isinstance(dataset.documents[0], str):
+        return dataset
+    bad: dict[str, str] = {}
+    start = reported = time.monotonic()
+    for done, name in enumerate(dataset.document_ids):
+        try:
+            page = dataset.documents[done]
+            for family in readers:
+                if fault := family.page_fault(page.width, page.height):
+                    hint = "" if skip is None else "; `on_bad_document: skip` leaves it out"
+                    raise DatasetError(
+                        f"{dataset.name}: {name} {fault} for {family.name}{'' if skip else hint}."
+                    )
+        except DatasetError as error:
+            if not skip:
+                raise
+            bad[name] = str(error).removeprefix(f"{dataset.name}: {name} ").removesuffix(".")
+        if time.monotonic() - reported > _REPORT_SECONDS:
+            reported = time.monotonic()
+            left = (count - done - 1) * (reported - start) / (done + 1)
+            report(f"checked {done + 1}/{count} pages, {left:.0f} s left")
+    report(f"checked {count} pages in {time.monotonic() - start:.1f} s")
+    if not bad:
+        return dataset
+    left = dataset.without(bad)
+    if dataset.qrels:
+        _check_judged(left, " once bad documents are left out")
+    return left
+
+
+def dataset_record(
+    dataset: RetrievalDataset, declaration: Mapping[str, Any], files: list[str]
+) -> dict[str, Any]:
+    """What ``results/datasets/{dataset}.json`` holds: ids, queries, judgements and their source.
+
+    Args:
+        dataset: The loaded dataset.
+        declaration: The configuration's entry.
+        files: Local files that it was read from; a digest of their content is kept, so that what
+            depends on the record reruns when a page changes.
+    """
+    fields = ("query_ids", "queries", "document_ids", "qrels", "languages")
+    return {
+        **{field: getattr(dataset, field) for field in fields},
+        "skipped": dict(dataset.skipped),
+        "counts": {
+            "queries": len(dataset.queries),
+            "documents": len(dataset.document_ids),
+            "judgements": sum(map(len, dataset.qrels.values())),
+            "skipped": len(dataset.skipped),
+        },
+        "source": dict(declaration),
+        "content_sha256": _digest(files),
+    }
+
+
+def _digest(files: list[str]) -> str | None:
+    if not files:
+        return None
+    digest = hashlib.sha256()
+    for file in sorted(files):
+        with Path(file).open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()

@@ -1,0 +1,181 @@
+"""The user's own pages: a folder of PDFs and images, its sub-folders included.
+
+Each page is a document. A page of ``reports/2024.pdf`` is ``reports/2024.pdf#12``, counted from 1;
+an image is its path, and so is a TIFF file with one page. Files of other kinds and hidden ones are
+left alone.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from colport.base.errors import DatasetError
+from colport.base.foreign import local, not_text
+from colport.data.base import RetrievalDataset
+from colport.data.images import open_image, page_count
+from colport.data.judgements import read_judgements, read_queries
+from colport.data.pdfs import BadDocumentError, PdfReader
+from colport.data.rendering import PDF, FolderPages, Page, TextLayers
+from colport.families.pages.images import PageError, as_page, decode_errors
+
+IMAGES = (
+    *(".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm"),
+    *(".tif", ".tiff", ".webp"),
+)
+DPI = 144
+MAX_PIXELS = 50_000_000
+"""More than A0 at 144 DPI; a page of it takes 200 MB while it is rendered."""
+
+
+def read_own(
+    name: str, declaration: Mapping[str, Any], *, is_checked: bool = False
+) -> RetrievalDataset:
+    """Read a folder of pages, its queries and, if there are any, its judgements.
+
+    Args:
+        name: Name of the dataset, for messages.
+        declaration: See :func:`colport.data.datasets.load_retrieval_dataset`.
+        is_checked: Whether damaged images are known, so that none is decoded here.
+
+    Raises:
+        DatasetError: A file is missing, damaged or contradicts another one; or a document is bad
+            and ``on_bad_document`` is not ``skip``.
+    """
+    folder = local(declaration["documents_folder"])
+    if not folder.is_dir():
+        raise DatasetError(f"{name}: folder {folder} does not exist.")
+    dpi = declaration.get("dpi", DPI)
+    skip = declaration.get("on_bad_document", "refuse") == "skip"
+    reader, decode = PdfReader(), skip and not is_checked
+    scan = _Scan(folder, dpi, declaration.get("max_pixels", MAX_PIXELS), decode, reader)
+    pages = list(scan.pages())
+    if scan.bad and not skip:
+        (first, reason), *others = scan.bad.items()
+        more = f" (and {len(others)} more)" if others else ""
+        raise DatasetError(
+            f"{name}: {first} in {folder} {reason}{more}; `on_bad_document: skip` leaves such "
+            "documents out."
+        )
+    if not pages:
+        raise DatasetError(
+            f"{name}: {folder} holds no page that can be read; allowed are "
+            f"{', '.join([PDF, *IMAGES])}."
+        )
+    judgements = declaration.get("judgements")
+    query_ids, texts, languages = read_queries(
+        name, local(declaration["queries"]), ids_needed=judgements is not None
+    )
+    document_ids = [page.id for page in pages]
+    qrels = {}
+    if judgements:
+        qrels = read_judgements(name, local(judgements), query_ids, document_ids, scan.bad)
+    known = tuple(sorted({language for language in languages if language}))
+    dataset = RetrievalDataset(
+        name,
+        query_ids,
+        texts,
+        document_ids,
+        FolderPages(name, pages, dpi, reader),
+        qrels,
+        texts=TextLayers(name, pages, reader) if any(page.is_pdf for page in pages) else None,
+        languages=known or tuple(declaration.get("languages", ())),
+        skipped=scan.bad,
+    )
+    if language := declaration.get("language"):
+        if language not in known:
+            raise DatasetError(
+                f"{name}: {declaration['queries']}, column language: no query is in {language!r}; "
+                f"found {', '.join(known) or 'none'}."
+            )
+        dataset = replace(dataset, languages=(language,)).with_queries(
+            [row for row, found in enumerate(languages) if found == language]
+        )
+    return dataset
+
+
+@dataclass
+class _Scan:
+    """Finds pages without rendering them.
+
+    Attributes:
+        folder: Where they lie.
+        dpi: Resolution of a PDF's pages.
+        max_pixels: A larger page is bad.
+        decode: Whether images are decoded, so that a damaged one is found here.
+        reader: Reads the PDFs.
+        bad: Path or id to the reason.
+    """
+
+    folder: Path
+    dpi: float
+    max_pixels: int
+    decode: bool
+    reader: PdfReader
+    bad: dict[str, str] = field(default_factory=dict)
+
+    def pages(self) -> Iterator[Page]:
+        """Pages of all files in the order of their paths."""
+        root = self.folder.resolve()
+        files = {file.relative_to(self.folder).as_posix(): file for file in self.folder.rglob("*")}
+        for path, file in sorted(files.items()):
+            suffix = file.suffix.lower()
+            is_link_to_folder = file.is_symlink() and file.is_dir()
+            if any(part.startswith(".") for part in path.split("/")):
+                continue
+            if suffix not in (PDF, *IMAGES) and not is_link_to_folder:
+                continue
+            if file.exists() and not (file.is_file() or is_link_to_folder):  # links to pipes, too
+                continue
+            try:
+                if is_link_to_folder:
+                    raise BadDocumentError("is a link to a folder, which is not followed")
+                if not file.exists():
+                    raise BadDocumentError("is a link to a file that is not there")
+                if not file.resolve().is_relative_to(root):
+                    raise BadDocumentError("is a link that leads out of the folder")
+                if half := not_text(path):
+                    raise BadDocumentError(f"has a name that is not UTF-8 ({half})")
+                yield from (self._pdf if suffix == PDF else self._image)(path, file)
+            except BadDocumentError as error:
+                self.bad[os.fsencode(path).decode(errors="backslashreplace")] = error.args[0]
+
+    def _pdf(self, path: str, file: Path) -> Iterator[Page]:
+        for index in range(self.reader.count(file)):
+            page = Page(f"{path}#{index + 1}", file, index)
+            try:
+                size = self.reader.size(file, index, self.dpi)
+                self._check_size(*size, f" at {self.dpi} DPI")
+            except BadDocumentError as error:
+                self.bad[page.id] = error.args[0]
+            else:
+                yield page
+
+    def _image(self, path: str, file: Path) -> Iterator[Page]:
+        pages = []
+        try:
+            with open_image(file) as image:
+                count = page_count(image)
+                for index in range(count):
+                    image.seek(index)
+                    self._check_size(*image.size)
+                    if self.decode:
+                        as_page(image)
+                    pages.append(Page(f"{path}#{index + 1}" if count > 1 else path, file, index))
+        except PageError as error:
+            raise BadDocumentError(error.args[0]) from error
+        except decode_errors() as error:
+            raise BadDocumentError(f"is an image that cannot be decoded ({error})") from error
+        yield from pages
+
+    def _check_size(self, width: float, height: float, where: str = "") -> None:
+        if not width * height >= 1:
+            raise BadDocumentError(f"is a page of {width:.0f}x{height:.0f} pixels{where}")
+        if width * height > self.max_pixels:
+            raise BadDocumentError(
+                f"is a page of {width:.0f}x{height:.0f} pixels{where}, more than max_pixels "
+                f"({self.max_pixels})"
+            )

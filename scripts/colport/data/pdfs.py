@@ -1,0 +1,109 @@
+"""PDFs, read by PDFium (pypdfium2) in a process of its own, with a limit of memory and of time.
+
+Some kilobytes of a PDF can unpack to gigabytes or take hours to draw, and do not say so
+beforehand: such a file costs its page, not the run. Form fields and annotations are drawn.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from threading import RLock
+from typing import TYPE_CHECKING, Any
+
+from colport.processes.child import Child, ChildEndedError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+MEMORY = 3 * 2**30
+"""Bytes that a file may take; drawing the largest page that a config allows takes 2 GB."""
+
+SECONDS = 60.0
+"""What one page may take to be drawn or read; a dense map takes a few."""
+
+
+class BadDocumentError(Exception):
+    """Why one file or page cannot be read; ``args[0]`` completes a sentence about it."""
+
+
+class PdfReader:
+    """Reads pages of PDFs; the last file stays open, since the next page is often its own.
+
+    The process starts with the first file and ends with this object. It is started anew after a
+    file that has ended it.
+    """
+
+    def __init__(self) -> None:
+        self._file: tuple[Path, int, int] | None = None
+        self._child: Child | None = None
+        self._turn = RLock()
+
+    def count(self, file: Path) -> int:
+        """Number of pages, at least 1; the file is read anew.
+
+        Raises:
+            BadDocumentError: It is encrypted, damaged, has no pages, or takes too much.
+        """
+        with self._turn:
+            self._file = None
+            count = self._ask("open", str(file.absolute()))
+            self._file = _state(file)
+            return count
+
+    def size(self, file: Path, index: int, dpi: float) -> tuple[float, float]:
+        """Width and height of a page (from 0) in pixels, before it is drawn.
+
+        Raises:
+            BadDocumentError: The file or the page cannot be read.
+        """
+        width, height = self._of(file, "size", index, dpi)
+        return width, height
+
+    def render(self, file: Path, index: int, dpi: float) -> Image:
+        """A page (from 0) as an RGB image.
+
+        Raises:
+            BadDocumentError: The file or the page cannot be read, or takes too much.
+        """
+        return self._of(file, "render", index, dpi)
+
+    def text(self, file: Path, index: int) -> str:
+        """The text layer of a page (from 0), empty if there is none.
+
+        Raises:
+            BadDocumentError: The file or the page cannot be read, or takes too much.
+        """
+        return self._of(file, "text", index).replace("\r\n", "\n")
+
+    def _of(self, file: Path, do: str, *arguments: Any) -> Any:
+        with self._turn:
+            if self._file is None or self._file != _state(file):
+                self.count(file)
+            return self._ask(do, *arguments)
+
+    def _ask(self, do: str, *arguments: Any) -> Any:
+        if self._child is None:
+            self._child = Child("colport.data.pdf_process", str(MEMORY))
+        memory = f"takes more than {MEMORY / 2**30:.3g} GiB of memory"
+        try:
+            answer = self._child.ask({"do": do, "with": arguments}, SECONDS)
+        except TimeoutError:
+            self._file = self._child = None
+            raise BadDocumentError(f"takes more than {SECONDS:g} s to be read") from None
+        except ChildEndedError as ended:
+            self._file = self._child = None
+            raise BadDocumentError(f"ends PDFium (exit code {ended.code}), or {memory}") from None
+        if "out_of_memory" in answer:
+            raise BadDocumentError(memory)
+        if "refusal" in answer:
+            raise BadDocumentError(answer["refusal"])
+        return answer["result"]
+
+
+def _state(file: Path) -> tuple[Path, int, int]:
+    """What changes when a file does."""
+    try:
+        facts = file.stat()
+    except OSError as error:
+        raise BadDocumentError(f"cannot be read: {error.strerror}") from error
+    return file, facts.st_size, facts.st_mtime_ns

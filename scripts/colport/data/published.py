@@ -1,0 +1,212 @@
+"""The forms in which retrieval datasets are published, as parquet files.
+
+``qa`` is the form of the first ViDoRe benchmark: one table of (query, image, image_filename).
+``beir`` is the form of the later ones and of text datasets: the configurations ``corpus``,
+``queries`` and ``qrels``, with hyphenated (``corpus-id``) or underscored (``corpus_id``) ids, or
+mteb's ``<language>-corpus``, ``<language>-queries`` and ``<language>-qrels``.
+Sources: Faysse et al., "ColPali", ICLR 2025; Macé et al., "ViDoRe benchmark V2", 2025; Loison et
+al., "ViDoRe V3", 2026; mteb's ``RetrievalDatasetLoader``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from colport.base.errors import DatasetError
+from colport.data.base import MAX_JUDGEMENT, RetrievalDataset
+from colport.data.repositories import Repository
+from colport.data.rows import INTEGERS, STRINGS, Pages, Table, load_table
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+SCHEMAS = ("qa", "beir")
+SPLIT = "test"
+DOCUMENT_COLUMNS = {"pages": "image", "passages": "text"}
+"""Kind of document to the column that holds it."""
+
+CORPUS_ID = ("corpus-id", "corpus_id", "_id", "id")
+QUERY_ID = ("query-id", "query_id", "_id", "id")
+QUERY = ("query", "text")
+PAGE_TEXT = ("text", "markdown", "text_description")
+"""Columns that hold a page's text."""
+
+
+def read_published(name: str, declaration: Mapping[str, Any]) -> RetrievalDataset:
+    """Read a dataset from the Hub, its cache or a local folder.
+
+    Args:
+        name: Name of the dataset, for messages.
+        declaration: See :func:`colport.data.datasets.load_retrieval_dataset`.
+
+    Raises:
+        DatasetError: The data is missing or contradicts its schema or itself.
+    """
+    reader = {"qa": _read_qa, "beir": _read_beir}[declaration["schema"]]
+    return reader(Repository.open(name, declaration), declaration)
+
+
+def _documents(
+    table: Table, kind: str, rows: Sequence[int]
+) -> tuple[Sequence[Image] | list[str], list[str] | None]:
+    """Documents and their texts."""
+    column = table.name(DOCUMENT_COLUMNS[kind])
+    if kind == "pages":
+        texts = table.texts(*PAGE_TEXT)
+        return Pages(table, column, rows), texts and [texts[row] for row in rows]
+    texts = table.values(column, STRINGS)
+    passages = [texts[row] for row in rows]
+    return passages, passages
+
+
+def _in_language(
+    table: Table, declaration: Mapping[str, Any]
+) -> tuple[list[bool], tuple[str, ...]]:
+    """Which rows of a table of queries are in the chosen language, and the languages kept."""
+    language, declared = declaration.get("language"), declaration.get("languages", [])
+    everything = [True] * len(table.data)
+    if "language" not in table.data.column_names and (language is None or [language] == declared):
+        return everything, tuple(declared)
+    found = table.values(table.name("language"), STRINGS, nullable=True)
+    known = sorted({value for value in found if value is not None})
+    if language is None:
+        return everything, tuple(known)
+    if language not in known:
+        raise DatasetError(
+            f"{table.label}: no query is in {language!r}; found {', '.join(known) or 'none'}."
+        )
+    return [value == language for value in found], (language,)
+
+
+def _read_qa(repository: Repository, declaration: Mapping[str, Any]) -> RetrievalDataset:
+    table = load_table(repository, None, declaration.get("split", SPLIT))
+    texts = table.values(table.name("query"), STRINGS, nullable=True)
+    file_names = table.values(table.name("image_filename"), STRINGS)
+    asked, languages = _in_language(table, declaration)
+    first_rows: dict[str, int] = {}
+    query_ids: dict[str, str] = {}
+    qrels: dict[str, dict[str, int]] = {}
+    repeated: list[tuple[str, int, int]] = []
+    for row, (text, file_name) in enumerate(zip(texts, file_names, strict=True)):
+        if (first := first_rows.setdefault(file_name, row)) != row:
+            repeated.append((file_name, first, row))
+        if asked[row] and text is not None and text.strip():
+            query_id = query_ids.setdefault(text, f"q{row}")
+            qrels.setdefault(query_id, {})[file_name] = 1
+    documents, page_texts = _documents(
+        table, declaration.get("documents", "pages"), list(first_rows.values())
+    )
+    _check_same(table, declaration.get("documents", "pages"), repeated)
+    return RetrievalDataset(
+        repository.name,
+        list(query_ids.values()),
+        list(query_ids),
+        list(first_rows),
+        documents,
+        qrels,
+        texts=page_texts,
+        languages=languages,
+    )
+
+
+def _check_same(table: Table, kind: str, rows: Sequence[tuple[str, int, int]]) -> None:
+    """Rows of one ``image_filename`` hold one document.
+
+    Raises:
+        DatasetError: Two hold different ones, of which one would be lost.
+    """
+    if not rows:
+        return
+    documents, _ = _documents(table, kind, range(len(table.data)))
+    same = documents.are_same if isinstance(documents, Pages) else None
+    for name, first, row in rows:
+        if not (same(first, row) if same else documents[first] == documents[row]):
+            raise DatasetError(
+                f"{table.label}: column image_filename has {name!r} in rows {first} and {row}, "
+                "whose documents differ; a name stands for one document."
+            )
+
+
+def _read_beir(repository: Repository, declaration: Mapping[str, Any]) -> RetrievalDataset:
+    prefix = _language_prefix(repository, declaration.get("language"))
+    configs = [prefix + config for config in ("corpus", "queries", "qrels")]
+    available = repository.config_names()
+    # A repository without a card cannot list its configs; a missing one is found when it is read.
+    for config in configs if repository.configs or not repository.hub else ():
+        if config not in available:
+            raise DatasetError(
+                f"{repository.name}: config {config} is missing; found "
+                f"{', '.join(available) or 'none'}, needed are {', '.join(configs)}."
+            )
+    split = declaration.get("split", SPLIT)
+    # The corpus last: a mistake in the small tables shows before gigabytes are fetched.
+    queries, judgements, corpus = (load_table(repository, configs[n], split) for n in (1, 2, 0))
+    document_ids = corpus.ids(corpus.name(*CORPUS_ID), unique=True)
+    query_ids = queries.ids(queries.name(*QUERY_ID), unique=True)
+    texts = queries.values(queries.name(*QUERY), STRINGS)
+    qrels = _read_qrels(judgements, query_ids, document_ids)
+    asked = [True] * len(texts)
+    languages: tuple[str, ...] = (prefix.removesuffix("-"),)
+    if not prefix:
+        asked, languages = _in_language(queries, declaration)
+    documents, page_texts = _documents(
+        corpus, declaration.get("documents", "pages"), range(len(document_ids))
+    )
+    dataset = RetrievalDataset(
+        repository.name,
+        query_ids,
+        texts,
+        document_ids,
+        documents,
+        qrels,
+        texts=page_texts,
+        languages=languages,
+    )
+    return dataset.with_queries([row for row, wanted in enumerate(asked) if wanted])
+
+
+def _language_prefix(repository: Repository, language: str | None) -> str:
+    """What stands before ``corpus`` in the names of the configurations, if anything does."""
+    names = repository.config_names()
+    languages = sorted(name.removesuffix("-corpus") for name in names if name.endswith("-corpus"))
+    if language in languages:
+        return f"{language}-"
+    if languages and "corpus" not in names:
+        raise DatasetError(
+            f"{repository.name}: language is {language!r}; the dataset has a corpus for each of "
+            f"{', '.join(languages)}, and one must be chosen."
+        )
+    return ""
+
+
+def _read_qrels(
+    table: Table, query_ids: Sequence[str], document_ids: Sequence[str]
+) -> dict[str, dict[str, int]]:
+    columns = (table.name(*QUERY_ID[:2]), table.name(*CORPUS_ID[:2]))
+    scores = table.values(table.name("score"), INTEGERS)
+    for row, score in enumerate(scores):
+        if abs(score) > MAX_JUDGEMENT:
+            raise DatasetError(
+                f"{table.label}: column score is {score} in row {row}; allowed is a whole number "
+                f"up to {MAX_JUDGEMENT}."
+            )
+    known = (set(query_ids), set(document_ids))
+    qrels: dict[str, dict[str, int]] = {}
+    pairs = zip(*(table.ids(column) for column in columns), strict=True)
+    for row, pair in enumerate(pairs):
+        for column, name, allowed, kind in zip(
+            columns, pair, known, ("queries", "documents"), strict=True
+        ):
+            if name not in allowed:
+                raise DatasetError(
+                    f"{table.label}: column {column} in row {row} names {name!r}, which is none "
+                    f"of the {len(allowed)} {kind}."
+                )
+        query, document = pair
+        if qrels.setdefault(query, {}).setdefault(document, scores[row]) != scores[row]:
+            raise DatasetError(
+                f"{table.label}: row {row} judges query {query!r} and document {document!r} as "
+                f"{scores[row]}, an earlier row as {qrels[query][document]}; only one is allowed."
+            )
+    return qrels

@@ -1,0 +1,236 @@
+"""Tables of a dataset folder, read with ``datasets`` and checked column by column."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from colport.base.errors import DatasetError
+from colport.base.files import file_state
+from colport.base.foreign import is_inside
+from colport.data.images import FORMATS, decode, decode_errors
+from colport.data.parquet import RATIO, unpacks_to_too_much
+from colport.data.repositories import Repository
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from PIL.Image import Image
+
+INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+STRINGS = ("string", "large_string", "string_view")
+IDS = (*STRINGS, *INTEGERS)
+
+_NO_ROWS = "corresponds to no data"
+"""What ``datasets`` says of a split without rows."""
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """One split of one configuration of a dataset.
+
+    Attributes:
+        label: What messages call it: dataset, configuration and split.
+        data: The rows, images not decoded.
+        folder: Where files that a row names lie.
+    """
+
+    label: str
+    data: Dataset
+    folder: Path
+
+    def name(self, *spellings: str) -> str:
+        """The one of ``spellings`` that is a column.
+
+        Raises:
+            DatasetError: None of them is.
+        """
+        for spelling in spellings:
+            if spelling in self.data.column_names:
+                return spelling
+        found = ", ".join(self.data.column_names)
+        raise DatasetError(
+            f"{self.label}: column {' or '.join(spellings)} is missing; found {found}."
+        )
+
+    def texts(self, *columns: str) -> list[str] | None:
+        """The first of ``columns`` that holds text, null as an empty one; ``None`` if none does."""
+        for column in columns:
+            if getattr(self.data.features.get(column), "dtype", None) in STRINGS:
+                return [text or "" for text in self.values(column, STRINGS, nullable=True)]
+        return None
+
+    def values(self, column: str, types: Sequence[str], *, nullable: bool = False) -> list[Any]:
+        """All values of a column.
+
+        Raises:
+            DatasetError: The column is of a type not in ``types``, or holds a null.
+        """
+        found = getattr(self.data.features[column], "dtype", None)
+        if found not in types:
+            raise DatasetError(
+                f"{self.label}: column {column} is {found or self.data.features[column]}; "
+                f"allowed is {', '.join(types)}."
+            )
+        try:
+            values = self.data.select_columns([column])[:][column]
+        except UnicodeDecodeError as error:
+            raise DatasetError(
+                f"{self.label}: column {column} holds a text that is not UTF-8 ({error})."
+            ) from error
+        if not nullable and None in values:
+            raise DatasetError(
+                f"{self.label}: column {column} is null in row {values.index(None)}; "
+                "every row needs a value."
+            )
+        return values
+
+    def ids(self, column: str, *, unique: bool = False) -> list[str]:
+        """All values of an id column as strings.
+
+        Raises:
+            DatasetError: See :meth:`values`; or an id occurs twice although ``unique``.
+        """
+        ids = [str(value) for value in self.values(column, IDS)]
+        if unique:
+            rows: dict[str, int] = {}
+            for row, name in enumerate(ids):
+                if rows.setdefault(name, row) != row:
+                    raise DatasetError(
+                        f"{self.label}: column {column} has {name!r} in rows {rows[name]} and "
+                        f"{row}; ids must be unique."
+                    )
+        return ids
+
+
+class Pages(Sequence["Image"]):
+    """Pages of a table as PIL RGB images, each decoded when it is indexed; slices are lazy too."""
+
+    def __init__(self, table: Table, column: str, rows: Sequence[int] | None = None) -> None:
+        """Check the column's type; ``rows`` picks and orders the pages.
+
+        Raises:
+            DatasetError: The column does not hold encoded images, or a row is null.
+        """
+        from datasets import Image
+
+        features = table.data.features[column]
+        encoded = isinstance(features, dict) and {"bytes", "path"} <= features.keys()
+        if not (encoded or isinstance(features, Image)):
+            found = getattr(features, "dtype", features)
+            raise DatasetError(
+                f"{table.label}: column {column} is {found}; allowed is image "
+                "(encoded bytes and path)."
+            )
+        self._table, self._column = table, column
+        self._data = table.data.select_columns([column])
+        if not encoded:
+            self._data = self._data.cast_column(column, Image(decode=False))
+        values = self._data.data.column(column)
+        if values.null_count:
+            row = values.is_null().index(True).as_py()
+            raise DatasetError(
+                f"{table.label}: column {column} is null in row {row}; every row needs an image."
+            )
+        self._rows = range(len(table.data)) if rows is None else rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int | slice) -> Any:
+        if isinstance(index, slice):
+            return Pages(self._table, self._column, self._rows[index])
+        return self._decode(self._rows[index])
+
+    def __iter__(self) -> Iterator[Image]:
+        return (self._decode(row) for row in self._rows)
+
+    def are_same(self, first: int, second: int) -> bool:
+        """Whether two pages are one, by their files or else by their pixels."""
+        rows = (self._rows[first], self._rows[second])
+        one, other = (self._bytes(row) for row in rows)
+        return one == other or self._decode(rows[0]) == self._decode(rows[1])
+
+    def _decode(self, row: int) -> Image:
+        try:
+            return decode(io.BytesIO(self._bytes(row)))
+        except decode_errors() as error:
+            raise DatasetError(
+                f"{self._table.label}: the image in row {row} (column {self._column}) cannot be "
+                f"decoded ({error}); allowed are {', '.join(FORMATS)}."
+            ) from error
+
+    def _bytes(self, row: int) -> bytes:
+        """An image's file. ``datasets`` would open any path or address that a row names."""
+        value = self._data[row][self._column]
+        if value["bytes"] is not None:
+            return value["bytes"]
+        path = value["path"] or ""
+        file = self._table.folder / path
+        if not is_inside(self._table.folder, path) or not file.is_file():
+            raise DatasetError(
+                f"{self._table.label}: the image in row {row} (column {self._column}) has no bytes "
+                f"and its path {path!r} is not a file inside {self._table.folder}."
+            )
+        return file.read_bytes()
+
+
+def load_table(repository: Repository, config: str | None, split: str) -> Table:
+    """Read one split of one configuration (``None`` for the only one) of a dataset.
+
+    Raises:
+        DatasetError: The split cannot be read, or is empty.
+    """
+    import datasets
+
+    label = ", ".join(
+        filter(None, [repository.name, config and f"config {config}", f"split {split}"])
+    )
+    files = repository.files(config, split)
+    cache = _cache_folder(files)
+    try:
+        if not cache.exists():
+            _check_unpacked(label, files)
+        data = datasets.Dataset.from_parquet(
+            [str(file.resolve()) for file in files], cache_dir=str(cache)
+        )
+    except (DatasetError, MemoryError):
+        raise
+    except Exception as error:  # it trusts the types that a file claims to have
+        if _NO_ROWS in str(error):
+            raise DatasetError(f"{label}: has no rows; at least one is needed.") from error
+        raise DatasetError(f"{label}: cannot be read ({_sentence(error)}).") from error
+    return Table(label, data, repository.folder)
+
+
+def _check_unpacked(label: str, files: Sequence[Path]) -> None:
+    for file in files:
+        if (most := unpacks_to_too_much(file)) is not None:
+            raise DatasetError(
+                f"{label}: {file.name} ({file.stat().st_size} bytes) unpacks to more than {most} "
+                f"bytes; allowed are 1 GiB, or {RATIO} times its size if that is more."
+            )
+
+
+def _cache_folder(files: Sequence[Path]) -> Path:
+    """Where ``datasets`` keeps its copy: a folder of its own for each state of the files.
+
+    Its own cache does not notice that a file under the same name has changed.
+    """
+    import datasets
+
+    state = hashlib.sha256()
+    for file in files:
+        state.update(repr(file_state(file)).encode())
+    return Path(datasets.config.HF_DATASETS_CACHE, "colport", state.hexdigest()[:16])
+
+
+def _sentence(error: BaseException) -> str:
+    """The first line of a library's message; the cause of a generation error says more."""
+    if error.__cause__ is not None and type(error).__name__ == "DatasetGenerationError":
+        error = error.__cause__
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__

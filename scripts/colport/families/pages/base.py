@@ -1,0 +1,276 @@
+"""What the page models share: layouts, graphs around a vision-language model, and queries."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from colport.base.errors import CheckpointError, InputError, UnsupportedError
+from colport.families import functional
+from colport.families.base import (
+    Batch,
+    Embedder,
+    Family,
+    GraphDefinition,
+    GraphInput,
+    Processing,
+    QueryToken,
+    Runtime,
+    Skeleton,
+    Stack,
+    check_settings,
+)
+from colport.families.pages.layouts import UNREAD, Layout
+from colport.families.tokens import Tokens, check_ids, save_backend
+
+if TYPE_CHECKING:
+    import torch
+
+    from colport.families.reference.memory import Room
+
+_AUGMENTATION_TOKENS = 10  # behind every query, in transformers and in colpali-engine
+_IMAGE_STEPS = {"do_resize": True, "resample": 3, "do_rescale": True, "do_normalize": True}
+"""What the runtime does to a page; 3 is Pillow's bicubic filter."""
+
+_SETTINGS = {
+    **dict.fromkeys(("query_template", "document_prompt", "padding_side"), str),
+    "pad_id": int,
+    "reserved?": [str],
+}
+_PIXELS = {"scale": (int, float), "mean": [(int, float)], "std": [(int, float)]}
+
+
+class PageFamily(Family):
+    """A vision-language model with a projection, in the layouts of several libraries.
+
+    ``backbone`` is the model without its projection: a vision tower and a language model.
+    """
+
+    document_type = "pages"
+    layouts: ClassVar[tuple[Layout, ...]]
+    image_token_has_no_row: ClassVar[bool] = False
+    """Whether the image token may lie beyond the word embeddings."""
+
+    @abstractmethod
+    def prepare(self, backbone: Any) -> None:
+        """Make a backbone on the meta device ready to trace.
+
+        Raises:
+            UnsupportedError: Its configuration has what no graph is written for.
+        """
+
+    @abstractmethod
+    def stacks(self, backbone: Any) -> tuple[Stack, ...]:
+        """The layers of a backbone that are repeated, by their place in it."""
+
+    @abstractmethod
+    def page_inputs(self, layout: Layout, config: Any) -> tuple[GraphInput, ...]:
+        """Inputs of the image graph besides token ids and mask, for a backbone's configuration."""
+
+    @abstractmethod
+    def embed_words(self, backbone: Any, input_ids: torch.Tensor) -> torch.Tensor:
+        """Word embeddings ``[batch, tokens, width]``; those of image tokens are not read."""
+
+    @abstractmethod
+    def embed_pages(self, backbone: Any, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Image features ``[image tokens of the whole batch, width]`` from ``page_inputs``."""
+
+    @abstractmethod
+    def hidden_states(
+        self,
+        backbone: Any,
+        words: torch.Tensor,
+        attention_mask: torch.Tensor,
+        inputs: Mapping[str, torch.Tensor],
+    ) -> torch.Tensor:
+        """Output of the language model; ``inputs`` are the ``page_inputs``, empty for texts."""
+
+    @abstractmethod
+    def prompts(self, layout: Layout, processor: Any) -> dict[str, Any]:
+        """``query_template``, ``document_prompt`` and what else the runtime needs for them."""
+
+    @abstractmethod
+    def image_settings(self, processor: Any) -> dict[str, Any]:
+        """How an image processor sizes a page."""
+
+    def accepts(self, folder: Path) -> bool:
+        """Whether ``config.json`` is of one of the layouts."""
+        return any(layout.accepts(folder) for layout in self.layouts)
+
+    def skeleton(self, folder: Path, precision: str) -> Skeleton:
+        """See :meth:`Family.skeleton`."""
+        layout = self._layout(folder)
+        model, constants = layout.build(folder, precision)
+        sources = layout.sources(model, folder)
+        backbone = model.get_submodule(layout.backbone)
+        self.prepare(backbone)
+        inputs = self.page_inputs(layout, backbone.config)
+        names = [item.name for item in inputs]
+
+        def embed_text(model: Any, input_ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+            backbone = model.get_submodule(layout.backbone)
+            return self._embed(layout, model, self.embed_words(backbone, input_ids), mask, {})
+
+        def embed_image(
+            model: Any, input_ids: torch.Tensor, mask: torch.Tensor, *page_inputs: torch.Tensor
+        ) -> torch.Tensor:
+            backbone = model.get_submodule(layout.backbone)
+            pages = dict(zip(names, page_inputs, strict=True))
+            words = functional.place_images(
+                self.embed_words(backbone, input_ids),
+                self.embed_pages(backbone, pages),
+                input_ids == backbone.config.image_token_id,
+            )
+            return self._embed(layout, model, words, mask, pages)
+
+        graphs = (
+            GraphDefinition("text", _token_inputs(20), embed_text),
+            GraphDefinition("image", (*_token_inputs(33), *inputs), embed_image),
+        )
+        dim = model.get_submodule(layout.projection).out_features
+        place = f"{layout.backbone}." if layout.backbone else ""
+        stacks = tuple(replace(item, name=place + item.name) for item in self.stacks(backbone))
+        return Skeleton(
+            model, constants, sources, graphs, dim, backbone.config.model_type, stacks, UNREAD
+        )
+
+    def processing(self, folder: Path) -> Processing:
+        """See :meth:`Family.processing`."""
+        layout = self._layout(folder)
+        processor = layout.load_processor(folder)
+        tokenizer, images = processor.tokenizer, processor.image_processor
+        for key, expected in _IMAGE_STEPS.items():
+            if (found := getattr(images, key)) != expected:
+                raise UnsupportedError(
+                    f"{folder}: the image processor has {key} {found}; pages are exported with "
+                    f"{expected} only."
+                )
+        sizes = self.image_settings(images)
+        if lacking := [key for key, value in sizes.items() if value is None]:
+            raise UnsupportedError(
+                f"{folder}: the image processor's size is {dict(images.size)}, which gives no "
+                f"{' and no '.join(lacking)}."
+            )
+        unread = (processor.image_token_id,) if self.image_token_has_no_row else ()
+        check_ids(folder, tokenizer, layout.config(folder).get_text_config().vocab_size, unread)
+        if tokenizer.split_special_tokens:
+            raise UnsupportedError(
+                f"{folder / 'tokenizer_config.json'}: split_special_tokens is true, with which "
+                f"{layout.library} takes no page: its image tokens are text; exported is false."
+            )
+        settings = {
+            "library": layout.library,
+            **self.prompts(layout, processor),
+            "reserved": _reserved(processor),
+            "pad_id": tokenizer.pad_token_id,
+            "padding_side": tokenizer.padding_side,
+            "image": {
+                **sizes,
+                "scale": images.rescale_factor,
+                "mean": list(images.image_mean),
+                "std": list(images.image_std),
+            },
+        }
+        return Processing(settings, save_backend(tokenizer, folder))
+
+    def open_reference(self, folder: Path, device: str, room: Room) -> Embedder:
+        """The model and processor of the checkpoint's own library, in fp32."""
+        return self._layout(folder).reference(folder, device, room)
+
+    def processor(self, folder: Path) -> Any:
+        """The processor of the checkpoint's own library."""
+        return self._layout(folder).load_processor(folder)
+
+    def _layout(self, folder: Path) -> Layout:
+        for layout in self.layouts:
+            if layout.accepts(folder):
+                return layout
+        raise CheckpointError(f"{folder}: is not a {self.name} checkpoint.")
+
+    def _embed(
+        self,
+        layout: Layout,
+        model: Any,
+        words: torch.Tensor,
+        mask: torch.Tensor,
+        inputs: Mapping[str, torch.Tensor],
+    ) -> torch.Tensor:
+        backbone = model.get_submodule(layout.backbone)
+        hidden = self.hidden_states(backbone, words, mask, inputs)
+        return functional.normalised(model.get_submodule(layout.projection)(hidden), mask)
+
+
+def query_template(layout: Layout, processor: Any, start: str = "") -> str:
+    """A query's text with ``{text}`` for the query, as the layout's processor writes it."""
+    augmentation = processor.query_augmentation_token * _AUGMENTATION_TOKENS
+    return f"{start}{processor.query_prefix}{{text}}{augmentation}{layout.query_end}"
+
+
+def _token_inputs(tokens: int) -> tuple[GraphInput, GraphInput]:
+    axes = {0: "batch", 1: "tokens"}
+    return (
+        GraphInput("input_ids", "int64", (2, tokens), axes),
+        GraphInput("attention_mask", "int64", (2, tokens), axes),
+    )
+
+
+def _reserved(processor: Any) -> list[str]:
+    """Tokens that a query may not spell, since the library takes them for those of a page."""
+    found = []
+    for token in dict.fromkeys([processor.image_token, *processor.tokenizer.all_special_tokens]):
+        try:
+            processor.process_queries([token])
+        except ValueError:
+            found.append(token)
+    return found
+
+
+class PageRuntime(Runtime):
+    """Queries of a page model; documents are left to the family.
+
+    Args:
+        settings: The ``processing`` section of ``colport.json``.
+        folder: The exported folder.
+    """
+
+    own_settings: ClassVar[Mapping[str, Any]]
+    """Shapes of the family's settings; ``image`` has those of every page beside its own."""
+
+    def __init__(self, settings: Mapping[str, Any], folder: Path) -> None:
+        own = {**self.own_settings, "image": {**self.own_settings["image"], **_PIXELS}}
+        check_settings(settings, {**_SETTINGS, **own}, folder)
+        self._settings = settings
+        self._tokens = Tokens(
+            folder / "tokenizer.json", settings["pad_id"], settings["padding_side"]
+        )
+
+    def query_batch(self, queries: Sequence[str]) -> Batch:
+        """See :meth:`Runtime.query_batch`."""
+        for index, query in enumerate(queries):
+            for token in self._settings.get("reserved", ()):
+                if token in query:
+                    raise InputError(
+                        "queries", index, f"spells {token}, which the model keeps for pages"
+                    )
+        template = self._settings["query_template"]
+        texts = [template.replace("{text}", query) for query in queries]
+        batch = self._tokens.pad(self._tokens.encode(texts))
+        feeds = {"input_ids": batch.ids, "attention_mask": batch.mask}
+        return Batch("text", feeds, batch.mask.astype(bool))
+
+    def query_tokens(self, query: str) -> list[QueryToken]:
+        """See :meth:`Runtime.query_tokens`."""
+        before, _, behind = self._settings["query_template"].partition("{text}")
+        text, end = before + query + behind, len(before) + len(query)
+        tokens = []
+        for start, stop in self._tokens.spans(text):
+            word = text[start:stop].strip()
+            if len(before) < stop and start < end:
+                tokens.append(QueryToken(word, "query"))
+            else:
+                added = start >= end and word
+                tokens.append(QueryToken(word, "augmentation" if added else "prompt"))
+        return tokens

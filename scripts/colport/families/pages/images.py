@@ -1,0 +1,277 @@
+"""Page images as the reference processors see them, in NumPy and Pillow alone.
+
+:func:`as_page` is the one door for images of others: files of a dataset or of a command, and what
+callers hand to an encoder.
+
+transformers resizes ``uint8`` pages with torch's antialiased bicubic filter, whose 16-bit integer
+weights round differently from Pillow's (up to 2 of 255 on a pixel). :func:`resize_bicubic` follows
+torch's arithmetic, so that pixels are equal, not close.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from dataclasses import dataclass
+from functools import lru_cache
+from threading import Lock
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from colport.families.reference import blas
+
+_BICUBIC_A = -0.5  # Keys' cubic convolution parameter, as in Pillow and torch's antialiased filter
+_MAX_PRECISION = 22
+_LOW_BITS = 8
+_EXACT_TAPS = 500  # 500 products of 8-bit weights and 8-bit pixels stay below fp32's 2**24
+_BLOCK = 32  # rows filtered by one product: few calls, and little of the source read in vain
+
+
+_GREY16 = ("I;16", "I;16B", "I;16L", "I;16N")
+_EIGHT_BITS = (
+    *("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa"),
+    *("CMYK", "HSV", "LAB", "YCbCr"),
+)
+"""Modes whose black and white Pillow knows."""
+
+_FEW_BITS, _COLOURS16 = {"L;2": 85, "L;4": 17}, "RGB;16B"  # Pillow's raw modes of PNG
+_LOST_KEY = "is an image of 16 bits whose transparent colour {} is lost in 8"
+_BITS, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # tags of TIFF
+_ORIENTATION, _UPRIGHT = 0x0112, 1  # of EXIF
+_WHITE16 = 2**16 - 1
+_LOADING = tuple(Lock() for _ in range(64))
+
+
+class PageError(ValueError):
+    """Why an image is no page; ``args[0]`` completes a sentence about it."""
+
+
+def as_page(image: Image.Image) -> Image.Image:
+    """An image as models see it: upright as its camera says, over white, in RGB.
+
+    Grey of 16 bits becomes grey of 8. Threads may share an image whose file is not read yet.
+
+    Args:
+        image: An image of any mode; of a file with several, the one that it is at.
+
+    Raises:
+        PageError: It has no pixels, cannot be decoded, or its black and white are not known.
+    """
+    with _LOADING[id(image) // 64 % len(_LOADING)]:  # Pillow reads a file in one thread alone
+        try:
+            return _page(image)
+        except PageError:
+            raise
+        except decode_errors() as error:
+            raise PageError(f"is an image that cannot be decoded ({error})") from error
+
+
+def _page(image: Image.Image) -> Image.Image:
+    widened = _widened(image)
+    image.load()
+    if widened > 1:
+        image.info["transparency"] *= widened
+    if image.getexif().get(_ORIENTATION, _UPRIGHT) != _UPRIGHT:
+        image = ImageOps.exif_transpose(image)
+    if 0 in image.size:
+        raise PageError(f"is a page of {image.width}x{image.height} pixels")
+    if (white := _white(image)) is not None:
+        return _from_grey(image, *white)
+    if image.mode not in _EIGHT_BITS:
+        raise PageError(
+            f"is an image of mode {image.mode}, whose black and white are not known; allowed "
+            "are 8 bits a channel, and grey of 16 bits"
+        )
+    return _over_white(image) if image.has_transparency_data else image.convert("RGB")
+
+
+def _widened(image: Image.Image) -> int:
+    """By what the transparent value of a PNG file that is not read yet misses its pixels'.
+
+    Pillow widens grey of 2 or 4 bits and narrows colours of 16, and leaves the value as it was.
+    """
+    is_keyed = image.format == "PNG" and "transparency" in image.info
+    stored = image.tile[0].args if is_keyed and image.tile else None
+    if stored == _COLOURS16:
+        raise PageError(_LOST_KEY.format(image.info["transparency"]))
+    return _FEW_BITS.get(stored, 1)
+
+
+def _white(image: Image.Image) -> tuple[int, int] | None:
+    """Values of black and white of grey in more than 8 bits; ``None`` for other images."""
+    if image.mode == "I" and image.format == "PPM":
+        return 0, _WHITE16  # Pillow scales its values
+    if image.mode not in _GREY16:
+        return None
+    tags = getattr(image, "tag_v2", {})
+    white = 2 ** tags.get(_BITS, (16,))[0] - 1
+    return (white, 0) if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO else (0, white)
+
+
+def _from_grey(image: Image.Image, black: int, white: int) -> Image.Image:
+    values = np.asarray(image).astype(np.float32)
+    levels = np.rint((values - black) / (white - black) * 255).clip(0, 255)
+    if "transparency" in image.info:
+        levels[values == image.info["transparency"]] = 255
+    return Image.fromarray(levels.astype(np.uint8)).convert("RGB")
+
+
+def _over_white(image: Image.Image) -> Image.Image:
+    key = image.info.get("transparency")
+    if isinstance(key, tuple) and max(key) > 255:  # of an image that was read before
+        raise PageError(_LOST_KEY.format(key))
+    if image.mode == "La":
+        image = image.convert("LA")
+    image = image.convert("RGBA")
+    page = Image.new("RGBA", image.size, "white")
+    page.alpha_composite(image)
+    return page.convert("RGB")
+
+
+def decode_errors() -> tuple[type[Exception], ...]:
+    """What Pillow raises on damaged files."""
+    return (
+        OSError,
+        ValueError,
+        TypeError,
+        SyntaxError,
+        EOFError,
+        LookupError,
+        ArithmeticError,
+        struct.error,
+        Image.DecompressionBombError,
+    )
+
+
+def rgb_array(page: Image.Image) -> np.ndarray:
+    """Pixels of a page, ``uint8 [height, width, 3]``."""
+    return np.asarray(as_page(page))
+
+
+def resize_bicubic(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Antialiased bicubic resize, bit-equal to torch's for ``uint8`` images on CPU.
+
+    Args:
+        pixels: ``uint8 [height, width, channels]``.
+        height: Target height in pixels.
+        width: Target width in pixels.
+
+    Returns:
+        ``uint8 [height, width, channels]``.
+    """
+    if pixels.shape[1] != width:
+        pixels = _resize_rows(pixels.swapaxes(0, 1), width).swapaxes(0, 1)
+    if pixels.shape[0] != height:
+        pixels = _resize_rows(pixels, height)
+    return np.ascontiguousarray(pixels)
+
+
+def normalise(pixels: np.ndarray, scale: float, mean: list[float], std: list[float]) -> np.ndarray:
+    """``(pixels * scale - mean) / std`` per channel, as the reference fuses it.
+
+    Args:
+        pixels: ``uint8 [height, width, channels]``.
+        scale: Factor applied to the pixel values first (1/255 for most models).
+        mean: Per-channel mean after scaling.
+        std: Per-channel standard deviation after scaling.
+
+    Returns:
+        ``float32 [channels, height, width]``.
+    """
+    table = _normalised_values(scale, tuple(mean), tuple(std))
+    return np.stack([values[pixels[:, :, channel]] for channel, values in enumerate(table)])
+
+
+@lru_cache(maxsize=8)
+def _normalised_values(scale: float, mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:
+    """What each of the 256 pixel values becomes, ``float32 [channels, 256]``."""
+    mean_scaled = np.asarray(mean, np.float32) * np.float32(1.0 / scale)
+    std_scaled = np.asarray(std, np.float32) * np.float32(1.0 / scale)
+    return (np.arange(256, dtype=np.float32) - mean_scaled[:, None]) / std_scaled[:, None]
+
+
+def _resize_rows(pixels: np.ndarray, size: int) -> np.ndarray:
+    """Resize the first axis of ``uint8 [n, ...]`` to ``size``."""
+    blocks, precision = _filter_blocks(pixels.shape[0], size)
+    flat = pixels.reshape(pixels.shape[0], -1).astype(blocks[0].parts.dtype)
+    result = np.empty((size, flat.shape[1]), np.uint8)
+    with blas.one_thread():
+        for block in blocks:
+            high, low = np.split((block.parts @ flat[block.source]).astype(np.int32), 2)
+            sums = (high << _LOW_BITS) + low + (1 << (precision - 1))
+            result[block.target] = np.clip(sums >> precision, 0, 255)
+    return result.reshape(size, *pixels.shape[1:])
+
+
+@dataclass(frozen=True)
+class _FilterBlock:
+    """Filter weights of some neighbouring rows, over the source rows that they read.
+
+    Attributes:
+        target: Rows of the result.
+        source: Rows of the source.
+        parts: Weights as two integers each, high parts above low parts:
+            ``[2 * target rows, source rows]`` in a float type that holds every sum exactly.
+    """
+
+    target: slice
+    source: slice
+    parts: np.ndarray
+
+
+@lru_cache(maxsize=64)
+def _filter_blocks(source: int, target: int) -> tuple[tuple[_FilterBlock, ...], int]:
+    """Filter weights in blocks, and their binary precision.
+
+    Follows ``_compute_index_ranges_int16_weights`` of torch's CPU upsampling: weights in double,
+    normalised to sum 1, then scaled by the largest power of two that keeps them within 16 bits.
+    Each weight is split into eight high and eight low bits, so that fp32 products stay exact.
+    """
+    rows, firsts = _weights(source, target)
+    largest = max(float(row.max()) for row in rows)
+    precision = 0
+    while precision < _MAX_PRECISION and int(0.5 + largest * (1 << (precision + 1))) < (1 << 15):
+        precision += 1
+    exact = np.float32 if max(map(len, rows)) <= _EXACT_TAPS else np.float64
+    blocks = []
+    for start in range(0, target, _BLOCK):
+        stop = min(start + _BLOCK, target)
+        first = min(firsts[start:stop])
+        last = max(firsts[row] + len(rows[row]) for row in range(start, stop))
+        weights = np.zeros((stop - start, last - first), np.int64)
+        for row in range(start, stop):
+            scaled = rows[row] * (1 << precision)
+            begin = firsts[row] - first
+            rounded = np.trunc(scaled + np.copysign(0.5, scaled))
+            weights[row - start, begin : begin + len(rounded)] = rounded
+        low = ((weights + (1 << (_LOW_BITS - 1))) & ((1 << _LOW_BITS) - 1)) - (1 << (_LOW_BITS - 1))
+        parts = np.concatenate([(weights - low) >> _LOW_BITS, low]).astype(exact)
+        blocks.append(_FilterBlock(slice(start, stop), slice(first, last), parts))
+    return tuple(blocks), precision
+
+
+def _weights(source: int, target: int) -> tuple[list[np.ndarray], list[int]]:
+    """Normalised filter weights of each target row, and the first source row that it reads."""
+    scale = source / target
+    support = 2.0 * scale if scale >= 1.0 else 2.0
+    inverse = 1.0 / scale if scale >= 1.0 else 1.0
+    longest = math.ceil(support) * 2 + 1
+    rows, firsts = [], []
+    for row in range(target):
+        centre = scale * (row + 0.5)
+        first = max(int(centre - support + 0.5), 0)
+        count = min(max(min(int(centre + support + 0.5), source) - first, 0), longest)
+        taps = _cubic((np.arange(count) + first - centre + 0.5) * inverse)
+        rows.append(taps / taps.sum())
+        firsts.append(first)
+    return rows, firsts
+
+
+def _cubic(x: np.ndarray) -> np.ndarray:
+    """Keys' bicubic kernel (Keys 1981, "Cubic convolution interpolation")."""
+    x = np.abs(x)
+    a = _BICUBIC_A
+    near = ((a + 2) * x - (a + 3)) * x * x + 1
+    far = (((x - 5) * x + 8) * x - 4) * a
+    return np.where(x < 1, near, np.where(x < 2, far, 0.0))

@@ -1,0 +1,92 @@
+"""How much memory a checkpoint takes in PyTorch, and what is done where less is allowed."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from colport.base.machine import available_mb
+
+_BASE_MB = 1500
+"""Of Python, its libraries, and the weights of one operator."""
+_BYTES = 6
+"""Of a parameter in memory: the mapped bf16 checkpoint and its fp32 copy."""
+_ACTIVATIONS_MB = (80, 0.25e-6)
+_PAGE_TOKENS = 1030
+
+
+def activations_mb(parameters: int) -> float:
+    """Of one page of 1030 tokens: a base, and so much a parameter."""
+    base, more = _ACTIVATIONS_MB
+    return base + more * parameters
+
+
+def whole_mb(parameters: int) -> float:
+    """Of a reference whose weights are all in memory."""
+    return _BASE_MB + _BYTES * parameters / 1e6 + activations_mb(parameters)
+
+
+def needed_mb(parameters: int, allowed_mb: float | None) -> float:
+    """What a reference takes, in MB (10**6 bytes).
+
+    Args:
+        parameters: Of its checkpoint.
+        allowed_mb: The memory that it may take; ``None``: as much as it likes.
+    """
+    most = math.inf if allowed_mb is None else allowed_mb
+    return min(whole_mb(parameters), max(most, _BASE_MB + activations_mb(parameters)))
+
+
+@dataclass(frozen=True)
+class Room:
+    """The memory of a reference.
+
+    Attributes:
+        parameters: Of its checkpoint.
+        allowed_mb: MB (10**6 bytes) that it may take.
+    """
+
+    parameters: int
+    allowed_mb: float
+
+    @classmethod
+    def of(cls, folder: Path, allowed_mb: float | None) -> Room:
+        """The room of a checkpoint's folder; by default what the machine has left for it.
+
+        Raises:
+            CheckpointError: A safetensors file is not valid.
+        """
+        from colport.tensors.weights import (
+            read_header,  # here: the encoder needs none of its imports
+        )
+
+        entries = [read_header(file) for file in folder.rglob("*.safetensors")]
+        parameters = sum(math.prod(one.shape) for each in entries for one in each.values())
+        return cls(parameters, available_mb() if allowed_mb is None else allowed_mb)
+
+    @property
+    def is_streamed(self) -> bool:
+        """Whether weights stay in the checkpoint's files and are read in each pass."""
+        return whole_mb(self.parameters) > self.allowed_mb
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of a pass, padding included, for which it has the memory; at least one."""
+        of_token = activations_mb(self.parameters) / _PAGE_TOKENS
+        return max(1, int((self.allowed_mb - _BASE_MB) / of_token))
+
+    @property
+    def weights(self) -> str:
+        """Where the weights are, as records say it: ``in memory`` or ``streamed``."""
+        return "streamed" if self.is_streamed else "in memory"
+
+    @property
+    def note(self) -> str:
+        """A streamed reference in a sentence; empty for one in memory."""
+        if not self.is_streamed:
+            return ""
+        return (
+            "the weights are read from the checkpoint's files in each pass: it needs "
+            f"{whole_mb(self.parameters):.0f} MB to hold them, {self.allowed_mb:.0f} MB are allowed"
+        )

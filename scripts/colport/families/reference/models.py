@@ -1,0 +1,179 @@
+"""Models in PyTorch, page models through their own processor: what exports are compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from colport.base.errors import CheckpointError, InputError
+from colport.families.base import Document
+from colport.families.pages.images import as_page
+from colport.families.reference.memory import Room
+from colport.hub.checkpoints import reading
+
+
+class PyTorchReference:
+    """A model in PyTorch, and which inputs share a pass through it.
+
+    Args:
+        model: A ``torch.nn.Module``.
+        room: The memory that it was opened for.
+    """
+
+    def __init__(self, model: Any, room: Room) -> None:
+        self._model = model
+        self.room = room
+
+    @property
+    def module(self) -> Any:
+        """The model, a ``torch.nn.Module``."""
+        return self._model
+
+    @property
+    def queries_at_once(self) -> int | None:
+        """Queries to ask for in one call, of which it makes as few passes as memory allows."""
+        return self.room.tokens if self.room.is_streamed else None
+
+    @property
+    def note(self) -> str:
+        """What a user of its timings has to know, or empty."""
+        return self.room.note
+
+    def _batches(
+        self, inputs: Sequence[Any], batch_size: int, prepare: Callable[[list[Any]], Any]
+    ) -> Iterator[list[Any]]:
+        """Inputs of one pass each: ``batch_size``, or of a streamed model what memory allows."""
+        if not self.room.is_streamed:
+            for start in range(0, len(inputs), batch_size):
+                yield [inputs[i] for i in range(start, min(start + batch_size, len(inputs)))]
+            return
+        batch: list[Any] = []
+        longest = 0
+        for item in inputs:
+            length = prepare([item])["input_ids"].shape[1]
+            longest = max(longest, length)
+            if batch and longest * (len(batch) + 1) > self.room.tokens:
+                yield batch
+                batch, longest = [], length
+            batch.append(item)
+        if batch:
+            yield batch
+
+
+def whole_model(model_class: Any, config: Any, folder: Path) -> Any:
+    """A page model in memory, with its adapter if it has one, in fp32.
+
+    Raises:
+        CheckpointError: Weights are missing; transformers would make them up.
+    """
+    import torch
+
+    with reading(folder, "its library"):
+        model, loading = model_class.from_pretrained(
+            folder,
+            config=config,
+            dtype=torch.float32,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    if missing := sorted(loading["missing_keys"]):
+        raise CheckpointError(f"{folder}: {len(missing)} missing weights, first {missing[0]!r}.")
+    return model
+
+
+class ProcessorReference(PyTorchReference):
+    """A page model of transformers or colpali-engine with its processor, on CPU or GPU.
+
+    Args:
+        model: Takes the processor's output, gives embeddings ``[batch, tokens, dim]``.
+        processor: Has ``process_queries`` and ``process_images``.
+        device: A torch device.
+        room: The memory that it was opened for.
+    """
+
+    def __init__(self, model: Any, processor: Any, device: str, room: Room) -> None:
+        import torch
+
+        for name in [name for name, _ in model.named_modules() if name.endswith("lm_head")]:
+            # colpali-engine computes logits and drops them, from weights it need not have loaded.
+            model.set_submodule(name, torch.nn.Identity())
+        super().__init__(model.eval().to(device), room)
+        self._processor = processor
+
+    def encode_queries(self, queries: Sequence[str], batch_size: int = 8) -> list[np.ndarray]:
+        """Token embeddings of each query, ``float32 [tokens, dim]``."""
+        return self._encode("queries", queries, batch_size, self.prepare_queries)
+
+    def encode_documents(
+        self, documents: Sequence[Document], batch_size: int = 8
+    ) -> list[np.ndarray]:
+        """Token embeddings of each page, ``float32 [tokens, dim]``."""
+        return self._encode("documents", documents, batch_size, self.prepare_documents)
+
+    def prepare_queries(self, queries: Sequence[str]) -> Any:
+        """The model's inputs for one batch of queries."""
+        return self._processor.process_queries(list(queries))
+
+    def prepare_documents(self, pages: Sequence[Any]) -> Any:
+        """The model's inputs for one batch of pages."""
+        return self._processor.process_images([as_page(page) for page in pages])
+
+    def on_device(self, features: Any) -> Any:
+        """Prepared inputs as the model's forward takes them."""
+        import torch
+
+        features = features.to(self._model.device)
+        features.pop("labels", None)
+        if self._model.config.model_type == "paligemma":
+            # colpali-engine leaves them out for queries. transformers 5 then makes a batch with
+            # padding causal, yet not a single query; ColPali was trained to attend both ways.
+            features.setdefault("token_type_ids", torch.zeros_like(features["input_ids"]))
+        for name, value in features.items():
+            if isinstance(value, torch.Tensor) and value.is_floating_point():
+                features[name] = value.to(self._model.dtype)
+        return features
+
+    def run(self, features: Any) -> np.ndarray:
+        """The model's output ``float32 [batch, tokens, dim]`` for prepared inputs."""
+        import torch
+
+        features = self.on_device(features)
+        with torch.inference_mode():
+            output = self._model(**features)
+        return getattr(output, "embeddings", output).float().cpu().numpy()
+
+    def _encode(
+        self,
+        argument: str,
+        inputs: Sequence[Any],
+        batch_size: int,
+        prepare: Callable[[list[Any]], Any],
+    ) -> list[np.ndarray]:
+        embeddings: list[np.ndarray] = []
+        try:
+            for batch in self._batches(inputs, batch_size, prepare):
+                embeddings += self._embeddings(prepare(batch))
+        except ValueError as error:
+            raise _refusal(argument, inputs, prepare) or error from error
+        return embeddings
+
+    def _embeddings(self, features: Any) -> list[np.ndarray]:
+        """The kept token embeddings of one pass."""
+        keep = features["attention_mask"].bool().cpu().numpy()
+        return [row[kept] for row, kept in zip(self.run(features), keep, strict=True)]
+
+
+def _refusal(
+    argument: str, inputs: Sequence[Any], prepare: Callable[[list[Any]], Any]
+) -> InputError | None:
+    """The one of the inputs that the library does not take by itself either."""
+    for index, item in enumerate(inputs):
+        try:
+            prepare([item])
+        except ValueError as error:
+            return InputError(argument, index, f"is refused by its library ({error})")
+    return None

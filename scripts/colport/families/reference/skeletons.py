@@ -1,0 +1,230 @@
+"""Models on the meta device, and the map from their parameters to a checkpoint's tensors."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from colport.base.errors import CheckpointError, UnsupportedError
+from colport.base.redaction import plain
+from colport.hub.checkpoints import read_config
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+    from colport.tensors.weights import StoredTensor
+
+PRECISIONS = ("fp32", "fp16", "bf16")
+"""Precisions that a graph can be traced in."""
+
+COMPUTED: Mapping[str, str] = {
+    r"(^|\.)(position_ids|inv_freq|original_inv_freq|embed_scale)$": "computed, not read"
+}
+"""Buffers that older libraries stored although they are computed, and why no graph reads them."""
+
+
+def torch_dtype(precision: str) -> torch.dtype:
+    """One of :data:`PRECISIONS` as a torch dtype."""
+    import torch
+
+    known = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+    return known[precision]
+
+
+def is_said_quantized(folder: Path) -> bool:
+    """Whether ``config.json`` has a ``quantization_config`` although the tensors are plain floats.
+
+    Training on a quantized base leaves it in merged checkpoints; libraries would quantize again.
+
+    Raises:
+        CheckpointError: It is true: tensors are packed integers.
+    """
+    from colport.tensors.weights import TensorIndex
+
+    config = read_config(folder)
+    said = [part.get("quantization_config") for part in _parts(config)]
+    if not any(said):
+        return False
+    for entry in TensorIndex(folder).values():
+        if _is_integer(entry) and not _is_computed(entry.key):
+            method = next(filter(None, said))
+            name = method.get("quant_method") if isinstance(method, dict) else method
+            raise CheckpointError(
+                f"{folder / 'config.json'}: quantization_config is {name!r}, and tensor "
+                f"{entry.key!r} is {entry.dtype}; exported are weights in fp32, fp16 or bf16."
+            )
+    return True
+
+
+def unquantized(config: Any) -> Any:
+    """A transformers configuration without ``quantization_config``, its own and its parts'."""
+    config.__dict__.pop("quantization_config", None)
+    for name in config.sub_configs:
+        if (part := getattr(config, name, None)) is not None:
+            unquantized(part)
+    return config
+
+
+def _parts(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """A configuration and those of the models in it."""
+    inner = [part for value in config.values() if isinstance(value, dict) for part in _parts(value)]
+    return [config, *inner]
+
+
+def _is_integer(entry: StoredTensor) -> bool:
+    return entry.dtype.kind in "iub"
+
+
+def build_on_meta(
+    model_class: Any, config: Any, precision: str, *, to_trace: bool = True
+) -> tuple[PreTrainedModel, dict[str, torch.Tensor]]:
+    """A transformers model without weights, and the values of its computed buffers.
+
+    Parameters never exist: they go to the meta device as they are made. Buffers that the
+    checkpoint does not store are computed first and returned. A model to trace has our attention,
+    any other the one that its library chooses.
+
+    Raises:
+        CheckpointError: The library cannot build it so.
+    """
+    from accelerate import init_empty_weights
+
+    from colport.families import attention
+
+    attention.register()
+    chosen = {"attn_implementation": attention.IMPLEMENTATION}
+    try:
+        with init_empty_weights():
+            model = model_class._from_config(
+                config, dtype=torch_dtype(precision), **(chosen if to_trace else {})
+            )
+    except Exception as error:
+        raise CheckpointError(
+            f"backbone {config.model_type}: {model_class.__name__} cannot be built for an export "
+            f"({type(error).__name__}: {plain(error)})."
+        ) from error
+    model.eval()
+    stored = set(model.state_dict())
+    constants = {
+        name: buffer.clone() for name, buffer in model.named_buffers() if name not in stored
+    }
+    return model.to("meta"), constants
+
+
+def map_tensors(
+    model: PreTrainedModel,
+    tensors: Mapping[str, StoredTensor],
+    *,
+    key_mapping: Mapping[str, str] | None = None,
+    optional: Iterable[str] = (),
+    ignored: Iterable[str] = (),
+    prefix: str = "",
+    source: str = "",
+) -> dict[str, StoredTensor]:
+    """Each parameter's tensor in the checkpoint, under transformers' own renaming rules.
+
+    Args:
+        model: The model on the meta device.
+        tensors: The checkpoint's tensors.
+        key_mapping: Renamings of the model's library, applied first.
+        optional: Patterns of parameters that no graph reads, which a checkpoint may lack.
+        ignored: Patterns of checkpoint keys that belong to other heads.
+        prefix: Put before every parameter name of the result.
+        source: The checkpoint, for messages.
+
+    Raises:
+        CheckpointError: A parameter has no tensor, a tensor has no parameter, or shapes differ.
+    """
+    ignore = [re.compile(pattern) for pattern in ignored]
+    keys = [key for key in tensors if not any(pattern.search(key) for pattern in ignore)]
+    renamed = rename_keys(model, keys, key_mapping)
+    parameters = model.state_dict()
+    unexpected = sorted(
+        key for name, key in renamed.items() if name not in parameters and not _is_computed(name)
+    )
+    if unexpected:
+        raise CheckpointError(
+            f"{tensors[unexpected[0]].file}: {len(unexpected)} unexpected weights, first "
+            f"{unexpected[0]!r}; {type(model).__name__} has no such parameter."
+        )
+    places = {name: tensors[key] for name, key in renamed.items() if name in parameters}
+    _add_tied(model, places)
+    skip = [re.compile(pattern) for pattern in optional]
+    missing = [
+        name
+        for name in parameters
+        if name not in places and not any(pattern.search(name) for pattern in skip)
+    ]
+    if missing:
+        raise CheckpointError(
+            f"{source}: {len(missing)} missing weights, first {sorted(missing)[0]!r}."
+        )
+    for name, entry in places.items():
+        check_shape(name, entry, tuple(parameters[name].shape))
+    return {prefix + name: entry for name, entry in places.items()}
+
+
+def _is_computed(name: str) -> bool:
+    return any(re.search(pattern, name) for pattern in COMPUTED)
+
+
+def check_shape(name: str, entry: StoredTensor, expected: tuple[int, ...]) -> None:
+    """Refuse a tensor that is not the parameter: of another shape, or of integers.
+
+    Raises:
+        CheckpointError: It is not.
+    """
+    if _is_integer(entry) and not _is_computed(name):
+        raise CheckpointError(
+            f"{entry.file}: tensor {entry.key!r} is {entry.dtype}; exported are weights in fp32, "
+            "fp16 or bf16."
+        )
+    if entry.shape != expected:
+        raise CheckpointError(
+            f"{entry.file}: tensor {entry.key!r} has shape {list(entry.shape)}, "
+            f"parameter {name!r} needs {list(expected)}."
+        )
+
+
+def rename_keys(
+    model: PreTrainedModel, keys: Iterable[str], key_mapping: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """Parameter name to checkpoint key, by the rules that ``from_pretrained`` applies.
+
+    Raises:
+        CheckpointError: Two keys are one parameter.
+        UnsupportedError: A key needs more than another name.
+    """
+    from transformers.conversion_mapping import get_model_conversion_mapping
+    from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
+
+    rules = get_model_conversion_mapping(model, dict(key_mapping or {})) or []
+    renamings = [rule for rule in rules if isinstance(rule, WeightRenaming)]
+    converters = [rule for rule in rules if isinstance(rule, WeightConverter)]
+    parameters = model.state_dict()
+    renamed: dict[str, str] = {}
+    for key in keys:
+        name, pattern = rename_source_key(
+            key, renamings, converters, model.base_model_prefix, parameters
+        )
+        if pattern is not None:
+            raise UnsupportedError(
+                f"backbone {model.config.model_type}: weight {key!r} is stored in another form "
+                "than the model's, by a conversion of transformers that is not exported."
+            )
+        if name in renamed:
+            raise CheckpointError(f"weights {renamed[name]!r} and {key!r} are both {name!r}.")
+        renamed[name] = key
+    return renamed
+
+
+def _add_tied(model: PreTrainedModel, places: dict[str, StoredTensor]) -> None:
+    tied = getattr(model, "all_tied_weights_keys", None) or {}
+    for target, origin in tied.items():
+        if target not in places and origin in places:
+            places[target] = places[origin]
+        elif origin not in places and target in places:
+            places[origin] = places[target]

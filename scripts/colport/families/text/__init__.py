@@ -1,0 +1,1 @@
+"""What ColBERT checkpoints consist of, by the library that saved them."""

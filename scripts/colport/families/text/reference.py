@@ -1,0 +1,175 @@
+"""ColBERT in PyTorch: the modules of ``MultiVectorEncoder`` behind each library's own tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from colport.families.base import Document
+from colport.families.reference.models import PyTorchReference
+
+if TYPE_CHECKING:
+    import torch
+
+    from colport.families.reference.memory import Room
+
+Prepared = tuple[str, Mapping[str, Any]]
+"""The kind of a batch, and the features that its preprocessing gave."""
+
+
+class _Encoder(PyTorchReference):
+    """What both have: how the model takes prepared inputs."""
+
+    def run(self, prepared: Prepared) -> np.ndarray:
+        """The model's output ``float32 [batch, tokens, dim]`` for prepared inputs."""
+        import torch
+
+        kind, features = prepared
+        device = self._model.device
+        moved = {
+            name: value.to(device) if isinstance(value, torch.Tensor) else value
+            for name, value in features.items()
+        }
+        with torch.inference_mode():
+            output = self._model(moved, task=kind)["token_embeddings"]
+        return output.float().cpu().numpy()
+
+
+class Reference(_Encoder):
+    """``MultiVectorEncoder`` with its own ``encode_query`` and ``encode_document``.
+
+    Args:
+        encoder: A ``MultiVectorEncoder``.
+        room: The memory that it was opened for.
+    """
+
+    def encode_queries(self, queries: Sequence[str], batch_size: int = 8) -> list[np.ndarray]:
+        """Token embeddings of each query, ``float32 [tokens, dim]``."""
+        return self._encode(queries, batch_size, self.prepare_queries, self._model.encode_query)
+
+    def encode_documents(
+        self, documents: Sequence[Document], batch_size: int = 8
+    ) -> list[np.ndarray]:
+        """Token embeddings of each passage, ``float32 [tokens, dim]``."""
+        return self._encode(
+            documents, batch_size, self.prepare_documents, self._model.encode_document
+        )
+
+    def prepare_queries(self, queries: Sequence[str]) -> Prepared:
+        """The library's own preprocessing of one batch of queries."""
+        return self._prepare(queries, "query", ("query",))
+
+    def prepare_documents(self, documents: Sequence[Document]) -> Prepared:
+        """The library's own preprocessing of one batch of passages."""
+        return self._prepare(documents, "document", ("document", "passage", "corpus"))
+
+    def _encode(
+        self,
+        texts: Sequence[Any],
+        batch_size: int,
+        prepare: Callable[[list[Any]], Prepared],
+        encode: Callable[..., list[np.ndarray]],
+    ) -> list[np.ndarray]:
+        settings = {"convert_to_numpy": True, "show_progress_bar": False}
+        return [
+            embedding
+            for batch in self._batches(texts, batch_size, lambda texts: prepare(texts)[1])
+            for embedding in encode(batch, batch_size=len(batch), **settings)
+        ]
+
+    def _prepare(self, texts: Sequence[Any], kind: str, prompts: tuple[str, ...]) -> Prepared:
+        # As `encode_query` and `encode_document` choose: the first that there is, else the default.
+        names = [name for name in prompts if name in self._model.prompts]
+        name = names[0] if names else self._model.default_prompt_name
+        prompt = None if name is None else self._model.prompts[name]
+        return kind, self._model.preprocess(list(texts), prompt=prompt, task=kind)
+
+
+class MarkedReference(_Encoder):
+    """``MultiVectorEncoder`` behind the tokenization of PyLate and of Stanford's ColBERT.
+
+    Args:
+        encoder: A ``MultiVectorEncoder``.
+        tokenizer: As :func:`~colport.families.text.tokenization.tokenizer_of` gives it.
+        settings: The ``processing`` section of ``colport.json``.
+        room: The memory that it was opened for.
+    """
+
+    def __init__(
+        self, encoder: Any, tokenizer: Any, settings: Mapping[str, Any], room: Room
+    ) -> None:
+        super().__init__(encoder, room)
+        self._tokenizer = tokenizer
+        self._settings = settings
+
+    def encode_queries(self, queries: Sequence[str], batch_size: int = 8) -> list[np.ndarray]:
+        """Token embeddings of each query, ``float32 [tokens, dim]``."""
+        return self._encode(queries, "query", batch_size)
+
+    def encode_documents(
+        self, documents: Sequence[Document], batch_size: int = 8
+    ) -> list[np.ndarray]:
+        """Token embeddings of each passage, ``float32 [tokens, dim]``."""
+        return self._encode(documents, "document", batch_size)
+
+    def prepare_queries(self, queries: Sequence[str]) -> Prepared:
+        """The tokenization of one batch of queries."""
+        return "query", self._tokenize(list(queries), "query")[0]
+
+    def prepare_documents(self, documents: Sequence[Document]) -> Prepared:
+        """The tokenization of one batch of passages."""
+        return "document", self._tokenize(list(documents), "document")[0]
+
+    def _encode(self, texts: Sequence[Any], kind: str, batch_size: int) -> list[np.ndarray]:
+        embeddings: list[np.ndarray] = []
+        for batch in self._batches(texts, batch_size, lambda one: self._tokenize(one, kind)[0]):
+            features, keep = self._tokenize(batch, kind)
+            output = self.run((kind, features))
+            embeddings.extend(row[kept] for row, kept in zip(output, keep.numpy(), strict=True))
+        return embeddings
+
+    def _tokenize(self, texts: list[str], kind: str) -> tuple[Any, torch.Tensor]:
+        """Features, and which tokens are scored."""
+        import torch
+
+        given, marker = self._settings, self._settings["markers"][kind]
+        expansion = given["expansion"] if kind == "query" else None
+        limit = expansion["length"] if expansion else given["max_length"][kind]
+        texts = [given["prompts"][kind] + text for text in texts]
+        if given["strip"]:
+            texts = [text.strip() for text in texts]
+        if given["lowercase"]:
+            texts = [text.lower() for text in texts]
+        features = self._tokenizer(
+            texts,
+            padding="max_length" if expansion else True,
+            truncation=True,
+            max_length=limit - (marker is not None),
+            return_tensors="pt",
+        )
+        if marker is not None:
+            for name, value in (
+                ("input_ids", marker),
+                ("attention_mask", 1),
+                ("token_type_ids", 0),
+            ):
+                if name in features:
+                    features[name] = _behind_first(features[name], value)
+        keep = features["attention_mask"].bool()
+        if expansion:
+            features["input_ids"][~keep] = expansion["token_id"]
+            keep = torch.ones_like(keep)
+            if expansion["attend"]:
+                features["attention_mask"].fill_(1)
+        if kind in given["skiplist_kinds"]:
+            keep &= ~torch.isin(features["input_ids"], torch.tensor(given["skiplist"]))
+        return features, keep
+
+
+def _behind_first(rows: torch.Tensor, value: int) -> torch.Tensor:
+    import torch
+
+    column = torch.full((len(rows), 1), value)
+    return torch.cat([rows[:, :1].long(), column, rows[:, 1:].long()], dim=1)

@@ -1,0 +1,1 @@
+"""An exported folder: what its manifest says, its layout, its graphs' description."""

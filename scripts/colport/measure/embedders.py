@@ -1,0 +1,61 @@
+"""The embedder of a variant's folder, whoever wrote it: ours or a peer's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from colport.base.errors import PeerError, UnsupportedError
+from colport.families.base import Embedder
+from colport.peers.catalogue import is_folder
+from colport.providers import ProviderSettings
+from colport.runtime.remote import open_encoder
+
+
+def load(
+    folder: Path | str,
+    provider: str | Mapping[str, Any],
+    threads: int | None = None,
+) -> Embedder:
+    """An exported folder or a peer's in ONNX Runtime.
+
+    Args:
+        folder: See :class:`colport.runtime.encoder.Encoder` and :mod:`colport.peers.clients`.
+        provider: A provider's type, or its entry; peers run with its defaults, in this Python.
+        threads: Threads within an operator; ONNX Runtime's own choice when ``None``.
+
+    Raises:
+        ArtifactError: The folder is not whole.
+        UnsupportedError: The provider is not on this machine, or there is nothing to run.
+    """
+    if is_folder(folder):
+        from colport.peers.clients import load as load_peer
+
+        settings = ProviderSettings.of(provider)
+        if settings.python is not None:
+            raise UnsupportedError("a peer's graph is not run in another provider's environment.")
+        return load_peer(folder, settings.provider.name, threads)
+    return open_encoder(folder, provider, threads)
+
+
+def usable_batch(embedder: Embedder, dataset: Any, batch_size: int) -> tuple[int, str]:
+    """The batch size that a dataset is embedded with, and why if it is another than asked for.
+
+    Graphs of peers may run single inputs only; their users would do that. How the graph does at
+    other sizes is what parity and latency say.
+    """
+    if digest(embedder) is not None:
+        return batch_size, ""
+    try:
+        embedder.encode_queries(dataset.queries[:batch_size], batch_size)
+        embedder.encode_documents(dataset.documents[:batch_size], batch_size)
+    except PeerError as error:
+        return 1, f"embedded one by one, since in batches of {batch_size}: {error}"
+    return batch_size, ""
+
+
+def digest(embedder: Any) -> str | None:
+    """Hex SHA-256 of an exported folder's content; none for a peer's."""
+    manifest = getattr(embedder, "manifest", None)
+    return None if manifest is None else manifest.digest

@@ -1,0 +1,276 @@
+"""Who is timed: the checkpoint in PyTorch and its exported folders, on a dataset's inputs."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from colport.base import machine
+from colport.base.errors import UnsupportedError
+from colport.families.base import Embedder
+from colport.families.reference.memory import Room
+from colport.folder.manifest import folder_bytes
+from colport.folder.manifest import read as read_manifest
+from colport.peers.catalogue import is_folder
+from colport.providers import ProviderSettings
+from colport.providers.session import require_opset
+from colport.runtime.remote import run_in, without_python
+from colport.timing.settings import Contender, Inputs
+
+PYTORCH: Mapping[str, Mapping[str, Any]] = {
+    "bf16": {"precision": "bf16"},
+    "compile": {"compiled": True},
+    "compile-bf16": {"precision": "bf16", "compiled": True},
+}
+"""Further ways to run PyTorch, by their names in ``latency.pytorch``; rows are ``pytorch-{name}``.
+
+They are timed beside the reference and shown in the latency table, and are no candidates to ship.
+"""
+
+_HERE = __name__
+
+
+def exported(folder: str, provider: Mapping[str, Any], threads: int) -> Embedder:
+    """A variant's folder in ONNX Runtime; see :func:`colport.measure.embedders.load`."""
+    from colport.measure.embedders import load
+
+    return load(folder, provider, threads)
+
+
+def reference(
+    checkpoint: str,
+    family: str,
+    device: str,
+    threads: int,
+    precision: str = "fp32",
+    compiled: bool = False,
+    memory_mb: float | None = None,
+) -> Embedder:
+    """The checkpoint in its original library on a torch device.
+
+    Args:
+        checkpoint: Its folder.
+        family: Its family.
+        device: ``cpu`` or ``cuda``.
+        threads: PyTorch's threads.
+        precision: ``fp32``, or ``bf16`` for weights and activations.
+        compiled: Run the model's forward through ``torch.compile`` with dynamic shapes; it is
+            compiled in the first calls, without caches of earlier runs.
+        memory_mb: See :meth:`colport.families.base.Family.reference`.
+
+    Raises:
+        UnsupportedError: ``torch.compile`` has no compiler here, or too little memory.
+    """
+    if compiled:
+        _prepare_compiling()
+    import torch
+
+    from colport import families
+
+    torch.set_num_threads(threads)
+    embedder = families.get(family).reference(Path(checkpoint), device, memory_mb)
+    if compiled and embedder.room.is_streamed:
+        raise UnsupportedError(f"torch.compile needs a model in memory; {embedder.note}.")
+    if precision != "fp32":
+        embedder.module.to(getattr(torch, {"bf16": "bfloat16"}[precision]))
+    if compiled:
+        embedder.module.compile(dynamic=True)
+    return embedder
+
+
+def _prepare_compiling() -> None:
+    """Look for the compiler that PyTorch's inductor calls, and give it an empty cache."""
+    compiler = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
+    if shutil.which(compiler) is None:
+        raise UnsupportedError(
+            f"torch.compile needs a C++ compiler; {compiler!r} is not on this machine."
+        )
+    folder = tempfile.mkdtemp(prefix="colport-compile-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder
+    # A pool of compiling processes would stay beside the contender.
+    os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
+
+
+@dataclass(frozen=True)
+class Contest:
+    """PyTorch and every variant of a model on one provider, whatever they are timed on.
+
+    Attributes:
+        model: Name of the model.
+        provider: Name of the provider.
+        checkpoint: Record of :func:`colport.hub.checkpoints.record`.
+        folders: Variant to exported folder.
+        dataset: Reads the dataset whose first queries and documents are the inputs; not called
+            where nothing can run.
+        scratch: Folder for the pages of the inputs.
+        entry: The provider's entry in the config, with its ``type``.
+        memory_mb: MB that PyTorch may take; by default what the machine has for it.
+    """
+
+    model: str
+    provider: str
+    checkpoint: Mapping[str, Any]
+    folders: Mapping[str, str]
+    dataset: Callable[[], Any]
+    scratch: str | Path
+    entry: Mapping[str, Any]
+    memory_mb: float | None = None
+
+    def run(
+        self,
+        measure: Callable[[Sequence[Contender], Inputs], dict[str, Any]],
+        unsupported_rows: Callable[[str, str, str, str], list[dict[str, Any]]],
+        *,
+        count: int,
+        threads: int,
+        pytorch: Iterable[str] = (),
+    ) -> dict[str, Any]:
+        """Time everyone who can run in one interleaved run.
+
+        Args:
+            measure: From contenders and inputs to a record with ``rows``.
+            unsupported_rows: From model, variant, provider and reason to the rows of a variant
+                that a known limit prevents.
+            count: So many first queries and documents are the inputs.
+            threads: Threads of each contender.
+            pytorch: As of :func:`entrants`.
+
+        Returns:
+            The stage's record, noise marked.
+        """
+        everyone, missing = entrants(
+            *(self.model, self.provider, self.checkpoint, self.folders, self.entry, threads),
+            *(pytorch, self.memory_mb),
+        )
+        rows = [
+            {**row, "status": limit.status}
+            for variant, limit in missing.items()
+            for row in unsupported_rows(self.model, variant, self.provider, str(limit))
+        ]
+        if not everyone:
+            return {"rows": rows, "environment": machine.describe()}
+        record = measure(everyone, inputs(self.dataset(), count, Path(self.scratch)))
+        mark_noise(record)
+        record["environment"]["provider_packages"] = {
+            provider: run_in(python, "colport.base.machine:packages")
+            for provider, python in {(one.provider, one.python) for one in everyone}
+            if python is not None
+        }
+        return {**record, "rows": [*record["rows"], *rows]}
+
+
+def entrants(
+    model: str,
+    provider: str,
+    checkpoint: Mapping[str, Any],
+    folders: Mapping[str, str],
+    entry: Mapping[str, Any],
+    threads: int,
+    pytorch: Iterable[str] = (),
+    memory_mb: float | None = None,
+) -> tuple[list[Contender], dict[str, UnsupportedError]]:
+    """PyTorch and the variants that can run here, and why the others cannot.
+
+    Args:
+        model: Name of the model.
+        provider: Name of the provider.
+        checkpoint: Record of :func:`colport.hub.checkpoints.record`.
+        folders: Variant to exported folder.
+        entry: The provider's entry in the config, with its ``type``.
+        threads: Threads of each contender.
+        pytorch: Names of :data:`PYTORCH`: further ways to run PyTorch, beside the reference.
+        memory_mb: MB that each PyTorch may take; by default a share of what the machine has beside
+            the variants, which are all in memory meanwhile.
+
+    Returns:
+        The contenders, none where no variant can run, and the known limit by variant.
+    """
+    settings = ProviderSettings.from_config(provider, entry)
+    own = without_python(entry)
+    runnable, missing = [], {}
+    try:
+        run_in(settings.python, "colport.providers.session:require", settings.provider.name)
+    except UnsupportedError as limit:
+        return [], dict.fromkeys(folders, limit)
+    for variant, folder in folders.items():
+        try:
+            if not is_folder(folder):
+                require_opset(settings.provider, read_manifest(folder).opset)
+            arguments = {
+                "folder": str(Path(folder).resolve()),
+                "provider": own,
+                "threads": threads,
+            }
+            factory = f"{_HERE}:exported"
+            runnable.append(
+                Contender(
+                    *(model, variant, provider, factory, arguments),
+                    files=(arguments["folder"],),
+                    python=settings.python,
+                )
+            )
+        except UnsupportedError as limit:
+            missing[variant] = limit
+    if not runnable:
+        return [], missing
+    forms = {"pytorch": {}, **{f"pytorch-{name}": PYTORCH[name] for name in pytorch}}
+    if memory_mb is None:
+        weights = sum(map(folder_bytes, folders.values())) / 1e6
+        memory_mb = max(0.0, machine.available_mb() - weights) / len(forms)
+    room = Room.of(Path(checkpoint["folder"]), memory_mb)
+    device = settings.provider.torch_device
+    references = [
+        _pytorch(model, name, checkpoint, device, threads, room, further)
+        for name, further in forms.items()
+    ]
+    return [*references, *runnable], missing
+
+
+def mark_noise(record: Mapping[str, Any]) -> None:
+    """Say on each measured row that others used the machine meanwhile."""
+    if record["noise"]["noisy"]:
+        note = f"noisy machine: {'; '.join(record['noise']['reasons'])}"
+        for row in record["rows"]:
+            if row["status"] == "ok":
+                row["reason"] = "; ".join(filter(None, (row["reason"], note)))
+
+
+def inputs(dataset: Any, count: int, scratch: Path) -> Inputs:
+    """The first ``count`` queries and documents of a dataset; pages are written as files."""
+    documents = dataset.documents[:count]
+    pages = bool(documents) and not isinstance(documents[0], str)
+    if pages:
+        files = [scratch / f"page-{index}.png" for index in range(len(documents))]
+        for page, file in zip(documents, files, strict=True):
+            page.save(file)
+        documents = [str(file) for file in files]
+    return Inputs(tuple(dataset.queries[:count]), tuple(documents), pages)
+
+
+def _pytorch(
+    model: str,
+    variant: str,
+    checkpoint: Mapping[str, Any],
+    device: str,
+    threads: int,
+    room: Room,
+    further: Mapping[str, Any],
+) -> Contender:
+    arguments = {
+        "checkpoint": checkpoint["folder"],
+        "family": checkpoint["family"],
+        "device": device,
+        "threads": threads,
+        "memory_mb": room.allowed_mb,
+        **further,
+    }
+    identity = (model, variant, f"torch-{device}", f"{_HERE}:reference", arguments)
+    return Contender(*identity, files=(str(checkpoint["folder"]),), note=room.note)

@@ -1,0 +1,37 @@
+"""Latency of a model on one provider: PyTorch in each form and every variant."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from colport import timing
+from colport.base.names import KINDS
+from colport.measure.entrants import Contest
+from colport.timing.settings import LatencySettings
+
+
+def compare(
+    contest: Contest, settings: Mapping[str, Any], threads: int, report: Callable[[str], None]
+) -> dict[str, Any]:
+    """Time batches of every size.
+
+    Args:
+        contest: Who, on what.
+        settings: The ``latency`` section of the config; its ``pytorch`` names
+            :data:`colport.measure.entrants.PYTORCH`.
+        threads: Threads of each contender, unless ``settings`` say otherwise.
+        report: Called with the progress.
+
+    Returns:
+        The stage's record; rows are ``unsupported`` where a known limit prevents a contender.
+    """
+    own = {name: value for name, value in settings.items() if name != "pytorch"}
+    chosen = LatencySettings(**{"threads": threads, **own})
+    return contest.run(
+        lambda everyone, inputs: timing.measure(everyone, inputs, chosen, report),
+        lambda *names: timing.unsupported_rows(*names[:3], KINDS, chosen.batch_sizes, names[3]),
+        count=max(chosen.batch_sizes),
+        threads=chosen.threads,
+        pytorch=settings.get("pytorch", ()),
+    )

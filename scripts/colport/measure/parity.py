@@ -1,0 +1,254 @@
+"""Parity: how far an exported model's embeddings are from the PyTorch reference's.
+
+Both sides start from the same queries and documents, each with its own preprocessing. The export
+runs at several batch sizes, so that padding and batch composition count too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from colport.base import machine
+from colport.base.errors import PeerError, UnsupportedError
+from colport.base.names import KINDS
+from colport.families.base import Embedder
+from colport.measure.overflow import LARGEST, Reach
+from colport.scoring.maxsim import maxsim
+from colport.scoring.score import top_k_overlap
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """What a variant may lose.
+
+    Attributes:
+        max_abs_diff: Largest difference of one component of a token embedding.
+        min_cosine: Smallest cosine between a token's two embeddings.
+    """
+
+    max_abs_diff: float | None = None
+    min_cosine: float | None = None
+
+    def describe(self) -> str:
+        """The tolerance in one line for the table."""
+        parts = []
+        if self.max_abs_diff is not None:
+            parts.append(f"max_abs_diff<={self.max_abs_diff:g}")
+        if self.min_cosine is not None:
+            parts.append(f"min_cosine>={self.min_cosine:g}")
+        return " ".join(parts)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Differences between two sets of token embeddings.
+
+    Attributes:
+        inputs: Number of queries or documents.
+        tokens: Number of token embeddings compared.
+        max_abs_diff: Largest absolute difference of a component.
+        cosines: ``float64 [tokens]``; cosine of each token's two embeddings.
+        reason: Why they cannot be compared, or empty.
+        lengths: Tokens of each input.
+    """
+
+    inputs: int
+    tokens: int
+    max_abs_diff: float
+    cosines: np.ndarray
+    reason: str = ""
+    lengths: Sequence[int] = ()
+
+    @property
+    def worst(self) -> list[float]:
+        """Smallest cosine of each input; inputs without a token have none."""
+        parts = np.split(self.cosines, np.cumsum(self.lengths)[:-1]) if self.lengths else []
+        return [float(part.min(initial=1.0)) for part in parts]
+
+
+def compare(reference: Sequence[np.ndarray], candidate: Sequence[np.ndarray]) -> Difference:
+    """Compare embeddings of the same inputs, each ``[tokens, dim]``.
+
+    A different number of tokens, or a value that is not finite, is a reason to fail, not a
+    number.
+    """
+    nothing = np.empty(0)
+    for index, (expected, found) in enumerate(zip(reference, candidate, strict=True)):
+        if expected.shape != found.shape:
+            reason = f"input {index}: shape {found.shape}, reference {expected.shape}"
+            return Difference(len(reference), 0, float("nan"), nothing, reason)
+    expected = np.concatenate([np.asarray(rows, np.float64) for rows in reference])
+    found = np.concatenate([np.asarray(rows, np.float64) for rows in candidate])
+    if not np.isfinite(found).all():
+        return Difference(len(reference), len(found), float("nan"), nothing, "values not finite")
+    norms = np.linalg.norm(expected, axis=1) * np.linalg.norm(found, axis=1)
+    products = (expected * found).sum(axis=1)
+    # Two zero vectors agree; one zero vector against a unit vector does not.
+    both_zero = ~expected.any(axis=1) & ~found.any(axis=1)
+    cosines = np.where(both_zero, 1.0, products / np.where(norms > 0, norms, 1.0))
+    return Difference(
+        len(reference),
+        len(found),
+        float(np.abs(expected - found).max(initial=0.0)),
+        cosines,
+        lengths=[len(rows) for rows in reference],
+    )
+
+
+def measure(
+    encoder: Embedder,
+    queries: Sequence[str],
+    documents: Sequence[Any],
+    reference: Mapping[str, Sequence[np.ndarray]],
+    batch_sizes: Sequence[int],
+    tolerance: Tolerance,
+    labels: Mapping[str, str],
+    reaches: Mapping[str, Reach] | None = None,
+) -> dict[str, Any]:
+    """Run the export on the inputs and compare it with the reference's embeddings.
+
+    Args:
+        encoder: The exported folder.
+        queries: Query texts.
+        documents: Pages or passages.
+        reference: Embeddings of ``query`` and ``document`` inputs, in the same order.
+        batch_sizes: Batch sizes to run at; the worst difference counts.
+        tolerance: What the variant may lose.
+        labels: ``model``, ``variant`` and ``provider`` of the rows.
+        reaches: How large the activations of each kind become where that was seen, see
+            :func:`colport.measure.overflow.reaches`; a kind whose activations overflow has failed.
+
+    Returns:
+        The stage's record: ``rows``, one a kind, the cosines' ``quantiles`` at each batch size,
+        each input's smallest cosine over batch sizes in ``input_min_cosine``, and ``reaches``.
+    """
+    runs: dict[int, Mapping[str, Sequence[np.ndarray]]] = {}
+    broken: dict[int, str] = {}
+    for size in batch_sizes:
+        try:
+            runs[size] = {
+                "query": encoder.encode_queries(queries, batch_size=size),
+                "document": encoder.encode_documents(documents, batch_size=size),
+            }
+        except PeerError as error:  # at another batch size it may still run
+            broken[size] = str(error)
+    overlap = (
+        0.0
+        if broken
+        else min(
+            top_k_overlap(
+                maxsim(reference["query"], reference["document"]),
+                maxsim(run["query"], run["document"]),
+            )
+            if _comparable(run, reference)
+            else 0.0
+            for run in runs.values()
+        )
+    )
+    rows, quantiles, worst = [], {}, {}
+    reaches = reaches or {}
+    for kind in KINDS:
+        differences = {
+            size: compare(reference[kind], runs[size][kind])
+            if size in runs
+            else Difference(len(reference[kind]), 0, float("nan"), np.empty(0), broken[size])
+            for size in batch_sizes
+        }
+        row = _row(differences, overlap, tolerance, reaches.get(kind))
+        row["batch_max_abs_diff"] = _batch_effect([run[kind] for run in runs.values()])
+        rows.append({**labels, "kind": kind, **row})
+        found = [diff.worst for diff in differences.values() if diff.worst]
+        worst[kind] = np.min(found, axis=0).tolist() if found else []
+        quantiles[kind] = {size: _quantiles(diff.cosines) for size, diff in differences.items()}
+    return {
+        "rows": rows,
+        "quantiles": quantiles,
+        "input_min_cosine": worst,
+        "reaches": {kind: asdict(reach) for kind, reach in reaches.items()},
+        "settings": {"batch_sizes": list(batch_sizes), "tolerance": tolerance.describe()},
+        "environment": machine.describe(),
+    }
+
+
+def unsupported(labels: Mapping[str, str], limit: UnsupportedError) -> dict[str, Any]:
+    """The record of a variant that this machine or provider cannot run."""
+    empty = dict.fromkeys(
+        (
+            *("inputs", "tokens", "max_abs_diff", "mean_cosine", "min_cosine"),
+            *("top10_overlap", "largest_activation", "batch_max_abs_diff"),
+        )
+    )
+    rows = [
+        {
+            **labels,
+            "kind": kind,
+            **empty,
+            "tolerance": "",
+            "passed": None,
+            "status": limit.status,
+            "reason": str(limit),
+        }
+        for kind in KINDS
+    ]
+    return {"rows": rows, "environment": machine.describe()}
+
+
+def _batch_effect(runs: Sequence[Sequence[np.ndarray]]) -> float | None:
+    """How much an embedding depends on what else is in its batch: the largest difference of a
+    component between the first batch size and another; ``None`` if they cannot be compared."""
+    differences = [compare(runs[0], run).max_abs_diff for run in runs[1:]]
+    return max(differences) if differences and not np.isnan(differences).any() else None
+
+
+def _comparable(run: Mapping[str, Any], reference: Mapping[str, Any]) -> bool:
+    return all(not compare(reference[kind], run[kind]).reason for kind in KINDS)
+
+
+def _row(
+    differences: Mapping[int, Difference],
+    overlap: float,
+    tolerance: Tolerance,
+    reach: Reach | None,
+) -> dict[str, Any]:
+    """The worst over batch sizes, against the tolerance and fp16's range."""
+    broken = [f"batch size {size}: {d.reason}" for size, d in differences.items() if d.reason]
+    first = next(iter(differences.values()))
+    row: dict[str, Any] = {"inputs": first.inputs, "tokens": first.tokens}
+    if broken:
+        row |= dict.fromkeys(("max_abs_diff", "mean_cosine", "min_cosine"), None)
+        misses = broken
+    else:
+        row["max_abs_diff"] = max(d.max_abs_diff for d in differences.values())
+        row["mean_cosine"] = min(float(d.cosines.mean()) for d in differences.values())
+        row["min_cosine"] = min(float(d.cosines.min()) for d in differences.values())
+        misses = _misses(row, tolerance)
+    if reach is not None and reach.first is not None:
+        misses = [*misses, f"{reach.first}, fp16 ends at {LARGEST:.0f}"]
+    return row | {
+        "top10_overlap": overlap,
+        "largest_activation": None if reach is None else reach.largest.value,
+        "tolerance": tolerance.describe(),
+        "passed": not misses,
+        "status": "failed" if misses else "ok",
+        "reason": "; ".join(misses),
+    }
+
+
+def _misses(row: Mapping[str, Any], tolerance: Tolerance) -> list[str]:
+    misses = []
+    if tolerance.max_abs_diff is not None and not row["max_abs_diff"] <= tolerance.max_abs_diff:
+        misses.append(f"max_abs_diff {row['max_abs_diff']:.3g} > {tolerance.max_abs_diff:g}")
+    if tolerance.min_cosine is not None and not row["min_cosine"] >= tolerance.min_cosine:
+        misses.append(f"min_cosine {row['min_cosine']:.6f} < {tolerance.min_cosine:g}")
+    return misses
+
+
+def _quantiles(cosines: np.ndarray) -> dict[str, float]:
+    if not len(cosines):
+        return {}
+    points = (0.0, 0.01, 0.1, 0.5, 1.0)
+    return dict(zip(map(str, points), np.quantile(cosines, points).tolist(), strict=True))

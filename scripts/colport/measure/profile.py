@@ -1,0 +1,236 @@
+"""Where the time of one call goes: ONNX Runtime's profile summed by operator."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from colport import families
+from colport.base import machine
+from colport.base.errors import UnsupportedError
+from colport.families.base import Batch
+from colport.folder import manifest
+from colport.folder.manifest import Manifest
+from colport.measure import operations, placement
+from colport.providers import ProviderSettings
+from colport.providers.integers import needs_exact_kernels
+from colport.providers.session import open_session, require_opset
+from colport.runtime.remote import run_in, without_python
+
+COLUMNS = (
+    *("model", "variant", "provider", "kind", "operator", "nodes", "ms", "share"),
+    *("graph_ms", "gflop", "matmul_share", "status", "reason"),
+)
+"""Columns of ``operators.csv``: a row an operator, the last figures those of the whole graph.
+
+``graph_ms`` is a call of the graph without the profiler, ``gflop`` its multiplications and
+additions in 10**9, ``matmul_share`` their rate over that of a long fp32 matrix product with the
+inner size and the columns of the graph's largest one; both are empty where another provider than
+the CPU runs the graph, whose events do not show every product.
+"""
+
+_WARMUP = 2
+_CALLS = 7
+_MAX_CALLS = 100
+_ENOUGH_SECONDS = 0.3
+_MAX_SECONDS = 10.0
+_MATMUL_GFLOP = 2.0
+_OPERATIONS = "colport.measure.operations"
+
+
+def profile(
+    model: str,
+    providers: Mapping[str, Mapping[str, Any]],
+    folders: Mapping[str, Path | str],
+    query: str,
+    document: Any,
+    threads: int,
+    report: Callable[[str], None] = lambda message: None,
+) -> dict[str, Any]:
+    """Profile one query and one document in every variant of a model, one after another.
+
+    Args:
+        model: Name of the model.
+        providers: Name to a provider's entry, with its ``type``.
+        folders: Variant to exported folder.
+        query: A query's text.
+        document: A page or a passage, as the model reads them.
+        threads: Threads within an operator.
+        report: Called with each variant's name.
+
+    Returns:
+        A JSON-ready record: ``rows`` (:data:`COLUMNS`), ``placement`` (those of
+        :mod:`colport.measure.placement`), ``products`` (rows, inner size and columns of the matrix
+        product that each graph is compared with), ``settings`` and ``environment``.
+    """
+    rows: list[dict[str, Any]] = []
+    placed: list[dict[str, Any]] = []
+    products: list[dict[str, Any]] = []
+    for variant, folder in folders.items():
+        report(variant)
+        for provider, entry in providers.items():
+            labels = {"model": model, "variant": variant, "provider": provider}
+            settings = ProviderSettings.from_config(provider, entry)
+            chosen = settings.provider.execution_provider
+            try:
+                read = manifest.read(folder)
+                exact = needs_exact_kernels(read.integer_range, settings.provider, folder)
+                for kind, file, batch in _batches(Path(folder), read, query, document, settings):
+                    found = graph_profile(file, batch.feeds, threads, entry, exact)
+                    product, calls, taken = (found.pop(k) for k in ("product", "calls", "taken"))
+                    products.append({"variant": variant, "kind": kind, "product": product})
+                    rows += _rows({**labels, "kind": kind}, found)
+                    placed += placement.rows({**labels, "kind": kind}, chosen, calls, taken)
+            except UnsupportedError as limit:
+                empty = {**dict.fromkeys(COLUMNS), "kind": "", "operator": ""}
+                rows.append({**empty, **labels, "status": "unsupported", "reason": str(limit)})
+                placed.append(placement.unsupported(labels, str(limit)))
+    return {
+        "rows": rows,
+        "placement": placed,
+        "products": products,
+        "settings": {"threads": threads, "warmup": _WARMUP, "calls": _CALLS},
+        "environment": machine.describe(),
+    }
+
+
+def graph_profile(
+    file: Path | str,
+    feeds: Mapping[str, np.ndarray],
+    threads: int,
+    entry: Mapping[str, Any] = MappingProxyType({"type": "cpu"}),
+    exact_sums: bool = False,
+) -> dict[str, Any]:
+    """One graph's time by operator, and how close it comes to the machine's matmul rate.
+
+    Args:
+        file: An ONNX graph.
+        feeds: Its inputs.
+        threads: Threads within an operator.
+        entry: The provider's entry.
+        exact_sums: See :func:`colport.providers.session.open_session`.
+
+    Returns:
+        ``operators`` (name to ``nodes`` and ``ms``, the median over calls), ``graph_ms``,
+        ``gflop``, ``matmul_share`` and ``product``, of which the last two are ``None`` for a graph
+        without matrix products and the last three on other providers than the CPU; ``calls`` and
+        ``taken`` as :func:`colport.measure.operations.profiled_calls` gives them.
+    """
+    settings = ProviderSettings.of(entry)
+    given = (str(file), feeds, threads, _WARMUP, _CALLS, without_python(entry), exact_sums)
+    calls, taken = run_in(settings.python, f"{_OPERATIONS}:profiled_calls", *given)
+    found = {"operators": _by_operator(calls), "calls": calls, "taken": taken}
+    if settings.provider.name != "cpu" or settings.python:
+        graph_ms = run_in(settings.python, f"{_OPERATIONS}:call_ms", *given)
+        unknown = dict.fromkeys(("gflop", "matmul_share", "product"))
+        return {**found, "graph_ms": graph_ms, **unknown}
+    product = operations.largest_product(calls[0])
+    gflop = operations.operations(calls[0]) / 1e9
+    session = open_session(file, settings, threads, exact_sums=exact_sums)
+    runs = [_runner(session, feeds)]
+    if product is not None:
+        runs.append(_matmul_runner(*product[1:], threads))
+    # Side by side, so that a drift of the machine's speed meets both alike.
+    graph_ms, *matmul_ms = _median_ms(runs)
+    peak = _MATMUL_GFLOP / matmul_ms[0] if matmul_ms else None
+    return {
+        **found,
+        "graph_ms": graph_ms,
+        "gflop": gflop,
+        "matmul_share": peak and gflop / graph_ms / peak,
+        "product": product,
+    }
+
+
+def operator_table(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """``operators.csv`` from the records of :func:`profile`."""
+    return pd.DataFrame([row for record in records for row in record["rows"]], columns=COLUMNS)
+
+
+def _batches(
+    folder: Path, found: Manifest, query: str, document: Any, settings: ProviderSettings
+) -> list[tuple[str, Path, Batch]]:
+    """The graph calls that encode one query and one document.
+
+    Raises:
+        UnsupportedError: The provider cannot read it.
+    """
+    require_opset(settings.provider, found.opset)
+    runtime = families.get(found.family).runtime(found.processing, folder)
+    batches = {
+        "query": runtime.query_batch([query]),
+        "document": runtime.document_batch([document]),
+    }
+    return [
+        (kind, folder / found.graphs[batch.graph].file, batch) for kind, batch in batches.items()
+    ]
+
+
+def _rows(labels: Mapping[str, str], found: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Slowest operator first."""
+    figures = {key: value for key, value in found.items() if key != "operators"}
+    total = sum(item["ms"] for item in found["operators"].values())
+    ordered = sorted(found["operators"].items(), key=lambda item: -item[1]["ms"])
+    return [
+        {
+            **{**labels, "operator": name, **item, "share": item["ms"] / total, **figures},
+            **{"status": "ok", "reason": ""},
+        }
+        for name, item in ordered
+    ]
+
+
+def _by_operator(calls: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, dict[str, Any]]:
+    sums: dict[str, list[float]] = defaultdict(lambda: [0.0] * len(calls))
+    counts: dict[str, int] = defaultdict(int)
+    for number, call in enumerate(calls):
+        for event in call:
+            name = event["args"]["op_name"]
+            sums[name][number] += event["dur"] / 1e3
+            counts[name] += number == 0
+    return {
+        name: {"nodes": counts[name], "ms": statistics.median(values)}
+        for name, values in sums.items()
+    }
+
+
+def _matmul_runner(inner: int, columns: int, threads: int) -> Callable[[], Any]:
+    """A product of the model's inner size and columns, with :data:`_MATMUL_GFLOP` to do.
+
+    One of the model's own products alone is over before all threads are awake.
+    """
+    rows = max(1, round(_MATMUL_GFLOP * 1e9 / (2 * inner * columns)))
+    values = np.random.default_rng(0).standard_normal((1, rows, inner), np.float32)
+    model = operations.matmul(rows, inner, columns)
+    return _runner(open_session(model, ProviderSettings.of("cpu"), threads), {"x": values})
+
+
+def _runner(session: Any, feeds: Mapping[str, np.ndarray]) -> Callable[[], Any]:
+    return lambda: session.run(None, dict(feeds))
+
+
+def _median_ms(runs: Sequence[Callable[[], Any]]) -> list[float]:
+    """Median milliseconds of each, called in turns."""
+    times: list[list[float]] = [[] for _ in runs]
+    for run in runs:
+        for _ in range(_WARMUP):
+            run()
+    begin = time.perf_counter()
+    spent = 0.0
+    while not times[0] or spent < _MAX_SECONDS:
+        for run, durations in zip(runs, times, strict=True):
+            start = time.perf_counter()
+            run()
+            durations.append((time.perf_counter() - start) * 1e3)
+        spent = time.perf_counter() - begin
+        if len(times[0]) >= _MAX_CALLS or (len(times[0]) >= _CALLS and spent >= _ENOUGH_SECONDS):
+            break
+    return [statistics.median(durations) for durations in times]

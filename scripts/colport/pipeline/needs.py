@@ -1,0 +1,270 @@
+"""Memory and time that a job asks a cluster for, from the size of what it will hold.
+
+Each estimate is a base and what was measured to grow with the model (docs/cluster.md has the
+figures). Snakemake multiplies nothing itself: a second attempt asks for twice as much.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from colport import families
+from colport.families.reference.memory import activations_mb, needed_mb
+from colport.folder.manifest import FILE
+from colport.folder.manifest import folder_bytes as _bytes_of
+from colport.quantize.settings import QuantizeSettings
+
+_MB = 1e6
+_EMBEDDING_MB = 1.1
+"""Of a document of 1030 tokens: its embeddings, and the copy that is written."""
+_SESSION = {"fp16": 3.5, "bf16": 3.5}
+"""Sizes of an exported folder in ONNX Runtime, by precision; half precision is widened on CPUs."""
+_SESSION_ELSE = 1.5
+_PROVED = 2
+"""Documents that every export is checked on."""
+_TOKENS = {"pages": 1030, "passages": 300}
+_FLOPS_OF_THREAD = 40e9
+"""Half of what PyTorch reaches on a core (benchmarks/graphs.md)."""
+
+
+@dataclass(frozen=True)
+class Need:
+    """What one attempt asks for.
+
+    Attributes:
+        memory_mb: Megabytes (10**6).
+        minutes: Wall time.
+    """
+
+    memory_mb: float
+    minutes: float
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job as Snakemake describes it, beside the config."""
+
+    config: Mapping[str, Any]
+    wildcards: Any
+    input: Any
+    threads: int
+
+    def parameters(self) -> int:
+        """Of the checkpoint, by its record."""
+        return _recorded(self.input.checkpoint, "parameters")
+
+    def reference_mb(self) -> float:
+        """Of its checkpoint in PyTorch, with the memory that the config allows."""
+        return needed_mb(self.parameters(), self.config["reference"].get("memory_mb"))
+
+    def documents(self) -> int:
+        """Of the dataset, by its record."""
+        return _recorded(self.input.dataset, "counts")["documents"]
+
+    def shard(self) -> int:
+        """Documents of one shard."""
+        return min(self.documents(), self.config["encode"]["shard_documents"])
+
+    def encoding_minutes(self, documents: int, parameters: int) -> float:
+        """Of so many documents; two operations a parameter and token."""
+        family = families.get(self.config["models"][self.wildcards.model]["family"])
+        flops = 2 * parameters * _TOKENS[family.document_type] * documents
+        return flops / (_FLOPS_OF_THREAD * self.threads) / 60
+
+
+def needs(config: Mapping[str, Any], stage: str) -> dict[str, Callable[..., int]]:
+    """Snakemake's ``mem_mb`` and ``runtime`` of a stage, as functions of the job and its attempt.
+
+    They raise ``FileNotFoundError`` while an input is not there; Snakemake then asks again.
+
+    Args:
+        config: The validated config.
+        stage: A key of :data:`STAGES`.
+    """
+    estimate = STAGES[stage]
+
+    def mem_mb(wildcards: Any, input: Any, threads: int, attempt: int) -> int:
+        return math.ceil(estimate(Job(config, wildcards, input, threads)).memory_mb * attempt)
+
+    def runtime(wildcards: Any, input: Any, threads: int, attempt: int) -> int:
+        return math.ceil(estimate(Job(config, wildcards, input, threads)).minutes * attempt)
+
+    return {"mem_mb": mem_mb, "runtime": runtime}
+
+
+def _checkpoint(job: Job) -> Need:
+    return Need(1500, 240)  # a download of some GB; its size is known only afterwards
+
+
+def _dataset(job: Job) -> Need:
+    return Need(2000, 240)
+
+
+def _export(job: Job) -> Need:
+    gigabytes = 4e-9 * job.parameters()
+    return Need(1500 + 50 * gigabytes, 10 + 2 * gigabytes)
+
+
+def _peer_environment(job: Job) -> Need:
+    return Need(2000, 240)
+
+
+def _peer_export(job: Job) -> Need:
+    # 24 GB were not enough for optimum-onnx on a text graph of 2.9 billion parameters.
+    return Need(3000 + 12 * job.parameters() / _MB, 60 + 40e-9 * job.parameters())
+
+
+def _quantize(job: Job) -> Need:
+    size = _folder_bytes(job.input.base)
+    variant = job.config["variants"][job.wildcards.variant]
+    if QuantizeSettings.from_config(variant).is_calibrated:
+        return Need(2500 + _session_mb(job.input.base), 10 + 60e-9 * size)
+    return Need(1500 + 0.05 * size / _MB, 10 + 4e-9 * size)
+
+
+def _proof(job: Job) -> Need:
+    return _original(job.parameters(), _PROVED, job)
+
+
+def _reference(job: Job) -> Need:
+    return _original(job.parameters(), job.shard(), job)
+
+
+def _original(parameters: int, documents: int, job: Job) -> Need:
+    """Of the checkpoint's own library that encodes so many documents."""
+    return Need(
+        job.reference_mb() + _EMBEDDING_MB * documents,
+        10 + job.encoding_minutes(documents, parameters),
+    )
+
+
+def _parity(job: Job) -> Need:
+    settings = job.config["parity"]
+    sizes = settings["batch_sizes"]
+    return _encoder(job, settings["inputs"] * len(sizes), max(sizes))
+
+
+def _embed(job: Job) -> Need:
+    return _encoder(job, job.shard(), job.config["encode"]["batch_size"])
+
+
+def _mteb(job: Job) -> Need:
+    return _encoder(job, job.documents(), job.config["encode"]["batch_size"])
+
+
+def _encoder(job: Job, documents: int, batch_size: int) -> Need:
+    return Need(
+        500 + _session_mb(job.input.model, batch_size) + _EMBEDDING_MB * documents,
+        10 + job.encoding_minutes(documents, _graph_parameters(job.input.model)),
+    )
+
+
+def _score(job: Job) -> Need:
+    documents, forms = job.documents(), 1 + len(job.config["run"]["embeddings"])
+    return Need(3000, 20 + 0.01 * documents * forms)
+
+
+def _explain(job: Job) -> Need:
+    return Need(3000, 20)
+
+
+def _latency(job: Job) -> Need:
+    settings = job.config["latency"]
+    sizes, forms = settings["batch_sizes"], settings["pytorch"]
+    cases = 2 * len(sizes)
+    contenders = 1 + len(forms) + len(job.input.models)
+    timed = contenders * cases * (settings["max_seconds"] + settings["warmup_max_seconds"]) / 60
+    slow = (
+        contenders * (settings["rounds"] + 2) * job.encoding_minutes(sum(sizes), job.parameters())
+    )
+    return _contest(job, 1 + len(forms), max(sizes), timed + slow)
+
+
+def _scenarios(job: Job) -> Need:
+    settings = job.config["scenarios"]
+    server, sizes = settings["server"], settings["offline"]["batch_sizes"]
+    calls = settings["rounds"] * settings["max_seconds"] * (1 + len(sizes))
+    probes = server["max_probes"] * server["max_seconds"]
+    timed = 2 * (1 + len(job.input.models)) * (calls + probes) / 60
+    return _contest(job, 1, max(*sizes, server["max_batch"]), timed)
+
+
+def _contest(job: Job, pytorch: int, batch_size: int, minutes: float) -> Need:
+    """All contenders are in memory at once: PyTorch in so many forms, and every variant."""
+    contenders = pytorch + len(job.input.models)
+    sessions = sum(_session_mb(folder, batch_size) for folder in job.input.models)
+    references = pytorch * job.reference_mb()
+    return Need(300 * contenders + references + sessions, 20 + minutes)
+
+
+def _operators(job: Job) -> Need:
+    largest = max(job.input.models, key=_folder_bytes)
+    parameters = _graph_parameters(largest)
+    calls = 10 * len(job.input.models)
+    return Need(
+        1500 + _session_mb(largest),
+        20 + calls * job.encoding_minutes(1, parameters),
+    )
+
+
+STAGES: Mapping[str, Callable[[Job], Need]] = {
+    "checkpoint": _checkpoint,
+    "dataset": _dataset,
+    "export": _export,
+    "peer_environment": _peer_environment,
+    "peer_export": _peer_export,
+    "quantize": _quantize,
+    "proof": _proof,
+    "reference": _reference,
+    "parity": _parity,
+    "embed": _embed,
+    "score": _score,
+    "mteb": _mteb,
+    "explain": _explain,
+    "latency": _latency,
+    "scenarios": _scenarios,
+    "operators": _operators,
+}
+"""How each stage's need is estimated."""
+
+
+def _session_mb(folder: str, batch_size: int = 1) -> float:
+    """Of both graphs and the activations of a batch of pages."""
+    factor = _SESSION.get(_manifest(folder).get("precision"), _SESSION_ELSE)
+    weights = factor * _folder_bytes(folder) / _MB
+    return weights + batch_size * activations_mb(_graph_parameters(folder))
+
+
+def _graph_parameters(folder: str) -> int:
+    """Of an exported folder's largest graph."""
+    return max((graph["parameters"] for graph in _manifest(folder)["graphs"].values()), default=0)
+
+
+def _manifest(folder: str) -> dict[str, Any]:
+    """``colport.json``, an empty one for a folder that a known limit prevented."""
+    file = Path(folder, FILE)
+    return _read(file) if file.is_file() else {"graphs": {}}
+
+
+def _folder_bytes(folder: str) -> int:
+    Path(folder).stat()  # a sum over nothing would hide that it is not there
+    return _bytes_of(folder)
+
+
+def _read(file: Path | str) -> dict[str, Any]:
+    return json.loads(Path(file).read_text(encoding="utf-8"))
+
+
+def _recorded(file: Path | str, name: str) -> Any:
+    """A field of a record; one that an older ColPort has written counts as not there yet."""
+    record = _read(file)
+    if name not in record:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(file))
+    return record[name]

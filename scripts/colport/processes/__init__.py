@@ -1,0 +1,1 @@
+"""Children: processes of ours that are asked in JSON."""

@@ -1,0 +1,1 @@
+"""The report's sections; each is made from the same material by one function."""

@@ -1,1 +1,0 @@
-"""Retrieval quality: datasets, embeddings on disk, exact MaxSim, metrics and their uncertainty."""

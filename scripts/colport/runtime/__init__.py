@@ -1,0 +1,1 @@
+"""An exported folder at work: the encoder, here or in another Python."""

@@ -1,0 +1,1 @@
+"""From embeddings to a retrieval record: stored forms, ranking, metrics, statistics."""

@@ -1,0 +1,165 @@
+"""Embed a dataset in shards: a folder each, with some of its documents; queries in the first."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from colport.base.errors import ArtifactError, DatasetError, InputError
+from colport.base.files import atomic_folder, check_supported
+from colport.families.base import Embedder
+from colport.scoring.store import EmbeddingSet, read_embeddings, write_embeddings
+
+QUERIES = "queries.safetensors"
+DOCUMENTS = "documents.safetensors"
+_REPORT_SECONDS = 5.0
+
+Report = Callable[[str], None]
+
+
+def shard_count(documents: int, shard_documents: int) -> int:
+    """Shards of a dataset with so many documents."""
+    return math.ceil(documents / shard_documents)
+
+
+def embed(
+    encoder: Embedder,
+    dataset: Any,
+    output: Path,
+    *,
+    shard: int,
+    shard_documents: int,
+    batch_size: int,
+    labels: Mapping[str, str],
+    report: Report,
+    query_batch_size: int | None = None,
+) -> None:
+    """Write the token embeddings of one shard of a dataset.
+
+    Args:
+        encoder: The PyTorch reference or an exported folder.
+        dataset: A :class:`~colport.data.datasets.RetrievalDataset`; of its documents only
+            those of the shard are read.
+        output: Folder to write; it appears complete or not at all. Shards of a dataset lie side by
+            side, each in a folder that is called by its number.
+        shard: Number of the shard, from 0; the first one holds the queries too.
+        shard_documents: Documents of a shard; the last one may have fewer.
+        batch_size: Inputs of one call.
+        labels: Stored with the embeddings.
+        report: Called with the progress every few seconds.
+        query_batch_size: Queries of one call, if they are to be more or fewer.
+    """
+    shards = shard_count(len(dataset.document_ids), shard_documents)
+    chosen = slice(shard * shard_documents, (shard + 1) * shard_documents)
+    ids, documents = dataset.document_ids[chosen], dataset.documents[chosen]
+    labels = {**labels, "shard": str(shard), "shards": str(shards)}
+    with atomic_folder(output) as folder, _named(dataset, shard * shard_documents):
+        if shard == 0:
+            size = query_batch_size or batch_size
+            found = _encode(dataset.queries, encoder.encode_queries, size, "queries", report)
+            write_embeddings(folder / QUERIES, dataset.query_ids, found, labels)
+        kind = f"documents of shard {shard + 1}/{shards}" if shards > 1 else "documents"
+        found = _encode(documents, encoder.encode_documents, batch_size, kind, report)
+        write_embeddings(folder / DOCUMENTS, ids, found, labels)
+
+
+class Shards(Sequence[EmbeddingSet]):
+    """Document embeddings of a dataset; each shard is opened when it is indexed.
+
+    A shard is memory-mapped: what was read of it counts as memory until it is let go.
+    """
+
+    def __init__(self, first: Path | str) -> None:
+        """Open the shards beside the first one, whose file says how many there are."""
+        self._folder = Path(first).parent
+        shard = read_embeddings(Path(first) / DOCUMENTS)
+        self._count = int(shard.metadata["shards"])
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> EmbeddingSet:
+        number = range(self._count)[index]
+        file = self._folder / str(number) / DOCUMENTS
+        shard = read_embeddings(file)
+        if shard.metadata["shards"] != str(self._count):
+            raise ArtifactError(
+                f"{file}: is one of {shard.metadata['shards']} shards, expected {self._count}; "
+                "embed the dataset anew."
+            )
+        return shard
+
+
+def read_queries(folder: Path | str) -> EmbeddingSet:
+    """Query embeddings of :func:`embed`, from the folder of the first shard.
+
+    Raises:
+        UnsupportedError: The folder records a known limit instead.
+        ArtifactError: The file is missing or damaged.
+    """
+    check_supported(folder)
+    return read_embeddings(Path(folder) / QUERIES)
+
+
+def read_documents(folder: Path | str) -> Shards:
+    """Document embeddings of :func:`embed`, from the folder of the first shard.
+
+    Raises:
+        UnsupportedError: The folder records a known limit instead.
+        ArtifactError: A file is missing, damaged or left from another cut into shards; those
+            after the first one when they are indexed.
+    """
+    check_supported(folder)
+    return Shards(folder)
+
+
+@contextmanager
+def _named(dataset: Any, first: int) -> Iterator[None]:
+    """Name the input of a dataset that a model does not take, by its id.
+
+    Raises:
+        DatasetError: In place of an error that has its place among those of the shard.
+    """
+    try:
+        yield
+    except InputError as error:
+        if error.index is None:
+            raise
+        is_query = error.argument == "queries"
+        name = (
+            f"query {dataset.query_ids[error.index]}"
+            if is_query
+            else dataset.document_ids[first + error.index]
+        )
+        raise DatasetError(f"{dataset.name}: {name} {error.reason}.") from error
+
+
+def _encode(
+    inputs: Sequence[Any],
+    encode: Callable[..., list[np.ndarray]],
+    batch_size: int,
+    kind: str,
+    report: Report,
+) -> list[np.ndarray]:
+    embeddings: list[np.ndarray] = []
+    start = reported = time.monotonic()
+    for first in range(0, len(inputs), batch_size):
+        last = min(first + batch_size, len(inputs))
+        batch = [inputs[index] for index in range(first, last)]
+        try:
+            embeddings.extend(encode(batch, batch_size=batch_size))
+        except InputError as error:
+            raise error.behind(first) from error
+        if time.monotonic() - reported > _REPORT_SECONDS:
+            reported = time.monotonic()
+            rate = last / (reported - start)
+            left = (len(inputs) - last) / rate
+            report(f"{last}/{len(inputs)} {kind}, {rate:.1f} a second, {left:.0f} s left")
+    report(f"embedded {len(inputs)} {kind} in {time.monotonic() - start:.1f} s")
+    return embeddings

@@ -1,0 +1,68 @@
+"""Smaller forms of stored embeddings: fewer tokens a document, fewer bytes a token."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated
+
+import numpy as np
+
+from colport.base.declared import IN_CODE, Allowed, Count
+from colport.scoring.maxsim.plan import runs
+from colport.scoring.pooling import pool_tokens
+from colport.scoring.quantized import PRECISIONS
+from colport.scoring.store import EmbeddingSet
+
+_BLOCK_TOKENS = 1 << 17  # what deriving a form takes beside the shard stays within some 200 MB
+
+
+@dataclass(frozen=True)
+class Form:
+    """How a corpus is stored; queries stay as they are."""
+
+    name: Annotated[str, IN_CODE]
+    """Its name in the configuration."""
+
+    pooling: Count = 1
+    """So many times fewer tokens a document, alike ones averaged (hierarchical token pooling)."""
+
+    storage: Annotated[str | None, Allowed(enum=PRECISIONS)] = None
+    """``int8`` with a scale a token, ``binary`` with a bit a value (dimensions in multiples of 8).
+    By default as the model gives them."""
+
+    def limit(self, dim: int) -> str:
+        """Why embeddings of this dimension cannot be stored so, or an empty text."""
+        if self.storage == "binary" and dim % 8:
+            return f"Embeddings have {dim} dimensions; binary storage needs a multiple of 8."
+        return ""
+
+
+def blocks(documents: EmbeddingSet) -> Iterator[EmbeddingSet]:
+    """Consecutive parts of some 130 thousand tokens, as views."""
+    for first, last in runs(documents.lengths, _BLOCK_TOKENS):
+        begin, end = documents.offsets[first], documents.offsets[last]
+        scales = documents.scales
+        yield replace(
+            documents,
+            ids=documents.ids[first:last],
+            values=documents.values[begin:end],
+            offsets=documents.offsets[first : last + 1] - begin,
+            scales=None if scales is None else scales[begin:end],
+        )
+
+
+def derive(documents: EmbeddingSet, forms: Sequence[Form]) -> Iterator[tuple[Form, EmbeddingSet]]:
+    """Store documents in each form; those that are pooled alike are pooled once."""
+    pooled: dict[int, EmbeddingSet] = {1: documents}
+    for form in forms:
+        if form.pooling not in pooled:
+            pooled[form.pooling] = _pooled(documents, form.pooling)
+        stored = pooled[form.pooling]
+        yield form, stored.stored_as(form.storage or stored.precision)
+
+
+def _pooled(documents: EmbeddingSet, factor: int) -> EmbeddingSet:
+    items = [pool_tokens(tokens, factor) for tokens in documents]
+    offsets = np.concatenate([[0], np.cumsum([len(item) for item in items])]).astype(np.int64)
+    return replace(documents, values=np.concatenate(items), offsets=offsets, scales=None)

@@ -1,0 +1,229 @@
+"""The record of one retrieval job: its rows, how sure they are, and what they were made from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from colport.base import machine
+from colport.base.errors import ArtifactError
+from colport.base.names import FULL, REFERENCE_VARIANT
+from colport.scoring.metrics import METRIC_NAMES
+from colport.scoring.score import EVALUATION_DEPTH, HEADLINE, OVERLAP, RunScores
+from colport.scoring.statistics import (
+    CONFIDENCE,
+    RESAMPLES,
+    SEED,
+    bootstrap_interval,
+    paired_randomisation,
+)
+
+COLUMNS = (
+    "model",
+    "variant",
+    "provider",
+    "dataset",
+    "queries",
+    "documents",
+    "ndcg_at_1",
+    "ndcg_at_5",
+    "ndcg_at_10",
+    "recall_at_1",
+    "recall_at_5",
+    "recall_at_10",
+    "mrr_at_10",
+    "map",
+    "ndcg_at_5_low",
+    "ndcg_at_5_high",
+    "ndcg_at_5_delta",
+    "p_value",
+    "status",
+    "reason",
+)
+"""Columns of ``retrieval.csv``, in order; :data:`FURTHER` follow them."""
+
+FURTHER = (
+    *(OVERLAP, "embeddings", "bytes_per_document"),
+    *("ndcg_at_5_delta_low", "ndcg_at_5_delta_high"),
+)
+"""``embeddings`` is :data:`colport.scoring.FULL` or a form's name, null for a baseline."""
+
+NO_JUDGEMENTS = "no judgements"
+"""Reason of a row that is ``ok`` and has rankings, but nothing to compute metrics from."""
+
+
+def retrieval_record(
+    model: str,
+    variant: str,
+    provider: str,
+    dataset: str,
+    run: RunScores,
+    reference_run: RunScores | None,
+    settings: Mapping[str, Any],
+    forms: Mapping[str, RunScores | str] | None = None,
+) -> dict[str, Any]:
+    """The JSON payload of one retrieval job, with its rows of ``retrieval.csv``.
+
+    Args:
+        model: Name of the model.
+        variant: Name of the variant; ``pytorch`` for the reference.
+        provider: Execution provider; ``torch-cpu`` or ``torch-cuda`` for PyTorch.
+        dataset: Name of the dataset.
+        run: The scores of this job, on full embeddings.
+        reference_run: The PyTorch scores on the same dataset; ``None`` if this is that reference,
+            whose delta is 0.0 and whose p-value is null. Without a reference both are null.
+        settings: Stored as given; ``confidence``, ``resamples`` and ``seed`` steer the statistics.
+        forms: Scores of smaller forms by their names, or why there are none. They, too, are
+            compared with PyTorch's full embeddings.
+
+    Returns:
+        ``rows``, that of full embeddings first; ``statistics`` (metric name to its ``mean``,
+        interval ``low`` to ``high``, ``delta`` with its own, and ``p_value``), ``per_query`` and
+        ``rankings`` as in :class:`RunScores`; ``forms`` (the same three of each form);
+        ``environment`` and ``settings``. Without judgements every figure but overlap and size is
+        null.
+
+    Raises:
+        ArtifactError: The reference was scored on other queries or documents.
+    """
+    used = {
+        "evaluation_depth": EVALUATION_DEPTH,
+        "confidence": CONFIDENCE,
+        "resamples": RESAMPLES,
+        "seed": SEED,
+        **settings,
+    }
+    labels = {"model": model, "variant": variant, "provider": provider, "dataset": dataset}
+    is_reference = variant == REFERENCE_VARIANT
+    row, result = _result(run, reference_run, used, is_reference=is_reference)
+    row["embeddings"] = None if run.bytes_per_document is None else FULL
+    rows, results = [labels | row], {}
+    for name, found in (forms or {}).items():
+        if isinstance(found, str):
+            row = _empty_row("unsupported", found)
+        else:
+            row, results[name] = _result(found, run if is_reference else reference_run, used)
+        rows.append(labels | row | {"embeddings": name})
+    return {
+        "rows": [_ordered(row) for row in rows],
+        **result,
+        "forms": results,
+        "environment": machine.describe(),
+        "settings": used,
+    }
+
+
+def unsupported_record(
+    model: str,
+    variant: str,
+    provider: str,
+    dataset: str,
+    reason: str,
+    status: str = "unsupported",
+) -> dict[str, Any]:
+    """The payload of a job that met a known limit: the same columns, null, and the reason."""
+    labels = {"model": model, "variant": variant, "provider": provider, "dataset": dataset}
+    return {
+        "rows": [_ordered(labels | _empty_row(status, reason))],
+        "statistics": {},
+        "per_query": {name: {} for name in METRIC_NAMES},
+        "rankings": {},
+        "forms": {},
+        "environment": machine.describe(),
+        "settings": {},
+    }
+
+
+def _result(
+    run: RunScores,
+    reference: RunScores | None,
+    settings: Mapping[str, Any],
+    *,
+    is_reference: bool = False,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A run's row without its labels, and what the row was computed from."""
+    overlap: float | None = 1.0 if is_reference else None
+    if reference is not None:
+        _check_comparable(run, reference)
+        overlap = _ranking_overlap(run.rankings, reference.rankings)
+    statistics = {
+        name: _statistics(values, reference and reference.per_query[name], is_reference, settings)
+        for name, values in run.per_query.items()
+    }
+    judged = len(run.per_query[HEADLINE])
+    headline = statistics[HEADLINE]
+    row = {
+        **_empty_row("ok", "" if judged else NO_JUDGEMENTS),
+        **{name: statistics[name]["mean"] for name in METRIC_NAMES},
+        "queries": judged or len(run.rankings),
+        "documents": run.documents,
+        **{
+            f"{HEADLINE}_{key}": headline[key]
+            for key in ("low", "high", "delta", "delta_low", "delta_high")
+        },
+        "p_value": headline["p_value"],
+        OVERLAP: overlap,
+        "bytes_per_document": run.bytes_per_document,
+    }
+    return row, {
+        "statistics": statistics,
+        "per_query": run.per_query,
+        "rankings": run.rankings,
+    }
+
+
+def _empty_row(status: str, reason: str) -> dict[str, Any]:
+    return {**dict.fromkeys((*COLUMNS[4:], *FURTHER)), "status": status, "reason": reason}
+
+
+def _ordered(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: row[name] for name in (*COLUMNS, *FURTHER)}
+
+
+def _statistics(
+    values: Mapping[str, float],
+    reference: Mapping[str, float] | None,
+    is_reference: bool,
+    settings: Mapping[str, Any],
+) -> dict[str, float | None]:
+    """Mean of one metric, how sure it is, and its difference to PyTorch."""
+    found: dict[str, float | None] = dict.fromkeys(
+        ("mean", "low", "high", "delta", "delta_low", "delta_high", "p_value")
+    )
+    if not values:
+        return found
+    own = list(values.values())
+    sampling = {"resamples": settings["resamples"], "seed": settings["seed"]}
+    low, high = bootstrap_interval(own, settings["confidence"], **sampling)
+    found |= {"mean": float(np.mean(own)), "low": low, "high": high}
+    if is_reference:
+        found["delta"] = 0.0
+    elif reference is not None:
+        others = [reference[query] for query in values]
+        found["delta"] = float(np.mean(own) - np.mean(others))
+        ends = bootstrap_interval(np.subtract(own, others), settings["confidence"], **sampling)
+        found["delta_low"], found["delta_high"] = ends
+        found["p_value"] = paired_randomisation(own, others, **sampling)
+    return found
+
+
+def _check_comparable(run: RunScores, reference: RunScores) -> None:
+    """Refuse a reference that ranked other documents or judged other queries."""
+    own, others = run.per_query[HEADLINE], reference.per_query[HEADLINE]
+    same = own.keys() == others.keys() and run.rankings.keys() == reference.rankings.keys()
+    if not same or run.documents != reference.documents:
+        raise ArtifactError(
+            f"The reference has {len(others)} judged of {len(reference.rankings)} queries on "
+            f"{reference.documents} documents and the run {len(own)} of {len(run.rankings)} on "
+            f"{run.documents}; they must be the same to be compared."
+        )
+
+
+def _ranking_overlap(
+    rankings: Mapping[str, Sequence[str]], others: Mapping[str, Sequence[str]]
+) -> float:
+    """Mean share of a query's best ten documents that are also among the other ranking's."""
+    shares = [len(set(best) & set(others[name])) / len(best) for name, best in rankings.items()]
+    return float(np.mean(shares))

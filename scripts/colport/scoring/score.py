@@ -1,0 +1,213 @@
+"""From embeddings to rankings and metrics, shard by shard."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from colport.base.errors import ArtifactError
+from colport.base.names import FULL
+from colport.scoring.forms import Form, blocks, derive
+from colport.scoring.maxsim import DEFAULT_MAX_BYTES, maxsim
+from colport.scoring.metrics import METRIC_NAMES, Qrels, evaluate
+from colport.scoring.ranking import BestDocuments
+from colport.scoring.store import EmbeddingSet
+
+HEADLINE = "ndcg_at_5"
+OVERLAP = "top10_overlap"
+"""Column of the share of PyTorch's ten best documents that are kept."""
+
+EVALUATION_DEPTH = 1000
+"""Documents of a ranking that the metrics see, as in TREC runs and mteb."""
+RANKING_DEPTH = 10
+
+
+@dataclass(frozen=True)
+class RunScores:
+    """What one model, variant and provider reached on one dataset.
+
+    Attributes:
+        documents: Documents that were ranked.
+        per_query: Metric name to query id to value, for judged queries only.
+        rankings: Query id to its ten best document ids, best first.
+        bytes_per_document: Mean bytes of a document's embeddings; ``None`` for a baseline.
+    """
+
+    documents: int
+    per_query: dict[str, dict[str, float]]
+    rankings: dict[str, list[str]]
+    bytes_per_document: float | None = None
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> RunScores:
+        """Read back the run of full embeddings from a retrieval record.
+
+        Raises:
+            ArtifactError: The record holds no scores.
+        """
+        try:
+            row = record["rows"][0]
+            if row["status"] != "ok":
+                raise ArtifactError(f"Retrieval record has status {row['status']!r}, not 'ok'.")
+            size = row["bytes_per_document"]
+            return cls(row["documents"], record["per_query"], record["rankings"], size)
+        except (KeyError, IndexError, TypeError) as error:
+            raise ArtifactError(f"Retrieval record has no {error}.") from error
+
+
+def score_run(
+    queries: EmbeddingSet,
+    documents: EmbeddingSet | Sequence[EmbeddingSet],
+    qrels: Qrels,
+    *,
+    max_bytes: int = DEFAULT_MAX_BYTES,
+) -> RunScores:
+    """Rank all documents for all queries by MaxSim and evaluate the rankings.
+
+    Args:
+        queries: Query embeddings.
+        documents: Document embeddings, one set or its shards. Each shard is indexed when it is
+            scored and let go before the next one, so memory is that of one, of the ids and of the
+            best documents.
+        qrels: Judgements, query id to document id to an integer; may be empty.
+        max_bytes: Extra memory of the scoring, see :func:`colport.scoring.maxsim.maxsim`.
+
+    Raises:
+        ArtifactError: A judged query or document has no embedding, a document id occurs twice, or
+            a score is NaN or infinite.
+    """
+    full = Form(FULL)
+    return _score(queries, documents, qrels, [full], max_bytes)[full]
+
+
+def score_forms(
+    queries: EmbeddingSet,
+    documents: EmbeddingSet | Sequence[EmbeddingSet],
+    qrels: Qrels,
+    forms: Sequence[Form],
+    *,
+    max_bytes: int = DEFAULT_MAX_BYTES,
+) -> tuple[RunScores, dict[str, RunScores | str]]:
+    """As :func:`score_run`, with the documents stored in each form too, in one pass over them.
+
+    Returns:
+        The scores of full embeddings; and each form's, or why it has none, by its name.
+    """
+    full = Form(FULL)
+    limits = {form: form.limit(queries.dim) for form in forms}
+    possible = [full, *(form for form in forms if not limits[form])]
+    runs = _score(queries, documents, qrels, possible, max_bytes)
+    return runs[full], {form.name: limits[form] or runs[form] for form in forms}
+
+
+def rank(
+    scores: np.ndarray, query_ids: Sequence[str], document_ids: Sequence[str], qrels: Qrels
+) -> RunScores:
+    """The run of a score matrix.
+
+    Args:
+        scores: ``[n_queries, n_documents]`` float32, higher is better.
+        query_ids: One a row.
+        document_ids: One a column.
+        qrels: Judgements of these queries, query id to document id to an integer; may be empty.
+    """
+    best = BestDocuments(len(query_ids), EVALUATION_DEPTH)
+    best.add(scores, document_ids)
+    return _run_scores(best, query_ids, qrels, len(document_ids))
+
+
+def top_k_overlap(scores_a: np.ndarray, scores_b: np.ndarray, k: int = 10) -> float:
+    """Mean share of the best ``k`` documents that two score matrices have in common.
+
+    Args:
+        scores_a: ``[n_queries, n_documents]``, higher is better.
+        scores_b: The same queries and documents, scored otherwise.
+        k: Documents compared; all of them if there are fewer. Equal scores are ordered by column.
+
+    Returns:
+        0 (nothing in common) to 1 (the same documents in any order).
+
+    Raises:
+        ValueError: The shapes differ or are empty, or ``k`` is not positive.
+    """
+    if scores_a.shape != scores_b.shape or scores_a.ndim != 2 or not scores_a.size or k < 1:
+        raise ValueError(
+            f"Scores of shapes {scores_a.shape} and {scores_b.shape} have no top {k} to compare."
+        )
+    best_a, best_b = (
+        np.argsort(-scores, axis=1, kind="stable")[:, :k] for scores in (scores_a, scores_b)
+    )
+    shared = [len(np.intersect1d(a, b)) for a, b in zip(best_a, best_b, strict=True)]
+    return float(np.mean(shared) / best_a.shape[1])
+
+
+def _score(
+    queries: EmbeddingSet,
+    documents: EmbeddingSet | Sequence[EmbeddingSet],
+    qrels: Qrels,
+    forms: Sequence[Form],
+    max_bytes: int,
+) -> dict[Form, RunScores]:
+    shards = [documents] if isinstance(documents, EmbeddingSet) else documents
+    count = _check_ids(queries, shards, qrels)
+    best = {form: BestDocuments(len(queries), EVALUATION_DEPTH) for form in forms}
+    sizes = dict.fromkeys(forms, 0.0)
+    for shard in shards:
+        found: dict[Form, list[np.ndarray]] = {form: [] for form in forms}
+        for block in blocks(shard):
+            for form, stored in derive(block, forms):
+                scores = maxsim(queries, stored, max_bytes=max_bytes)
+                _check_finite(scores, queries, stored)
+                found[form].append(scores)
+                sizes[form] += stored.bytes_per_item * len(stored)
+        for form, scores in found.items():
+            best[form].add(np.hstack(scores), shard.ids)
+    return {
+        form: _run_scores(best[form], queries.ids, qrels, count, sizes[form] / count)
+        for form in forms
+    }
+
+
+def _check_ids(queries: EmbeddingSet, shards: Sequence[EmbeddingSet], qrels: Qrels) -> int:
+    """Number of documents, once it is clear that everything judged is there."""
+    known: set[str] = set()
+    count = 0
+    for shard in shards:
+        known.update(shard.ids)
+        count += len(shard)
+    if len(known) != count:
+        raise ArtifactError("A document id occurs twice in the embeddings.")
+    judged = [query for query, judgements in qrels.items() if judgements]
+    if missing := sorted(set(judged) - set(queries.ids)):
+        raise ArtifactError(f"Judged query {missing[0]!r} has no embeddings.")
+    if missing := sorted({name for query in judged for name in qrels[query]} - known):
+        raise ArtifactError(f"Judged document {missing[0]!r} has no embeddings.")
+    return count
+
+
+def _check_finite(scores: np.ndarray, queries: EmbeddingSet, documents: EmbeddingSet) -> None:
+    if not np.isfinite(scores).all():
+        query, document = np.argwhere(~np.isfinite(scores))[0]
+        raise ArtifactError(
+            f"The score of document {documents.ids[document]!r} for query {queries.ids[query]!r} "
+            f"is {scores[query, document]}; embeddings must be finite."
+        )
+
+
+def _run_scores(
+    best: BestDocuments,
+    query_ids: Sequence[str],
+    qrels: Qrels,
+    documents: int,
+    bytes_per_document: float | None = None,
+) -> RunScores:
+    found = dict(zip(query_ids, best.rankings(), strict=True))
+    run = {query: dict(ranking) for query, ranking in found.items() if qrels.get(query)}
+    rankings = {
+        query: [name for name, _ in ranking[:RANKING_DEPTH]] for query, ranking in found.items()
+    }
+    per_query = evaluate(qrels, run) if run else {name: {} for name in METRIC_NAMES}
+    return RunScores(documents, per_query, rankings, bytes_per_document)

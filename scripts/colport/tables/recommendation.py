@@ -1,0 +1,173 @@
+"""Which variant of a model to ship, and why not the others."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from colport.base.names import REFERENCE_VARIANT, is_peer
+
+SIGNIFICANCE = 0.05
+"""A difference with a larger p-value is within noise."""
+
+ACCEPTED_LOSS = 0.01
+"""NDCG@5 that a variant may lose and still be recommended, whatever the p-value."""
+
+NOISE_LOSS = 0.02
+"""NDCG@5 that a variant may lose and still be recommended if the loss is within noise."""
+
+
+SAME_SPEED = 0.05
+"""Share by which a document may take longer than with the fastest and count as equally fast."""
+
+TIED_SPEED = 0.20
+"""The same where the difference lies within the range of the speed-ups of single rounds."""
+
+SAME_QUALITY = 0.002
+"""NDCG@5 within which two variants are equally good."""
+
+SMALL_LOSS = 0.01
+"""Share of PyTorch's NDCG@5 that the smallest variant may lose."""
+
+FASTEST, SMALLEST, BEST = "fastest", "smallest", "best quality"
+NEEDS = (FASTEST, SMALLEST, BEST)
+
+
+def recommend(rows: Sequence[dict[str, Any]]) -> None:
+    """Fill in ``verdict``, ``recommended`` and ``best_for`` of one model's rows, in place.
+
+    The rule. A variant on a provider qualifies if
+
+    1. export, parity, retrieval and latency are ``ok`` for it, and all of them were measured;
+    2. parity passed, for queries and for documents;
+    3. its mean NDCG@5 lies at most 1 point (:data:`ACCEPTED_LOSS`) below PyTorch's, or at most
+       2 points (:data:`NOISE_LOSS`) and the difference is not significant (``p_value`` above
+       :data:`SIGNIFICANCE`);
+    4. no other measured row of the model that passed parity is at once faster on documents,
+       smaller and better in NDCG@5. (PyTorch is not asked: a checkpoint has no folder's size.)
+
+    Of those that qualify, there is one for each need:
+
+    - *fastest*: of those as fast as the lowest ``document_p50_ms`` the best; of those equally
+      good the fastest, then the smallest. As fast is up to 5% slower (:data:`SAME_SPEED`),
+      or up to 20% slower (:data:`TIED_SPEED`) with a speed-up that the fastest one's had, too,
+      in some round;
+    - *smallest*: the lowest ``size_mb`` of those that keep 99% of PyTorch's NDCG@5
+      (:data:`SMALL_LOSS`); at a tie the better, then the faster one;
+    - *best quality*: the best; of those equally good the fastest, then the smallest.
+
+    In all of them quality is the difference to PyTorch, in which a gain that is not significant
+    counts as none, and differences up to 0.2 points (:data:`SAME_QUALITY`) as equal. The fastest
+    one is ``recommended``. PyTorch itself never is. If none qualifies, none is. A peer's variant
+    neither qualifies nor stands in another's way: it is shown to be compared.
+
+    Args:
+        rows: Rows of ``summary.csv`` as dicts; what is missing is NaN, an unchecked
+            ``parity_passed`` is ``None``. A ``verdict`` that is already there stands.
+    """
+    qualified = []
+    ours = [row for row in rows if not is_peer(row["variant"])]
+    for row in rows:
+        row["best_for"] = ""
+        row["verdict"] = row["verdict"] or _objection(row, ours)
+        if not row["verdict"]:
+            qualified.append(row)
+    if not qualified:
+        return
+    chosen = {FASTEST: _fastest(qualified), SMALLEST: _smallest(qualified), BEST: _best(qualified)}
+    fastest = chosen[FASTEST]
+    for row in qualified:
+        row["best_for"] = ", ".join(need for need, found in chosen.items() if found is row)
+        row["verdict"] = row["best_for"] or _verdict(row, fastest)
+    fastest["recommended"] = True
+
+
+def _fastest(qualified: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    first = min(qualified, key=_milliseconds)
+    tied = [row for row in qualified if _as_fast(row, first)]
+    good = [row for row in tied if _quality(row) >= max(map(_quality, tied)) - SAME_QUALITY]
+    return min(good, key=lambda row: (_milliseconds(row), row["size_mb"]))
+
+
+def _smallest(qualified: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    kept = [
+        row
+        for row in qualified
+        if row["ndcg_at_5"] >= (1 - SMALL_LOSS) * (row["ndcg_at_5"] - row["ndcg_at_5_delta"])
+    ]
+    return min(
+        kept,
+        key=lambda row: (row["size_mb"], -_quality(row), _milliseconds(row)),
+        default=None,
+    )
+
+
+def _best(qualified: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    best = max(map(_quality, qualified))
+    good = [row for row in qualified if _quality(row) >= best - SAME_QUALITY]
+    return min(good, key=lambda row: (_milliseconds(row), row["size_mb"]))
+
+
+def _milliseconds(row: Mapping[str, Any]) -> float:
+    return row["document_p50_ms"]
+
+
+def _as_fast(row: Mapping[str, Any], first: Mapping[str, Any]) -> bool:
+    own, least = _milliseconds(row), _milliseconds(first)
+    # A missing bound is NaN, which no speed-up reaches.
+    within = row["document_speedup"] >= first.get("document_speedup_low", math.nan)
+    return own <= (1 + SAME_SPEED) * least or (own <= (1 + TIED_SPEED) * least and within)
+
+
+def _quality(row: Mapping[str, Any]) -> float:
+    """Difference to PyTorch; a gain within noise is none."""
+    delta = row["ndcg_at_5_delta"]
+    return delta if row["p_value"] <= SIGNIFICANCE else min(delta, 0.0)
+
+
+def _verdict(row: Mapping[str, Any], fastest: Mapping[str, Any]) -> str:
+    ratio = _milliseconds(row) / _milliseconds(fastest)
+    name = f"{fastest['variant']} on {fastest['provider']}"
+    if ratio < 1:
+        loss = 100 * (_quality(fastest) - _quality(row))
+        return f"qualifies; about as fast as {name} and {loss:.1f} points of NDCG@5 worse"
+    return f"qualifies; a document takes {ratio:.3g} times as long as with {name}"
+
+
+def _objection(row: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> str:
+    delta, p_value = row["ndcg_at_5_delta"], row["p_value"]
+    if row["variant"] == REFERENCE_VARIANT:
+        return "reference"
+    if is_peer(row["variant"]):
+        return "peer"
+    if row["parity_passed"] is None:
+        return "parity was not checked for both queries and documents"
+    if not row["parity_passed"]:
+        return "parity failed"
+    if math.isnan(delta):
+        return "quality was not measured against PyTorch on every dataset"
+    # The small slack keeps a loss of exactly one point within one point.
+    if delta < -(NOISE_LOSS if p_value > SIGNIFICANCE else ACCEPTED_LOSS) - 1e-9:
+        known = "" if math.isnan(p_value) else f" (p = {p_value:.2g})"
+        points = f"{-100 * delta:.1f} points"
+        if p_value > SIGNIFICANCE:
+            beyond = f"within noise, but by more than {100 * NOISE_LOSS:g} points"
+            return f"NDCG@5 is {points} lower{known}: {beyond}"
+        return f"loses {points} of NDCG@5{known}"
+    if math.isnan(row["document_p50_ms"]):
+        return "document latency was not measured"
+    if math.isnan(row["size_mb"]):
+        return "the size of its folder is not recorded"
+    for other in rows:
+        if other["parity_passed"] and _dominates(other, row):
+            return f"slower, larger and no better than {other['variant']} on {other['provider']}"
+    return ""
+
+
+def _dominates(other: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
+    return (
+        other["document_p50_ms"] < row["document_p50_ms"]
+        and other["size_mb"] < row["size_mb"]
+        and other["ndcg_at_5"] > row["ndcg_at_5"]
+    )

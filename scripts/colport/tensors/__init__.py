@@ -1,0 +1,1 @@
+"""Weights in files: safetensors by rows, external data, edits of graphs."""

@@ -1,0 +1,253 @@
+"""Safetensors files of a checkpoint, read one tensor at a time.
+
+Headers are checked against the file sizes when the index is built, so that a truncated download
+fails before an export starts. Tensors are read with plain file reads: memory is that of one
+tensor, and mapped pages do not count against the process.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import ml_dtypes
+import numpy as np
+
+from colport.base.errors import CheckpointError
+from colport.base.foreign import leaves_folder, load_json, misfit, parse_json
+
+DTYPES: Mapping[str, np.dtype] = {
+    "F64": np.dtype(np.float64),
+    "F32": np.dtype(np.float32),
+    "F16": np.dtype(np.float16),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+    "I64": np.dtype(np.int64),
+    "I32": np.dtype(np.int32),
+    "I16": np.dtype(np.int16),
+    "I8": np.dtype(np.int8),
+    "U8": np.dtype(np.uint8),
+    "BOOL": np.dtype(np.bool_),
+}
+"""Names of the safetensors format and their NumPy types."""
+
+_MAX_HEADER = 25 * 10**6  # as the Hub's client; the reference implementation takes four times that
+_ENTRY = {"dtype": str, "shape": [int], "data_offsets": [int]}
+WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+"""Weights of a model, in one file or in shards."""
+
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+"""Weights of an adapter, as peft names them."""
+
+_PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "model.bin")
+
+
+class StoredTensor(Protocol):
+    """A tensor that is read when it is needed, whole or in blocks of rows.
+
+    Attributes:
+        file: Where it comes from, for messages.
+        key: Its name there.
+        dtype: Element type of what is read.
+        shape: Its shape.
+        nbytes: Size of what is read, in bytes.
+        parts: The tensors of files that it is made of.
+    """
+
+    file: Path
+    key: str
+    dtype: np.dtype
+    shape: tuple[int, ...]
+    nbytes: int
+    parts: tuple[TensorEntry, ...]
+
+    def read(self) -> np.ndarray:
+        """Read the tensor into memory."""
+        ...
+
+    def read_rows(self, start: int, stop: int) -> np.ndarray:
+        """Read rows of the first axis."""
+        ...
+
+
+@dataclass(frozen=True)
+class TensorEntry:
+    """Where one tensor lies: ``shape`` and ``dtype``, and its bytes in ``file``.
+
+    ``replaces`` is the tensor of a base in whose place an adapter has this one.
+    """
+
+    file: Path
+    key: str
+    dtype: np.dtype
+    shape: tuple[int, ...]
+    offset: int
+    nbytes: int
+    replaces: TensorEntry | None = field(default=None, compare=False)
+
+    @property
+    def parts(self) -> tuple[TensorEntry, ...]:
+        """See :class:`StoredTensor`."""
+        return (self,)
+
+    def read(self) -> np.ndarray:
+        """Read the tensor into memory, in its stored dtype.
+
+        Raises:
+            CheckpointError: The file ended early or cannot be read.
+        """
+        return self._read(self.offset, self.shape)
+
+    def read_rows(self, start: int, stop: int) -> np.ndarray:
+        """Read rows of the first axis; see :meth:`read`."""
+        row_bytes = self.nbytes // max(self.shape[0], 1)
+        return self._read(self.offset + start * row_bytes, (stop - start, *self.shape[1:]))
+
+    def _read(self, offset: int, shape: tuple[int, ...]) -> np.ndarray:
+        count = math.prod(shape)
+        try:
+            with self.file.open("rb") as stream:
+                stream.seek(offset)
+                values = np.fromfile(stream, dtype=self.dtype, count=count)
+        except OSError as error:
+            raise CheckpointError(f"{self.file}: cannot be read ({error.strerror}).") from error
+        if len(values) != count:
+            raise CheckpointError(
+                f"{self.file}: tensor {self.key!r} ended after {len(values)} of {count} values."
+            )
+        return values.reshape(shape)
+
+
+class TensorIndex(Mapping[str, TensorEntry]):
+    """All tensors of the safetensors files of one folder, by key.
+
+    Args:
+        folder: Holds ``model.safetensors``, or ``model.safetensors.index.json`` and its shards. Of
+            both the first is read, as in transformers; the others are of an earlier save.
+
+    Raises:
+        CheckpointError: No safetensors weights (pickled ones are refused), a missing or
+            truncated shard, a damaged header, or an index that disagrees with its shards.
+    """
+
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = Path(folder)
+        self._entries = _read_folder(self.folder)
+
+    def __getitem__(self, key: str) -> TensorEntry:
+        return self._entries[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+
+def _read_folder(folder: Path) -> dict[str, TensorEntry]:
+    index, whole = folder / INDEX, folder / WHOLE
+    weight_map = _read_index(index) if index.is_file() else {}
+    if whole.is_file():
+        return read_header(whole)
+    if index.is_file():
+        return _read_shards(index, weight_map)
+    pickled = [name for name in _PICKLES if (folder / name).is_file()]
+    if pickled:
+        raise CheckpointError(
+            f"{folder / pickled[0]}: pickled weights are not read; "
+            "convert the checkpoint to safetensors."
+        )
+    raise CheckpointError(f"{folder}: no weights found; expected {WHOLE} or {INDEX}.")
+
+
+def _read_index(index: Path) -> dict[str, str]:
+    """Key of each tensor to the name of its shard, which is a safetensors file of this folder."""
+    try:
+        found = load_json(index)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{index}: is not a safetensors index ({error}).") from error
+    if wrong := misfit(found, {"weight_map": {str: str}}):
+        raise CheckpointError(f"{index}: is not a safetensors index ({wrong}).")
+    for name in sorted(set(found["weight_map"].values())):
+        if leaves_folder(name) or Path(name).name != name or "\\" in name:
+            raise CheckpointError(f"{index}: shard {name!r} lies outside the checkpoint folder.")
+        if not name.endswith(".safetensors"):
+            raise CheckpointError(
+                f"{index}: shard {name!r} is no safetensors file; pickled weights are not read."
+            )
+    return found["weight_map"]
+
+
+def _read_shards(index: Path, weight_map: Mapping[str, str]) -> dict[str, TensorEntry]:
+    entries: dict[str, TensorEntry] = {}
+    for name in sorted(set(weight_map.values())):
+        entries.update(read_header(index.with_name(name)))
+    absent = sorted(set(weight_map) - set(entries))
+    if absent:
+        raise CheckpointError(
+            f"{index}: tensor {absent[0]!r} is not in its shard {weight_map[absent[0]]}."
+        )
+    return entries
+
+
+def read_header(file: Path) -> dict[str, TensorEntry]:
+    """Entries of one safetensors file, checked against its size.
+
+    Raises:
+        CheckpointError: The file is missing, truncated, or its header is not valid.
+    """
+    try:
+        size = file.stat().st_size
+        with file.open("rb") as stream:
+            prefix = stream.read(8)
+            length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else -1
+            if not 0 < length <= min(_MAX_HEADER, size - 8):
+                raise CheckpointError(f"{file}: is not a safetensors file or is truncated.")
+            header = parse_json(stream.read(length))
+    except OSError as error:
+        raise CheckpointError(f"{file}: cannot be read ({error.strerror}).") from error
+    except ValueError as error:
+        raise CheckpointError(f"{file}: has a damaged safetensors header ({error}).") from error
+    if not isinstance(header, dict):
+        raise CheckpointError(f"{file}: has a damaged safetensors header.")
+    header.pop("__metadata__", None)
+    entries = {key: _entry(file, key, entry, 8 + length, size) for key, entry in header.items()}
+    _check_places(file, entries, 8 + length)
+    return entries
+
+
+def _check_places(file: Path, entries: Mapping[str, TensorEntry], start: int) -> None:
+    """Refuse tensors that overlap or leave gaps, as the reference implementation does."""
+    for entry in sorted(entries.values(), key=lambda entry: (entry.offset, entry.nbytes)):
+        if entry.offset != start:
+            raise CheckpointError(
+                f"{file}: tensor {entry.key!r} begins at byte {entry.offset}, the one before ends "
+                f"at {start}; tensors may neither overlap nor leave gaps."
+            )
+        start += entry.nbytes
+
+
+def _entry(file: Path, key: str, entry: Any, data_start: int, size: int) -> TensorEntry:
+    wrong = misfit(entry, _ENTRY)
+    if wrong or len(entry["data_offsets"]) != 2:
+        raise CheckpointError(f"{file}: tensor {key!r} has an unreadable header.")
+    if entry["dtype"] not in DTYPES:
+        raise CheckpointError(
+            f"{file}: tensor {key!r} is {entry['dtype']}; read are {', '.join(DTYPES)}."
+        )
+    dtype, shape = DTYPES[entry["dtype"]], tuple(entry["shape"])
+    begin, end = entry["data_offsets"]
+    expected = math.prod(shape) * dtype.itemsize  # of any size: a product of int64 would wrap
+    if begin < 0 or min(shape, default=0) < 0 or end - begin != expected:
+        raise CheckpointError(
+            f"{file}: tensor {key!r} claims {end - begin} bytes for shape {list(shape)}."
+        )
+    if data_start + end > size:
+        raise CheckpointError(
+            f"{file}: is truncated; tensor {key!r} ends at byte {data_start + end}, "
+            f"the file has {size}."
+        )
+    return TensorEntry(file, key, dtype, shape, data_start + begin, end - begin)

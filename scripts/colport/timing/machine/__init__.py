@@ -1,0 +1,1 @@
+"""What the machine does beside: its load, cores, clocks and energy."""

@@ -1,0 +1,203 @@
+"""One contender of the scenarios: an ordinary lane through all inputs, then as a server."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import random
+from collections.abc import Mapping
+from typing import Any
+
+from PIL import Image
+
+from colport.timing.rounds import Lane
+from colport.timing.server import cases
+from colport.timing.server import rows as scenario_rows
+from colport.timing.server.arrivals import Batching
+from colport.timing.server.cases import ScenarioCase
+from colport.timing.server.probes import Probe, ServerRun, plan_given, plan_probe
+from colport.timing.server.search import RateSearch, predict_highest_rate
+from colport.timing.server.settings import OFFLINE, SERVER, SINGLE_STREAM, ScenarioSettings
+from colport.timing.settings import LatencySettings
+from colport.timing.worker.process import WorkerFailure
+
+_NS_PER_S = 1e9
+_SURVEYED = 3
+
+
+class ScenarioLane(Lane):
+    """A lane whose cases are scenarios.
+
+    Args:
+        scenarios: Which, and for how long.
+        *given: As of :class:`colport.timing.rounds.Lane`.
+
+    Attributes:
+        servers: A search for each kind whose server could be started.
+    """
+
+    module = "colport.timing.server.serving"
+
+    def __init__(self, scenarios: ScenarioSettings, *given: Any) -> None:
+        self.scenarios = scenarios
+        self.servers: dict[str, ServerRun] = {}
+        super().__init__(*given)
+
+    def batches(self, case: ScenarioCase) -> list[list[int]]:
+        """A server's largest call, whose requests bring others; else a pass over all inputs."""
+        if case.scenario == SERVER:
+            return super().batches(case)
+        items, size = self._inputs.of(case.kind), case.batch_size
+        numbers = list(range(len(items)))
+        if case.scenario == OFFLINE and self.scenarios.offline.sort_by_length:
+            is_page = self._inputs.pages and case.kind == "document"
+            numbers.sort(key=lambda number: (_pixels if is_page else len)(items[number]))
+        batches = [numbers[start : start + size] for start in range(0, len(numbers), size)]
+        # A pass that max_seconds ends has then seen long inputs and short ones.
+        random.Random(self.scenarios.seed).shuffle(batches)
+        return batches
+
+    def timing(self, case: ScenarioCase) -> LatencySettings:
+        """See :func:`colport.timing.server.cases.timing`."""
+        return cases.timing(case.scenario, self.scenarios)
+
+    def single_seconds(self, kind: str) -> list[float]:
+        """Single-stream durations; empty where it failed."""
+        record = self.records[ScenarioCase(kind, 1, SINGLE_STREAM)]
+        samples = record.samples() if record.failure is None else []
+        return [duration / _NS_PER_S for duration in samples]
+
+    def open_server(self, case: ScenarioCase, target_ms: float) -> None:
+        """Start the search for the highest rate where a simulation of its calls has it."""
+        single = self.records[ScenarioCase(case.kind, 1, SINGLE_STREAM)]
+        # What a single input cannot do, no server can.
+        self.records[case].failure = self.records[case].failure or single.failure
+        self._ask_case(case, lambda case: self._open(case, target_ms))
+        self._rest()
+
+    def next_rate(self, case: ScenarioCase) -> float | None:
+        """The rate that the search asks for; ``None`` at its end, or where the server failed."""
+        is_open = self.records[case].failure is None
+        return self.servers[case.kind].next_rate() if is_open else None
+
+    def probe(self, case: ScenarioCase, rate: float, is_given: bool = False) -> None:
+        """Serve requests at one rate, after a call of the largest and of the smallest batch.
+
+        Args:
+            case: The server of a kind.
+            rate: Requests a second.
+            is_given: The rate is measured to its end; else the run is given up once it has missed
+                the target, and the search takes note of it.
+        """
+        self._ask_case(case, lambda case: self._probe(case, rate, is_given))
+        self._rest()
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows of the scenarios that are asked for; speed-ups still open."""
+        rows: list[dict[str, Any]] = []
+        for case, record in self.records.items():
+            if case.scenario not in self.scenarios.run:
+                continue
+            if case.scenario == SERVER and record.failure is None:
+                server = self.servers[case.kind]
+                rows += scenario_rows.server_rows(self.contender, case.kind, server, self.remark())
+            else:
+                given = (case.scenario, record.rounds, self.sizes(case))
+                rows.append(scenario_rows.timed_row(self.row(case), *given))
+        return rows
+
+    def samples(self) -> dict[str, Any]:
+        """Every duration in nanoseconds, and each round's figure."""
+        return {
+            "variant": self.contender.variant,
+            "provider": self.contender.provider,
+            "calls": [
+                {
+                    **dataclasses.asdict(case),
+                    "rounds_ns": record.rounds,
+                    "round_costs_ns": scenario_rows.round_costs(
+                        case.scenario, record.rounds, self.sizes(case)
+                    ),
+                }
+                for case, record in self.records.items()
+                if record.samples()
+            ],
+            "probes": [
+                {"kind": kind, **dataclasses.asdict(probe)}
+                for kind, run in self.servers.items()
+                for probe in [*run.given, *run.probes]
+            ],
+        }
+
+    def _open(self, case: ScenarioCase, target_ms: float) -> None:
+        settings = self.scenarios.server
+        endless = dataclasses.replace(settings, max_seconds=math.inf)
+        guess = predict_highest_rate(
+            self._service_seconds(case),
+            self.single_seconds(case.kind),
+            target_ms / 1e3,
+            lambda rate: plan_probe(rate, target_ms, endless),
+            Batching(settings.max_batch, settings.max_wait_ms / 1e3),
+            self.scenarios.seed,
+        )
+        search = RateSearch(guess, settings.resolution, settings.max_probes)
+        self.servers[case.kind] = ServerRun(target_ms, search, settings)
+
+    def _service_seconds(self, case: ScenarioCase) -> Mapping[int, float]:
+        """Seconds of a call by batch size: 1, 2, 4 … and the server's largest; warms all sizes."""
+        singles = sorted(self.single_seconds(case.kind))
+        found = {1: singles[len(singles) // 2]}
+        for size in range(2, case.batch_size + 1):
+            is_taken = size & (size - 1) == 0 or size == case.batch_size
+            durations = sorted(self._timed(case, [size] * (_SURVEYED if is_taken else 1)))
+            if is_taken:
+                found[size] = durations[len(durations) // 2] / _NS_PER_S
+        return found
+
+    def _timed(self, case: ScenarioCase, sizes: list[int]) -> list[int]:
+        """Durations of calls with so many first inputs."""
+        return self._ask(
+            "block",
+            case,
+            wait_seconds=self.settings.max_seconds,
+            batches=[self._inputs.first(case.kind, size) for size in sizes],
+            **{"settle": 0, "calls": 1, "seconds": 0.0, "max_seconds": self.settings.max_seconds},
+        )["durations_ns"]
+
+    def _probe(self, case: ScenarioCase, rate: float, is_given: bool) -> None:
+        run = self.servers[case.kind]
+        settings, target_ms = run.settings, run.target_ms
+        requests, allowed = plan_given(rate, target_ms, settings) if is_given else run.plan(rate)
+        self._timed(case, [settings.max_batch, 1])
+        reply = self._ask(
+            "serve",
+            case,
+            # An overloaded server is as slow as its calls, and here asked to finish.
+            wait_seconds=requests * (1 / rate + max(self.single_seconds(case.kind))),
+            rate=rate,
+            requests=requests,
+            seed=self.scenarios.seed,
+            max_batch=settings.max_batch,
+            max_wait_ms=settings.max_wait_ms,
+            limit_ms=target_ms,
+            allowed_slow=requests if is_given else allowed,
+        )
+        served = {name: reply[name] for name in ("latencies_ns", "batches", "seconds")}
+        probe = Probe(rate, requests, allowed, **served)
+        if is_given:
+            run.given.append(probe)
+        else:
+            run.record(probe)
+
+    def _limit(self, case: ScenarioCase, failure: WorkerFailure) -> None:
+        """What was measured before stays, as a server comes last and draws other inputs."""
+        if case.scenario != SERVER:
+            super()._limit(case, failure)
+        else:
+            cause = "out of memory" if failure.out_of_memory else failure.reason
+            self.records[case].failure = failure.as_limit(f"{cause} as a server")
+
+
+def _pixels(file: str) -> int:
+    with Image.open(file) as page:
+        return page.width * page.height

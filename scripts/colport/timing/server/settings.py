@@ -1,0 +1,146 @@
+"""What a run of the scenarios is told: which, for how long, and what a server has to meet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+from colport.base import declared
+from colport.base.errors import ConfigError
+from colport.base.machine import usable_cores
+from colport.base.names import KINDS
+
+SINGLE_STREAM, OFFLINE, SERVER = "single_stream", "offline", "server"
+SCENARIOS = (SINGLE_STREAM, OFFLINE, SERVER)
+_NAMES = {"enum": SCENARIOS}
+_ABOVE_0 = {"type": "number", "exclusiveMinimum": 0}
+
+
+def _by_kind(values: Mapping[str, Any]) -> declared.Allowed:
+    parts = {kind: {**values, "description": f"For the kind ``{kind}``."} for kind in KINDS}
+    return declared.Allowed(properties=parts, additionalProperties=False)
+
+
+@dataclass(frozen=True)
+class ServerSettings:
+    """How a server is loaded, and the target that it has to meet."""
+
+    max_batch: declared.Count = 8
+    """Waiting requests that share a call, at most."""
+
+    max_wait_ms: declared.NotNegative = 0
+    """How long one may wait for others to fill a call."""
+
+    p99_ms: Annotated[Mapping[str, float], _by_kind(_ABOVE_0)] = field(default_factory=dict)
+    """The target in milliseconds, by kind: ``{query: 50, document: 500}``."""
+
+    p99_multiple: declared.Positive = 5
+    """The target of a kind that ``p99_ms`` does not name, in multiples of PyTorch's single-stream
+    median."""
+
+    confidence: Annotated[float, declared.Allowed(exclusiveMinimum=0, exclusiveMaximum=1)] = 0.99
+    """That the p99 meets the target at the rate found. The default is MLPerf's: 459 requests a rate
+    and more."""
+
+    min_seconds: declared.NotNegative = 1
+    """Seconds at one rate, at least."""
+
+    max_seconds: declared.Positive = 60
+    """A rate that would need more seconds is not tried."""
+
+    resolution: declared.Positive = 0.05
+    """The search ends when rates that pass and fail are so near each other (0.05: 5%)."""
+
+    max_probes: declared.Count = 10
+    """The search ends after so many rates in any case."""
+
+    rates: Annotated[
+        Mapping[str, Sequence[float]], _by_kind({"type": "array", "items": _ABOVE_0})
+    ] = field(default_factory=dict)
+    """Further rates to measure, a second, by kind: ``{query: [10, 100]}``."""
+
+
+@dataclass(frozen=True)
+class OfflineSettings:
+    """How all inputs are encoded at once."""
+
+    batch_sizes: declared.Sizes = (1, 8, 32)
+    """Each is tried; the best counts."""
+
+    sort_by_length: bool = True
+    """Inputs of like length share a batch, so that little is padded."""
+
+    min_seconds: declared.NotNegative = 1
+    """Whole passes over the inputs, so many seconds at least, over all rounds."""
+
+    def __post_init__(self) -> None:
+        declared.check(self, "scenarios.offline.")
+
+
+@dataclass(frozen=True)
+class ScenarioSettings:
+    """Which scenarios, and how long."""
+
+    run: Annotated[tuple[str, ...], declared.Allowed(uniqueItems=True, items=_NAMES)] = ()
+    """Which of them run."""
+
+    inputs: declared.Count = 64
+    """So many first queries and documents of the model's first dataset."""
+
+    rounds: declared.Count = 3
+    """How often the contenders take turns in single stream and offline."""
+
+    min_seconds: declared.NotNegative = 1
+    """Seconds of single-stream calls, at least, in whole passes over the inputs."""
+
+    max_seconds: declared.Positive = 30
+    """After so many seconds no further call of a kind (offline: of a batch size) starts."""
+
+    warmup_calls: declared.Count = 20
+    """Single calls of each kind before anything counts, at most: once every input had its turn,
+    they end when three in a row take the same time."""
+
+    threads: Annotated[int, declared.IN_CODE] = field(default_factory=usable_cores)
+    """Threads of each contender."""
+
+    affinity: Annotated[bool | tuple[int, ...], declared.IN_CODE] = True
+    """As in :class:`colport.timing.LatencySettings`."""
+
+    seed: declared.Natural = 0
+    """Of arrivals, of the inputs that they bring and of the order of turns."""
+
+    quiet_wait_s: declared.NotNegative = 30
+    """As in ``latency``."""
+
+    timeout_s: declared.Positive = 600
+    """A contender that does not answer for so long has failed."""
+
+    offline: OfflineSettings = field(default_factory=OfflineSettings)
+    """All inputs at once."""
+
+    server: ServerSettings = field(default_factory=ServerSettings)
+    """Requests that come one by one: see below."""
+
+    @classmethod
+    def from_config(cls, section: Mapping[str, Any], threads: int) -> ScenarioSettings:
+        """Read the ``scenarios`` section of a config that its schema has accepted.
+
+        Args:
+            section: The section.
+            threads: Threads of each contender.
+
+        Raises:
+            ConfigError: Two settings contradict each other.
+        """
+        parts = {"offline": OfflineSettings, "server": ServerSettings}
+        made = {name: make(**section[name]) for name, make in parts.items() if name in section}
+        return cls(**{**section, "threads": threads, **made})
+
+    def __post_init__(self) -> None:
+        declared.check(self, "scenarios.")
+        declared.check(self.server, "scenarios.server.")
+        if unknown := [name for name in self.run if name not in SCENARIOS]:
+            raise ConfigError(
+                f"scenarios.run: found {unknown[0]!r}; allowed are {', '.join(SCENARIOS)}."
+            )

@@ -1,0 +1,271 @@
+"""From raw durations to the rows of ``latency.csv``: pure functions, no clock."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from colport.base.names import REFERENCE_VARIANT
+from colport.timing.intervals import percentile_interval
+from colport.timing.settings import Case
+
+PERCENTILES = (50, 90, 95, 99)
+
+COLUMNS = (
+    "model",
+    "variant",
+    "provider",
+    "kind",
+    "batch_size",
+    "tokens",
+    "image_size",
+    "p50_ms",
+    "p90_ms",
+    "p95_ms",
+    "p99_ms",
+    "mean_ms",
+    "samples",
+    "per_second",
+    "load_ms",
+    "peak_rss_mb",
+    "speedup_vs_pytorch",
+    "status",
+    "reason",
+    "min_ms",
+    "max_ms",
+    "first_ms",
+    "import_ms",
+    "warmup_calls",
+    "warmup_stable",
+    "truncated",
+    "speedup_low",
+    "speedup_high",
+    *(f"p{percentile}_{end}_ms" for percentile in PERCENTILES for end in ("low", "high")),
+    "preprocess_ms",
+    "graph_ms",
+    "mean_cosine",
+    "min_cosine",
+    "cold_load_ms",
+    "joules_per_input",
+    "gpu_peak_mb",
+)
+"""Columns of every row: those of the output contract, then further ones.
+
+``import_ms`` is the import of the factory's module, ``load_ms`` the factory's call, ``first_ms``
+the first call of the case. ``warmup_stable`` says whether the last warm-up calls lay within 10%
+of each other, ``truncated`` that ``max_seconds`` ended the case before its minima.
+``speedup_vs_pytorch``, ``speedup_low`` and ``speedup_high`` are the median, the smallest and the
+largest of the speed-ups of single rounds. ``p50_low_ms`` and ``p50_high_ms``, and so on, are the
+ends of the percentiles' 95% intervals (:mod:`colport.timing.intervals`). ``preprocess_ms`` and
+``graph_ms`` are medians of the parts of a call. ``mean_cosine`` and ``min_cosine`` compare the
+token embeddings of the case's inputs with those of the reference. ``cold_load_ms`` is a load with
+the files dropped from the page cache, ``joules_per_input`` energy of the CPU packages,
+``gpu_peak_mb`` memory on GPUs (:mod:`colport.timing.machine.meters`).
+"""
+
+_NS_PER_MS = 1e6
+
+
+def summarize(durations_ns: Sequence[int], batch_size: int) -> dict[str, Any]:
+    """Figures of one case from all its samples, outliers included.
+
+    Percentiles interpolate linearly between samples (NumPy's default). With few samples the
+    high ones lie close to the maximum: read them beside ``samples``.
+
+    Args:
+        durations_ns: Durations of whole calls, in nanoseconds; at least one.
+        batch_size: Inputs a call.
+
+    Returns:
+        ``p50_ms`` … ``p99_ms``, ``mean_ms``, ``min_ms``, ``max_ms`` in milliseconds, ``samples``,
+        and ``per_second``: inputs a second at the mean duration.
+    """
+    values = np.asarray(durations_ns, dtype=np.float64) / _NS_PER_MS
+    mean = float(values.mean())
+    return {
+        **{f"p{p}_ms": float(np.percentile(values, p)) for p in PERCENTILES},
+        "mean_ms": mean,
+        "min_ms": float(values.min()),
+        "max_ms": float(values.max()),
+        "samples": int(values.size),
+        "per_second": batch_size * 1000.0 / mean,
+    }
+
+
+def encoded(calls: int, sizes: Sequence[int]) -> int:
+    """Inputs of so many calls, which have so many inputs each and then start again."""
+    return sum(sizes[number % len(sizes)] for number in range(calls))
+
+
+def intervals(rounds_ns: Sequence[Sequence[int]]) -> dict[str, float | None]:
+    """``p50_low_ms``, ``p50_high_ms`` … ``p99_high_ms``; ``None`` where the samples are too few.
+
+    Args:
+        rounds_ns: Durations of whole calls, one sequence a round, in nanoseconds.
+    """
+    figures = {}
+    for percentile in PERCENTILES:
+        ends = percentile_interval(rounds_ns, percentile / 100)
+        for name, value in zip(("low", "high"), ends, strict=True):
+            figures[f"p{percentile}_{name}_ms"] = None if value is None else value / _NS_PER_MS
+    return figures
+
+
+def round_ratios(reference: Sequence[Sequence[int]], other: Sequence[Sequence[int]]) -> list[float]:
+    """The reference's median over the other's (above 1: faster than it), a ratio a round.
+
+    Args:
+        reference: The reference's durations, one sequence a round.
+        other: Those of another contender in the same rounds.
+
+    Returns:
+        A ratio for each round in which both have samples.
+    """
+    return cost_ratios(
+        *(
+            [float(np.median(durations)) if len(durations) else None for durations in rounds]
+            for rounds in (reference, other)
+        )
+    )
+
+
+def cost_ratios(reference: Sequence[float | None], other: Sequence[float | None]) -> list[float]:
+    """The reference's cost over another contender's, for each round that both have.
+
+    Args:
+        reference: A figure a round, of which less is better; ``None`` where there is none.
+        other: Another contender's in the same rounds.
+    """
+    pairs = zip(reference, other, strict=True)
+    return [theirs / ours for theirs, ours in pairs if theirs is not None and ours is not None]
+
+
+def compare_rounds(
+    reference: Sequence[Sequence[int]], other: Sequence[Sequence[int]]
+) -> dict[str, float | None]:
+    """Speed-ups of single rounds: their middle, and how much a ratio moves within one run.
+
+    Both were timed at the same time in a round, so that a machine whose speed drifts from round to
+    round moves the ratio of all medians, but not these.
+
+    Args:
+        reference: See :func:`round_ratios`.
+        other: See there.
+
+    Returns:
+        ``speedup_vs_pytorch``, ``speedup_low`` and ``speedup_high``: median, minimum and maximum
+        of the ratios; ``None`` where there is no round in which both have samples.
+    """
+    ratios = round_ratios(reference, other)
+    if not ratios:
+        return dict.fromkeys(("speedup_vs_pytorch", "speedup_low", "speedup_high"))
+    return {
+        "speedup_vs_pytorch": float(np.median(ratios)),
+        "speedup_low": min(ratios),
+        "speedup_high": max(ratios),
+    }
+
+
+def make_row(
+    model: str,
+    variant: str,
+    provider: str,
+    case: Case,
+    columns: Sequence[str] = COLUMNS,
+    **figures: Any,
+) -> dict[str, Any]:
+    """One row with every column in order; figures that are not given are ``None``.
+
+    Raises:
+        KeyError: A figure is not a column.
+    """
+    names = {"model": model, "variant": variant, "provider": provider, **dataclasses.asdict(case)}
+    known = {**names, "status": "ok", "reason": "", **figures}
+    if unknown := known.keys() - set(columns):
+        raise KeyError(*unknown)
+    return {name: known.get(name) for name in columns}
+
+
+def add_speedups(rows: Sequence[dict[str, Any]], rounds: Sequence[Sequence[Sequence[int]]]) -> None:
+    """Fill in the speed-up columns of rows of one model, in place.
+
+    See :func:`compare_rounds`; the reference has the same kind and batch size. Without one that
+    ran, the columns stay ``None``.
+
+    Args:
+        rows: Rows of :func:`make_row`, the reference's among them.
+        rounds: The durations behind each row, one sequence a round.
+    """
+    references = {
+        (row["kind"], row["batch_size"]): durations
+        for row, durations in zip(rows, rounds, strict=True)
+        if row["variant"] == REFERENCE_VARIANT and row["status"] == "ok"
+    }
+    for row, durations in zip(rows, rounds, strict=True):
+        found = references.get((row["kind"], row["batch_size"]))
+        if found is None or row["status"] != "ok":
+            continue
+        row.update(compare_rounds(found, durations))
+
+
+def add_cosines(rows: Sequence[dict[str, Any]], outputs: Sequence[Sequence[np.ndarray]]) -> None:
+    """Fill in how close each row's embeddings are to the reference's, in place.
+
+    Args:
+        rows: Rows of :func:`make_row`, the reference's among them.
+        outputs: Embeddings ``[tokens, dim]`` of the inputs behind each row; empty where it failed.
+    """
+    references = {
+        (row["kind"], row["batch_size"]): embeddings
+        for row, embeddings in zip(rows, outputs, strict=True)
+        if row["variant"] == REFERENCE_VARIANT and row["status"] == "ok"
+    }
+    for row, embeddings in zip(rows, outputs, strict=True):
+        expected = references.get((row["kind"], row["batch_size"]), ())
+        shapes = [[array.shape for array in arrays] for arrays in (expected, embeddings)]
+        if row["status"] == "ok" and embeddings and shapes[0] == shapes[1]:
+            ours, theirs = (
+                np.concatenate(arrays).astype(np.float64) for arrays in (embeddings, expected)
+            )
+            norms = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
+            cosines = np.sum(ours * theirs, axis=1) / np.maximum(norms, np.finfo(np.float64).tiny)
+            row["mean_cosine"], row["min_cosine"] = float(cosines.mean()), float(cosines.min())
+
+
+def median_ms(durations_ns: Sequence[int]) -> float | None:
+    """The median in milliseconds; ``None`` without durations."""
+    return float(np.median(durations_ns)) / _NS_PER_MS if len(durations_ns) else None
+
+
+def unsupported_rows(
+    model: str,
+    variant: str,
+    provider: str,
+    kinds: Iterable[str],
+    batch_sizes: Iterable[int],
+    reason: str,
+) -> list[dict[str, Any]]:
+    """Rows of a contender that cannot run here: no figures, ``status`` ``unsupported``.
+
+    Args:
+        model: The model's name.
+        variant: The variant's name.
+        provider: The execution provider.
+        kinds: ``query`` and ``document``, or one of them.
+        batch_sizes: Batch sizes that would have been measured.
+        reason: Why not, one sentence.
+    """
+    sizes = tuple(batch_sizes)
+    return [
+        make_row(model, variant, provider, Case(kind, size), status="unsupported", reason=reason)
+        for kind in kinds
+        for size in sizes
+    ]
+
+
+def failed(reason: str, unsupported: bool) -> Mapping[str, Any]:
+    """The status columns of a case that gave no figures."""
+    return {"status": "unsupported" if unsupported else "failed", "reason": reason}

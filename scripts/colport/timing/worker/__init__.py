@@ -1,0 +1,1 @@
+"""A contender's process and its parent's side of it."""
