@@ -80,7 +80,9 @@ def _plain(part: Any, definitions: dict[str, Any]) -> Any:
         return _plain(
             {key: value for key, value in meant.items() if value is not None}, definitions
         )
-    part = {key: value for key, value in part.items() if key != "$defs"}
+    # The type comes first: of two mistakes in one value, that is the one to be told.
+    first = {"type": part["type"]} if "type" in part else {}
+    part = first | {key: value for key, value in part.items() if key != "$defs"}
     if "enum" in part or "const" in part or "properties" in part:
         part.pop("title", None)
     if "enum" in part or "const" in part:

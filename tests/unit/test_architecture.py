@@ -177,3 +177,8 @@ def test_only_tracing_needs_torch(exported, tmp_path):
     blocked = {"pydantic", "onnxscript"} | TORCH
     printed = run_without(blocked, CONVERTS, str(exported["colbert"]), str(tmp_path / "int8"))
     assert printed == "int8 {'layout': 'merge', 'files': []}"
+
+
+def test_only_the_making_of_the_schema_needs_pydantic():
+    modules = "import colport.pipeline.plan, colport.cli, colport.measure.entrants, colport.pipeline.variants"
+    assert run_without({"pydantic"}, modules) == ""
