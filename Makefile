@@ -20,6 +20,7 @@ test: $(VENV)/test.stamp
 setup: $(VENV)/report.stamp
 
 $(VENV)/bin/python:
+	@case "$$PWD" in *[{}]*) echo "$$PWD has a brace in its path, where Snakemake cannot run; move the project." >&2; exit 1;; esac
 	@test -w . || { echo "$$PWD cannot be written to; copy the project to a folder of yours." >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ColPort needs Python 3.11 or newer, found " + sys.version.split()[0] + "; set PYTHON=")'
 	$(PYTHON) -m venv $(VENV)
