@@ -78,7 +78,7 @@ def test_objects_do_not_travel(value):
 
 CHILD = """
 import os, time
-from colport.child import serve
+from colport.processes.child import serve
 def answer(request):
     if request == "exit":
         os._exit(7)
