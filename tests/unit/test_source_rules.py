@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FILES = sorted([*ROOT.glob("scripts/**/*.py"), *ROOT.glob("resources/*.py")])
+FOLDERS = ("scripts", "benchmarks", "config", "resources")
+FILES = sorted(file for folder in FOLDERS for file in ROOT.glob(f"{folder}/**/*.py"))
 FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 FORBIDDEN_CALLS = {
     *("eval", "exec", "compile", "input", "os.system", "os.popen", "torch.load", "torch.save"),
@@ -19,7 +20,7 @@ FORBIDDEN_CALLS = {
 IMAGES_ARE_OPENED_IN = {"images.py"}
 OWN_IMAGES = {
     "worker.py",
-    "scenario_lane.py",
+    "lane.py",
     "graphs.py",
     "graph_contenders.py",
     "picture.py",
