@@ -120,11 +120,11 @@ def test_text_for_readers_changes_nothing(package):
 @pytest.mark.parametrize(
     ("file", "rules"),
     [
-        ("scoring/statistics.py", {"score", "control", "aggregate", "gate", "report"}),
+        ("scoring/statistics.py", {"score", "control", "report"}),
         ("report/assets/tables.css", {"report"}),
         ("timing/server/serving.py", {"scenarios"}),
         ("timing/server/lane.py", {"scenarios"}),
-        ("measure_scenarios.py", {"scenarios"}),
+        ("measure/scenarios.py", {"scenarios"}),
         ("measure/latency.py", {"latency"}),
     ],
 )
