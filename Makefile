@@ -43,7 +43,8 @@ lock:
 	done
 	$(PYTHON) envs/make_conda.py
 
-# Write the config's schema and the tables of config/README.md again, after an edit of a setting.
+# Write the config's schema and the tables of config/README.md and results/README.md again, after an
+# edit of a setting or of a column.
 settings: $(VENV)/test.stamp
 	$(BIN)/python config/schemas/generate.py
 

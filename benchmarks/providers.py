@@ -27,8 +27,8 @@ from colport.base.names import KINDS
 from colport.measure import entrants as contenders
 from colport.providers import ProviderSettings
 from colport.timing.runner import measure
-from colport.timing.settings import Contender, Inputs, LatencySettings
-from colport.timing.statistics import unsupported_rows
+from colport.timing.settings import Case, Contender, Inputs, LatencySettings
+from colport.timing.statistics import make_row
 
 _ROUNDS = 6  # fewer give no interval
 _LEAST_SECONDS = 10.0  # with less left, nothing more is started
@@ -243,10 +243,12 @@ class _Model:
             )
             everyone |= {(item.variant, item.provider): item for item in able}
             for variant, limit in missing.items():
-                self.record["rows"] += unsupported_rows(
-                    *(self.name, variant, name, KINDS),
-                    *(self.plan.batch_sizes, str(limit)),
-                )
+                told = {"status": "unsupported", "reason": str(limit)}
+                self.record["rows"] += [
+                    make_row(self.name, variant, name, Case(kind, size), **told)
+                    for kind in KINDS
+                    for size in self.plan.batch_sizes
+                ]
         return list(everyone.values())
 
     def _settings(self, sizes: Sequence[int], share: float, seconds: float) -> LatencySettings:

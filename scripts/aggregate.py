@@ -5,10 +5,8 @@ from pathlib import Path
 from colport import tables
 from colport.base.files import read_json
 from colport.measure import placement
-from colport.measure.profile import operator_table
 from colport.pipeline.job import job
 from colport.scoring import details
-from colport.timing.server.rows import scenario_table
 
 
 def main(snakemake):
@@ -22,14 +20,15 @@ def main(snakemake):
         built["parity_inputs"] = tables.parity_inputs(records["parity"])
         built["stages"] = tables.stages(file for file in snakemake.input if file.endswith(".tsv"))
         if files := snakemake.input.get("mteb"):
-            built["mteb"] = details.mteb_table(map(read_json, files))
+            built["mteb"] = tables.flatten("mteb", map(read_json, files))
         if files := snakemake.input.get("operators"):
             profiles = [read_json(file) for file in files]
-            built["operators"] = operator_table(profiles)
-            built["providers"] = placement.table(profiles)
+            built["operators"] = tables.flatten("operators", profiles)
+            placed = ({"rows": profile["placement"]} for profile in profiles)
+            built["providers"] = tables.flatten("providers", placed)
             placement.mark_fallback(built["latency"], built["providers"])
         if files := snakemake.input.get("scenarios"):
-            built["scenarios"] = scenario_table(map(read_json, files))
+            built["scenarios"] = tables.flatten("scenarios", map(read_json, files))
         tables.write_tables(built, Path(snakemake.output[0]).parent)
 
 

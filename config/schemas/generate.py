@@ -1,12 +1,14 @@
-"""Write what follows from the settings: the config's schema, and the tables of its page.
+"""Write what follows from settings and columns: the config's schema, and the tables of two pages.
 
-    python config/schemas/generate.py            # after an edit of a setting
+    python config/schemas/generate.py            # after an edit of a setting or a column
     python config/schemas/generate.py --check    # writes nothing; exit code 1 where a file differs
 
 Settings are in ``settings.py`` and in the classes of the library that it names. A table of
 ``config/README.md`` stands between ``<!-- settings of SECTION -->``, with all of its keys, or
 ``<!-- settings of SECTION: KEY, KEY -->``, and ``<!-- end of settings -->``. A section is its path;
-``*`` is any name of the user's, ``config`` the whole.
+``*`` is any name of the user's, ``config`` the whole. Columns are in the library's
+``base/columns.yaml``; those of a table stand in ``results/README.md`` between
+``<!-- columns of TABLE -->`` and ``<!-- end of columns -->``.
 """
 
 from __future__ import annotations
@@ -22,17 +24,23 @@ import yaml
 from pydantic.json_schema import GenerateJsonSchema
 from settings import Config
 
+from colport.base.columns import COLUMNS, TABLES
+
 ROOT = Path(__file__).parents[2]
 SCHEMA = "config/schemas/config.schema.yaml"
-PAGE = "config/README.md"
+PAGES = ("config/README.md", "results/README.md")
 _HEAD = """\
 # Schema of config.yaml, for its check and for editors. Written by generate.py: edit settings.py.
 # Defaults of sections are filled in when the config is read; below a name of the user's they are
 # what the code takes.
 """
 _TABLE = re.compile(
-    r"(<!-- settings of (\S+?)(?:: (.*?))? -->\n).*?(<!-- end of settings -->)", re.DOTALL
+    r"(<!-- (settings|columns) of (\S+?)(?:: (.*?))? -->\n).*?(<!-- end of \2 -->)", re.DOTALL
 )
+_KINDS = {
+    "settings": ("setting", ("key", "allowed", "default", "meaning")),
+    "columns": ("table", ("column", "type", "meaning")),
+}
 
 
 class JsonSchema(GenerateJsonSchema):
@@ -127,25 +135,43 @@ def _listed(part: Any) -> Any:
     return [_listed(item) for item in part] if isinstance(part, list | tuple) else part
 
 
-def page(text: str, found: dict[str, Any]) -> str:
-    """The page with its tables."""
-    own = {section for _, section, keys, _ in _TABLE.findall(text) if not keys}
+def page(name: str, text: str, found: dict[str, Any]) -> str:
+    """A page with its tables."""
+    own = {place for _, _, place, keys, _ in _TABLE.findall(text) if not keys}
 
     def table(match: re.Match[str]) -> str:
-        begin, place, keys, end = match.groups()
-        section = found
+        begin, kind, place, keys, end = match.groups()
+        noun, head = _KINDS[kind]
         try:
-            for step in place.split(".") if place != "config" else ():
-                values = section.get("additionalProperties")
-                section = values if step == "*" else section["properties"][step]
-            chosen = keys.split(", ") if keys else section["properties"]
-            rows = [row for key in chosen for row in _rows(place, key, section, own)]
+            rows = _columns(place) if kind == "columns" else _settings(place, keys, found, own)
         except KeyError as error:
-            sys.exit(f"{PAGE}: {begin.strip()}: {error} is no setting.")
-        head = "| key | allowed | default | meaning |\n|---|---|---|---|\n"
-        return begin + head + "".join(f"| {' | '.join(row)} |\n" for row in rows) + end
+            sys.exit(f"{name}: {begin.strip()}: {error} is no {noun}.")
+        lines = "".join(f"| {' | '.join(row)} |\n" for row in [head, *rows])
+        return begin + lines.replace("\n", f"\n|{'---|' * len(head)}\n", 1) + end
 
     return _TABLE.sub(table, text)
+
+
+def _columns(place: str) -> list[tuple[str, ...]]:
+    """The columns of a table, those that it always has first."""
+    table = TABLES[place]
+    rows = []
+    for name in table.all:
+        kind = COLUMNS[name].type + ("" if name in table.columns else ", further")
+        meaning = " ".join(table.meanings.get(name, COLUMNS[name].meaning).split())
+        rows.append((f"`{name}`", kind, meaning.replace("|", "\\|")))
+    return rows
+
+
+def _settings(
+    place: str, keys: str | None, section: dict[str, Any], own: set[str]
+) -> list[tuple[str, ...]]:
+    """Chosen settings of a section, or all."""
+    for step in place.split(".") if place != "config" else ():
+        values = section.get("additionalProperties")
+        section = values if step == "*" else section["properties"][step]
+    chosen = keys.split(", ") if keys else section["properties"]
+    return [row for key in chosen for row in _rows(place, key, section, own)]
 
 
 def _rows(
@@ -203,7 +229,8 @@ def main() -> None:
     parser.add_argument("--root", type=Path, default=ROOT, help="folder of the Snakefile")
     given = parser.parse_args()
     found = schema()
-    texts = {SCHEMA: written(found), PAGE: page((given.root / PAGE).read_text("utf-8"), found)}
+    texts = {SCHEMA: written(found)}
+    texts |= {name: page(name, (given.root / name).read_text("utf-8"), found) for name in PAGES}
     differing = [
         name
         for name, text in texts.items()
@@ -211,7 +238,7 @@ def main() -> None:
     ]
     for name in differing:
         if given.check:
-            print(f"{name}: differs from the settings; run `make settings`.", file=sys.stderr)
+            print(f"{name}: differs from what is declared; run `make settings`.", file=sys.stderr)
         else:
             (given.root / name).write_text(texts[name], "utf-8")
             print(name)

@@ -12,15 +12,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from colport.base.columns import TABLES
 from colport.base.errors import ConfigError
 from colport.timing import (
-    COLUMNS,
     Case,
     Contender,
     Inputs,
     LatencySettings,
     measure,
-    unsupported_rows,
 )
 from tests.latency_runs import BOTH_KINDS, ONE_QUERY, QUICK, contender, run
 
@@ -59,7 +58,7 @@ def test_payload_is_json_and_recomputable():
         ("document", 3),
     ]
     for row, raw in zip(payload["rows"], payload["samples"], strict=True):
-        assert tuple(row) == COLUMNS
+        assert tuple(row) == TABLES["latency"].all
         assert (raw["kind"], raw["batch_size"]) == (row["kind"], row["batch_size"])
         assert len(raw["rounds_ns"]) == QUICK["rounds"]
         values = np.concatenate(raw["rounds_ns"]) / 1e6
@@ -257,12 +256,5 @@ def test_settings_out_of_range(wrong):
         LatencySettings(**wrong)
 
 
-def test_unsupported_rows_have_the_same_columns():
-    rows = unsupported_rows("m", "fp16", "cuda", ("query", "document"), (1, 8), "No GPU here.")
-    assert len(rows) == 4
-    assert all(tuple(row) == COLUMNS for row in rows)
-    assert rows[-1]["kind"] == "document"
-    assert rows[-1]["batch_size"] == 8
-    assert {row["status"] for row in rows} == {"unsupported"}
-    assert {row["p50_ms"] for row in rows} == {None}
+def test_single_inputs_are_cases():
     assert Case("query", 1) in LatencySettings().cases(ONE_QUERY)

@@ -4,14 +4,15 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from colport.base.columns import TABLES
 from colport.base.errors import UnsupportedError
 from colport.base.files import write_unsupported
 from colport.folder import manifest
-from colport.measure import operations, placement
-from colport.measure.profile import COLUMNS, graph_profile, operator_table, profile
+from colport.measure import operations
+from colport.measure.profile import graph_profile, profile
 from colport.providers import ProviderSettings
 from colport.providers.session import open_session
-from colport.tables import write_tables
+from colport.tables import flatten, write_tables
 
 ROWS, INNER, COLUMNS_OUT = 64, 32, 48
 PROVIDERS = {"cpu": {"type": "cpu"}, "migraphx": {"type": "migraphx"}}
@@ -120,8 +121,8 @@ def test_variants_of_a_model_on_every_provider(exported, tmp_path):
     write_unsupported(tmp_path / "int8", "a known limit")
     folders = {"fp32": exported["colbert"], "int8": tmp_path / "int8"}
     record = profile("model", PROVIDERS, folders, "a query", "a passage of words", 1)
-    table = operator_table([record])
-    assert tuple(table.columns) == COLUMNS
+    table = flatten("operators", [record])
+    assert tuple(table.columns) == TABLES["operators"].columns
     measured = table[table["status"] == "ok"]
     assert set(zip(measured["variant"], measured["provider"], strict=True)) == {("fp32", "cpu")}
     for kind, rows in measured.groupby("kind"):
@@ -132,7 +133,7 @@ def test_variants_of_a_model_on_every_provider(exported, tmp_path):
         # ONNX Runtime fuses nodes, and adds none of those that compute.
         products = rows.set_index("operator")["nodes"]["MatMul"]
         assert 0 < products <= manifest.read(exported["colbert"]).graphs["text"].nodes
-    placed = placement.table([record])
+    placed = flatten("providers", [{"rows": record["placement"]}])
     whole = placed[placed["status"] == "ok"]
     assert set(whole["execution_provider"]) == {"CPUExecutionProvider"}
     assert set(whole["node_share"]) == set(whole["time_share"]) == {1.0}
@@ -145,4 +146,6 @@ def test_variants_of_a_model_on_every_provider(exported, tmp_path):
     ]
     assert "a known limit" in set(limits["reason"])
     write_tables({"operators": table}, tmp_path)
-    assert (tmp_path / "operators.csv").read_text().startswith(",".join(COLUMNS))
+    assert (
+        (tmp_path / "operators.csv").read_text().startswith(",".join(TABLES["operators"].columns))
+    )

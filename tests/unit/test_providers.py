@@ -14,8 +14,9 @@ import pytest
 import yaml
 from PIL import Image
 
-from colport import Encoder
+from colport import Encoder, tables
 from colport.base import machine
+from colport.base.columns import TABLES, row
 from colport.base.errors import ArtifactError, ConfigError, UnsupportedError
 from colport.measure import latency as measure_latency
 from colport.measure import placement, scenarios
@@ -287,17 +288,30 @@ def test_a_latency_record_names_the_versions_of_another_python(exported, checkpo
     assert found["elsewhere"]["onnxruntime"] == onnxruntime.__version__
 
 
-def test_a_provider_that_is_absent_reads_no_dataset():
+ABSENT = [
+    (measure_latency, {"batch_sizes": [1, 8]}, "latency", ("batch_size",), [(1,), (8,)]),
+    (
+        *(scenarios, {"run": ["offline", "server"], "server": {"max_batch": 4}}, "scenarios"),
+        *(("scenario", "batch_size", "best"), [("offline", 32, False), ("server", 4, False)]),
+    ),
+]
+
+
+@pytest.mark.parametrize(("stage", "settings", "table", "names", "cases"), ABSENT)
+def test_a_provider_that_is_absent_reads_no_dataset(stage, settings, table, names, cases):
     contest = Contest(
         *("m", "coreml", {"folder": "unread", "family": "colbert"}, {"fp32": "unread"}),
         lambda: pytest.fail("the dataset was read"),
         "",
         {"type": "coreml"},
     )
-    for stage, settings in ((measure_latency, {"batch_sizes": [1]}), (scenarios, {"run": ["offline"]})):
-        record = stage.compare(contest, settings, 1, lambda message: None)
-        assert {row["status"] for row in record["rows"]} == {"unsupported"}
-        assert "CoreMLExecutionProvider" in record["rows"][0]["reason"]
+    rows = stage.compare(contest, settings, 1, lambda message: None)["rows"]
+    assert {row["status"] for row in rows} == {"unsupported"}
+    assert all("CoreMLExecutionProvider" in row["reason"] for row in rows)
+    found = [(row["kind"], *(row[name] for name in names)) for row in rows]
+    assert found == [(kind, *case) for kind in ("query", "document") for case in cases]
+    assert {tuple(row) for row in rows} == {TABLES[table].all}
+    assert {row["p50_ms"] for row in rows} == {None}
 
 
 def test_latency_rows_say_what_ran_elsewhere():
@@ -308,11 +322,12 @@ def test_latency_rows_say_what_ran_elsewhere():
 
     calls = [[event("CUDAExecutionProvider", 900), event("CPUExecutionProvider", 100)]] * 3
     taken = {"CPUExecutionProvider": 2, "CUDAExecutionProvider": 6}
+    limit = row("providers", **labels, status="unsupported", reason="none")
     rows = placement.rows(labels, "CUDAExecutionProvider", calls, taken)
     assert [row["execution_provider"] for row in rows] == list(taken)[::-1]
     assert [row["node_share"] for row in rows] == [0.75, 0.25]
     assert [row["time_share"] for row in rows] == pytest.approx([0.9, 0.1])
-    table = placement.table([{"placement": [*rows, placement.unsupported(labels, "none")]}])
+    table = tables.flatten("providers", [{"rows": [*rows, limit]}])
     latency = pd.DataFrame(
         [
             {**labels, "status": "ok", "reason": ""},

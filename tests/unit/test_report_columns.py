@@ -4,8 +4,9 @@ import math
 
 import pytest
 
+from colport.base.columns import COLUMNS, TABLES
 from colport.report import formatting as fmt
-from colport.report.columns import COLUMNS, SHOWN_FIRST, TITLES, column
+from colport.report.columns import column
 
 MINUS, TIMES, NONE = "\N{MINUS SIGN}", "\N{MULTIPLICATION SIGN}", "\N{EN DASH}"
 
@@ -90,7 +91,8 @@ document_speedup_before document_speedup_change
 
 def test_which_way_is_better():
     found = {"lower": [], "higher": []}
-    for name, shown in COLUMNS.items():
+    names = {*COLUMNS, *TABLES["side_by_side"].columns}
+    for name, shown in ((name, column(name, numeric=False)) for name in names):
         if shown.better:
             found[shown.better].append(name)
             assert shown.numeric
@@ -137,9 +139,3 @@ def test_which_way_is_better():
 def test_a_column_has_its_label_and_unit(name, label, value, text):
     shown = column(name, numeric=True)
     assert (shown.label, shown.show(value)) == (label, text)
-
-
-def test_what_is_shown_first_is_a_column_of_a_table():
-    assert set(TITLES) <= set(SHOWN_FIRST)
-    further = {"execution_provider", "node_share", "time_share", "judgement", "row", "change"}
-    assert set().union(*SHOWN_FIRST.values()) <= set(COLUMNS) | further

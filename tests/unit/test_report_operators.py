@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 
 from colport import tables
-from colport.measure.profile import COLUMNS
-from colport.report import inputs, render
+from colport.base.columns import TABLES, row
+from colport.report import render
 from colport.report.sections.operators import LARGEST, MAX_BARS, operator_charts
 
 
@@ -29,9 +29,9 @@ MANY = {f"Op{number}": 10.0 - number for number in range(9)}
 
 
 def table(*parts):
-    listed = [row for part in parts for row in part]
-    limit = {**dict.fromkeys(COLUMNS), **SKIPPED, "status": "unsupported", "reason": "cpu only"}
-    return pd.DataFrame([*listed, limit], columns=COLUMNS)
+    listed = [one for part in parts for one in part]
+    limit = row("operators", **SKIPPED, status="unsupported", reason="cpu only")
+    return pd.DataFrame([*listed, limit], columns=TABLES["operators"].columns)
 
 
 def drawn(found):
@@ -83,13 +83,13 @@ def test_the_longest_kind_and_the_slowest_variants_are_drawn():
 
 
 def test_nothing_profiled_draws_nothing():
-    assert operator_charts(None) == {}
+    assert operator_charts(tables.empty("operators")) == {}
     assert operator_charts(table()) == {}
 
 
 def test_the_page_shows_bars_and_table(tmp_path):
     tables.write_tables({"operators": table(rows("fp32", MANY, 54.0))}, tmp_path)
-    found = inputs.READERS["operators"](tmp_path / "operators.csv")
+    found = tables.read_table(tmp_path / "operators.csv")
     html = render({"operators": found}, {})
     assert "<model>" not in html
     assert html.count('<figure class="chart"') == 1

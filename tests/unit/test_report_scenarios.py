@@ -9,7 +9,7 @@ from colport import tables
 from colport.report import render
 from colport.report.charts import LegendEntry
 from colport.report.charts.frame import BOTTOM, LEFT, RIGHT, TOP
-from colport.report.sections.scenarios import load_charts, read_scenarios, shown_rows
+from colport.report.sections.scenarios import load_charts, shown_rows
 from colport.timing.server.cases import ScenarioCase
 from colport.timing.server.rows import COLUMNS, make_row
 
@@ -101,7 +101,7 @@ def summary():
 
 def test_the_page_shows_lines_and_what_stands_for_each_scenario(tmp_path):
     tables.write_tables({"scenarios": table()}, tmp_path)
-    found = read_scenarios(tmp_path / "scenarios.csv")
+    found = tables.read_table(tmp_path / "scenarios.csv")
     assert len(shown_rows(found)) == 3
     html = render({"scenarios": found, "summary": summary()}, {})
     assert "<model>" not in html

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from colport import tables
+from colport.base.columns import TABLES
 from colport.base.names import CONTROL
 from colport.data.base import RetrievalDataset
 from colport.scoring import details
@@ -104,7 +105,7 @@ def test_tables_of_intervals_and_queries(tmp_path):
     record = control_record("shuffled", DATASET, SETTINGS)
     tables.write_tables(details.build([record]), tmp_path)
     intervals = pd.read_csv(tmp_path / "retrieval_intervals.csv")
-    assert tuple(intervals.columns) == details.INTERVAL_COLUMNS
+    assert tuple(intervals.columns) == TABLES["retrieval_intervals"].columns
     for row in intervals.to_dict("records"):
         assert row["low"] <= row["mean"] <= row["high"]
         assert row["mean"] == pytest.approx(record["rows"][0][row["metric"]], rel=1e-5)

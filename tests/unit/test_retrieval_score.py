@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 import pytrec_eval
 
+from colport.base.columns import TABLES
 from colport.base.errors import ArtifactError
 from colport.base.files import read_json, write_json
 from colport.scoring.maxsim import maxsim
 from colport.scoring.metrics import METRIC_NAMES, METRICS, evaluate
-from colport.scoring.record import COLUMNS, FURTHER, retrieval_record, unsupported_record
+from colport.scoring.record import retrieval_record, unsupported_record
 from colport.scoring.score import RunScores, rank, score_run, top_k_overlap
 from colport.scoring.statistics import bootstrap_interval, paired_randomisation
 from colport.scoring.store import EmbeddingSet
@@ -132,9 +133,9 @@ def test_incomplete_embeddings(documents, qrels, message):
 def test_record_of_the_reference(run):
     record = retrieval_record("demo", "pytorch", "torch-cpu", "pages", run, None, {"seed": 3})
     (row,) = record["rows"]
-    assert tuple(row) == (*COLUMNS, *FURTHER)
+    assert tuple(row) == TABLES["retrieval"].all
     assert (row["embeddings"], row["bytes_per_document"]) == ("full", 16 * 5 / 4)
-    assert tuple(DESIGN_COLUMNS.split(", ")) == COLUMNS
+    assert tuple(DESIGN_COLUMNS.split(", ")) == TABLES["retrieval"].columns
     assert (row["model"], row["variant"], row["provider"]) == ("demo", "pytorch", "torch-cpu")
     assert (row["queries"], row["documents"]) == (2, 4)
     assert row["ndcg_at_5_delta"] == 0.0
@@ -216,10 +217,10 @@ def test_reference_on_other_queries_is_refused(run):
 def test_unsupported_record_has_the_same_columns():
     record = unsupported_record("demo", "fp16", "openvino", "pages", "provider is not installed")
     (row,) = record["rows"]
-    assert tuple(row) == (*COLUMNS, *FURTHER)
+    assert tuple(row) == TABLES["retrieval"].all
     assert (row["status"], row["reason"]) == ("unsupported", "provider is not installed")
-    assert all(row[column] is None for column in COLUMNS[4:-2])
-    csv.DictWriter(io.StringIO(), (*COLUMNS, *FURTHER)).writerow(row)
+    assert all(row[column] is None for column in tuple(row)[4:18])
+    csv.DictWriter(io.StringIO(), TABLES["retrieval"].all).writerow(row)
     json.dumps(record)
     with pytest.raises(ArtifactError, match="status 'unsupported'"):
         RunScores.from_record(record)

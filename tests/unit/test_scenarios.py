@@ -15,7 +15,7 @@ from colport.timing.server import rows as scenario_rows
 from colport.timing.server.arrivals import Batching, poisson_arrivals, simulate
 from colport.timing.server.cases import ScenarioCase
 from colport.timing.server.probes import Probe, ServerRun, plan_given, plan_probe
-from colport.timing.server.rows import COLUMNS, scenario_table, unsupported_rows
+from colport.timing.server.rows import COLUMNS
 from colport.timing.server.scenarios import measure
 from colport.timing.server.search import NEVER, RateSearch, predict_highest_rate
 from colport.timing.server.settings import SCENARIOS, ScenarioSettings, ServerSettings
@@ -426,17 +426,7 @@ def test_a_round_s_cost_is_its_own_figure():
     assert scenario_rows.round_costs("offline", rounds, [3, 2]) == [10.0, None, 2.4]
 
 
-def test_rows_without_figures_have_the_same_columns():
-    chosen = ScenarioSettings(run=("offline", "server"))
-    rows = unsupported_rows("m", "fp16", "cuda", chosen, "No GPU here.")
-    assert [(row["kind"], row["scenario"]) for row in rows] == [
-        ("query", "offline"),
-        ("query", "server"),
-        ("document", "offline"),
-        ("document", "server"),
-    ]
-    assert tuple(scenario_table([{"rows": rows}]).columns) == COLUMNS
-    assert {row["status"] for row in rows} == {"unsupported"}
+def test_a_figure_without_a_column_is_refused():
     with pytest.raises(KeyError):
         scenario_rows.make_row(
             "m", "fp32", "cpu", ScenarioCase("query", 1, "offline"), colour="red"

@@ -1,4 +1,7 @@
-"""A setting is one entry: the config's schema and the tables of its page follow from it."""
+"""A setting is one entry: the config's schema and the tables of its page follow from it.
+
+So is a column of a table, see test_columns; its page is written by the same program.
+"""
 
 import inspect
 import shutil
@@ -18,6 +21,7 @@ from colport.timing.server.settings import ScenarioSettings
 
 ROOT = Path(__file__).parents[2]
 PAGE, SCHEMA = "config/README.md", "config/schemas/config.schema.yaml"
+COLUMNS = "results/README.md"
 SECTIONS = yaml.safe_load((ROOT / SCHEMA).read_text())["properties"]
 
 
@@ -37,6 +41,7 @@ def test_a_file_that_differs_is_named_and_written_again(tmp_path):
     for file, old, new in (
         (SCHEMA, "default: 2000", "default: 1000"),
         (PAGE, "| `2000` |", "| `1000` |"),
+        (COLUMNS, "as a JSON list", "as a list"),
     ):
         text = (ROOT / file).read_text()
         assert text.count(old) == 1
@@ -44,19 +49,28 @@ def test_a_file_that_differs_is_named_and_written_again(tmp_path):
         (tmp_path / file).write_text(text.replace(old, new))
     done = generate("--check", root=tmp_path)
     assert done.returncode == 1
-    assert [line.split(":")[0] for line in done.stderr.splitlines()] == [SCHEMA, PAGE]
+    assert [line.split(":")[0] for line in done.stderr.splitlines()] == [SCHEMA, PAGE, COLUMNS]
     assert generate(root=tmp_path).returncode == 0
-    for file in (SCHEMA, PAGE):
+    for file in (SCHEMA, PAGE, COLUMNS):
         assert (tmp_path / file).read_text() == (ROOT / file).read_text()
 
 
-def test_a_place_that_is_no_section_is_an_error(tmp_path):
+@pytest.mark.parametrize(
+    ("file", "place", "wrong", "message"),
+    [
+        (PAGE, "settings of latency", "settings of late", "'late' is no setting."),
+        (COLUMNS, "columns of latency", "columns of late", "'late' is no table."),
+    ],
+)
+def test_a_place_that_is_not_there_is_an_error(file, place, wrong, message, tmp_path):
     shutil.copytree(ROOT / "config", tmp_path / "config")
-    page = tmp_path / PAGE
-    page.write_text(page.read_text().replace("settings of latency -->", "settings of late -->"))
+    (tmp_path / "results").mkdir()
+    shutil.copy(ROOT / COLUMNS, tmp_path / COLUMNS)
+    page = tmp_path / file
+    page.write_text(page.read_text().replace(f"{place} -->", f"{wrong} -->"))
     done = generate("--check", root=tmp_path)
     assert done.returncode == 1
-    assert done.stderr == "config/README.md: <!-- settings of late -->: 'late' is no setting.\n"
+    assert done.stderr == f"{file}: <!-- {wrong} -->: {message}\n"
 
 
 @pytest.mark.parametrize(

@@ -122,6 +122,7 @@ def test_text_for_readers_changes_nothing(package):
     [
         ("scoring/statistics.py", {"score", "control", "report"}),
         ("report/assets/tables.css", {"report"}),
+        ("base/columns.yaml", {"aggregate", "gate", "report"}),
         ("timing/server/serving.py", {"scenarios"}),
         ("timing/server/lane.py", {"scenarios"}),
         ("measure/scenarios.py", {"scenarios"}),

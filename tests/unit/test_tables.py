@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from colport import tables
+from colport.base.columns import TABLES
 from colport.base.errors import ArtifactError
 
 MODEL = "colbert-small"
@@ -160,7 +161,7 @@ def test_a_value_that_is_no_number_is_refused():
 
 def test_summary_takes_folder_bytes_smallest_batch_and_puts_pytorch_first():
     summary = Run().add("int8", ms=25, mb=30, delta=-0.004, p=0.4).summary()
-    assert tuple(summary.columns) == (*tables.COLUMNS["summary"], *tables.SUMMARY_EXTRA)
+    assert tuple(summary.columns) == TABLES["summary"].all
     assert list(summary["variant"]) == ["pytorch", "int8"]
     chosen = summary.iloc[1]
     assert chosen["size_mb"] == 30
@@ -375,7 +376,7 @@ def test_empty_tables_give_an_empty_summary():
     empty = {name: tables.flatten(name, []) for name in tables.COLUMNS if name != "summary"}
     summary = tables.summary_table(**empty)
     assert summary.empty
-    assert tuple(summary.columns) == (*tables.COLUMNS["summary"], *tables.SUMMARY_EXTRA)
+    assert tuple(summary.columns) == TABLES["summary"].all
 
 
 def test_tables_survive_the_disk(tmp_path):

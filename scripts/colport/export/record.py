@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from colport.base import machine
+from colport.base.columns import row
 from colport.folder.manifest import Manifest, folder_bytes
-
-_MEASURED = ("opset", "parameters", "nodes", "size_bytes", "folder_bytes", "weight_files")
 
 
 class Stopwatch:
@@ -40,19 +39,18 @@ def record(
     """
     weights = [(folder / name).stat().st_size for name in manifest.external_data["files"]]
     rows = [
-        {
+        row(
+            "export",
             **labels,
-            "graph": name,
-            "opset": manifest.opset,
-            "parameters": graph.parameters,
-            "nodes": graph.nodes,
-            "size_bytes": (folder / graph.file).stat().st_size + sum(weights),
-            "weight_files": len(weights),
             **cost,
-            "status": "ok",
-            "reason": "",
-            "folder_bytes": folder_bytes(folder),
-        }
+            graph=name,
+            opset=manifest.opset,
+            parameters=graph.parameters,
+            nodes=graph.nodes,
+            size_bytes=(folder / graph.file).stat().st_size + sum(weights),
+            weight_files=len(weights),
+            folder_bytes=folder_bytes(folder),
+        )
         for name, graph in manifest.graphs.items()
     ]
     return {"rows": rows, "environment": machine.describe()}
@@ -60,6 +58,5 @@ def record(
 
 def unsupported(labels: Mapping[str, str], reason: str) -> dict[str, Any]:
     """The record of a variant that a known limit prevents."""
-    empty = dict.fromkeys((*_MEASURED, "seconds", "peak_rss_mb"))
-    row = {**labels, "graph": "", **empty, "status": "unsupported", "reason": reason}
-    return {"rows": [row], "environment": machine.describe()}
+    rows = [row("export", **labels, graph="", status="unsupported", reason=reason)]
+    return {"rows": rows, "environment": machine.describe()}

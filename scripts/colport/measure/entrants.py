@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from colport.base import machine
+from colport.base import columns, machine
 from colport.base.errors import UnsupportedError
 from colport.families.base import Embedder
 from colport.families.reference.memory import Room
@@ -127,7 +127,8 @@ class Contest:
     def run(
         self,
         measure: Callable[[Sequence[Contender], Inputs], dict[str, Any]],
-        unsupported_rows: Callable[[str, str, str, str], list[dict[str, Any]]],
+        table: str,
+        cases: Iterable[Mapping[str, Any]],
         *,
         count: int,
         threads: int,
@@ -137,8 +138,8 @@ class Contest:
 
         Args:
             measure: From contenders and inputs to a record with ``rows``.
-            unsupported_rows: From model, variant, provider and reason to the rows of a variant
-                that a known limit prevents.
+            table: Name of the table that its rows are of.
+            cases: What each row of a variant that a known limit prevents is about.
             count: So many first queries and documents are the inputs.
             threads: Threads of each contender.
             pytorch: As of :func:`entrants`.
@@ -151,9 +152,10 @@ class Contest:
             *(pytorch, self.memory_mb),
         )
         rows = [
-            {**row, "status": limit.status}
+            columns.row(table, **place, **case, status=limit.status, reason=str(limit))
             for variant, limit in missing.items()
-            for row in unsupported_rows(self.model, variant, self.provider, str(limit))
+            for place in [{"model": self.model, "variant": variant, "provider": self.provider}]
+            for case in cases
         ]
         if not everyone:
             return {"rows": rows, "environment": machine.describe()}

@@ -30,7 +30,8 @@ def compare(
     chosen = LatencySettings(**{"threads": threads, **own})
     return contest.run(
         lambda everyone, inputs: timing.measure(everyone, inputs, chosen, report),
-        lambda *names: timing.unsupported_rows(*names[:3], KINDS, chosen.batch_sizes, names[3]),
+        "latency",
+        [{"kind": kind, "batch_size": size} for kind in KINDS for size in chosen.batch_sizes],
         count=max(chosen.batch_sizes),
         threads=chosen.threads,
         pytorch=settings.get("pytorch", ()),

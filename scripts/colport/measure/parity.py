@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from colport.base import machine
+from colport.base.columns import row
 from colport.base.errors import PeerError, UnsupportedError
 from colport.base.names import KINDS
 from colport.families.base import Embedder
@@ -158,9 +159,9 @@ def measure(
             else Difference(len(reference[kind]), 0, float("nan"), np.empty(0), broken[size])
             for size in batch_sizes
         }
-        row = _row(differences, overlap, tolerance, reaches.get(kind))
-        row["batch_max_abs_diff"] = _batch_effect([run[kind] for run in runs.values()])
-        rows.append({**labels, "kind": kind, **row})
+        figures = _figures(differences, overlap, tolerance, reaches.get(kind))
+        figures["batch_max_abs_diff"] = _batch_effect([run[kind] for run in runs.values()])
+        rows.append(row("parity", **labels, kind=kind, **figures))
         found = [diff.worst for diff in differences.values() if diff.worst]
         worst[kind] = np.min(found, axis=0).tolist() if found else []
         quantiles[kind] = {size: _quantiles(diff.cosines) for size, diff in differences.items()}
@@ -176,24 +177,8 @@ def measure(
 
 def unsupported(labels: Mapping[str, str], limit: UnsupportedError) -> dict[str, Any]:
     """The record of a variant that this machine or provider cannot run."""
-    empty = dict.fromkeys(
-        (
-            *("inputs", "tokens", "max_abs_diff", "mean_cosine", "min_cosine"),
-            *("top10_overlap", "largest_activation", "batch_max_abs_diff"),
-        )
-    )
-    rows = [
-        {
-            **labels,
-            "kind": kind,
-            **empty,
-            "tolerance": "",
-            "passed": None,
-            "status": limit.status,
-            "reason": str(limit),
-        }
-        for kind in KINDS
-    ]
+    told = {"tolerance": "", "status": limit.status, "reason": str(limit)}
+    rows = [row("parity", **labels, kind=kind, **told) for kind in KINDS]
     return {"rows": rows, "environment": machine.describe()}
 
 
@@ -208,7 +193,7 @@ def _comparable(run: Mapping[str, Any], reference: Mapping[str, Any]) -> bool:
     return all(not compare(reference[kind], run[kind]).reason for kind in KINDS)
 
 
-def _row(
+def _figures(
     differences: Mapping[int, Difference],
     overlap: float,
     tolerance: Tolerance,
@@ -217,18 +202,17 @@ def _row(
     """The worst over batch sizes, against the tolerance and fp16's range."""
     broken = [f"batch size {size}: {d.reason}" for size, d in differences.items() if d.reason]
     first = next(iter(differences.values()))
-    row: dict[str, Any] = {"inputs": first.inputs, "tokens": first.tokens}
+    found: dict[str, Any] = {"inputs": first.inputs, "tokens": first.tokens}
     if broken:
-        row |= dict.fromkeys(("max_abs_diff", "mean_cosine", "min_cosine"), None)
         misses = broken
     else:
-        row["max_abs_diff"] = max(d.max_abs_diff for d in differences.values())
-        row["mean_cosine"] = min(float(d.cosines.mean()) for d in differences.values())
-        row["min_cosine"] = min(float(d.cosines.min()) for d in differences.values())
-        misses = _misses(row, tolerance)
+        found["max_abs_diff"] = max(d.max_abs_diff for d in differences.values())
+        found["mean_cosine"] = min(float(d.cosines.mean()) for d in differences.values())
+        found["min_cosine"] = min(float(d.cosines.min()) for d in differences.values())
+        misses = _misses(found, tolerance)
     if reach is not None and reach.first is not None:
         misses = [*misses, f"{reach.first}, fp16 ends at {LARGEST:.0f}"]
-    return row | {
+    return found | {
         "top10_overlap": overlap,
         "largest_activation": None if reach is None else reach.largest.value,
         "tolerance": tolerance.describe(),

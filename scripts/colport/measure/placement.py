@@ -4,20 +4,12 @@ from __future__ import annotations
 
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
-COLUMNS = (
-    *("model", "variant", "provider", "kind", "execution_provider"),
-    *("nodes", "node_share", "ms", "time_share", "status", "reason"),
-)
-"""Columns of ``providers.csv``: a row an execution provider that took nodes of a graph.
-
-``nodes`` are those that ONNX Runtime gave it, before it fuses them; ``ms`` is the median over calls
-of its nodes' time under the profiler.
-"""
+from colport.base.columns import row
 
 TOLD = 0.03
 """Share of a graph's time from which on latency rows say that it ran elsewhere."""
@@ -45,29 +37,17 @@ def rows(
     names = dict.fromkeys([execution_provider, *taken, *times])
     spent, nodes = sum(times.values()), sum(taken.values())
     return [
-        {
+        row(
+            "providers",
             **labels,
-            "execution_provider": name,
-            "nodes": taken.get(name, 0),
-            "node_share": taken.get(name, 0) / nodes if nodes else None,
-            "ms": times.get(name, 0.0),
-            "time_share": times.get(name, 0.0) / spent if spent else None,
-            "status": "ok",
-            "reason": "",
-        }
+            execution_provider=name,
+            nodes=taken.get(name, 0),
+            node_share=taken.get(name, 0) / nodes if nodes else None,
+            ms=times.get(name, 0.0),
+            time_share=times.get(name, 0.0) / spent if spent else None,
+        )
         for name in names
     ]
-
-
-def unsupported(labels: Mapping[str, str], reason: str) -> dict[str, Any]:
-    """The row of a variant that a provider does not run."""
-    empty = {**dict.fromkeys(COLUMNS), "kind": "", "execution_provider": ""}
-    return {**empty, **labels, "status": "unsupported", "reason": reason}
-
-
-def table(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-    """``providers.csv`` from the records of :func:`colport.measure.profile.profile`."""
-    return pd.DataFrame([row for record in records for row in record["placement"]], columns=COLUMNS)
 
 
 def mark_fallback(latency: pd.DataFrame, placement: pd.DataFrame) -> None:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from colport import families
 from colport.base import machine
+from colport.base.columns import row
 from colport.base.errors import UnsupportedError
 from colport.families.base import Batch
 from colport.folder import manifest
@@ -24,18 +24,6 @@ from colport.providers import ProviderSettings
 from colport.providers.integers import needs_exact_kernels
 from colport.providers.session import open_session, require_opset
 from colport.runtime.remote import run_in, without_python
-
-COLUMNS = (
-    *("model", "variant", "provider", "kind", "operator", "nodes", "ms", "share"),
-    *("graph_ms", "gflop", "matmul_share", "status", "reason"),
-)
-"""Columns of ``operators.csv``: a row an operator, the last figures those of the whole graph.
-
-``graph_ms`` is a call of the graph without the profiler, ``gflop`` its multiplications and
-additions in 10**9, ``matmul_share`` their rate over that of a long fp32 matrix product with the
-inner size and the columns of the graph's largest one; both are empty where another provider than
-the CPU runs the graph, whose events do not show every product.
-"""
 
 _WARMUP = 2
 _CALLS = 7
@@ -67,8 +55,8 @@ def profile(
         report: Called with each variant's name.
 
     Returns:
-        A JSON-ready record: ``rows`` (:data:`COLUMNS`), ``placement`` (those of
-        :mod:`colport.measure.placement`), ``products`` (rows, inner size and columns of the matrix
+        A JSON-ready record: ``rows`` (those of ``operators.csv``), ``placement`` (those of
+        ``providers.csv``), ``products`` (rows, inner size and columns of the matrix
         product that each graph is compared with), ``settings`` and ``environment``.
     """
     rows: list[dict[str, Any]] = []
@@ -90,9 +78,9 @@ def profile(
                     rows += _rows({**labels, "kind": kind}, found)
                     placed += placement.rows({**labels, "kind": kind}, chosen, calls, taken)
             except UnsupportedError as limit:
-                empty = {**dict.fromkeys(COLUMNS), "kind": "", "operator": ""}
-                rows.append({**empty, **labels, "status": "unsupported", "reason": str(limit)})
-                placed.append(placement.unsupported(labels, str(limit)))
+                labels |= {"kind": "", "status": "unsupported", "reason": str(limit)}
+                rows.append(row("operators", **labels, operator=""))
+                placed.append(row("providers", **labels, execution_provider=""))
     return {
         "rows": rows,
         "placement": placed,
@@ -150,11 +138,6 @@ def graph_profile(
     }
 
 
-def operator_table(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-    """``operators.csv`` from the records of :func:`profile`."""
-    return pd.DataFrame([row for record in records for row in record["rows"]], columns=COLUMNS)
-
-
 def _batches(
     folder: Path, found: Manifest, query: str, document: Any, settings: ProviderSettings
 ) -> list[tuple[str, Path, Batch]]:
@@ -180,10 +163,7 @@ def _rows(labels: Mapping[str, str], found: Mapping[str, Any]) -> list[dict[str,
     total = sum(item["ms"] for item in found["operators"].values())
     ordered = sorted(found["operators"].items(), key=lambda item: -item[1]["ms"])
     return [
-        {
-            **{**labels, "operator": name, **item, "share": item["ms"] / total, **figures},
-            **{"status": "ok", "reason": ""},
-        }
+        row("operators", **labels, operator=name, **item, share=item["ms"] / total, **figures)
         for name, item in ordered
     ]
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from colport.base.names import KINDS
 from colport.measure.entrants import Contest
-from colport.timing.server import rows, scenarios
-from colport.timing.server.settings import ScenarioSettings
+from colport.timing.server import scenarios
+from colport.timing.server.settings import OFFLINE, SERVER, SINGLE_STREAM, ScenarioSettings
 
 
 def compare(
@@ -25,9 +26,16 @@ def compare(
         The stage's record; rows are ``unsupported`` where a known limit prevents a contender.
     """
     chosen = ScenarioSettings.from_config(settings, threads)
+    sizes = {SINGLE_STREAM: 1, OFFLINE: max(chosen.offline.batch_sizes)}
+    sizes[SERVER] = chosen.server.max_batch
     return contest.run(
         lambda everyone, inputs: scenarios.measure(everyone, inputs, chosen, report),
-        lambda *names: rows.unsupported_rows(*names[:3], chosen, names[3]),
+        "scenarios",
+        [
+            {"kind": kind, "batch_size": sizes[name], "scenario": name, "best": False}
+            for kind in KINDS
+            for name in chosen.run
+        ],
         count=chosen.inputs,
         threads=threads,
     )

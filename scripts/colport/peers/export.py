@@ -13,6 +13,7 @@ from typing import Any
 
 from colport import families
 from colport.base import machine
+from colport.base.columns import row
 from colport.base.errors import PeerError, UnsupportedError
 from colport.base.files import atomic_folder, check_supported, write_json
 from colport.families.base import Family
@@ -24,7 +25,6 @@ _WORDS = re.compile(
     r"^(?:<class '[\w.]+'>|Error|[\w.]*(?:Error|Exception|Fail)\b).*$", re.MULTILINE
 )
 _REASON_LENGTH = 300
-_UNMEASURED = ("opset", "parameters", "nodes", "size_bytes", "folder_bytes", "weight_files")
 
 
 def export(
@@ -108,8 +108,7 @@ def record(
     }
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     rows = [
-        {**labels, "graph": name, **figures, **cost}
-        | {"status": "ok", "reason": "", "folder_bytes": size}
+        row("export", **labels, graph=name, **figures, **cost, folder_bytes=size)
         for name, figures in exported["graphs"].items()
     ]
     return {
@@ -124,10 +123,8 @@ def not_exported(
     labels: Mapping[str, str], limit: UnsupportedError, installed: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The record of a peer that failed, or that cannot do such a model."""
-    empty = dict.fromkeys((*_UNMEASURED, "seconds", "peak_rss_mb"))
-    row = {**labels, "graph": "", **empty, "status": limit.status, "reason": str(limit)}
     return {
-        "rows": [row],
+        "rows": [row("export", **labels, graph="", status=limit.status, reason=str(limit))],
         "peer": {key: installed.get(key) for key in ("python", "packages", "requirements")},
         "environment": machine.describe(),
     }

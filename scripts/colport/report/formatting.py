@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
@@ -127,6 +128,11 @@ def provider(name: Any) -> str:
     return text(str(name).removesuffix("ExecutionProvider") or name)
 
 
+def words(name: Any) -> str:
+    """A name as words: ``single_stream`` is ``single stream``."""
+    return text(name).replace("_", " ")
+
+
 def _scaled(value: Any, units: tuple[tuple[str, float], ...]) -> str:
     if is_missing(value):
         return MISSING
@@ -136,3 +142,17 @@ def _scaled(value: Any, units: tuple[tuple[str, float], ...]) -> str:
     )
     shown = count(number) if scale == 1 else significant(number / scale)
     return f"{shown} {unit}".strip()
+
+
+FORMATS: dict[str, Callable[[Any], str]] = {
+    **{f"fixed{digits}": fixed(digits) for digits in (2, 3, 5)},
+    **{f"signed{digits}": fixed(digits, signed=True) for digits in (2, 3)},
+    **{
+        function.__name__: function
+        for function in (
+            *(text, words, provider, count, significant, scientific),
+            *(parameters, size_bytes, size_mb, ratio, change, p_value),
+        )
+    },
+}
+"""What the ``format`` of a column may name."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,36 +11,18 @@ import pandas as pd
 
 from colport.base.errors import ArtifactError
 from colport.base.files import read_json
-from colport.report.sections.scenarios import read_scenarios
-from colport.tables import COLUMNS, read_tables
+from colport.tables import COLUMNS, read_table, read_tables
 
-
-def _read_profile(file: Path) -> pd.DataFrame:
-    empty = {"kind": "", "operator": "", "execution_provider": ""}
-    return pd.read_csv(file).astype({"nodes": "Int64"}).fillna(empty)
-
-
-def _read_queries(file: Path) -> pd.DataFrame:
-    names = ["model", "variant", "provider", "dataset", "query", "ndcg_at_5"]
-    text = dict.fromkeys(names[:-1], str)
-    return pd.read_csv(
-        file, usecols=names, dtype=text, keep_default_na=False, na_values={"ndcg_at_5": [""]}
-    )
-
-
-def _read_plain(file: Path) -> pd.DataFrame:
-    return pd.read_csv(file)
-
-
-READERS: Mapping[str, Callable[[Path], pd.DataFrame]] = {
-    "operators": _read_profile,
-    "providers": _read_profile,
-    "retrieval_queries": _read_queries,
-    "parity_inputs": _read_plain,
-    "stages": _read_plain,
-    "scenarios": read_scenarios,
+FURTHER: Mapping[str, Sequence[str]] = {
+    "operators": (),
+    "providers": (),
+    "retrieval_queries": ("model", "variant", "provider", "dataset", "query", "ndcg_at_5"),
+    "parity_inputs": (),
+    "stages": (),
+    "scenarios": (),
 }
-"""Tables beyond those of :data:`colport.tables.COLUMNS` that the page shows, if they are there."""
+"""Tables beyond those of :data:`colport.tables.COLUMNS` that the page shows, if they are there, and
+which of their columns; by default all."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +43,7 @@ class Inputs:
 def files(results: Path | str) -> list[Path]:
     """The files of a results folder that a report is made from."""
     folder = Path(results)
-    names = (*COLUMNS, *READERS)
+    names = (*COLUMNS, *FURTHER)
     tables = [folder / f"tables/{name}.csv" for name in names]
     records = [*folder.glob("explain/*/*.json"), *folder.glob("latency/*/*.json")]
     return [file for file in (*tables, *sorted(records)) if file.is_file()]
@@ -83,11 +65,8 @@ def read(paths: Iterable[Path | str]) -> Inputs:
         raise ArtifactError("summary.csv is missing; a report is made from a run's tables.")
     tables = read_tables(folder)
     for path in found:
-        if path.suffix == ".csv" and path.stem in READERS:
-            try:
-                tables[path.stem] = READERS[path.stem](path)
-            except (ValueError, KeyError) as error:
-                raise ArtifactError(f"{path}: is not a CSV table of a run ({error}).") from error
+        if path.suffix == ".csv" and path.stem in FURTHER:
+            tables[path.stem] = read_table(path, *FURTHER[path.stem])
     explained = [read_json(path) for path in found if "explain" in path.parts[-3:]]
     measured = [read_json(path) for path in found if "latency" in path.parts[-3:]]
     return Inputs(tables, explained, _environment(measured))

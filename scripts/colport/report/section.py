@@ -2,7 +2,7 @@
 
 To add one: a module with ``section(material) -> Section | None``, a template of that section's
 body in ``templates/``, and its function in :data:`colport.report.page.SECTIONS`. A further table
-is read by ``scripts/report.py`` and needs a title, a caption and its columns in ``columns.py``.
+needs a title, a caption and its columns in ``base/columns.yaml`` and its name in ``inputs.py``.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from markupsafe import Markup
 
 from colport.compare import Finding
 from colport.report.charts import Chart, LegendEntry
+from colport.tables import empty
 
 MAX_MODELS = 12
 """Models that a section of charts draws; all are in its tables."""
@@ -55,7 +56,7 @@ class Material:
 
     def table(self, name: str) -> pd.DataFrame:
         """A table by name; one that the run does not have is empty."""
-        return self.tables.get(name, pd.DataFrame())
+        return self.tables[name] if name in self.tables else empty(name)
 
 
 @dataclass(frozen=True)

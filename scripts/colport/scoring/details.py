@@ -9,20 +9,10 @@ from typing import Any
 import pandas as pd
 
 from colport.base import machine
+from colport.base.columns import TABLES, row
 from colport.scoring.metrics import METRIC_NAMES
 
 PLACE = ("model", "variant", "provider", "dataset")
-FIGURES = ("mean", "low", "high", "delta", "p_value", "delta_low", "delta_high")
-
-INTERVAL_COLUMNS = (*PLACE, "metric", *FIGURES)
-"""Columns of ``retrieval_intervals.csv``: ``low`` to ``high`` is the bootstrap interval,
-``delta_low`` to ``delta_high`` that of the paired difference."""
-
-QUERY_COLUMNS = (*PLACE, "query", *METRIC_NAMES, "top10")
-"""Columns of ``retrieval_queries.csv``: ``top10`` are the best document ids, as a JSON list."""
-
-MTEB_COLUMNS = (*PLACE, "ndcg_at_5", "mteb_ndcg_at_5", "status", "reason")
-"""Columns of ``mteb.csv``: our NDCG@5 beside mteb's, which rounds to five decimals."""
 
 
 def build(records: Iterable[Mapping[str, Any]]) -> dict[str, pd.DataFrame]:
@@ -32,20 +22,19 @@ def build(records: Iterable[Mapping[str, Any]]) -> dict[str, pd.DataFrame]:
         records: Retrieval records, of models and of controls. Those that are unsupported have no
             rows here; a dataset without judgements has no intervals, and its queries have rankings.
     """
-    intervals: list[tuple[Any, ...]] = []
-    queries: list[tuple[Any, ...]] = []
+    rows: dict[str, list[dict[str, Any]]] = {"retrieval_intervals": [], "retrieval_queries": []}
     for record in records:
-        place = tuple(record["rows"][0][key] for key in PLACE)
+        place = {key: record["rows"][0][key] for key in PLACE}
         for metric, found in record["statistics"].items():
             if found["mean"] is not None:
-                intervals.append((*place, metric, *(found[key] for key in FIGURES)))
+                given = {**place, "metric": metric, **found}
+                rows["retrieval_intervals"].append(row("retrieval_intervals", **given))
         for query, best in record["rankings"].items():
-            values = (record["per_query"][metric].get(query) for metric in METRIC_NAMES)
-            queries.append((*place, query, *values, json.dumps(best, ensure_ascii=False)))
-    return {
-        "retrieval_intervals": pd.DataFrame(intervals, columns=INTERVAL_COLUMNS),
-        "retrieval_queries": pd.DataFrame(queries, columns=QUERY_COLUMNS),
-    }
+            values = {metric: record["per_query"][metric].get(query) for metric in METRIC_NAMES}
+            given = {**place, "query": query, **values}
+            given["top10"] = json.dumps(best, ensure_ascii=False)
+            rows["retrieval_queries"].append(row("retrieval_queries", **given))
+    return {name: pd.DataFrame(found, columns=TABLES[name].columns) for name, found in rows.items()}
 
 
 def mteb_record(
@@ -60,11 +49,5 @@ def mteb_record(
         reason: That limit.
     """
     status = "ok" if score is not None else "unsupported"
-    values = (*(labels[key] for key in PLACE), own, score, status, reason)
-    row = dict(zip(MTEB_COLUMNS, values, strict=True))
-    return {"rows": [row], "environment": machine.describe()}
-
-
-def mteb_table(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-    """``mteb.csv`` from the records of :func:`mteb_record`."""
-    return pd.DataFrame([row for record in records for row in record["rows"]], columns=MTEB_COLUMNS)
+    figures = {"ndcg_at_5": own, "mteb_ndcg_at_5": score, "status": status, "reason": reason}
+    return {"rows": [row("mteb", **labels, **figures)], "environment": machine.describe()}

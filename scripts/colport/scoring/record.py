@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from colport.base import machine
+from colport.base.columns import row
 from colport.base.errors import ArtifactError
 from colport.base.names import FULL, REFERENCE_VARIANT
 from colport.scoring.metrics import METRIC_NAMES
@@ -19,36 +20,6 @@ from colport.scoring.statistics import (
     bootstrap_interval,
     paired_randomisation,
 )
-
-COLUMNS = (
-    "model",
-    "variant",
-    "provider",
-    "dataset",
-    "queries",
-    "documents",
-    "ndcg_at_1",
-    "ndcg_at_5",
-    "ndcg_at_10",
-    "recall_at_1",
-    "recall_at_5",
-    "recall_at_10",
-    "mrr_at_10",
-    "map",
-    "ndcg_at_5_low",
-    "ndcg_at_5_high",
-    "ndcg_at_5_delta",
-    "p_value",
-    "status",
-    "reason",
-)
-"""Columns of ``retrieval.csv``, in order; :data:`FURTHER` follow them."""
-
-FURTHER = (
-    *(OVERLAP, "embeddings", "bytes_per_document"),
-    *("ndcg_at_5_delta_low", "ndcg_at_5_delta_high"),
-)
-"""``embeddings`` is :data:`colport.scoring.FULL` or a form's name, null for a baseline."""
 
 NO_JUDGEMENTS = "no judgements"
 """Reason of a row that is ``ok`` and has rankings, but nothing to compute metrics from."""
@@ -97,17 +68,17 @@ def retrieval_record(
     }
     labels = {"model": model, "variant": variant, "provider": provider, "dataset": dataset}
     is_reference = variant == REFERENCE_VARIANT
-    row, result = _result(run, reference_run, used, is_reference=is_reference)
-    row["embeddings"] = None if run.bytes_per_document is None else FULL
-    rows, results = [labels | row], {}
+    figures, result = _result(run, reference_run, used, is_reference=is_reference)
+    form = None if run.bytes_per_document is None else FULL
+    rows, results = [row("retrieval", **labels, **figures, embeddings=form)], {}
     for name, found in (forms or {}).items():
         if isinstance(found, str):
-            row = _empty_row("unsupported", found)
+            figures = {"status": "unsupported", "reason": found}
         else:
-            row, results[name] = _result(found, run if is_reference else reference_run, used)
-        rows.append(labels | row | {"embeddings": name})
+            figures, results[name] = _result(found, run if is_reference else reference_run, used)
+        rows.append(row("retrieval", **labels, **figures, embeddings=name))
     return {
-        "rows": [_ordered(row) for row in rows],
+        "rows": rows,
         **result,
         "forms": results,
         "environment": machine.describe(),
@@ -126,7 +97,7 @@ def unsupported_record(
     """The payload of a job that met a known limit: the same columns, null, and the reason."""
     labels = {"model": model, "variant": variant, "provider": provider, "dataset": dataset}
     return {
-        "rows": [_ordered(labels | _empty_row(status, reason))],
+        "rows": [row("retrieval", **labels, status=status, reason=reason)],
         "statistics": {},
         "per_query": {name: {} for name in METRIC_NAMES},
         "rankings": {},
@@ -143,7 +114,7 @@ def _result(
     *,
     is_reference: bool = False,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A run's row without its labels, and what the row was computed from."""
+    """The figures of a run's row, and what they were computed from."""
     overlap: float | None = 1.0 if is_reference else None
     if reference is not None:
         _check_comparable(run, reference)
@@ -154,8 +125,8 @@ def _result(
     }
     judged = len(run.per_query[HEADLINE])
     headline = statistics[HEADLINE]
-    row = {
-        **_empty_row("ok", "" if judged else NO_JUDGEMENTS),
+    figures = {
+        "reason": "" if judged else NO_JUDGEMENTS,
         **{name: statistics[name]["mean"] for name in METRIC_NAMES},
         "queries": judged or len(run.rankings),
         "documents": run.documents,
@@ -167,19 +138,11 @@ def _result(
         OVERLAP: overlap,
         "bytes_per_document": run.bytes_per_document,
     }
-    return row, {
+    return figures, {
         "statistics": statistics,
         "per_query": run.per_query,
         "rankings": run.rankings,
     }
-
-
-def _empty_row(status: str, reason: str) -> dict[str, Any]:
-    return {**dict.fromkeys((*COLUMNS[4:], *FURTHER)), "status": status, "reason": reason}
-
-
-def _ordered(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: row[name] for name in (*COLUMNS, *FURTHER)}
 
 
 def _statistics(

@@ -11,75 +11,31 @@ from typing import Any
 
 import pandas as pd
 
+from colport.base import columns as schema
+from colport.base.columns import TABLES
 from colport.base.errors import ArtifactError
 from colport.base.files import atomic_path
 from colport.base.names import FULL
 
-COLUMNS: dict[str, tuple[str, ...]] = {
-    "export": (
-        *("model", "family", "variant", "graph", "opset", "parameters", "nodes", "size_bytes"),
-        *("weight_files", "seconds", "peak_rss_mb", "status", "reason"),
-    ),
-    "parity": (
-        *("model", "variant", "provider", "kind", "inputs", "tokens", "max_abs_diff"),
-        *("mean_cosine", "min_cosine", "top10_overlap", "tolerance", "passed", "status", "reason"),
-        "batch_max_abs_diff",
-    ),
-    "retrieval": (
-        *("model", "variant", "provider", "dataset", "queries", "documents"),
-        *("ndcg_at_1", "ndcg_at_5", "ndcg_at_10", "recall_at_1", "recall_at_5", "recall_at_10"),
-        *("mrr_at_10", "map", "ndcg_at_5_low", "ndcg_at_5_high", "ndcg_at_5_delta", "p_value"),
-        *("status", "reason"),
-    ),
-    "latency": (
-        *("model", "variant", "provider", "kind", "batch_size", "tokens", "image_size"),
-        *("p50_ms", "p90_ms", "p95_ms", "p99_ms", "mean_ms", "samples", "per_second", "load_ms"),
-        *("peak_rss_mb", "speedup_vs_pytorch", "status", "reason"),
-    ),
-    "summary": (
-        *("model", "variant", "provider", "size_mb", "ndcg_at_5", "ndcg_at_5_delta"),
-        *("query_p50_ms", "document_p50_ms", "query_speedup", "document_speedup"),
-        *("parity_passed", "recommended"),
-    ),
-}
-"""The columns of the output contract, in order; a table may have further ones after them."""
-
-SUMMARY_EXTRA = (
-    *("p_value", "status", "verdict", "best_for", "ndcg_at_5_delta_low", "ndcg_at_5_delta_high"),
-    *("query_speedup_low", "query_speedup_high", "document_speedup_low", "document_speedup_high"),
-)
-
 STAGES = ("export", "parity", "retrieval", "latency")
+
+COLUMNS = {name: TABLES[name].columns for name in (*STAGES, "summary")}
+"""The columns of the output contract, in order; a table may have further ones after them."""
 
 STATUSES = ("ok", "failed", "unsupported")
 
-_TEXT = {
-    *("model", "family", "variant", "provider", "graph", "kind", "dataset", "image_size"),
-    *("tolerance", "embeddings", "status", "reason", "verdict", "best_for"),
-}
 _FORMULA = ("=", "+", "-", "@", "\t")
-_INTEGER = {
-    *("opset", "parameters", "nodes", "size_bytes", "folder_bytes", "weight_files", "inputs"),
-    *("queries", "documents", "batch_size", "samples"),
-}
-_BOOLEAN = {"passed", "parity_passed", "recommended"}
-_FLOAT = (
-    {name for names in (*COLUMNS.values(), SUMMARY_EXTRA) for name in names}
-    - _TEXT
-    - _INTEGER
-    - _BOOLEAN
-)
 
 
 def flatten(name: str, records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     """The rows of all records, in their order, as one table.
 
     Args:
-        name: ``export``, ``parity``, ``retrieval`` or ``latency``.
+        name: Of a table of :data:`colport.base.columns.TABLES` whose rows have a ``status``.
         records: Leaf records; each has ``rows``, a list of dicts.
 
     Returns:
-        The contract's columns in order, then further ones as they first appear. Missing text is
+        The table's columns in order, then further ones that a row has. Missing text is
         ``""``, a missing number NaN or ``<NA>``, a missing truth value ``<NA>``.
 
     Raises:
@@ -96,13 +52,20 @@ def flatten(name: str, records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
         for row in found:
             _check_row(name, number, row)
         rows += found
-    further = dict.fromkeys(key for row in rows for key in row if key not in COLUMNS[name])
-    columns = [*COLUMNS[name], *further]
-    return typed(name, pd.DataFrame([dict(row) for row in rows], columns=columns, dtype=object))
+    given = dict.fromkeys(key for row in rows for key in row)
+    known = (column for column in TABLES[name].further if column in given)
+    columns = dict.fromkeys([*TABLES[name].columns, *known, *given])
+    frame = pd.DataFrame([dict(row) for row in rows], columns=[*columns], dtype=object)
+    return typed(name, frame)
+
+
+def empty(name: str) -> pd.DataFrame:
+    """A table without rows."""
+    return typed(name, pd.DataFrame(columns=TABLES[name].columns, dtype=object))
 
 
 def typed(name: str, frame: pd.DataFrame) -> pd.DataFrame:
-    """``frame`` with the data type of each column of the contract; further ones are inferred.
+    """``frame`` with the data type of each column of the schema; that of others is inferred.
 
     Raises:
         ArtifactError: A column has a value that it cannot hold.
@@ -141,7 +104,35 @@ def read_tables(folder: Path | str) -> dict[str, pd.DataFrame]:
     Raises:
         ArtifactError: A file is missing, unreadable or lacks a column.
     """
-    return {name: _read_table(name, Path(folder) / f"{name}.csv") for name in COLUMNS}
+    return {name: read_table(Path(folder) / f"{name}.csv") for name in COLUMNS}
+
+
+def read_table(path: Path, *only: str) -> pd.DataFrame:
+    """Read ``{name}.csv``, a table of the schema, or some of its columns.
+
+    Raises:
+        ArtifactError: The file is missing, unreadable or lacks a column.
+    """
+    needed = only or TABLES[path.stem].columns
+    try:
+        frame = pd.read_csv(
+            path,
+            usecols=(lambda column: column in only) if only else None,
+            dtype={
+                column.name: object for column in schema.COLUMNS.values() if column.type == "text"
+            },
+            keep_default_na=False,
+            na_values=[""],
+            encoding="utf-8",
+        )
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot be read ({error.strerror}).") from error
+    except ValueError as error:
+        raise ArtifactError(f"{path}: is not a CSV table ({error}).") from error
+    missing = [column for column in needed if column not in frame.columns]
+    if missing:
+        raise ArtifactError(f"{path}: misses the column(s) {', '.join(missing)}.")
+    return typed(path.stem, frame)
 
 
 def text_table(table: pd.DataFrame) -> pd.DataFrame:
@@ -155,7 +146,7 @@ def _check_row(name: str, number: int, row: Any) -> None:
     if not isinstance(row, Mapping):
         raise ArtifactError(f"{name} record {number}: a row is {type(row).__name__}, not a dict.")
     where = "/".join(str(row[key]) for key in ("model", "variant", "provider") if key in row)
-    missing = [column for column in COLUMNS[name] if column not in row]
+    missing = [column for column in TABLES[name].columns if column not in row]
     if missing:
         raise ArtifactError(
             f"{name} record {number} ({where}): a row misses the column(s) {', '.join(missing)}."
@@ -168,18 +159,17 @@ def _check_row(name: str, number: int, row: Any) -> None:
 
 
 def _typed_column(column: str, values: pd.Series) -> pd.Series:
-    if column in _TEXT:
-        return pd.Series(
-            ["" if _missing(value) else _plain_text(value) for value in values],
-            index=values.index,
-            dtype=object,
-        )
-    if column in _BOOLEAN:
-        return values.astype("boolean")
-    if column in _INTEGER:
-        return pd.to_numeric(values.where(values.notna(), None)).astype("Int64")
-    if column in _FLOAT:
-        return pd.to_numeric(values).astype("float64")
+    known = schema.COLUMNS.get(column)
+    match known and known.type:
+        case "text":
+            texts = ["" if _missing(value) else _plain_text(value) for value in values]
+            return pd.Series(texts, index=values.index, dtype=object)
+        case "boolean":
+            return values.astype("boolean")
+        case "integer":
+            return pd.to_numeric(values.where(values.notna(), None)).astype("Int64")
+        case "float":
+            return pd.to_numeric(values).astype("float64")
     present = [value for value in values if not _missing(value)]
     if present and all(pd.api.types.is_bool(value) for value in present):
         return values.astype("boolean")
@@ -206,22 +196,3 @@ def _cell_text(value: Any) -> str:
     text = _plain_text(value).replace("\r", " ")  # which readers take for the end of a row
     is_formula = isinstance(value, str) and text.startswith(_FORMULA) and len(text) > 1
     return f"'{text}" if is_formula else text
-
-
-def _read_table(name: str, path: Path) -> pd.DataFrame:
-    try:
-        frame = pd.read_csv(
-            path,
-            dtype=dict.fromkeys(_TEXT, object),
-            keep_default_na=False,
-            na_values=[""],
-            encoding="utf-8",
-        )
-    except OSError as error:
-        raise ArtifactError(f"{path}: cannot be read ({error.strerror}).") from error
-    except ValueError as error:
-        raise ArtifactError(f"{path}: is not a CSV table ({error}).") from error
-    missing = [column for column in COLUMNS[name] if column not in frame.columns]
-    if missing:
-        raise ArtifactError(f"{path}: misses the column(s) {', '.join(missing)}.")
-    return typed(name, frame)

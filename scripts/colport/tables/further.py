@@ -10,13 +10,11 @@ from typing import Any
 
 import pandas as pd
 
+from colport.base.columns import TABLES, row
 from colport.base.errors import ArtifactError
 
-INPUT_COLUMNS = ("model", "variant", "provider", "kind", "input", "min_cosine")
-"""Columns of ``parity_inputs.csv``: ``input`` counts from 0, in the dataset's order."""
-
-STAGE_COLUMNS = ("stage", "job", "seconds", "cpu_seconds", "peak_rss_mb")
-"""Columns of ``stages.csv``."""
+_TOLD = {"seconds": "s", "cpu_seconds": "cpu_time", "peak_rss_mb": "max_rss"}
+"""Columns of ``stages.csv`` to Snakemake's."""
 
 
 def parity_inputs(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
@@ -28,12 +26,13 @@ def parity_inputs(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     rows = []
     for record in records:
         found = record.get("input_min_cosine", {})
-        for row in record["rows"]:
-            place = [row[name] for name in INPUT_COLUMNS[:4]]
+        for of_kind in record["rows"]:
+            place = {name: of_kind[name] for name in ("model", "variant", "provider", "kind")}
             rows += [
-                (*place, number, cosine) for number, cosine in enumerate(found.get(row["kind"], []))
+                row("parity_inputs", **place, input=number, min_cosine=cosine)
+                for number, cosine in enumerate(found.get(of_kind["kind"], []))
             ]
-    return pd.DataFrame(rows, columns=INPUT_COLUMNS)
+    return pd.DataFrame(rows, columns=TABLES["parity_inputs"].columns)
 
 
 def stages(files: Iterable[Path | str]) -> pd.DataFrame:
@@ -54,11 +53,11 @@ def stages(files: Iterable[Path | str]) -> pd.DataFrame:
         stage, *job = parts[start:]
         for line in lines:
             try:
-                figures = [_number(line[name]) for name in ("s", "cpu_time", "max_rss")]
+                figures = {name: _number(line[told]) for name, told in _TOLD.items()}
             except (KeyError, ValueError, TypeError) as error:
                 raise ArtifactError(f"{file}: is not a benchmark of Snakemake's.") from error
-            rows.append((stage, "/".join(job), *figures))
-    return pd.DataFrame(rows, columns=STAGE_COLUMNS)
+            rows.append(row("stages", stage=stage, job="/".join(job), **figures))
+    return pd.DataFrame(rows, columns=TABLES["stages"].columns)
 
 
 def _number(text: str) -> float:

@@ -9,8 +9,9 @@ from typing import Any
 
 import pandas as pd
 
+from colport.base.columns import TABLES
 from colport.base.names import CONTROL, REFERENCE_VARIANT
-from colport.tables.frames import COLUMNS, STAGES, SUMMARY_EXTRA, flatten, full_rows, typed
+from colport.tables.frames import STAGES, flatten, full_rows, typed
 from colport.tables.recommendation import recommend
 
 QUALITY = (
@@ -38,7 +39,7 @@ def summary_table(
     The rule of the recommendation: :func:`colport.tables.recommendation.recommend`.
 
     Returns:
-        The contract's columns, then :data:`SUMMARY_EXTRA`. ``size_mb``: 10**6 bytes of the
+        The contract's columns, then the further ones. ``size_mb``: 10**6 bytes of the
         exported folder (``folder_bytes``, else the sum of ``size_bytes``). ``ndcg_at_5`` and its
         delta: means over the model's judged datasets, missing unless all are ``ok``. Latency
         columns: those of the smallest batch size, the median if there are several rows.
@@ -71,8 +72,7 @@ def summary_table(
         rows.append(row)
     for model in dict.fromkeys(row["model"] for row in rows):
         recommend([row for row in rows if row["model"] == model])
-    columns = [*COLUMNS["summary"], *SUMMARY_EXTRA]
-    return typed("summary", pd.DataFrame(rows, columns=columns, dtype=object))
+    return typed("summary", pd.DataFrame(rows, columns=TABLES["summary"].all, dtype=object))
 
 
 def _groups(table: pd.DataFrame, *further: str) -> dict[tuple[str, ...], pd.DataFrame]:

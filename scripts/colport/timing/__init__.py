@@ -16,16 +16,13 @@ from colport.timing.settings import Case, Contender, Inputs, LatencySettings
 
 if TYPE_CHECKING:
     from colport.timing.runner import measure
-    from colport.timing.statistics import COLUMNS, unsupported_rows
 
 __all__ = [
-    "COLUMNS",
     "Case",
     "Contender",
     "Inputs",
     "LatencySettings",
     "measure",
-    "unsupported_rows",
 ]
 
 
@@ -35,8 +32,4 @@ def __getattr__(name: str) -> Any:
         from colport.timing.runner import measure
 
         return measure
-    if name in ("COLUMNS", "unsupported_rows"):
-        from colport.timing import statistics
-
-        return getattr(statistics, name)
     raise AttributeError(f"module 'colport.timing' has no attribute {name!r}")

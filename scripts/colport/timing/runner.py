@@ -48,7 +48,7 @@ def measure(
         progress: Called with one line for each step.
 
     Returns:
-        A JSON-ready record: ``rows`` (:data:`colport.timing.statistics.COLUMNS`, in the order of
+        A JSON-ready record: ``rows`` (those of ``latency.csv``, in the order of
         ``contenders``), ``samples`` (every duration in nanoseconds by contender, case and round),
         ``failures`` (tracebacks and last outputs), ``inputs``, ``settings``, ``environment``,
         ``noise``, ``cores`` (those pinned to) and ``meters``. A contender that raises, ends or

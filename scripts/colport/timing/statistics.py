@@ -3,68 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from colport.base import columns
 from colport.base.names import REFERENCE_VARIANT
 from colport.timing.intervals import percentile_interval
 from colport.timing.settings import Case
 
 PERCENTILES = (50, 90, 95, 99)
-
-COLUMNS = (
-    "model",
-    "variant",
-    "provider",
-    "kind",
-    "batch_size",
-    "tokens",
-    "image_size",
-    "p50_ms",
-    "p90_ms",
-    "p95_ms",
-    "p99_ms",
-    "mean_ms",
-    "samples",
-    "per_second",
-    "load_ms",
-    "peak_rss_mb",
-    "speedup_vs_pytorch",
-    "status",
-    "reason",
-    "min_ms",
-    "max_ms",
-    "first_ms",
-    "import_ms",
-    "warmup_calls",
-    "warmup_stable",
-    "truncated",
-    "speedup_low",
-    "speedup_high",
-    *(f"p{percentile}_{end}_ms" for percentile in PERCENTILES for end in ("low", "high")),
-    "preprocess_ms",
-    "graph_ms",
-    "mean_cosine",
-    "min_cosine",
-    "cold_load_ms",
-    "joules_per_input",
-    "gpu_peak_mb",
-)
-"""Columns of every row: those of the output contract, then further ones.
-
-``import_ms`` is the import of the factory's module, ``load_ms`` the factory's call, ``first_ms``
-the first call of the case. ``warmup_stable`` says whether the last warm-up calls lay within 10%
-of each other, ``truncated`` that ``max_seconds`` ended the case before its minima.
-``speedup_vs_pytorch``, ``speedup_low`` and ``speedup_high`` are the median, the smallest and the
-largest of the speed-ups of single rounds. ``p50_low_ms`` and ``p50_high_ms``, and so on, are the
-ends of the percentiles' 95% intervals (:mod:`colport.timing.intervals`). ``preprocess_ms`` and
-``graph_ms`` are medians of the parts of a call. ``mean_cosine`` and ``min_cosine`` compare the
-token embeddings of the case's inputs with those of the reference. ``cold_load_ms`` is a load with
-the files dropped from the page cache, ``joules_per_input`` energy of the CPU packages,
-``gpu_peak_mb`` memory on GPUs (:mod:`colport.timing.machine.meters`).
-"""
 
 _NS_PER_MS = 1e6
 
@@ -174,19 +123,16 @@ def make_row(
     variant: str,
     provider: str,
     case: Case,
-    columns: Sequence[str] = COLUMNS,
+    table: str = "latency",
     **figures: Any,
 ) -> dict[str, Any]:
-    """One row with every column in order; figures that are not given are ``None``.
+    """The row of one case; see :func:`colport.base.columns.row`.
 
     Raises:
         KeyError: A figure is not a column.
     """
     names = {"model": model, "variant": variant, "provider": provider, **dataclasses.asdict(case)}
-    known = {**names, "status": "ok", "reason": "", **figures}
-    if unknown := known.keys() - set(columns):
-        raise KeyError(*unknown)
-    return {name: known.get(name) for name in columns}
+    return columns.row(table, **names, **figures)
 
 
 def add_speedups(rows: Sequence[dict[str, Any]], rounds: Sequence[Sequence[Sequence[int]]]) -> None:
@@ -238,32 +184,6 @@ def add_cosines(rows: Sequence[dict[str, Any]], outputs: Sequence[Sequence[np.nd
 def median_ms(durations_ns: Sequence[int]) -> float | None:
     """The median in milliseconds; ``None`` without durations."""
     return float(np.median(durations_ns)) / _NS_PER_MS if len(durations_ns) else None
-
-
-def unsupported_rows(
-    model: str,
-    variant: str,
-    provider: str,
-    kinds: Iterable[str],
-    batch_sizes: Iterable[int],
-    reason: str,
-) -> list[dict[str, Any]]:
-    """Rows of a contender that cannot run here: no figures, ``status`` ``unsupported``.
-
-    Args:
-        model: The model's name.
-        variant: The variant's name.
-        provider: The execution provider.
-        kinds: ``query`` and ``document``, or one of them.
-        batch_sizes: Batch sizes that would have been measured.
-        reason: Why not, one sentence.
-    """
-    sizes = tuple(batch_sizes)
-    return [
-        make_row(model, variant, provider, Case(kind, size), status="unsupported", reason=reason)
-        for kind in kinds
-        for size in sizes
-    ]
 
 
 def failed(reason: str, unsupported: bool) -> Mapping[str, Any]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from colport.base.columns import TABLES
 from colport.compare import compare
 from colport.compare.findings import verdict
 from colport.report.section import Against, Material, Section
@@ -14,7 +15,8 @@ from colport.report.sections.views import table_view
 from colport.tables import read_tables
 
 KEYS = ("model", "variant", "provider")
-FIGURES = ("size_mb", "ndcg_at_5", "document_p50_ms", "document_speedup", "query_speedup")
+_COLUMNS = TABLES["side_by_side"].columns
+FIGURES = tuple(name for name in _COLUMNS if f"{name}_change" in _COLUMNS)
 _MEASURED = FIGURES[1:]
 
 
@@ -43,7 +45,7 @@ def section(material: Material) -> Section | None:
         }
         for item in other.findings
     ]
-    findings = pd.DataFrame(found, columns=["stage", "judgement", "row", "change"])
+    findings = pd.DataFrame(found, columns=TABLES["findings"].columns)
     content = {
         "name": other.name,
         "verdict": verdict(other.findings),

@@ -6,13 +6,9 @@ from typing import Any
 
 import pandas as pd
 
+from colport.base.columns import TABLES
 from colport.base.names import FULL
 from colport.tables import quality, typed
-
-COLUMNS = (
-    *("model", "variant", "provider", "embeddings", "bytes_per_document"),
-    *("ndcg_at_5", "ndcg_at_5_delta", "p_value", "top10_overlap"),
-)
 
 
 def embeddings_table(retrieval: pd.DataFrame) -> pd.DataFrame:
@@ -27,10 +23,12 @@ def embeddings_table(retrieval: pd.DataFrame) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     if not set(retrieval.get("embeddings", [])) <= {"", FULL}:
         datasets = retrieval.groupby("model")["dataset"].agg(set)
-        keys = list(COLUMNS[:4])
+        keys = ["model", "variant", "provider", "embeddings"]
         scored = retrieval[(retrieval["embeddings"] != "") & (retrieval["status"] == "ok")]
         for place, found in scored.groupby(keys, sort=False):
             row = dict(zip(keys, place, strict=True))
             row |= found.reindex(columns=["bytes_per_document", "top10_overlap"]).mean().to_dict()
             rows.append(row | quality(found, datasets[row["model"]]))
-    return typed("embeddings", pd.DataFrame(rows, columns=COLUMNS, dtype=object))
+    return typed(
+        "embeddings", pd.DataFrame(rows, columns=TABLES["embeddings"].columns, dtype=object)
+    )

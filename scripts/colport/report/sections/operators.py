@@ -31,19 +31,17 @@ _INTRO = (
 
 def section(material: Material) -> Section | None:
     """Bars of operators, where the run was profiled."""
-    charts = operator_charts(material.tables.get("operators"))
+    charts = operator_charts(material.table("operators"))
     groups = [ChartGroup("", list(charts.values()))]
     return chart_section("operators", "Where the time goes", "Operators", _INTRO, groups)
 
 
-def operator_charts(table: pd.DataFrame | None) -> dict[str, Chart]:
+def operator_charts(table: pd.DataFrame) -> dict[str, Chart]:
     """A chart a model: its slowest variants in the kind of call that takes longest.
 
     Args:
-        table: ``operators.csv``; ``None`` where nothing was profiled.
+        table: ``operators.csv``; without rows where nothing was profiled.
     """
-    if table is None or table.empty:
-        return {}
     measured = table[table["status"] == "ok"]
     models = list(measured.groupby("model", sort=False))[:MAX_MODELS]
     return {

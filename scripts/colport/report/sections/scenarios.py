@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -16,12 +15,10 @@ from colport.report.charts.frame import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH,
 from colport.report.charts.marks import HOLLOW
 from colport.report.charts.scales import Scale, logarithmic
 from colport.report.section import ChartGroup, Material, Section, chart_section
-from colport.timing.server.rows import COLUMNS
 from colport.timing.server.settings import SERVER
 
 MAX_CHARTS = 24
 
-_TEXT = ("kind", "scenario", "reason")
 _SHOWN = (
     *("variant", "provider", "kind", "rate", "p99_ms", "mean_batch", "meets_target"),
     *("highest_rate", "samples"),
@@ -38,24 +35,12 @@ _INTRO = (
 def section(material: Material) -> Section | None:
     """Servers of every model, where the run had them."""
     marks = legend(str(name) for name in material.tables["summary"]["variant"])
-    loads = load_charts(material.tables.get("scenarios", empty_table()), marks)
+    loads = load_charts(material.table("scenarios"), marks)
     groups = [ChartGroup(model, charts) for model, charts in loads.items()]
     title = "Servers under load"
     return chart_section(
         "load", title, title, _INTRO, groups, marks.values(), (("hollow: target missed", HOLLOW),)
     )
-
-
-def read_scenarios(file: Path | str) -> pd.DataFrame:
-    """``scenarios.csv`` as the page shows it."""
-    types = {"batch_size": "Int64", "samples": "Int64", "slow": "Int64", "allowed_slow": "Int64"}
-    types |= {"meets_target": "boolean", "best": "boolean", "stopped": "boolean"}
-    return pd.read_csv(file).astype(types).fillna(dict.fromkeys(_TEXT, ""))
-
-
-def empty_table() -> pd.DataFrame:
-    """The table of a run without scenarios."""
-    return pd.DataFrame(columns=COLUMNS)
 
 
 def shown_rows(table: pd.DataFrame) -> pd.DataFrame:

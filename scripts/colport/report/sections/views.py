@@ -9,18 +9,11 @@ from typing import Any
 
 import pandas as pd
 
+from colport.base.columns import TABLES
 from colport.base.names import CONTROL, REFERENCE_VARIANT, is_peer
 from colport.base.redaction import redacted
 from colport.report import formatting as fmt
-from colport.report.columns import (
-    CAPTIONS,
-    OTHER_TITLES,
-    ROW_HEADERS,
-    SHOWN_FIRST,
-    TITLES,
-    Column,
-    column,
-)
+from colport.report.columns import ROW_HEADERS, Shown, column
 from colport.report.section import Material, Section
 from colport.report.sections.embeddings import embeddings_table
 from colport.report.sections.scenarios import shown_rows
@@ -81,7 +74,7 @@ class TableView:
 
 
 def section(material: Material) -> Section:
-    """The tables of :data:`TITLES`; beyond those of the contract only what has rows."""
+    """Every table that has a title; beyond those of the contract only what has rows."""
     retrieval = material.tables["retrieval"]
     tables = {**material.tables, "embeddings": embeddings_table(retrieval)}
     tables["retrieval"] = full_rows(retrieval)
@@ -89,19 +82,19 @@ def section(material: Material) -> Section:
         tables["scenarios"] = shown_rows(tables["scenarios"])
     views = [
         table_view(name, tables[name])
-        for name in TITLES
-        if name in COLUMNS or len(tables.get(name, ()))
+        for name in TABLES
+        if TABLES[name].title and (name in COLUMNS or len(tables.get(name, ())))
     ]
     return Section("tables", "Tables", "Tables", "tables.html", {"views": views})
 
 
 def table_view(name: str, table: pd.DataFrame) -> TableView:
     """The view of one table; ``table`` has at least the columns of the contract."""
+    schema = TABLES[name]
     names = [str(label) for label in table.columns]
     columns = [
         column(label, pd.api.types.is_numeric_dtype(table[label].dtype)) for label in table.columns
     ]
-    extra = [label not in SHOWN_FIRST[name] for label in names]
     classes = [
         " ".join(filter(None, ("n" * item.numeric, _text_class(label))))
         for label, item in zip(names, columns, strict=True)
@@ -113,8 +106,8 @@ def table_view(name: str, table: pd.DataFrame) -> TableView:
     ]
     return TableView(
         name=name,
-        title=(TITLES | OTHER_TITLES)[name],
-        caption=CAPTIONS[name],
+        title=schema.title,
+        caption=schema.caption,
         headers=[Header(item.label, css) for item, css in zip(columns, classes, strict=True)],
         rows=rows,
         data={
@@ -122,7 +115,7 @@ def table_view(name: str, table: pd.DataFrame) -> TableView:
             "columns": names,
             "numeric": [item.numeric for item in columns],
             "better": [item.better for item in columns],
-            "shown": [not more for more in extra],
+            "shown": [label in schema.shown for label in names],
             "rows": [[redacted(cell) for cell in row] for row in texts.to_numpy().tolist()],
         },
         unsupported=sum(row.classes == "unsupported" for row in rows),
@@ -150,7 +143,7 @@ def _text_class(label: str) -> str:
     return "long" if label in ("reason", "verdict", "change") else ""
 
 
-def _row(values: Mapping[str, Any], columns: list[Column], classes: list[str]) -> Row:
+def _row(values: Mapping[str, Any], columns: list[Shown], classes: list[str]) -> Row:
     cells = []
     for (label, value), item, css in zip(values.items(), columns, classes, strict=True):
         text, note, mark = _content(label, value, values, item)
@@ -161,7 +154,7 @@ def _row(values: Mapping[str, Any], columns: list[Column], classes: list[str]) -
 
 
 def _content(
-    label: str, value: Any, values: Mapping[str, Any], item: Column
+    label: str, value: Any, values: Mapping[str, Any], item: Shown
 ) -> tuple[str, str, str]:
     if label in ("passed", "parity_passed"):
         if fmt.is_missing(value):

@@ -8,34 +8,21 @@ from itertools import groupby
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
-from colport.base.names import KINDS, REFERENCE_VARIANT
+from colport.base.columns import TABLES
+from colport.base.names import REFERENCE_VARIANT
 from colport.timing import statistics
 from colport.timing.server.cases import ScenarioCase
 from colport.timing.server.early_stopping import upper_bound
 from colport.timing.server.probes import PERCENTILE, Probe, ServerRun
-from colport.timing.server.settings import OFFLINE, SERVER, SINGLE_STREAM, ScenarioSettings
+from colport.timing.server.settings import OFFLINE, SERVER, SINGLE_STREAM
 from colport.timing.settings import Contender
 from colport.timing.statistics import cost_ratios, encoded, summarize
 
-COLUMNS = (
-    *("model", "variant", "provider", "scenario", "kind", "batch_size", "target_ms", "rate"),
-    *("per_second", "p50_ms", "p90_ms", "p99_ms", "samples", "meets_target", "highest_rate"),
-    *("speedup_vs_pytorch", "status", "reason", "best", "failed_rate", "p90_low_ms"),
-    *("p90_high_ms", "p99_bound_ms", "slow", "allowed_slow", "stopped", "mean_batch"),
-)
-"""Columns of every row.
+COLUMNS = TABLES["scenarios"].columns
 
-``best`` marks the row that stands for its scenario, with ``speedup_vs_pytorch``: by ``p90_ms`` in
-single stream, by ``per_second`` offline, by ``highest_rate`` for a server. The other rows are
-further batch sizes and further rates. ``batch_size`` is a server's largest batch. ``stopped`` says
-that a run ended before all its inputs: by ``max_seconds``, or a server's because it had missed its
-target.
-"""
-
-make_row = partial(statistics.make_row, columns=COLUMNS, best=False)
-"""One row with every column in order; see :func:`colport.timing.statistics.make_row`."""
+make_row = partial(statistics.make_row, table="scenarios", best=False)
+"""See :func:`colport.timing.statistics.make_row`."""
 
 Key = tuple[Any, ...]
 
@@ -170,33 +157,6 @@ def costs_of(samples: Iterable[Mapping[str, Any]]) -> dict[Key, list[float | Non
 def key_of(row: Mapping[str, Any]) -> Key:
     """What names a row of a run, rates apart."""
     return tuple(row[name] for name in ("variant", "provider", "scenario", "kind", "batch_size"))
-
-
-def unsupported_rows(
-    model: str, variant: str, provider: str, settings: ScenarioSettings, reason: str
-) -> list[dict[str, Any]]:
-    """Rows of a contender that cannot run here, one a scenario and kind.
-
-    Args:
-        model: The model's name.
-        variant: The variant's name.
-        provider: The execution provider.
-        settings: Which scenarios were asked for.
-        reason: Why not, one sentence.
-    """
-    sizes = {SINGLE_STREAM: 1, OFFLINE: max(settings.offline.batch_sizes)}
-    sizes[SERVER] = settings.server.max_batch
-    limit = {"status": "unsupported", "reason": reason}
-    return [
-        make_row(model, variant, provider, ScenarioCase(kind, sizes[name], name), **limit)
-        for kind in KINDS
-        for name in settings.run
-    ]
-
-
-def scenario_table(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-    """``scenarios.csv`` from the records of :func:`colport.timing.server.scenarios.measure`."""
-    return pd.DataFrame([row for record in records for row in record["rows"]], columns=COLUMNS)
 
 
 def _served(probe: Probe, run: ServerRun) -> dict[str, Any]:

@@ -43,7 +43,7 @@ def measure(
         progress: Called with one line for each step.
 
     Returns:
-        A JSON-ready record: ``rows`` (:data:`colport.timing.server.rows.COLUMNS`), ``samples``
+        A JSON-ready record: ``rows`` (those of ``scenarios.csv``), ``samples``
         (every duration in nanoseconds), ``targets`` (milliseconds by kind), ``settings`` and, as
         in :func:`colport.timing.measure`, ``failures``, ``environment``, ``noise``, ``cores`` and
         ``meters``. Who raises, ends, hangs or runs out of memory fails as there; a server that is
