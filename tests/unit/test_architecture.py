@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -149,6 +150,14 @@ print(encoder.score(queries, documents).shape)
 """
 
 
+def test_what_is_no_code_is_installed_as_well():
+    settings = tomllib.loads((PACKAGE.parents[1] / "pyproject.toml").read_text())
+    patterns = settings["tool"]["setuptools"]["package-data"]["colport"]
+    installed = {file for pattern in patterns for file in PACKAGE.glob(pattern)}
+    kept = {file for file in PACKAGE.rglob("*") if file.is_file() and file.suffix != ".py"}
+    assert {file for file in kept if "__pycache__" not in file.parts} == installed
+
+
 def test_encoder_runs_without_torch(exported):
     blocked = {
         "pydantic",
@@ -164,9 +173,9 @@ def test_encoder_runs_without_torch(exported):
 
 CONVERTS = """
 from pathlib import Path
-from colport.convert import convert
-from colport.external_data import Layout
+from colport.folder.convert import convert
 from colport.quantize.folder import quantize
+from colport.tensors.external_data import Layout
 source, output = map(Path, sys.argv[1:])
 print(quantize(source, output).precision, convert(output, output, Layout("merge")).external_data)
 """

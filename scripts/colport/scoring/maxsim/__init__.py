@@ -66,12 +66,12 @@ def maxsim(
     device = device or default_device()
     if device is None:
         plan = Plan.of(queries, documents, max_bytes, threads)
-        return score_all(FloatColumns, queries, documents, plan)
+        return _score_all(FloatColumns, queries, documents, plan)
     plan = Plan.of(queries, documents, max_bytes, threads=1)
-    return score_all(partial(TorchColumns, device=device), queries, documents, plan)
+    return _score_all(partial(TorchColumns, device=device), queries, documents, plan)
 
 
-def score_all(
+def _score_all(
     columns: Callable[[np.ndarray], Columns],
     queries: Sequence[np.ndarray],
     documents: Sequence[np.ndarray],
@@ -83,13 +83,13 @@ def score_all(
         query_blocks = plan.query_blocks(columns, queries, np.arange(*group))
 
         def score(first: int, last: int, workspace: Workspace, query_blocks=query_blocks) -> None:
-            score_documents(query_blocks, documents, first, last, plan, workspace, scores)
+            _score_documents(query_blocks, documents, first, last, plan, workspace, scores)
 
         run(score, plan.documents, plan)
     return scores
 
 
-def score_documents(
+def _score_documents(
     query_blocks: Sequence[QueryBlock],
     documents: Sequence[np.ndarray],
     first: int,

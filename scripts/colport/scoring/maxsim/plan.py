@@ -120,11 +120,8 @@ class Plan:
     @cached_property
     def lines(self) -> int:
         """Lines in a block of documents."""
-        # A block of queries is read before it is laid out as columns, by every thread when each
-        # document has queries of its own.
-        queries = max(
-            self._widest(self._group_limit) + self._columns, 2 * self.threads * self._columns
-        )
+        # A block of queries is read before it is laid out as columns.
+        queries = self._widest(self._group_limit) + self._columns
         left = self.max_bytes - _FLOAT * self.dim * queries
         fewest = self.query_lengths[self.query_lengths > 0].min(initial=_MOST_COLUMNS)
         scored = self._columns // fewest
