@@ -25,9 +25,8 @@ def optimise(model: ir.Model) -> None:
         _fold(model)
         common.OutputFixPass()(model)
         common.NameFixPass()(model)
-        # Stack traces and source notes are most of a traced graph file's size.
-        common.ClearMetadataAndDocStringPass()(model)
     remove_unused_initializers(model.graph)
+    _forget_trace(model)
 
 
 def _fold(model: ir.Model) -> None:
@@ -41,3 +40,19 @@ def _fold(model: ir.Model) -> None:
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     common.DeduplicateInitializersPass()(model)
     common.CommonSubexpressionEliminationPass()(model)
+
+
+def _forget_trace(model: ir.Model) -> None:
+    """Drop stack traces and source notes: most of a traced graph file's size.
+
+    onnx_ir's ``ClearMetadataAndDocStringPass`` leaves those of values.
+    """
+    model.metadata_props.clear()
+    model.graph.metadata_props.clear()
+    for node in model.graph.all_nodes():
+        node.metadata_props.clear()
+        node.doc_string = None
+        for value in node.outputs:
+            value.metadata_props.clear()
+    for value in (*model.graph.inputs, *model.graph.initializers.values()):
+        value.metadata_props.clear()
