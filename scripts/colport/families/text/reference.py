@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -25,18 +25,8 @@ _PROMPTS = {"query": ("query",), "document": ("document", "passage", "corpus")}
 """Kind of a text to the names that its prompt may have."""
 
 
-class _Encoder(PyTorchReference, ABC):
+class _Encoder(PyTorchReference):
     """What both have: how the model takes prepared inputs."""
-
-    def encode_queries(self, queries: Sequence[str], batch_size: int = 8) -> list[np.ndarray]:
-        """Token embeddings of each query, ``float32 [tokens, dim]``."""
-        return self._encode(queries, "query", batch_size)
-
-    def encode_documents(
-        self, documents: Sequence[Document], batch_size: int = 8
-    ) -> list[np.ndarray]:
-        """Token embeddings of each passage, ``float32 [tokens, dim]``."""
-        return self._encode(documents, "document", batch_size)
 
     def prepare_queries(self, queries: Sequence[str]) -> Prepared:
         """The library's own preprocessing of one batch of queries."""
@@ -45,9 +35,6 @@ class _Encoder(PyTorchReference, ABC):
     def prepare_documents(self, documents: Sequence[Document]) -> Prepared:
         """The library's own preprocessing of one batch of passages."""
         return "document", self._features(list(documents), "document")
-
-    @abstractmethod
-    def _encode(self, texts: Sequence[Any], kind: str, batch_size: int) -> list[np.ndarray]: ...
 
     @abstractmethod
     def _features(self, texts: list[Any], kind: str) -> Mapping[str, Any]: ...
