@@ -74,13 +74,6 @@ def _colport(queries: EmbeddingSet, documents: EmbeddingSet, threads: int) -> Sc
     return lambda: maxsim(*given, threads=threads)
 
 
-def _colport_int8(queries: EmbeddingSet, documents: EmbeddingSet, threads: int) -> Score:
-    from colport.scoring.approximate import approximate_maxsim
-
-    given = _in_memory(queries), _in_memory(documents)
-    return lambda: approximate_maxsim(*given, threads=threads)
-
-
 def _in_memory(items: EmbeddingSet) -> EmbeddingSet:
     return replace(items, values=np.array(items.values))
 
@@ -213,7 +206,6 @@ MATMULS = ("matmul numpy", "matmul torch", "matmul onnxruntime", "matmul in bloc
 
 CONTENDERS: dict[str, tuple[str, Make]] = {
     "colport": ("onnxruntime", _colport),
-    "colport int8": ("onnxruntime", _colport_int8),
     "colpali-engine": ("colpali_engine", _colpali_engine()),
     "colpali-engine batch_size=16": ("colpali_engine", _colpali_engine(batch_size=16)),
     "sentence-transformers": ("sentence_transformers", _sentence_transformers),

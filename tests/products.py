@@ -10,6 +10,7 @@ from onnx import helper, numpy_helper
 from colport.quantize.calibration import Statistics
 from colport.quantize.folder import _apply
 from colport.quantize.settings import QuantizeSettings
+from colport.quantize.sites import find_groups
 
 WIDTH = 24
 RNG = np.random.default_rng(0)
@@ -64,8 +65,9 @@ def results(model, x):
 
 
 def quantized(recipes, settings=None, x=None):
-    model = graph()
-    counts = _apply({"text": model}, recipes, settings or QuantizeSettings())
+    model, settings = graph(), settings or QuantizeSettings()
+    models = {"text": model}
+    counts = _apply(models, find_groups(models, settings), recipes, settings)
     return results(model, activations() if x is None else x), counts, model
 
 

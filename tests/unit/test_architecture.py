@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -148,6 +149,14 @@ queries = encoder.encode_queries(["a short query", ""])
 documents = encoder.encode_documents(["one passage", "another, longer passage"])
 print(encoder.score(queries, documents).shape)
 """
+
+
+def test_what_is_no_code_is_installed_as_well():
+    settings = tomllib.loads((PACKAGE.parents[1] / "pyproject.toml").read_text())
+    patterns = settings["tool"]["setuptools"]["package-data"]["colport"]
+    installed = {file for pattern in patterns for file in PACKAGE.glob(pattern)}
+    kept = {file for file in PACKAGE.rglob("*") if file.is_file() and file.suffix != ".py"}
+    assert {file for file in kept if "__pycache__" not in file.parts} == installed
 
 
 def test_encoder_runs_without_torch(exported):

@@ -31,10 +31,10 @@ def run(case: str, folder, contenders: tuple[str, ...]) -> tuple[dict[str, dict]
 
 
 def test_rows_of_random_embeddings(tmp_path):
-    contenders = ("colport", "colport int8", "maxsim-cpu", "matmul numpy")
+    contenders = ("colport", "maxsim-cpu", "matmul numpy")
     rows, table = run("small", tmp_path, contenders)
     assert rows["colport"]["error"] < 1e-5
-    assert rows["colport"]["same_top_10"] == rows["colport int8"]["same_top_10"] == 1
+    assert rows["colport"]["same_top_10"] == 1
     assert rows["colport"]["extra_mb"] >= 0
     assert rows["matmul numpy"]["of_matmul"] == 1
     assert rows["matmul numpy"]["error"] is None

@@ -16,9 +16,9 @@ from colport.folder import manifest
 from colport.pipeline import variants
 from colport.quantize.blocks import blockwise, rounded
 from colport.quantize.folder import quantize
-from colport.quantize.nodes import MICROSOFT, Chain
 from colport.quantize.settings import Calibration, QuantizeSettings, Sensitivity
 from colport.quantize.weights import Matrix
+from colport.tensors.editing import MICROSOFT, Chain
 from tests.conftest import RESOURCES
 from tests.stored_weights import neighbour_sums, tensors
 

@@ -8,7 +8,7 @@ import pytest
 
 from colport.families.base import Batch
 from colport.quantize import calibration, recipe
-from colport.quantize.calibration import Inputs, measure
+from colport.quantize.calibration import CalibrationSet, measure
 from colport.quantize.recipe import calibrated
 from colport.quantize.rounding import Curvature
 from colport.quantize.settings import Calibration, QuantizeSettings
@@ -88,33 +88,27 @@ class Dataset:
 
 
 def test_inputs_are_some_of_the_second_half():
-    found = Inputs.choose(Dataset, Calibration(inputs=6, seed=1))
+    found = CalibrationSet.choose(Dataset, Calibration(inputs=6, seed=1))
     for items, whole in ((found.queries, Dataset.queries), (found.documents, Dataset.documents)):
         places = [whole.index(item) for item in items]
         assert len(places) == 6
         assert places == sorted(set(places))
         assert min(places) >= len(whole) // 2
     assert found.source == "pages"
-    assert found == Inputs.choose(Dataset, Calibration(inputs=6, seed=1))
-    assert found != Inputs.choose(Dataset, Calibration(inputs=6, seed=2))
-    everything = Inputs.choose(Dataset, Calibration(inputs=99))
+    assert found == CalibrationSet.choose(Dataset, Calibration(inputs=6, seed=1))
+    assert found != CalibrationSet.choose(Dataset, Calibration(inputs=6, seed=2))
+    everything = CalibrationSet.choose(Dataset, Calibration(inputs=99))
     assert everything.queries == list(Dataset.queries[10:])
     assert everything.documents == list(Dataset.documents[15:])
 
 
-def test_inputs_come_in_batches_to_the_last(monkeypatch):
+def test_inputs_come_in_batches_to_the_last():
     class Runtime:
         query_batch = staticmethod(lambda items: ("query", list(items)))
         document_batch = staticmethod(lambda items: ("document", list(items)))
 
-    class Family:
-        runtime = staticmethod(lambda settings, base: Runtime)
-
-    class Manifest:
-        family, processing = "any", {}
-
-    monkeypatch.setattr(calibration.families, "get", lambda name: Family)
-    found = list(Inputs(("a", "b", "c"), (1, 2), "pages").batches(None, Manifest, 2))
+    given = CalibrationSet(("a", "b", "c"), (1, 2), "pages")
+    found = list(given.batches(Runtime, 2))
     assert found == [("query", ["a", "b"]), ("query", ["c"]), ("document", [1, 2])]
 
 

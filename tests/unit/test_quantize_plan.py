@@ -9,10 +9,10 @@ import pytest
 
 from colport.families.base import Batch
 from colport.quantize import plan
-from colport.quantize.calibration import Inputs
 from colport.quantize.recipe import calibrated
 from colport.quantize.sensitivity import EXACT, Outcome, Quality, Rung
 from colport.quantize.settings import Calibration, QuantizeSettings, Sensitivity
+from colport.quantize.sites import find_groups
 from colport.quantize.weights import Matrix
 from colport.tensors import external_data
 from colport.tensors.external_data import Layout
@@ -22,33 +22,36 @@ DATASET = SimpleNamespace(name="pages", queries=["a", "b", "c"], documents=["d",
 INPUTS = [activations(seed) for seed in (1, 2)]
 
 
-@pytest.fixture
-def base(tmp_path, monkeypatch):
-    """An exported folder of one graph, and its manifest."""
-    sizes = []
+class Runtime:
+    """Gives the same two batches, whatever is asked for; remembers how many at a time."""
 
-    def batches(inputs, folder, manifest, size):
-        sizes.append(size)
-        return iter([Batch("text", {"x": x}, np.ones((3, 5), bool)) for x in INPUTS])
+    def __init__(self):
+        self.sizes = []
 
-    monkeypatch.setattr(Inputs, "batches", batches)
-    folder = tmp_path / "base"
-    folder.mkdir()
-    external_data.write({"text": graph()}, folder, Layout())
-    graphs = {"text": SimpleNamespace(file="text.onnx")}
-    return folder, SimpleNamespace(graphs=graphs, precision="fp32"), sizes
+    def query_batch(self, queries):
+        self.sizes.append(len(queries))
+        return Batch("text", {"x": INPUTS[0]}, np.ones((3, 5), bool))
+
+    def document_batch(self, documents):
+        self.sizes.append(len(documents))
+        return Batch("text", {"x": INPUTS[1]}, np.ones((3, 5), bool))
 
 
-def calibrate(base, settings, tmp_path):
-    (tmp_path / "scratch").mkdir()
-    return plan.calibrate(*base[:2], settings, DATASET, tmp_path / "scratch", lambda line: None)
+def calibrate(settings, runtime, tmp_path):
+    models = {"text": graph()}
+    groups = find_groups(models, settings)
+    before = ir.serde.serialize_model(models["text"])
+    found = plan.calibrate(models, groups, settings, DATASET, runtime, tmp_path, lambda line: None)
+    assert ir.serde.serialize_model(models["text"]) == before  # what is tried is tried on copies
+    return found
 
 
-def test_without_a_search_each_group_has_the_first_form(base, tmp_path):
+def test_without_a_search_each_group_has_the_first_form(tmp_path):
+    runtime = Runtime()
     settings = QuantizeSettings(
         method="static", smoothing=0.5, rounding="gptq", calibration=Calibration(1, 7)
     )
-    recipes, record = calibrate(base, settings, tmp_path)
+    recipes, record = calibrate(settings, runtime, tmp_path)
     assert list(recipes) == ["query", "out"]
     rows = np.concatenate(INPUTS).reshape(-1, WIDTH)
     hidden = np.maximum(rows @ WEIGHTS["query"] + BIAS, 0)
@@ -75,11 +78,12 @@ def test_without_a_search_each_group_has_the_first_form(base, tmp_path):
             {"weights": ["out"], "parameters": 192, "form": "static", "smoothing": 0.5},
         ],
     }
-    assert base[2] == [1]  # nothing is measured on padding
+    assert runtime.sizes == [1, 1]  # nothing is measured on padding
 
 
 @pytest.mark.parametrize("quality", [EXACT, Quality(0.9, 0.8)])
-def test_a_search_decides(base, tmp_path, monkeypatch, quality):
+def test_a_search_decides(tmp_path, monkeypatch, quality):
+    runtime = Runtime()
     seen = []
 
     def search(models, ladders, batches, settings, scratch, report):
@@ -91,7 +95,7 @@ def test_a_search_decides(base, tmp_path, monkeypatch, quality):
     monkeypatch.setattr(plan, "search", search)
     target = Sensitivity(0.99, 0.9)
     settings = QuantizeSettings(method="static", sensitivity=target)
-    recipes, record = calibrate(base, settings, tmp_path)
+    recipes, record = calibrate(settings, runtime, tmp_path)
     assert seen == [["static", "per_token"]] * 2
     assert {name: recipe.form for name, recipe in recipes.items()} == {"query": "per_token"}
     assert recipes["query"].curved is None
@@ -106,7 +110,7 @@ def test_a_search_decides(base, tmp_path, monkeypatch, quality):
         "trials": 17,
         "alone": {"query": alone, "out": alone},
     }
-    assert base[2] == [1, 8]
+    assert runtime.sizes == [1, 1, 1, 2, 1]
 
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16", "fp32"])
@@ -126,10 +130,10 @@ def test_a_half_precision_base_is_read_as_float(tmp_path, precision):
         np.testing.assert_array_equal(value.const_value.numpy(), expected)
 
 
-def test_what_needs_no_inputs_has_one_form(base):
+def test_what_needs_no_inputs_has_one_form():
     four = QuantizeSettings(4, "weight_only")
     for settings, form in ((QuantizeSettings(), "per_token"), (four, "int4_blocks")):
-        recipes = plan.uncalibrated(*base[:2], settings)
+        recipes = plan.uncalibrated(find_groups({"text": graph()}, settings), settings)
         assert {name: recipe.form for name, recipe in recipes.items()} == {
             "query": form,
             "out": form,

@@ -121,7 +121,7 @@ def test_only_large_tables_are_quantized():
     model, values = table(SMALL_TABLE)
     (group,) = find_groups({"text": model}, QuantizeSettings())
     assert group.is_table
-    _apply({"text": model}, {group.name: TABLE}, QuantizeSettings())
+    _apply({"text": model}, [group], {group.name: TABLE}, QuantizeSettings())
     content = ir.serde.serialize_model(model).SerializeToString()
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     ids = np.array([0, SMALL_TABLE - 1, 7])

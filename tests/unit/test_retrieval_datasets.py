@@ -139,7 +139,6 @@ def test_qa_form(tmp_path):
 
 
 def test_pages_are_sliced_lazily(tmp_path, monkeypatch):
-    pages = load_retrieval_dataset("tiny", qa_folder(tmp_path)).documents
     decoded = []
     decode = Pages._decode
 
@@ -148,6 +147,7 @@ def test_pages_are_sliced_lazily(tmp_path, monkeypatch):
         return decode(self, row)
 
     monkeypatch.setattr(Pages, "_decode", spy)
+    pages = load_retrieval_dataset("tiny", qa_folder(tmp_path)).documents
     shard = pages[1:][::-1]
     assert len(shard) == 2
     assert decoded == []

@@ -187,22 +187,6 @@ def test_stored_graphs_are_what_their_module_builds(name):
     assert products.graph_file(name).read_bytes() == products.graph(name).SerializeToString()
 
 
-def test_products_of_8_bit_integers():
-    rng = np.random.default_rng(10)
-    rows = rng.standard_normal((50, 64)).astype(np.float32)
-    columns = rng.integers(-products.COLUMN_STEPS, products.COLUMN_STEPS + 1, (64, 30), np.int8)
-    out = np.empty((50, 30), np.int32)
-    step = products.multiply_int8(rows, columns, out)
-    assert step == pytest.approx((rows.max() - rows.min()) / 255)
-    # A rounded value is off by half a step at most.
-    furthest = np.abs(columns.astype(int)).sum(axis=0) * step / 2
-    assert (np.abs(out * step - rows @ columns.astype(np.float32)) <= furthest * 1.01).all()
-    # All values at their ends: pairs would overflow 16 bits with one bit more.
-    ends = np.full((1, 64), 255, np.float32)
-    products.multiply_int8(ends, np.full((64, 30), products.COLUMN_STEPS, np.int8), out[:1])
-    assert (out[0] == 64 * 255 * products.COLUMN_STEPS).all()
-
-
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
 def test_a_list_of_long_documents_is_scored_as_when_it_is_stacked(dtype):
     rng = np.random.default_rng(11)

@@ -8,6 +8,9 @@ REFERENCE_VARIANT = "pytorch"
 KINDS = ("query", "document")
 """What a model encodes; rows and samples are of one of them."""
 
+PLURALS = {"query": "queries", "document": "documents"}
+"""Kind to the argument that holds several."""
+
 FULL = "full"
 """The embeddings as the model gives them, beside the stored forms."""
 

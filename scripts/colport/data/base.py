@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,26 @@ if TYPE_CHECKING:
 
 MAX_JUDGEMENT = 10**6
 """Either side of zero; trec_eval counts documents in a table with a place for each judgement."""
+
+
+class Lazy(Sequence[Any]):
+    """Items that are read one by one, each when it is indexed; slices are lazy too.
+
+    Args:
+        places: Where they lie.
+        read: Reads the item at a place.
+    """
+
+    def __init__(self, places: Sequence[Any], read: Callable[[Any], Any]) -> None:
+        self._places, self._read = places, read
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, index: int | slice) -> Any:
+        if isinstance(index, slice):
+            return Lazy(self._places[index], self._read)
+        return self._read(self._places[index])
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,8 +119,8 @@ class RetrievalDataset:
         return replace(
             self,
             document_ids=[self.document_ids[row] for row in rows],
-            documents=_Chosen(self.documents, rows),
-            texts=None if self.texts is None else _Chosen(self.texts, rows),
+            documents=Lazy(rows, self.documents.__getitem__),
+            texts=None if self.texts is None else Lazy(rows, self.texts.__getitem__),
         )
 
     def first_documents(self, limit: int) -> RetrievalDataset:
@@ -129,18 +149,3 @@ class RetrievalDataset:
         return limited.with_queries(
             [row for row, names in enumerate(relevant) if names and names <= kept]
         )
-
-
-class _Chosen(Sequence[Any]):
-    """Some of a sequence's items, each read when it is indexed; slices are lazy too."""
-
-    def __init__(self, items: Sequence[Any], rows: Sequence[int]) -> None:
-        self._items, self._rows = items, rows
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, index: int | slice) -> Any:
-        if isinstance(index, slice):
-            return _Chosen(self._items, self._rows[index])
-        return self._items[self._rows[index]]

@@ -15,11 +15,11 @@ from typing import Any
 
 from colport.base.errors import DatasetError
 from colport.base.foreign import local, not_text
-from colport.data.base import RetrievalDataset
+from colport.data.base import Lazy, RetrievalDataset
 from colport.data.images import open_image, page_count
 from colport.data.judgements import read_judgements, read_queries
 from colport.data.pdfs import BadDocumentError, PdfReader
-from colport.data.rendering import PDF, FolderPages, Page, TextLayers
+from colport.data.rendering import PDF, Page, PageReader
 from colport.families.pages.images import PageError, as_page, decode_errors
 
 IMAGES = (
@@ -70,6 +70,7 @@ def read_own(
         name, local(declaration["queries"]), ids_needed=judgements is not None
     )
     document_ids = [page.id for page in pages]
+    reading = PageReader(name, dpi, reader)
     qrels = {}
     if judgements:
         qrels = read_judgements(name, local(judgements), query_ids, document_ids, scan.bad)
@@ -79,9 +80,9 @@ def read_own(
         query_ids,
         texts,
         document_ids,
-        FolderPages(name, pages, dpi, reader),
+        Lazy(pages, reading.image),
         qrels,
-        texts=TextLayers(name, pages, reader) if any(page.is_pdf for page in pages) else None,
+        texts=Lazy(pages, reading.text) if any(page.is_pdf for page in pages) else None,
         languages=known or tuple(declaration.get("languages", ())),
         skipped=scan.bad,
     )

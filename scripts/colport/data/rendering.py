@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from colport.base.errors import DatasetError
 from colport.data.images import Frames, decode, decode_errors
@@ -42,59 +43,47 @@ class Page:
         return self.id.endswith(f"#{self.index + 1}")
 
 
-class FolderPages(Sequence["Image"]):
-    """Pages as PIL RGB images, each rendered when it is indexed; slices are lazy too.
+@dataclass(frozen=True)
+class PageReader:
+    """Reads the pages of a folder.
 
-    Args:
+    Attributes:
         name: Name of the dataset, for messages.
-        pages: Where they lie.
         dpi: Resolution of a PDF's pages.
-        reader: Reads the PDFs.
+        pdfs: Reads the PDFs.
+        frames: Reads files of several images.
     """
 
-    def __init__(self, name: str, pages: Sequence[Page], dpi: float, reader: PdfReader) -> None:
-        self._name, self._pages, self._dpi = name, pages, dpi
-        self._reader, self._frames = reader, Frames()
+    name: str
+    dpi: float
+    pdfs: PdfReader
+    frames: Frames = field(default_factory=Frames)
 
-    def __len__(self) -> int:
-        return len(self._pages)
+    def image(self, page: Page) -> Image:
+        """The page in RGB.
 
-    def __getitem__(self, index: int | slice) -> Any:
-        if isinstance(index, slice):
-            return FolderPages(self._name, self._pages[index], self._dpi, self._reader)
-        page = self._pages[index]
-        try:
+        Raises:
+            DatasetError: It cannot be rendered or decoded.
+        """
+        with self._named(page, *decode_errors()):
             if page.is_pdf:
-                return self._reader.render(page.file, page.index, self._dpi)
+                return self.pdfs.render(page.file, page.index, self.dpi)
             if page.is_one_of_several:
-                return self._frames.decode(page.file, page.index)
+                return self.frames.decode(page.file, page.index)
             return decode(page.file)
-        except (BadDocumentError, *decode_errors()) as error:
-            raise DatasetError(f"{self._name}: {page.id} cannot be read ({error}).") from error
 
+    def text(self, page: Page) -> str:
+        """The text layer of a PDF's page; an image's is empty.
 
-class TextLayers(Sequence[str]):
-    """Text layers of PDF pages, each read when it is indexed; an image's is empty.
+        Raises:
+            DatasetError: The PDF cannot be read.
+        """
+        with self._named(page):
+            return self.pdfs.text(page.file, page.index) if page.is_pdf else ""
 
-    Args:
-        name: Name of the dataset, for messages.
-        pages: Where they lie.
-        reader: Reads the PDFs.
-    """
-
-    def __init__(self, name: str, pages: Sequence[Page], reader: PdfReader) -> None:
-        self._name, self._pages, self._reader = name, pages, reader
-
-    def __len__(self) -> int:
-        return len(self._pages)
-
-    def __getitem__(self, index: int | slice) -> Any:
-        if isinstance(index, slice):
-            return TextLayers(self._name, self._pages[index], self._reader)
-        page = self._pages[index]
-        if not page.is_pdf:
-            return ""
+    @contextmanager
+    def _named(self, page: Page, *errors: type[Exception]) -> Iterator[None]:
         try:
-            return self._reader.text(page.file, page.index)
-        except BadDocumentError as error:
-            raise DatasetError(f"{self._name}: {page.id} cannot be read ({error}).") from error
+            yield
+        except (BadDocumentError, *errors) as error:
+            raise DatasetError(f"{self.name}: {page.id} cannot be read ({error}).") from error

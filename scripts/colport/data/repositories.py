@@ -64,6 +64,11 @@ class Repository:
             return list(self.configs)
         return sorted({file.parent.name for file in self.folder.glob("*/*.parquet")})
 
+    def label(self, config: str | None, split: str) -> str:
+        """What messages call one split of one configuration."""
+        parts = (self.name, config and f"config {config}", f"split {split}")
+        return ", ".join(filter(None, parts))
+
     def files(self, config: str | None, split: str) -> list[Path]:
         """Parquet files of one split of one configuration (``None`` for the only one).
 
@@ -83,7 +88,7 @@ class Repository:
         if self.hub:
             _fetch(self.name, self.hub, patterns)
         files = sorted({file for pattern in patterns for file in self.folder.glob(pattern)})
-        where = f"{self.name}{f', config {config}' if config else ''}, split {split}"
+        where = self.label(config, split)
         if not files:
             raise DatasetError(
                 f"{where}: cannot be read, no file matches {' or '.join(patterns)} in "
@@ -108,9 +113,8 @@ class Repository:
             return [f"{folder}{split}[-.]*parquet" for folder in folders]
         splits = self.configs[config or self._only_config()]
         if split not in splits:
-            label = ", ".join(filter(None, [self.name, config and f"config {config}"]))
             raise DatasetError(
-                f"{label}, split {split}: cannot be read; found "
+                f"{self.label(config, split)}: cannot be read; found "
                 f"{', '.join(map(repr, splits)) or 'no split'}."
             )
         return splits[split]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from colport.base.errors import DatasetError
 from colport.base.files import file_state
 from colport.base.foreign import is_inside
+from colport.data.base import Lazy
 from colport.data.images import FORMATS, decode, decode_errors
 from colport.data.parquet import RATIO, unpacks_to_too_much
 from colport.data.repositories import Repository
@@ -106,7 +107,7 @@ class Table:
         return ids
 
 
-class Pages(Sequence["Image"]):
+class Pages(Lazy):
     """Pages of a table as PIL RGB images, each decoded when it is indexed; slices are lazy too."""
 
     def __init__(self, table: Table, column: str, rows: Sequence[int] | None = None) -> None:
@@ -135,22 +136,11 @@ class Pages(Sequence["Image"]):
             raise DatasetError(
                 f"{table.label}: column {column} is null in row {row}; every row needs an image."
             )
-        self._rows = range(len(table.data)) if rows is None else rows
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, index: int | slice) -> Any:
-        if isinstance(index, slice):
-            return Pages(self._table, self._column, self._rows[index])
-        return self._decode(self._rows[index])
-
-    def __iter__(self) -> Iterator[Image]:
-        return (self._decode(row) for row in self._rows)
+        super().__init__(range(len(table.data)) if rows is None else rows, self._decode)
 
     def are_same(self, first: int, second: int) -> bool:
         """Whether two pages are one, by their files or else by their pixels."""
-        rows = (self._rows[first], self._rows[second])
+        rows = (self._places[first], self._places[second])
         one, other = (self._bytes(row) for row in rows)
         return one == other or self._decode(rows[0]) == self._decode(rows[1])
 
@@ -186,9 +176,7 @@ def load_table(repository: Repository, config: str | None, split: str) -> Table:
     """
     import datasets
 
-    label = ", ".join(
-        filter(None, [repository.name, config and f"config {config}", f"split {split}"])
-    )
+    label = repository.label(config, split)
     files = repository.files(config, split)
     cache = _cache_folder(files)
     try:

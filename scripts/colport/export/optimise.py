@@ -43,7 +43,10 @@ def _fold(model: ir.Model) -> None:
 
 
 def _forget_trace(model: ir.Model) -> None:
-    """Drop stack traces and source notes: most of a traced graph file's size."""
+    """Drop stack traces and source notes: most of a traced graph file's size.
+
+    onnx_ir's ``ClearMetadataAndDocStringPass`` leaves those of values.
+    """
     model.metadata_props.clear()
     model.graph.metadata_props.clear()
     for node in model.graph.all_nodes():

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from colport.base.errors import InputError
-from colport.base.names import KINDS
+from colport.base.names import KINDS, PLURALS
 from colport.families import functional
 from colport.families.base import (
     Batch,
@@ -218,7 +218,7 @@ class _Runtime(Runtime):
         if positions is not None and width > positions:
             longest = int(np.argmax(lengths))
             raise InputError(
-                {"query": "queries", "document": "documents"}[kind],
+                PLURALS[kind],
                 longest,
                 f"takes {width} tokens, the model has positions for {positions}",
             )

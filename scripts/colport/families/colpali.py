@@ -19,7 +19,7 @@ from colport.families import functional
 from colport.families.base import Batch, Document, GraphInput, PatchGrid, Runtime, Stack
 from colport.families.pages.base import PageFamily, PageRuntime, query_template
 from colport.families.pages.images import normalise, resize_bicubic, rgb_array
-from colport.families.pages.layouts import Layout, engine_layout, transformers_layout
+from colport.families.pages.layouts import CheckpointLayout, engine_layout, transformers_layout
 from colport.families.stacks import stack
 
 if TYPE_CHECKING:
@@ -38,10 +38,8 @@ class ColPali(PageFamily):
 
     def prepare(self, backbone: Any) -> None:
         """See :meth:`PageFamily.prepare`."""
-        text = backbone.config.text_config
-        if "sliding_attention" in (getattr(text, "layer_types", None) or ()):
-            raise UnsupportedError("text_config: sliding-window layers are not exported yet.")
-        if not text.use_bidirectional_attention:
+        super().prepare(backbone)
+        if not backbone.config.text_config.use_bidirectional_attention:
             raise UnsupportedError("text_config: causal layers are not exported yet.")
 
     def stacks(self, backbone: Any) -> tuple[Stack, ...]:
@@ -52,7 +50,7 @@ class ColPali(PageFamily):
             stack("language_model.layers", text.layers, text.config),
         )
 
-    def page_inputs(self, layout: Layout, config: Any) -> tuple[GraphInput, ...]:
+    def page_inputs(self, layout: CheckpointLayout, config: Any) -> tuple[GraphInput, ...]:
         """See :meth:`PageFamily.page_inputs`."""
         vision = config.vision_config
         pixels = (2, vision.num_channels, vision.image_size, vision.image_size)
@@ -65,7 +63,7 @@ class ColPali(PageFamily):
         image_token = backbone.config.image_token_id
         if image_token >= backbone.vocab_size:
             input_ids = torch.where(input_ids == image_token, 0, input_ids)
-        return backbone.get_input_embeddings()(input_ids)
+        return super().embed_words(backbone, input_ids)
 
     def embed_pages(self, backbone: Any, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """See :meth:`PageFamily.embed_pages`."""
@@ -89,7 +87,7 @@ class ColPali(PageFamily):
             use_cache=False,
         ).last_hidden_state
 
-    def prompts(self, layout: Layout, processor: Any) -> dict[str, Any]:
+    def prompts(self, layout: CheckpointLayout, processor: Any) -> dict[str, Any]:
         """See :meth:`PageFamily.prompts`."""
         bos, token = processor.tokenizer.bos_token, processor.image_token
         # colpali-engine's prefix brings an image token, and a second beginning-of-sequence token.

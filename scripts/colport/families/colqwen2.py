@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from colport.base.errors import InputError, UnsupportedError
+from colport.base.errors import InputError
 from colport.families import functional
 from colport.families.base import Batch, Document, GraphInput, PatchGrid, Runtime, Stack
 from colport.families.pages import grids
 from colport.families.pages.base import PageFamily, PageRuntime, query_template
-from colport.families.pages.layouts import Layout, engine_layout, transformers_layout
+from colport.families.pages.layouts import CheckpointLayout, engine_layout, transformers_layout
 from colport.families.stacks import stack
 
 if TYPE_CHECKING:
@@ -40,8 +40,7 @@ class ColQwen2(PageFamily):
         """See :meth:`PageFamily.prepare`."""
         from transformers import AttentionInterface
 
-        if "sliding_attention" in backbone.config.text_config.layer_types:
-            raise UnsupportedError("text_config: sliding-window layers are not exported yet.")
+        super().prepare(backbone)
         AttentionInterface.register(_PAGE_ATTENTION, _page_attention)
         backbone.visual.config._attn_implementation = _PAGE_ATTENTION
 
@@ -53,7 +52,7 @@ class ColQwen2(PageFamily):
             stack("language_model.layers", text.layers, text.config),
         )
 
-    def page_inputs(self, layout: Layout, config: Any) -> tuple[GraphInput, ...]:
+    def page_inputs(self, layout: CheckpointLayout, config: Any) -> tuple[GraphInput, ...]:
         """See :meth:`PageFamily.page_inputs`."""
         vision = config.vision_config
         patches = 24 * vision.spatial_merge_size**2
@@ -68,10 +67,6 @@ class ColQwen2(PageFamily):
             return inputs
         axes = {1: "batch", 2: "tokens"}
         return (*inputs, GraphInput("position_ids", "int64", (3, 2, 33), axes))
-
-    def embed_words(self, backbone: Any, input_ids: torch.Tensor) -> torch.Tensor:
-        """See :meth:`PageFamily.embed_words`."""
-        return backbone.get_input_embeddings()(input_ids)
 
     def embed_pages(self, backbone: Any, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """See :meth:`PageFamily.embed_pages`."""
@@ -103,7 +98,7 @@ class ColQwen2(PageFamily):
             use_cache=False,
         ).last_hidden_state
 
-    def prompts(self, layout: Layout, processor: Any) -> dict[str, Any]:
+    def prompts(self, layout: CheckpointLayout, processor: Any) -> dict[str, Any]:
         """See :meth:`PageFamily.prompts`."""
         return {
             "query_template": query_template(layout, processor),

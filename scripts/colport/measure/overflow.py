@@ -18,12 +18,13 @@ import onnx_ir as ir
 import onnxruntime
 from onnx_ir.passes import common
 
+from colport import families
 from colport.base.errors import UnsupportedError
 from colport.base.files import scratch_folder
 from colport.families.base import Batch, Document
 from colport.folder.manifest import Manifest
 from colport.providers import ProviderSettings
-from colport.quantize.calibration import Inputs, open_sessions
+from colport.quantize.calibration import open_sessions
 from colport.quantize.widen import widen
 from colport.tensors import external_data
 
@@ -104,8 +105,11 @@ def reaches(
     models = {
         name: external_data.read(folder / graph.file) for name, graph in manifest.graphs.items()
     }
-    inputs = {"query": Inputs(queries, [], ""), "document": Inputs([], documents, "")}
-    batches = {kind: given.batches(folder, manifest, 1) for kind, given in inputs.items()}
+    runtime = families.get(manifest.family).runtime(manifest.processing, folder)
+    batches = {
+        "query": (runtime.query_batch([query]) for query in queries),
+        "document": (runtime.document_batch([document]) for document in documents),
+    }
     return measure(models, batches, scratch)
 
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from colport.quantize.nodes import Chain
 from colport.quantize.recipe import Recipe
 from colport.quantize.sites import Group
+from colport.tensors.editing import Chain
 
 _STEPS = 255
 _MIDDLE = 128

@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from colport.quantize.rounding import Curvature, gptq, nearest
-from colport.quantize.weights import LARGEST, Curved, Matrix
+from colport.quantize.weights import LARGEST, Curved, Matrix, symmetric_scales
 from colport.tensors.streaming import StreamedTensor, row_ranges
 
 _MIDDLE = 128  # of eight bits: the zero point that the operator assumes
@@ -92,9 +92,7 @@ def _ranges(values: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
     """Scale and zero point of each block, ``float32 [outputs, blocks]``."""
     if bits == 8:
         largest = np.abs(values).max(axis=2)
-        return np.where(largest > 0, largest / LARGEST, 1).astype(np.float32), np.full(
-            largest.shape, _MIDDLE, np.float32
-        )
+        return symmetric_scales(largest), np.full(largest.shape, _MIDDLE, np.float32)
     low = np.minimum(values.min(axis=2), 0)
     high = np.maximum(values.max(axis=2), 0)
     scales = np.where(high > low, (high - low) / _TOP, 1).astype(np.float32)

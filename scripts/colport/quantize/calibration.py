@@ -16,12 +16,10 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime
 
-from colport import families
-from colport.families.base import Batch, Document
-from colport.folder.manifest import Manifest
+from colport.families.base import Batch, Document, Runtime
 from colport.quantize.rounding import Curvature
 from colport.quantize.settings import Calibration
-from colport.quantize.sites import Group
+from colport.quantize.sites import Group, copied
 from colport.tensors.external_data import Layout, write
 
 SAMPLE_ROWS = 256
@@ -32,7 +30,7 @@ _TYPICAL_TOKENS = 1024
 
 
 @dataclass(frozen=True)
-class Inputs:
+class CalibrationSet:
     """Queries and documents to calibrate on.
 
     Attributes:
@@ -46,7 +44,7 @@ class Inputs:
     source: str
 
     @classmethod
-    def choose(cls, dataset: Any, settings: Calibration) -> Inputs:
+    def choose(cls, dataset: Any, settings: Calibration) -> CalibrationSet:
         """Some of a dataset's second half: parity compares the first ones.
 
         Args:
@@ -62,9 +60,8 @@ class Inputs:
 
         return cls(some(dataset.queries), some(dataset.documents), dataset.name)
 
-    def batches(self, base: Path, manifest: Manifest, size: int) -> Iterator[Batch]:
+    def batches(self, runtime: Runtime, size: int) -> Iterator[Batch]:
         """Graph inputs of the queries and of the documents."""
-        runtime = families.get(manifest.family).runtime(manifest.processing, base)
         for items, prepare in (
             (self.queries, runtime.query_batch),
             (self.documents, runtime.document_batch),
@@ -128,14 +125,15 @@ def measure(
     """Statistics of each group of products by its name.
 
     Args:
-        models: Graphs of the base; they are left with further outputs.
+        models: Graphs of the base.
         groups: Products of these graphs.
         batches: Inputs.
         scratch: A folder; the Gram matrices stay in it.
         with_gram: Whether Gram matrices are needed.
     """
-    taps = {name: _tap(model.graph, groups) for name, model in models.items()}
-    sessions = open_sessions(models, scratch / "base")
+    copies, tapped = copied(models, groups)
+    taps = {name: _tap(model.graph, tapped) for name, model in copies.items()}
+    sessions = open_sessions(copies, scratch / "base")
     rng = np.random.default_rng(0)
     found = {}
     for part in _parts(groups):

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
 
+from colport import families
 from colport.base.errors import ConfigError, UnsupportedError
 from colport.base.files import atomic_folder, scratch_folder
 from colport.folder import graphs, manifest
 from colport.folder.convert import copy_companions
 from colport.folder.manifest import Manifest, Prove
 from colport.providers.integers import saturates
-from colport.quantize.nodes import MICROSOFT
-from colport.quantize.plan import calibrate, read, uncalibrated
+from colport.quantize.plan import Recipes, calibrate, read, uncalibrated
 from colport.quantize.products import IntegerForm
-from colport.quantize.recipe import Recipe
 from colport.quantize.settings import QuantizeSettings
-from colport.quantize.sites import find_groups
+from colport.quantize.sites import Group, find_groups, split_gemm
 from colport.tensors import external_data
-from colport.tensors.editing import remove_unused_initializers
+from colport.tensors.editing import MICROSOFT, remove_unused_initializers
 from colport.tensors.external_data import Layout, Progress
 
 BASES = ("fp32", "fp16", "bf16")
@@ -82,11 +81,17 @@ def quantize(
     layout = layout or Layout()
     beside = Path(scratch, output.name) if scratch else output
     with atomic_folder(output) as folder, scratch_folder(beside) as measured:
-        recipes, record = uncalibrated(base, source, settings), {}
-        if settings.is_calibrated:
-            recipes, record = calibrate(base, source, settings, dataset, measured, report)
         models = read(base, source)
-        counts = _apply(models, recipes, settings)
+        for model in models.values():
+            split_gemm(model.graph)
+        groups = find_groups(models, settings)
+        recipes, record = uncalibrated(groups, settings), {}
+        if settings.is_calibrated:
+            runtime = families.get(source.family).runtime(source.processing, base)
+            recipes, record = calibrate(
+                models, groups, settings, dataset, runtime, measured, report
+            )
+        counts = _apply(models, groups, recipes, settings)
         _check_counts(base, counts, settings)
         report("quantized " + ", ".join(f"{counts[name]} operators of {name}" for name in counts))
         copy_companions(base, folder, source)
@@ -121,18 +126,21 @@ def _check_counts(base: Path, counts: Mapping[str, int], settings: QuantizeSetti
 
 
 def _apply(
-    models: Mapping[str, ir.Model], recipes: Mapping[str, Recipe], settings: QuantizeSettings
+    models: Mapping[str, ir.Model],
+    groups: Sequence[Group],
+    recipes: Recipes,
+    settings: QuantizeSettings,
 ) -> dict[str, int]:
     """Rewrite the graphs in place; how many operators of each were quantized."""
     names = {id(model.graph): name for name, model in models.items()}
     counts = dict.fromkeys(models, 0)
-    for group in find_groups(models, settings):
+    for group in groups:
         if group.name not in recipes:
             continue
         form = IntegerForm(group, recipes[group.name], settings)
         for site in group.sites:
-            form.put(site)
             counts[names[id(site.graph)]] += 1
+            form.put(site)
     for model in models.values():
         remove_unused_initializers(model.graph)
         model.graph.sort()

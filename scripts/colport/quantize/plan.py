@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
 
+from colport.families.base import Runtime
 from colport.folder.manifest import Manifest
-from colport.quantize.calibration import Inputs, measure
+from colport.quantize.calibration import CalibrationSet, measure
 from colport.quantize.recipe import TABLE, Recipe, calibrated
 from colport.quantize.sensitivity import FLOAT, Ladder, Outcome, search
 from colport.quantize.settings import Calibration, QuantizeSettings, Sensitivity
-from colport.quantize.sites import Group, find_groups
+from colport.quantize.sites import Group
 from colport.quantize.weights import Matrix
 from colport.quantize.widen import widen
 from colport.tensors import external_data
@@ -35,38 +36,38 @@ def read(base: Path, source: Manifest) -> dict[str, ir.Model]:
     return models
 
 
-def uncalibrated(base: Path, source: Manifest, settings: QuantizeSettings) -> Recipes:
+def uncalibrated(groups: Sequence[Group], settings: QuantizeSettings) -> Recipes:
     """One recipe for all products, which needs to know nothing of them."""
-    groups = find_groups(read(base, source), settings)
     return {group.name: TABLE if group.is_table else Recipe(settings.forms[0]) for group in groups}
 
 
 def calibrate(
-    base: Path,
-    source: Manifest,
+    models: Mapping[str, ir.Model],
+    groups: Sequence[Group],
     settings: QuantizeSettings,
     dataset: Any,
+    runtime: Runtime,
     scratch: Path,
     report: Report,
 ) -> tuple[Recipes, dict[str, Any]]:
     """Recipes from measured activations, and how they were found, for the manifest.
 
     Args:
-        base: Folder of the base.
-        source: Its manifest.
-        settings: What is quantized, and how.
+        models: Graphs of the base.
+        groups: What is quantized in them.
+        settings: How.
         dataset: Where inputs are taken from.
+        runtime: Makes graph inputs of them.
         scratch: An empty folder, needed until the weights are written.
         report: Called with a line for each step.
     """
     chosen = settings.calibration or Calibration()
-    inputs = Inputs.choose(dataset, chosen)
-    batches = list(inputs.batches(base, source, 1))
-    models = read(base, source)
-    groups = [group for group in find_groups(models, settings) if not group.is_table]
+    inputs = CalibrationSet.choose(dataset, chosen)
+    batches = list(inputs.batches(runtime, 1))
+    products = [group for group in groups if not group.is_table]
     with_gram = settings.rounding == "gptq"
-    statistics = measure(models, groups, batches, scratch, with_gram=with_gram)
-    report(f"measured {len(groups)} activations on {len(batches)} inputs of {inputs.source}")
+    statistics = measure(models, products, batches, scratch, with_gram=with_gram)
+    report(f"measured {len(products)} activations on {len(batches)} inputs of {inputs.source}")
 
     def ladder(group: Group) -> Ladder:
         if group.is_table:
@@ -76,8 +77,7 @@ def calibrate(
         forms = settings.forms if settings.sensitivity else settings.forms[:1]
         return [calibrated(form, statistics[group.name], matrices, settings) for form in forms]
 
-    models = read(base, source)
-    ladders = [(group, ladder(group)) for group in find_groups(models, settings)]
+    ladders = [(group, ladder(group)) for group in groups]
     record: dict[str, Any] = {
         "calibration": {
             "dataset": inputs.source,
@@ -88,7 +88,7 @@ def calibrate(
     }
     choice = dict.fromkeys((group.name for group, _ in ladders), 0)
     if settings.sensitivity is not None:
-        batches = list(inputs.batches(base, source, _BATCH_SIZE))
+        batches = list(inputs.batches(runtime, _BATCH_SIZE))
         outcome = search(models, ladders, batches, settings, scratch / "search", report)
         choice = dict(outcome.choice)
         record["sensitivity"] = _sensitivity(outcome, settings.sensitivity)

@@ -7,12 +7,11 @@ import onnx_ir as ir
 
 from colport.quantize.activations import Integers, quantized, smoothed
 from colport.quantize.blocks import blockwise
-from colport.quantize.nodes import MICROSOFT, Chain
 from colport.quantize.recipe import Recipe
 from colport.quantize.settings import QuantizeSettings
 from colport.quantize.sites import Group, Site
 from colport.quantize.weights import Matrix, column_sums, per_channel, per_row
-from colport.tensors.editing import replace
+from colport.tensors.editing import MICROSOFT, Chain, replace
 
 _INT8_ACTIVATIONS = 4
 """``accuracy_level`` of ``MatMulNBits``: blocks of activations become int8, too."""

@@ -15,11 +15,11 @@ import onnx_ir as ir
 
 from colport.families.base import Batch
 from colport.quantize.calibration import open_sessions
-from colport.quantize.nodes import Chain
 from colport.quantize.products import IntegerForm
 from colport.quantize.recipe import Recipe
 from colport.quantize.settings import QuantizeSettings, Sensitivity
-from colport.quantize.sites import Group
+from colport.quantize.sites import Group, copied
+from colport.tensors.editing import Chain
 
 FLOAT = "float"
 """Name of the last rung of every ladder."""
@@ -106,7 +106,7 @@ def search(
     Greedy: the step that saves most loss for its cost is taken until the target is reached.
 
     Args:
-        models: Graphs of the base; they are left with all forms in them.
+        models: Graphs of the base.
         ladders: Groups with their integer forms, the cheapest first.
         batches: Inputs; embeddings of the float graphs are the standard.
         settings: Target, bits and block size.
@@ -170,17 +170,18 @@ class _Trial:
         scratch: Path,
     ) -> None:
         self._switches: dict[str, list[tuple[str, str, int]]] = {name: [] for name in models}
-        names = {id(model.graph): name for name, model in models.items()}
-        for number, (group, ladder) in enumerate(ladders):
+        copies, groups = copied(models, [group for group, _ in ladders])
+        names = {id(model.graph): name for name, model in copies.items()}
+        for number, (group, (_, ladder)) in enumerate(zip(groups, ladders, strict=True)):
             switches = [f"switch.{number}.{place}" for place in range(len(ladder))]
             _add_forms(group, ladder, settings, switches)
             for graph in {id(site.graph): site.graph for site in group.sites}.values():
                 self._switches[names[id(graph)]] += [
                     (switch, group.name, place) for place, switch in enumerate(switches)
                 ]
-        for model in models.values():
+        for model in copies.values():
             model.graph.sort()
-        self._sessions = open_sessions(models, scratch)
+        self._sessions = open_sessions(copies, scratch)
         self._batches = batches
         self._exact = self._embeddings({group.name: len(ladder) for group, ladder in ladders})
         self.count = 0

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
 from colport.quantize.settings import QuantizeSettings
-from colport.tensors.editing import replace
+from colport.tensors import editing
 
 SMALL_TABLE = 1024
 """Tables with fewer rows stay float: each of their rows is in so many tokens, or in all of them,
@@ -21,14 +21,22 @@ class Site:
     """One operator on a stored matrix.
 
     Attributes:
-        graph: Graph that it is in.
         node: A ``MatMul`` with a stored right side, or a ``Gather`` of a stored table's rows.
         weight: The stored matrix.
     """
 
-    graph: ir.Graph
     node: ir.Node
     weight: ir.Value
+
+    @classmethod
+    def of(cls, node: ir.Node) -> Site:
+        """The site of a ``MatMul`` or ``Gather``."""
+        return cls(node, node.inputs[0 if node.op_type == "Gather" else 1])
+
+    @property
+    def graph(self) -> ir.Graph:
+        """Graph that it is in."""
+        return self.node.graph
 
     @property
     def is_table(self) -> bool:
@@ -90,16 +98,9 @@ class Group:
 
 
 def find_groups(models: Mapping[str, ir.Model], settings: QuantizeSettings) -> list[Group]:
-    """Everything that the settings allow to quantize, in the order of the graphs.
-
-    Gemm with a stored weight is first written as product and sum, in place.
-    """
-    sites: list[Site] = []
-    for model in models.values():
-        _split_gemm(model.graph)
-        sites += _sites(model.graph, settings)
+    """Everything that the settings allow to quantize, in the order of the graphs."""
     together: dict[object, list[Site]] = {}
-    for site in sites:
+    for site in (site for model in models.values() for site in _sites(model.graph, settings)):
         # Shared activation or shared weight: either joins two sites.
         keys = [site.weight.name] if site.is_table else [site.weight.name, site.activation]
         joined = [site]
@@ -115,6 +116,20 @@ def find_groups(models: Mapping[str, ir.Model], settings: QuantizeSettings) -> l
     return [_group(members) for members in groups.values()]
 
 
+def copied(
+    models: Mapping[str, ir.Model], groups: Sequence[Group]
+) -> tuple[dict[str, ir.Model], list[Group]]:
+    """The graphs and their groups once more, on the same weights, to add something to them."""
+    copies = {name: model.clone() for name, model in models.items()}
+    nodes: dict[ir.Node, ir.Node] = {}
+    for name, model in models.items():
+        nodes.update(zip(model.graph, copies[name].graph, strict=True))
+    return copies, [
+        replace(group, sites=tuple(Site.of(nodes[site.node]) for site in group.sites))
+        for group in groups
+    ]
+
+
 def _group(sites: list[Site]) -> Group:
     weights = {site.weight.name: site.weight.const_value.size for site in sites}
     return Group(tuple(sites), tuple(weights), sum(weights.values()))
@@ -124,14 +139,14 @@ def _sites(graph: ir.Graph, settings: QuantizeSettings) -> Iterator[Site]:
     for node in graph:
         if node.op_type not in settings.operators or node.domain:
             continue
-        weight = node.inputs[1] if node.op_type == "MatMul" else node.inputs[0]
-        if not _is_matrix(weight) or settings.excludes(weight.name):
+        site = Site.of(node)
+        if not _is_matrix(site.weight) or settings.excludes(site.weight.name):
             continue
-        if node.op_type == "Gather" and (
-            node.attributes.get_int("axis", 0) != 0 or int(weight.shape[0]) < SMALL_TABLE
+        if site.is_table and (
+            node.attributes.get_int("axis", 0) != 0 or int(site.weight.shape[0]) < SMALL_TABLE
         ):
             continue
-        yield Site(graph, node, weight)
+        yield site
 
 
 def _is_matrix(value: ir.Value | None) -> bool:
@@ -142,8 +157,11 @@ def _is_matrix(value: ir.Value | None) -> bool:
     return tensor.dtype == ir.DataType.FLOAT and len(tensor.shape) == 2
 
 
-def _split_gemm(graph: ir.Graph) -> None:
-    """Write ``Gemm`` with a stored weight as ``MatMul`` and ``Add``, its plain meaning."""
+def split_gemm(graph: ir.Graph) -> None:
+    """Write ``Gemm`` with a stored weight as ``MatMul`` and ``Add``, its plain meaning, in place.
+
+    Products are then all of one kind, for :func:`find_groups`.
+    """
     for node in list(graph):
         if node.op_type != "Gemm" or not _is_matrix(node.inputs[1]):
             continue
@@ -158,4 +176,4 @@ def _split_gemm(graph: ir.Graph) -> None:
         nodes = [ir.node("MatMul", node.inputs[:2])]
         if len(node.inputs) > 2 and node.inputs[2] is not None:
             nodes.append(ir.node("Add", [nodes[0].outputs[0], node.inputs[2]]))
-        replace(graph, node.outputs[0], nodes)
+        editing.replace(graph, node.outputs[0], nodes)

@@ -156,13 +156,14 @@ def channel_scales(blocks: Iterable[np.ndarray], *, exact: bool) -> np.ndarray:
             sums = np.abs(values[0:paired:2] + values[1:paired:2])
             largest = np.maximum(largest, sums.max(axis=0, initial=0))
             waiting = values[paired:]
-    return _scales(largest)
+    return symmetric_scales(largest)
 
 
 def _row_scales(values: np.ndarray) -> np.ndarray:
     """Symmetric scale of each row of a table, ``float32 [rows, 1]``."""
-    return _scales(np.abs(values).max(axis=1, keepdims=True))
+    return symmetric_scales(np.abs(values).max(axis=1, keepdims=True))
 
 
-def _scales(largest: np.ndarray) -> np.ndarray:
+def symmetric_scales(largest: np.ndarray) -> np.ndarray:
+    """Scales at which the largest magnitudes are :data:`LARGEST`; 1 for zeros."""
     return np.where(largest > 0, largest / LARGEST, 1.0).astype(np.float32)

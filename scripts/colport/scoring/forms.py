@@ -9,7 +9,7 @@ from typing import Annotated
 import numpy as np
 
 from colport.base.declared import IN_CODE, Allowed, Count
-from colport.scoring.maxsim.plan import runs
+from colport.scoring.maxsim.tiling import runs
 from colport.scoring.pooling import pool_tokens
 from colport.scoring.quantized import PRECISIONS
 from colport.scoring.store import EmbeddingSet

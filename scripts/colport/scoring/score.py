@@ -79,8 +79,7 @@ def score_run(
         ArtifactError: A judged query or document has no embedding, a document id occurs twice, or
             a score is NaN or infinite.
     """
-    full = Form(FULL)
-    return _score(queries, documents, qrels, [full], max_bytes)[full]
+    return score_forms(queries, documents, qrels, [], max_bytes=max_bytes)[0]
 
 
 def score_forms(

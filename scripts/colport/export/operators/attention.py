@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
 
 import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
 from colport.export.markers import ATTENTION, DOMAIN
-from colport.tensors.editing import constant, permutation, producer, replace, stored
+from colport.tensors.editing import Chain, constant, permutation, producer, replace
 
 _SWAP = [0, 2, 1, 3]
 
@@ -55,13 +54,15 @@ def as_products(graph: ir.Graph) -> None:
         if lengths is not None:
             bias = _bias(graph, node, key, lengths)
         shared = _heads(query) != _heads(key)
-        chain = _Chain(graph, node)
+        chain, dtype = Chain(graph), node.outputs[0].type.dtype
+        scale = node.attributes.get_float("scale")
+        scale = chain.constant(np.array(scale, dtype.numpy()), f"scale.{scale:.9g}")
         if shared:
             below = [0, _heads(key), -1, int(query.shape[3])]
             query = chain.add("Reshape", [query, constant(graph, below)])
         turned = chain.add("Transpose", [key], {"perm": [0, 1, 3, 2]})
         scores = chain.add("MatMul", [query, turned])
-        scores = chain.add("Mul", [scores, chain.scale])
+        scores = chain.add("Mul", [scores, scale])
         if shared:
             apart = chain.add("Shape", [key], {"start": 2, "end": 3})
             extent = [constant(graph, [0]), constant(graph, [_heads(node.inputs[0])])]
@@ -69,45 +70,25 @@ def as_products(graph: ir.Graph) -> None:
             scores = chain.add("Reshape", [scores, extent])
         if bias is not None:
             scores = chain.add("Add", [scores, bias])
-        weights = chain.softmax(scores)
+        weights = _softmax(chain, scores, dtype)
         if shared:
             extent = [constant(graph, [0]), constant(graph, [_heads(key)]), constant(graph, [-1])]
             extent = chain.add("Concat", [*extent, apart], {"axis": 0})
             weights = chain.add("Reshape", [weights, extent])
-        chain.add("MatMul", [weights, value])
+        result = chain.add("MatMul", [weights, value])
         if shared:
             heads = [0, _heads(node.inputs[0]), -1, int(value.shape[3])]
-            chain.add("Reshape", [chain.last, constant(graph, heads)])
+            chain.add("Reshape", [result, constant(graph, heads)])
         replace(graph, node.outputs[0], chain.nodes)
 
 
-class _Chain:
-    """Nodes that will take an attention node's place."""
-
-    def __init__(self, graph: ir.Graph, node: ir.Node) -> None:
-        self.nodes: list[ir.Node] = []
-        self.type = node.outputs[0].type
-        name = f"scale.{node.attributes.get_float('scale'):.9g}"
-        values = np.array(node.attributes.get_float("scale"), self.type.dtype.numpy())
-        self.scale = stored(graph, ir.tensor(values, name=name))
-
-    @property
-    def last(self) -> ir.Value:
-        return self.nodes[-1].outputs[0]
-
-    def add(
-        self, operator: str, inputs: list[ir.Value], attributes: dict[str, Any] | None = None
-    ) -> ir.Value:
-        self.nodes.append(ir.node(operator, inputs, attributes))
-        return self.last
-
-    def softmax(self, scores: ir.Value) -> ir.Value:
-        """In fp32, as the models compute it."""
-        if self.type.dtype == ir.DataType.FLOAT:
-            return self.add("Softmax", [scores], {"axis": -1})
-        wide = self.add("Cast", [scores], {"to": ir.DataType.FLOAT})
-        weights = self.add("Softmax", [wide], {"axis": -1})
-        return self.add("Cast", [weights], {"to": self.type.dtype})
+def _softmax(chain: Chain, scores: ir.Value, dtype: ir.DataType) -> ir.Value:
+    """In fp32, as the models compute it."""
+    if dtype == ir.DataType.FLOAT:
+        return chain.add("Softmax", [scores], {"axis": -1})
+    wide = chain.add("Cast", [scores], {"to": ir.DataType.FLOAT})
+    weights = chain.add("Softmax", [wide], {"axis": -1})
+    return chain.add("Cast", [weights], {"to": dtype})
 
 
 def _attentions(graph: ir.Graph) -> Iterator[ir.Node]:
@@ -123,34 +104,20 @@ def _inputs(node: ir.Node) -> list[ir.Value | None]:
 
 def _bias(graph: ir.Graph, place: ir.Node, key: ir.Value, lengths: ir.Value) -> ir.Value:
     """``[batch, 1, 1, tokens]``: the lowest number where a key is padding."""
-    dtype = key.dtype
-    name = f"lowest.{dtype.name.lower()}"
-    lowest = stored(graph, ir.tensor(np.array(_lowest(dtype), dtype.numpy()), name=name))
-    nodes = [ir.node("Shape", [key], {"start": 2, "end": 3})]
-
-    def add(operator: str, inputs: list[ir.Value]) -> ir.Value:
-        nodes.append(ir.node(operator, inputs))
-        return nodes[-1].outputs[0]
-
-    ones = add("Expand", [constant(graph, [1]), nodes[0].outputs[0]])
-    counts = add("CumSum", [ones, constant(graph, [0])])  # 1, 2, … tokens
-    column = add("Unsqueeze", [lengths, constant(graph, [1])])
-    padding = add("Greater", [counts, column])
-    bias = add("Mul", [_cast(nodes, padding, dtype), lowest])
-    bias = add("Unsqueeze", [bias, constant(graph, [1, 2])])
+    dtype, chain = key.dtype, Chain(graph)
+    lowest = float(ml_dtypes.finfo(dtype.numpy()).min)
+    lowest = chain.constant(np.array(lowest, dtype.numpy()), f"lowest.{dtype.name.lower()}")
+    tokens = chain.add("Shape", [key], {"start": 2, "end": 3})
+    ones = chain.add("Expand", [constant(graph, [1]), tokens])
+    counts = chain.add("CumSum", [ones, constant(graph, [0])])  # 1, 2, … tokens
+    column = chain.add("Unsqueeze", [lengths, constant(graph, [1])])
+    padding = chain.add("Greater", [counts, column])
+    bias = chain.add("Mul", [chain.add("Cast", [padding], {"to": dtype}), lowest])
+    bias = chain.add("Unsqueeze", [bias, constant(graph, [1, 2])])
     bias.shape = ir.Shape([lengths.shape[0], 1, 1, key.shape[2]])
     bias.type = key.type
-    graph.insert_before(place, nodes)
+    graph.insert_before(place, chain.nodes)
     return bias
-
-
-def _cast(nodes: list[ir.Node], value: ir.Value, dtype: ir.DataType) -> ir.Value:
-    nodes.append(ir.node("Cast", [value], {"to": dtype}))
-    return nodes[-1].outputs[0]
-
-
-def _lowest(dtype: ir.DataType) -> float:
-    return float(ml_dtypes.finfo(dtype.numpy()).min)
 
 
 def _heads(value: ir.Value) -> int:

@@ -23,7 +23,7 @@ from colport.families.base import (
     Stack,
     check_settings,
 )
-from colport.families.pages.layouts import UNREAD, Layout
+from colport.families.pages.layouts import UNREAD, CheckpointLayout
 from colport.families.tokens import Tokens, check_ids, save_backend
 
 if TYPE_CHECKING:
@@ -50,29 +50,30 @@ class PageFamily(Family):
     """
 
     document_type = "pages"
-    layouts: ClassVar[tuple[Layout, ...]]
+    layouts: ClassVar[tuple[CheckpointLayout, ...]]
     image_token_has_no_row: ClassVar[bool] = False
     """Whether the image token may lie beyond the word embeddings."""
 
-    @abstractmethod
     def prepare(self, backbone: Any) -> None:
         """Make a backbone on the meta device ready to trace.
 
         Raises:
             UnsupportedError: Its configuration has what no graph is written for.
         """
+        if "sliding_attention" in (getattr(backbone.config.text_config, "layer_types", None) or ()):
+            raise UnsupportedError("text_config: sliding-window layers are not exported yet.")
 
     @abstractmethod
     def stacks(self, backbone: Any) -> tuple[Stack, ...]:
         """The layers of a backbone that are repeated, by their place in it."""
 
     @abstractmethod
-    def page_inputs(self, layout: Layout, config: Any) -> tuple[GraphInput, ...]:
+    def page_inputs(self, layout: CheckpointLayout, config: Any) -> tuple[GraphInput, ...]:
         """Inputs of the image graph besides token ids and mask, for a backbone's configuration."""
 
-    @abstractmethod
     def embed_words(self, backbone: Any, input_ids: torch.Tensor) -> torch.Tensor:
         """Word embeddings ``[batch, tokens, width]``; those of image tokens are not read."""
+        return backbone.get_input_embeddings()(input_ids)
 
     @abstractmethod
     def embed_pages(self, backbone: Any, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
@@ -89,7 +90,7 @@ class PageFamily(Family):
         """Output of the language model; ``inputs`` are the ``page_inputs``, empty for texts."""
 
     @abstractmethod
-    def prompts(self, layout: Layout, processor: Any) -> dict[str, Any]:
+    def prompts(self, layout: CheckpointLayout, processor: Any) -> dict[str, Any]:
         """``query_template``, ``document_prompt`` and what else the runtime needs for them."""
 
     @abstractmethod
@@ -184,7 +185,7 @@ class PageFamily(Family):
         """The processor of the checkpoint's own library."""
         return self._layout(folder).load_processor(folder)
 
-    def _layout(self, folder: Path) -> Layout:
+    def _layout(self, folder: Path) -> CheckpointLayout:
         for layout in self.layouts:
             if layout.accepts(folder):
                 return layout
@@ -192,7 +193,7 @@ class PageFamily(Family):
 
     def _embed(
         self,
-        layout: Layout,
+        layout: CheckpointLayout,
         model: Any,
         words: torch.Tensor,
         mask: torch.Tensor,
@@ -203,7 +204,7 @@ class PageFamily(Family):
         return functional.normalised(model.get_submodule(layout.projection)(hidden), mask)
 
 
-def query_template(layout: Layout, processor: Any, start: str = "") -> str:
+def query_template(layout: CheckpointLayout, processor: Any, start: str = "") -> str:
     """A query's text with ``{text}`` for the query, as the layout's processor writes it."""
     augmentation = processor.query_augmentation_token * _AUGMENTATION_TOKENS
     return f"{start}{processor.query_prefix}{{text}}{augmentation}{layout.query_end}"

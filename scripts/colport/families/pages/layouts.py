@@ -24,7 +24,7 @@ UNREAD: Mapping[str, str] = {r"(^|\.)lm_head\.": "predicts words"}
 
 
 @dataclass(frozen=True)
-class Layout:
+class CheckpointLayout:
     """How one library stores a page model, and how it prompts it.
 
     Attributes:
@@ -135,7 +135,7 @@ class Layout:
         return getattr(self._class(self.model), "_checkpoint_conversion_mapping", {})
 
 
-def transformers_layout(stem: str, backbone: str) -> Layout:
+def transformers_layout(stem: str, backbone: str) -> CheckpointLayout:
     """``{stem}ForRetrieval`` of transformers, the ``-hf`` checkpoints of the Hub.
 
     Args:
@@ -148,7 +148,7 @@ def transformers_layout(stem: str, backbone: str) -> Layout:
         found = inner.get("model_type", backbone) if isinstance(inner, dict) else None
         return config.get("model_type") == stem.lower() and found == backbone
 
-    return Layout(
+    return CheckpointLayout(
         library="transformers",
         module="transformers",
         model=f"{stem}ForRetrieval",
@@ -160,7 +160,7 @@ def transformers_layout(stem: str, backbone: str) -> Layout:
     )
 
 
-def engine_layout(stem: str, backbone: str, place: str) -> Layout:
+def engine_layout(stem: str, backbone: str, place: str) -> CheckpointLayout:
     """``{stem}`` of colpali-engine, in which the models of the ColPali paper were trained.
 
     Args:
@@ -173,7 +173,7 @@ def engine_layout(stem: str, backbone: str, place: str) -> Layout:
         architectures = config.get("architectures") or []
         return config.get("model_type") == backbone and stem in architectures
 
-    return Layout(
+    return CheckpointLayout(
         library="colpali-engine",
         module="colpali_engine.models",
         model=stem,

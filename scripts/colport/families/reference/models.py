@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,14 @@ from typing import Any
 import numpy as np
 
 from colport.base.errors import CheckpointError, InputError
+from colport.base.names import PLURALS
 from colport.families.base import Document
 from colport.families.pages.images import as_page
 from colport.families.reference.memory import Room
 from colport.hub.checkpoints import reading
 
 
-class PyTorchReference:
+class PyTorchReference(ABC):
     """A model in PyTorch, and which inputs share a pass through it.
 
     Args:
@@ -41,6 +43,19 @@ class PyTorchReference:
     def note(self) -> str:
         """What a user of its timings has to know, or empty."""
         return self.room.note
+
+    def encode_queries(self, queries: Sequence[str], batch_size: int = 8) -> list[np.ndarray]:
+        """Token embeddings of each query, ``float32 [tokens, dim]``."""
+        return self._encode(queries, "query", batch_size)
+
+    def encode_documents(
+        self, documents: Sequence[Document], batch_size: int = 8
+    ) -> list[np.ndarray]:
+        """Token embeddings of each document, ``float32 [tokens, dim]``."""
+        return self._encode(documents, "document", batch_size)
+
+    @abstractmethod
+    def _encode(self, inputs: Sequence[Any], kind: str, batch_size: int) -> list[np.ndarray]: ...
 
     def _batches(
         self, inputs: Sequence[Any], batch_size: int, prepare: Callable[[list[Any]], Any]
@@ -104,16 +119,6 @@ class ProcessorReference(PyTorchReference):
         super().__init__(model.eval().to(device), room)
         self._processor = processor
 
-    def encode_queries(self, queries: Sequence[str], batch_size: int = 8) -> list[np.ndarray]:
-        """Token embeddings of each query, ``float32 [tokens, dim]``."""
-        return self._encode("queries", queries, batch_size, self.prepare_queries)
-
-    def encode_documents(
-        self, documents: Sequence[Document], batch_size: int = 8
-    ) -> list[np.ndarray]:
-        """Token embeddings of each page, ``float32 [tokens, dim]``."""
-        return self._encode("documents", documents, batch_size, self.prepare_documents)
-
     def prepare_queries(self, queries: Sequence[str]) -> Any:
         """The model's inputs for one batch of queries."""
         return self._processor.process_queries(list(queries))
@@ -146,19 +151,14 @@ class ProcessorReference(PyTorchReference):
             output = self._model(**features)
         return getattr(output, "embeddings", output).float().cpu().numpy()
 
-    def _encode(
-        self,
-        argument: str,
-        inputs: Sequence[Any],
-        batch_size: int,
-        prepare: Callable[[list[Any]], Any],
-    ) -> list[np.ndarray]:
+    def _encode(self, inputs: Sequence[Any], kind: str, batch_size: int) -> list[np.ndarray]:
+        prepare = {"query": self.prepare_queries, "document": self.prepare_documents}[kind]
         embeddings: list[np.ndarray] = []
         try:
             for batch in self._batches(inputs, batch_size, prepare):
                 embeddings += self._embeddings(prepare(batch))
         except ValueError as error:
-            raise _refusal(argument, inputs, prepare) or error from error
+            raise _refusal(PLURALS[kind], inputs, prepare) or error from error
         return embeddings
 
     def _embeddings(self, features: Any) -> list[np.ndarray]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,8 +21,23 @@ Prepared = tuple[str, Mapping[str, Any]]
 """The kind of a batch, and the features that its preprocessing gave."""
 
 
+_PROMPTS = {"query": ("query",), "document": ("document", "passage", "corpus")}
+"""Kind of a text to the names that its prompt may have."""
+
+
 class _Encoder(PyTorchReference):
     """What both have: how the model takes prepared inputs."""
+
+    def prepare_queries(self, queries: Sequence[str]) -> Prepared:
+        """The library's own preprocessing of one batch of queries."""
+        return "query", self._features(list(queries), "query")
+
+    def prepare_documents(self, documents: Sequence[Document]) -> Prepared:
+        """The library's own preprocessing of one batch of passages."""
+        return "document", self._features(list(documents), "document")
+
+    @abstractmethod
+    def _features(self, texts: list[Any], kind: str) -> Mapping[str, Any]: ...
 
     def run(self, prepared: Prepared) -> np.ndarray:
         """The model's output ``float32 [batch, tokens, dim]`` for prepared inputs."""
@@ -45,46 +62,21 @@ class Reference(_Encoder):
         room: The memory that it was opened for.
     """
 
-    def encode_queries(self, queries: Sequence[str], batch_size: int = 8) -> list[np.ndarray]:
-        """Token embeddings of each query, ``float32 [tokens, dim]``."""
-        return self._encode(queries, batch_size, self.prepare_queries, self._model.encode_query)
-
-    def encode_documents(
-        self, documents: Sequence[Document], batch_size: int = 8
-    ) -> list[np.ndarray]:
-        """Token embeddings of each passage, ``float32 [tokens, dim]``."""
-        return self._encode(
-            documents, batch_size, self.prepare_documents, self._model.encode_document
-        )
-
-    def prepare_queries(self, queries: Sequence[str]) -> Prepared:
-        """The library's own preprocessing of one batch of queries."""
-        return self._prepare(queries, "query", ("query",))
-
-    def prepare_documents(self, documents: Sequence[Document]) -> Prepared:
-        """The library's own preprocessing of one batch of passages."""
-        return self._prepare(documents, "document", ("document", "passage", "corpus"))
-
-    def _encode(
-        self,
-        texts: Sequence[Any],
-        batch_size: int,
-        prepare: Callable[[list[Any]], Prepared],
-        encode: Callable[..., list[np.ndarray]],
-    ) -> list[np.ndarray]:
+    def _encode(self, texts: Sequence[Any], kind: str, batch_size: int) -> list[np.ndarray]:
+        known = {"query": self._model.encode_query, "document": self._model.encode_document}
         settings = {"convert_to_numpy": True, "show_progress_bar": False}
         return [
             embedding
-            for batch in self._batches(texts, batch_size, lambda texts: prepare(texts)[1])
-            for embedding in encode(batch, batch_size=len(batch), **settings)
+            for batch in self._batches(texts, batch_size, partial(self._features, kind=kind))
+            for embedding in known[kind](batch, batch_size=len(batch), **settings)
         ]
 
-    def _prepare(self, texts: Sequence[Any], kind: str, prompts: tuple[str, ...]) -> Prepared:
+    def _features(self, texts: list[Any], kind: str) -> Mapping[str, Any]:
         # As `encode_query` and `encode_document` choose: the first that there is, else the default.
-        names = [name for name in prompts if name in self._model.prompts]
+        names = [name for name in _PROMPTS[kind] if name in self._model.prompts]
         name = names[0] if names else self._model.default_prompt_name
         prompt = None if name is None else self._model.prompts[name]
-        return kind, self._model.preprocess(list(texts), prompt=prompt, task=kind)
+        return self._model.preprocess(texts, prompt=prompt, task=kind)
 
 
 class MarkedReference(_Encoder):
@@ -104,31 +96,16 @@ class MarkedReference(_Encoder):
         self._tokenizer = tokenizer
         self._settings = settings
 
-    def encode_queries(self, queries: Sequence[str], batch_size: int = 8) -> list[np.ndarray]:
-        """Token embeddings of each query, ``float32 [tokens, dim]``."""
-        return self._encode(queries, "query", batch_size)
-
-    def encode_documents(
-        self, documents: Sequence[Document], batch_size: int = 8
-    ) -> list[np.ndarray]:
-        """Token embeddings of each passage, ``float32 [tokens, dim]``."""
-        return self._encode(documents, "document", batch_size)
-
-    def prepare_queries(self, queries: Sequence[str]) -> Prepared:
-        """The tokenization of one batch of queries."""
-        return "query", self._tokenize(list(queries), "query")[0]
-
-    def prepare_documents(self, documents: Sequence[Document]) -> Prepared:
-        """The tokenization of one batch of passages."""
-        return "document", self._tokenize(list(documents), "document")[0]
-
     def _encode(self, texts: Sequence[Any], kind: str, batch_size: int) -> list[np.ndarray]:
         embeddings: list[np.ndarray] = []
-        for batch in self._batches(texts, batch_size, lambda one: self._tokenize(one, kind)[0]):
+        for batch in self._batches(texts, batch_size, partial(self._features, kind=kind)):
             features, keep = self._tokenize(batch, kind)
             output = self.run((kind, features))
             embeddings.extend(row[kept] for row, kept in zip(output, keep.numpy(), strict=True))
         return embeddings
+
+    def _features(self, texts: list[Any], kind: str) -> Mapping[str, Any]:
+        return self._tokenize(texts, kind)[0]
 
     def _tokenize(self, texts: list[str], kind: str) -> tuple[Any, torch.Tensor]:
         """Features, and which tokens are scored."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from colport.base.names import REFERENCE_VARIANT
+from colport.base.names import PLURALS, REFERENCE_VARIANT
 from colport.report import formatting as fmt
 from colport.report.charts import Bar, Chart, ChartTable, Dot, Lane, LegendEntry, lanes, legend
 from colport.report.charts.lanes import LEFT, RIGHT, Axis
@@ -115,7 +115,7 @@ def _error_chart(
                 bin_row = (*place, low, high, int(count))
                 records.append(dict(zip(_ERROR_COLUMNS, bin_row, strict=True)))
         median, worst = found["error"].median(), found["error"].max()
-        plural = {"document": "documents", "query": "queries"}.get(place[2], place[2])
+        plural = PLURALS.get(place[2], place[2])
         drawn.append(
             Lane(
                 f"{_name(place, several)}, {plural}",

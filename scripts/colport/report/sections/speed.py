@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from colport.base.names import REFERENCE_VARIANT
+from colport.base.names import PLURALS, REFERENCE_VARIANT
 from colport.report import formatting as fmt
 from colport.report.charts import Chart, ChartTable, Dot, Lane, LegendEntry, Whisker, lanes, legend
 from colport.report.charts.lanes import LEFT, RIGHT, Axis
@@ -74,7 +74,7 @@ def _chart(
         )
     values = [value for row in records for value in (*_range(row), row["speedup_vs_pytorch"])]
     axis = Axis(cost([1.0, *values], LEFT, RIGHT), "Times PyTorch", baseline=1.0, lane_height=10.0)
-    plural = {"document": "documents", "query": "queries"}[kind]
+    plural = PLURALS[kind]
     caption = f"Speed-up on {plural} by batch size"
     return lanes(key, model, caption, axis, drawn, ChartTable.of(records, _COLUMNS))
 

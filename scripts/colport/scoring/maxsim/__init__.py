@@ -23,7 +23,7 @@ from colport.scoring.maxsim.blocks import (
     read,
     starts_of,
 )
-from colport.scoring.maxsim.plan import Plan, Workspace, run
+from colport.scoring.maxsim.tiling import Tiling, Workspace, run
 from colport.scoring.maxsim.torch_columns import TorchColumns, default_device
 
 DEFAULT_MAX_BYTES = 16 * 2**20
@@ -65,42 +65,42 @@ def maxsim(
     """
     device = device or default_device()
     if device is None:
-        plan = Plan.of(queries, documents, max_bytes, threads)
-        return score_all(FloatColumns, queries, documents, plan)
-    plan = Plan.of(queries, documents, max_bytes, threads=1)
-    return score_all(partial(TorchColumns, device=device), queries, documents, plan)
+        tiling = Tiling.of(queries, documents, max_bytes, threads)
+        return _score_all(FloatColumns, queries, documents, tiling)
+    tiling = Tiling.of(queries, documents, max_bytes, threads=1)
+    return _score_all(partial(TorchColumns, device=device), queries, documents, tiling)
 
 
-def score_all(
+def _score_all(
     columns: Callable[[np.ndarray], Columns],
     queries: Sequence[np.ndarray],
     documents: Sequence[np.ndarray],
-    plan: Plan,
+    tiling: Tiling,
 ) -> np.ndarray:
     """MaxSim with a given way to compute products, ``[n_queries, n_documents]`` float32."""
-    scores = np.zeros((len(plan.query_lengths), len(plan.document_lengths)), dtype=np.float32)
-    for group in plan.query_groups:
-        query_blocks = plan.query_blocks(columns, queries, np.arange(*group))
+    scores = np.zeros((len(tiling.query_lengths), len(tiling.document_lengths)), dtype=np.float32)
+    for group in tiling.query_groups:
+        query_blocks = tiling.query_blocks(columns, queries, np.arange(*group))
 
         def score(first: int, last: int, workspace: Workspace, query_blocks=query_blocks) -> None:
-            score_documents(query_blocks, documents, first, last, plan, workspace, scores)
+            _score_documents(query_blocks, documents, first, last, tiling, workspace, scores)
 
-        run(score, plan.documents, plan)
+        run(score, tiling.documents, tiling)
     return scores
 
 
-def score_documents(
+def _score_documents(
     query_blocks: Sequence[QueryBlock],
     documents: Sequence[np.ndarray],
     first: int,
     last: int,
-    plan: Plan,
+    tiling: Tiling,
     workspace: Workspace,
     scores: np.ndarray,
 ) -> None:
     """Fill in the scores of documents ``first`` up to ``last``, which the workspace holds."""
-    lengths = plan.document_lengths[first:last]
-    rows, most = int(lengths.sum()), plan.lines - 1
+    lengths = tiling.document_lengths[first:last]
+    rows, most = int(lengths.sum()), tiling.lines - 1
     if last - first > 1 and not hasattr(documents, "offsets") and rows >= _ALONE * len(lengths):
         # More products cost less than a copy of long arrays into one.
         parts = [(first + index, first + index + 1, 0, end) for index, end in enumerate(lengths)]

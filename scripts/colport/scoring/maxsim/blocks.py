@@ -33,46 +33,19 @@ class Columns(Protocol):
 
 
 class FloatColumns:
-    """Products in float32: exact MaxSim."""
+    """Products in float32 on the CPU."""
 
     def __init__(self, tokens: np.ndarray) -> None:
         self._values = np.ascontiguousarray(np.asarray(tokens, np.float32).T)
 
     def best(self, rows: np.ndarray, starts: np.ndarray, work: np.ndarray) -> np.ndarray:
         """See :class:`Columns`."""
-        similarities, best = _split(work, len(rows), len(starts), self._values.shape[1])
+        columns = self._values.shape[1]
+        cut, end = len(rows) * columns, (len(rows) + len(starts)) * columns
+        similarities, best = work[:cut].reshape(-1, columns), work[cut:end].reshape(-1, columns)
         products.multiply(rows, self._values, similarities)
         segment_maxima(similarities, starts, best)
         return best
-
-
-class Int8Columns:
-    """Products of 8-bit integers: approximate MaxSim.
-
-    Queries have a step a token, documents a step a block: within a document and a query token the
-    largest sum is then the largest product.
-    """
-
-    def __init__(self, tokens: np.ndarray) -> None:
-        tokens = np.asarray(tokens, np.float32)
-        steps = np.abs(tokens).max(axis=1, initial=0) / products.COLUMN_STEPS
-        steps[steps == 0] = 1
-        self._steps = steps
-        self._values = np.ascontiguousarray(np.rint(tokens / steps[:, None]).T.astype(np.int8))
-
-    def best(self, rows: np.ndarray, starts: np.ndarray, work: np.ndarray) -> np.ndarray:
-        """See :class:`Columns`."""
-        sums, best = _split(work.view(np.int32), len(rows), len(starts), len(self._steps))
-        step = products.multiply_int8(rows, self._values, sums)
-        segment_maxima(sums, starts, best)
-        return np.multiply(best, step * self._steps, out=best.view(np.float32), casting="unsafe")
-
-
-def _split(
-    work: np.ndarray, rows: int, documents: int, columns: int
-) -> tuple[np.ndarray, np.ndarray]:
-    cut, end = rows * columns, (rows + documents) * columns
-    return work[:cut].reshape(rows, columns), work[cut:end].reshape(documents, columns)
 
 
 def segment_maxima(values: np.ndarray, starts: np.ndarray, out: np.ndarray) -> None:

@@ -36,7 +36,7 @@ class Workspace:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Tiling:
     """Sizes of everything; a line is a document token or a document.
 
     Attributes:
@@ -60,7 +60,7 @@ class Plan:
         documents: Sequence[np.ndarray],
         max_bytes: int,
         threads: int | None,
-    ) -> Plan:
+    ) -> Tiling:
         """Check the arguments of MaxSim; see :func:`colport.scoring.maxsim.maxsim`."""
         if max_bytes <= 0:
             raise ValueError(f"max_bytes is {max_bytes}; it must be positive.")
@@ -120,11 +120,8 @@ class Plan:
     @cached_property
     def lines(self) -> int:
         """Lines in a block of documents."""
-        # A block of queries is read before it is laid out as columns, by every thread when each
-        # document has queries of its own.
-        queries = max(
-            self._widest(self._group_limit) + self._columns, 2 * self.threads * self._columns
-        )
+        # A block of queries is read before it is laid out as columns.
+        queries = self._widest(self._group_limit) + self._columns
         left = self.max_bytes - _FLOAT * self.dim * queries
         fewest = self.query_lengths[self.query_lengths > 0].min(initial=_MOST_COLUMNS)
         scored = self._columns // fewest
@@ -146,14 +143,14 @@ class Plan:
 
 
 def run(
-    work: Callable[[int, int, Workspace], None], tasks: Iterable[tuple[int, int]], plan: Plan
+    work: Callable[[int, int, Workspace], None], tasks: Iterable[tuple[int, int]], tiling: Tiling
 ) -> None:
     """Do all tasks, each thread the next one that is left, in memory of its own."""
     pending = deque(tasks)
-    helpers = min(plan.threads, len(pending)) - 1
+    helpers = min(tiling.threads, len(pending)) - 1
 
     def drain() -> None:
-        workspace = plan.workspace()
+        workspace = tiling.workspace()
         while True:
             try:
                 task = pending.popleft()
