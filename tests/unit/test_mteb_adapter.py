@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-import colport
+import colport.measure
 from colport.base.errors import ConfigError, DatasetError, UnsupportedError
 from colport.cli import main
 from colport.data.base import RetrievalDataset
@@ -228,7 +228,7 @@ def test_command_says_the_score_and_keeps_mtebs_files(
 def test_without_mteb_the_command_names_the_extra(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "mteb", None)
     monkeypatch.delitem(sys.modules, "colport.measure.mteb_adapter", raising=False)
-    monkeypatch.delattr(colport, "mteb_adapter", raising=False)
+    monkeypatch.delattr(colport.measure, "mteb_adapter", raising=False)
     monkeypatch.setattr("sys.argv", ["colport", "mteb", "folder", "--tasks", "T", "-o", "out"])
     with pytest.raises(SystemExit, match="1"):
         main()
