@@ -359,7 +359,7 @@ def test_a_bar_is_drawn_on_terminals_only(exported, tmp_path, variable):
 SLOW = """
 import signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored if the tests run in background
-from colport import external_data
+from colport.tensors import external_data
 def wait(*_):
     print("writing", flush=True)
     time.sleep(60)
@@ -371,7 +371,13 @@ main()
 
 
 @pytest.mark.parametrize(
-    ("stop", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)]
+    ("stop", "code"),
+    [
+        (signal.SIGINT, 130),
+        (signal.SIGTERM, 143),
+        (signal.SIGHUP, 129),
+        (signal.SIGKILL, -9),
+    ],
 )
 def test_an_interruption_leaves_nothing_half_written(run, exported, tmp_path, stop, code):
     output = tmp_path / "out"
