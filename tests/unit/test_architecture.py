@@ -164,8 +164,8 @@ def test_encoder_runs_without_torch(exported):
 
 CONVERTS = """
 from pathlib import Path
-from colport.convert import convert
-from colport.external_data import Layout
+from colport.folder.convert import convert
+from colport.tensors.external_data import Layout
 from colport.quantize.folder import quantize
 source, output = map(Path, sys.argv[1:])
 print(quantize(source, output).precision, convert(output, output, Layout("merge")).external_data)

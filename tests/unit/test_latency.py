@@ -197,7 +197,7 @@ def test_no_process_outlives_an_exception(tmp_path):
 def test_worker_dies_with_a_killed_parent(tmp_path):
     script = textwrap.dedent(
         f"""
-        from colport.latency import *
+        from colport.timing import *
         c = Contender("m", "v", "cpu", "test_latency_contenders:leaves_traces",
                       {{"folder": {str(tmp_path)!r}}})
         measure([c], Inputs(queries=("q",)), LatencySettings(threads=1, quiet_wait_s=0))

@@ -124,7 +124,8 @@ def test_a_job_s_log_and_output(leak, tmp_path, capsys):
 
 CRASH = """
 import sys
-from colport import cli, checkpoints
+from colport import cli
+from colport.hub import checkpoints
 def refuse(*_):
     raise {kind}({leak!r})
 checkpoints.record = refuse

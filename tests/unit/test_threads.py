@@ -26,7 +26,7 @@ def test_threads_without_work_are_not_pinned():
 
 PLACED = """
 import os, threading, time
-from colport.latency.threads import _cpu_ticks, place, release
+from colport.timing.worker.threads import _cpu_ticks, place, release
 cores = sorted(os.sched_getaffinity(0))[:2]
 ids, end = [], threading.Event()
 def work():

@@ -23,8 +23,8 @@ from snakemake.settings.types import *
 
 root, config, named = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
 sys.path.insert(0, str(root / "scripts"))
-from colport import resources
-resources.needs = lambda config, stage: {f"needs_{stage}": 1}  # which stage's a rule asks for
+from colport.pipeline import needs
+needs.needs = lambda config, stage: {f"needs_{stage}": 1}  # which stage's a rule asks for
 wildcards = type("Wildcards", (dict,), {"__getattr__": dict.__getitem__})(named)
 # The dataset's job is done, so that it is known how many shards there are.
 checkpoints.Checkpoint.get = lambda rule, **named: SimpleNamespace(output=["counts.json"])
