@@ -46,11 +46,24 @@ class Table:
         """The one of ``spellings`` that is a column.
 
         Raises:
-            DatasetError: None of them is.
+            DatasetError: None of them is, or two are and differ.
         """
-        for spelling in spellings:
-            if spelling in self.data.column_names:
-                return spelling
+        columns = [spelling for spelling in spellings if spelling in self.data.column_names]
+        for other in columns[1:]:
+            one, two = (
+                list(map(str, self.data.select_columns([name])[:][name]))
+                for name in (columns[0], other)
+            )
+            if one != two:
+                row = next(
+                    row for row, pair in enumerate(zip(one, two, strict=True)) if pair[0] != pair[1]
+                )
+                raise DatasetError(
+                    f"{self.label}: columns {columns[0]} and {other} differ in row {row}; allowed "
+                    "is one of them."
+                )
+        if columns:
+            return columns[0]
         found = ", ".join(self.data.column_names)
         raise DatasetError(
             f"{self.label}: column {' or '.join(spellings)} is missing; found {found}."
