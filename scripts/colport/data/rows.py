@@ -50,18 +50,13 @@ class Table:
         """
         columns = [spelling for spelling in spellings if spelling in self.data.column_names]
         for other in columns[1:]:
-            one, two = (
-                list(map(str, self.data.select_columns([name])[:][name]))
-                for name in (columns[0], other)
-            )
-            if one != two:
-                row = next(
-                    row for row, pair in enumerate(zip(one, two, strict=True)) if pair[0] != pair[1]
-                )
-                raise DatasetError(
-                    f"{self.label}: columns {columns[0]} and {other} differ in row {row}; allowed "
-                    "is one of them."
-                )
+            pair = self.data.select_columns([columns[0], other])[:]
+            for row, (one, two) in enumerate(zip(*pair.values(), strict=True)):
+                if str(one) != str(two):
+                    raise DatasetError(
+                        f"{self.label}: columns {columns[0]} and {other} differ in row {row}; "
+                        "allowed is one of them."
+                    )
         if columns:
             return columns[0]
         found = ", ".join(self.data.column_names)
