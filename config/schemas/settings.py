@@ -280,7 +280,8 @@ class Dataset(Section):
     """Of the tables."""
 
     documents: Annotated[str, Allowed(enum=[*published.DOCUMENT_COLUMNS])] = "pages"
-    """``pages`` (column ``image``) or ``passages`` (column ``text``)."""
+    """``pages`` (column ``image``) or ``passages`` (column ``text``, after ``title`` if there
+    is one, as in BEIR and mteb)."""
 
     language: Text | None = None
     """Queries of one language only; needed where each language has tables of its own (ViDoRe

@@ -172,6 +172,20 @@ def test_pages_that_are_files_of_the_folder(tmp_path):
     assert colours(load_retrieval_dataset("tiny", declaration)) == [(7, 7, 7)] * 3
 
 
+@pytest.mark.parametrize("other", [1, 0])
+def test_two_columns_of_ids_must_agree(other, tmp_path):
+    declaration = damaged(tmp_path, "v2-beir", "corpus/test-*")
+    file = Path(declaration["path"], "corpus", "test-00000-of-00001.parquet")
+    image = {"bytes": _png(), "path": None}
+    rows = [{"corpus-id": 10 * n, "id": f"{10 * n + other * n}", "image": image} for n in range(3)]
+    datasets.Dataset.from_list(rows).to_parquet(file)
+    if not other:
+        assert load_retrieval_dataset("tiny", declaration).document_ids == ["0", "10", "20"]
+        return
+    with pytest.raises(DatasetError, match="columns corpus-id and id differ in row 1; allowed is"):
+        load_retrieval_dataset("tiny", declaration)
+
+
 @pytest.mark.parametrize(
     "path", ["../../secret.png", "/etc/passwd", "https://host/0.png", "none.png", ""]
 )

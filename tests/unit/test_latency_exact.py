@@ -84,6 +84,18 @@ def test_settling_calls_are_no_samples():
     assert raw["warmup_ns"] == [9 * MS] * 3
 
 
+@pytest.mark.parametrize(
+    ("durations", "is_precise"),
+    [([100], True), ([100] * 7 + [80] * 3, False), ([100] * 7 + [120] * 3, False)],
+)
+def test_an_interval_is_narrow_on_both_sides(durations, is_precise):
+    case, settings = Case("query", 1), LatencySettings(precision=0.1, rounds=10)
+    energy = meters.EnergyMeter()
+    lane = Lane(contender("fp32"), [case], ONE_QUERY, settings, ExitStack(), None, energy)
+    lane.records[case].rounds = [[value * MS] for value in (durations * 10)[:10]]
+    assert lane.is_precise(case) == is_precise
+
+
 def test_max_seconds_goes_before_min_samples():
     (row,) = rows_of([contender("pytorch", pattern=[60])], max_seconds=0.2, min_samples=50)
     # 100 ms a round: two calls of 60 ms, then what is left of 200 ms, one.

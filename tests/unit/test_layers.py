@@ -8,7 +8,7 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from colport.base.errors import ExportError, UnsupportedError
@@ -347,6 +347,24 @@ def test_tensors_that_the_family_did_not_look_at_count_as_well(tmp_path):
         accounted(
             tmp_path, {}, lambda sources: [sources.pop(k) for k in list(sources) if "merg" in k]
         )
+
+
+def test_a_reason_may_name_the_model_s_parameter(tmp_path):
+    """A checkpoint of an older release has other names for it."""
+
+    def renamed(sources):
+        weights = load_file(tmp_path / "model.safetensors")
+        mergers = sorted(name for name in weights if "mergers" in name)
+        old = {f"old.{i}": weights.pop(name) for i, name in enumerate(mergers)}
+        save_file(weights | old, tmp_path / "model.safetensors")
+        stored = read_header(tmp_path / "model.safetensors")
+        sources |= {name: stored[name] for name in weights}
+        sources |= dict(zip(mergers, (stored[name] for name in sorted(old)), strict=True))
+
+    rows = accounted(tmp_path, {r"^mergers\.": "not needed"}, renamed)
+    assert [(row["tensor"], row["reason"]) for row in rows] == [
+        (f"old.{i}", "not needed") for i in range(6)
+    ]
 
 
 def test_a_tensor_that_an_adapter_replaces_is_named(tmp_path):

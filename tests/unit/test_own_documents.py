@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -118,7 +120,7 @@ def test_fields_may_hold_line_breaks(own):
 def test_tsv_jsonl_and_a_column_for_the_page(own):
     (own / "q.tsv").write_text("\ufeffquery-id\tquery\tlanguage\n1\tun ?\tfr\n\n2\tone?\ten\n")
     rows = [
-        {"query_id": 1, "document": "b.pdf", "page": 2.0},
+        {"query_id": 1, "document": "b.pdf", "page": 2.0, "score": True},
         {"query_id": 2, "document": "a/scan.png", "page": None, "score": "3.0"},
     ]
     (own / "j.jsonl").write_text("\n".join(map(json.dumps, rows)))
@@ -132,6 +134,33 @@ def test_tsv_jsonl_and_a_column_for_the_page(own):
     assert french.languages == ("fr",)
     with pytest.raises(DatasetError, match="column language: no query is in 'de'; found en, fr"):
         load(own, language="de", **files)
+
+
+@pytest.mark.parametrize("missing", [0, 1])
+def test_a_score_that_only_other_lines_have(own, missing):
+    rows = [{"query_id": "q1", "document": f"b.pdf#{page}", "score": 0} for page in (1, 2)]
+    del rows[missing]["score"]
+    (own / "j.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    message = rf"j.jsonl, line {missing + 1}: column score is missing; .* line {2 - missing} has it"
+    with pytest.raises(DatasetError, match=message):
+        load(own, judgements=str(own / "j.jsonl"))
+
+
+def test_a_folder_that_cannot_be_read_is_named(own, monkeypatch):
+    scan = os.scandir
+
+    def refusing(folder):
+        if os.fspath(folder).endswith(("pages/a", "pages/.git")):
+            raise PermissionError(errno.EACCES, "Permission denied", os.fspath(folder))
+        return scan(folder)
+
+    (own / "pages/.git").mkdir()
+    monkeypatch.setattr(os, "scandir", refusing)
+    message = r"a in .* is a folder that cannot be read \(Permission denied\)"
+    with pytest.raises(DatasetError, match=message):
+        load(own)
+    found = load(own, judgements=None, on_bad_document="skip")
+    assert list(found.skipped) == ["a"]
 
 
 @pytest.mark.parametrize(

@@ -186,6 +186,22 @@ def test_passages(tmp_path):
     assert found.qrels == {"1": {"b": 1}}
 
 
+def test_the_title_of_a_passage_comes_before_its_text_as_in_mteb(tmp_path):
+    from mteb._create_dataloaders import _corpus_to_dict
+
+    texts = [("T", "one"), ("", "two"), ("U", "")]
+    corpus = [{"id": str(i), "title": title, "text": text} for i, (title, text) in enumerate(texts)]
+    qrels = [{"query-id": 1, "corpus-id": "2", "score": 1}]
+    types = {
+        "corpus": dict.fromkeys(("id", "title", "text"), "string"),
+        "qrels": {"query-id": "int64", "corpus-id": "string", "score": "int32"},
+    }
+    declaration = beir_folder(tmp_path, corpus, qrels=qrels, types=types)
+    found = load_retrieval_dataset("tiny", declaration | {"documents": "passages"})
+    assert list(found.documents) == ["T one", "two", "U"]
+    assert list(found.documents) == [_corpus_to_dict(row)["text"] for row in corpus]
+
+
 def test_language_column(tmp_path):
     declaration = beir_folder(tmp_path)
     found = load_retrieval_dataset("tiny", declaration | {"language": "french"})

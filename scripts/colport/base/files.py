@@ -10,6 +10,8 @@ import os
 import re
 import secrets
 import shutil
+import signal
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -71,6 +73,14 @@ def scratch_folder(beside: Path | str) -> Iterator[Path]:
     """
     with _temporary(Path(beside).resolve(), Path.mkdir) as temporary:
         yield temporary
+
+
+def remove_on_stop() -> None:
+    """End this process as after Ctrl-C when it is told to stop or its terminal is closed, so that
+    temporary files are removed."""
+    for number in {signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}:
+        if signal.getsignal(number) != signal.SIG_IGN:  # nohup
+            signal.signal(number, lambda number, _: sys.exit(128 + number))
 
 
 def require_space(folder: Path | str, nbytes: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -13,6 +12,7 @@ import typer
 
 import colport
 from colport.base.errors import ColPortError
+from colport.base.files import remove_on_stop
 from colport.base.foreign import local
 from colport.base.redaction import print_redacted
 from colport.cli.compare import compare
@@ -89,9 +89,10 @@ def run(command: Callable[[], None]) -> None:
     """Run a command line as it was called.
 
     Exit codes: 0, 1 for what a user can mend (one sentence on standard error), 2 for a wrong
-    call, 130 and 143 after an interruption, which leaves nothing half-written.
+    call, 130, 143 and 129 (the terminal was closed) after an interruption, which leaves nothing
+    half-written.
     """
-    signal.signal(signal.SIGTERM, _stop)
+    remove_on_stop()
     try:
         try:
             command()
@@ -112,8 +113,3 @@ def run(command: Callable[[], None]) -> None:
 def _fail(sentence: str) -> NoReturn:
     print(f"error: {sentence}", file=sys.stderr)
     sys.exit(1)
-
-
-def _stop(*_: Any) -> NoReturn:
-    """End as after Ctrl-C, so that temporary folders are removed."""
-    sys.exit(128 + signal.SIGTERM)

@@ -121,12 +121,9 @@ class _Scan:
     def pages(self) -> Iterator[Page]:
         """Pages of all files in the order of their paths."""
         root = self.folder.resolve()
-        files = {file.relative_to(self.folder).as_posix(): file for file in self.folder.rglob("*")}
-        for path, file in sorted(files.items()):
+        for path, file in sorted(self._visible().items()):
             suffix = file.suffix.lower()
             is_link_to_folder = file.is_symlink() and file.is_dir()
-            if any(part.startswith(".") for part in path.split("/")):
-                continue
             if suffix not in (PDF, *IMAGES) and not is_link_to_folder:
                 continue
             if file.exists() and not (file.is_file() or is_link_to_folder):  # links to pipes, too
@@ -143,6 +140,22 @@ class _Scan:
                 yield from (self._pdf if suffix == PDF else self._image)(path, file)
             except BadDocumentError as error:
                 self.bad[os.fsencode(path).decode(errors="backslashreplace")] = error.args[0]
+
+    def _visible(self) -> dict[str, Path]:
+        """Files and links by their path in the folder; a folder that cannot be read is bad."""
+
+        def unread(error: OSError) -> None:
+            path = Path(error.filename).relative_to(self.folder).as_posix()
+            self.bad[path] = f"is a folder that cannot be read ({error.strerror})"
+
+        files = {}
+        for place, folders, names in os.walk(self.folder, onerror=unread):
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            for name in (*folders, *names):
+                file = Path(place, name)
+                if not name.startswith("."):
+                    files[file.relative_to(self.folder).as_posix()] = file
+        return files
 
     def _pdf(self, path: str, file: Path) -> Iterator[Page]:
         for index in range(self.reader.count(file)):

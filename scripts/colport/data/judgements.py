@@ -150,17 +150,20 @@ def read_judgements(
 
     Raises:
         DatasetError: The file cannot be read, names an unknown query or document, holds a score
-            that is not a whole number, or judges one pair twice and differently.
+            that is not a whole number or lacks one that other lines have, or judges one pair twice
+            and differently.
     """
     queries, documents, left_out = map(_Names, (query_ids, document_ids, skipped))
     files = {document.rpartition("#")[0] for document in document_ids if "#" in document}
     qrels: dict[str, dict[str, int]] = {}
-    for row in read_rows(name, file):
+    rows = list(read_rows(name, file))
+    scored = next((row for row in rows if SCORE in row.values), None)
+    for row in rows:
         query, document = queries.known(row.need(*QUERY_ID)), row.need(*DOCUMENT)
         if row.get(PAGE):
             document = f"{document}#{row.whole(PAGE)}"
         document = documents.known(document)
-        score = _score(row)
+        score = _score(row, scored)
         if document in left_out or document.rpartition("#")[0] in left_out:
             continue
         if query not in queries:
@@ -195,15 +198,18 @@ class _Names:
         return alike[0] if name not in self._names and len(alike) == 1 else name
 
 
-def _score(row: Row) -> int:
-    """The judgement of a line: its score, 0 for false, or 1 where there is no such column.
+def _score(row: Row, scored: Row | None) -> int:
+    """The judgement of a line: its score, 0 for false, or 1 where no line has one.
 
     Raises:
-        DatasetError: It is no whole number, or may stand in a column of another name.
+        DatasetError: It is no whole number, stands in another line (``scored``) only, or may stand
+            in a column of another name.
     """
     if SCORE in row.values:
         found = _TRUTH.get(str(row.values[SCORE]).strip().lower())
         return row.whole(SCORE) if found is None else found
+    if scored:
+        raise DatasetError(f"{row.label}: column {SCORE} is missing; {scored.label} has it.")
     if others := [column for column in row.values if column not in _COLUMNS]:
         raise DatasetError(
             f"{row.label}: column {others[0]!r} is not known; allowed are {QUERY_ID[0]}, "

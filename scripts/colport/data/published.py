@@ -31,6 +31,8 @@ QUERY_ID = ("query-id", "query_id", "_id", "id")
 QUERY = ("query", "text")
 PAGE_TEXT = ("text", "markdown", "text_description")
 """Columns that hold a page's text."""
+TITLE = "title"
+"""Column that BEIR and mteb put before a passage's text."""
 
 
 def read_published(name: str, declaration: Mapping[str, Any]) -> RetrievalDataset:
@@ -55,7 +57,10 @@ def _documents(
     if kind == "pages":
         texts = table.texts(*PAGE_TEXT)
         return Pages(table, column, rows), texts and [texts[row] for row in rows]
-    texts = table.values(column, STRINGS)
+    titles, texts = table.texts(TITLE), table.values(column, STRINGS)
+    if titles:
+        pairs = zip(titles, texts, strict=True)
+        texts = [f"{title} {text}".strip() if title else text for title, text in pairs]
     passages = [texts[row] for row in rows]
     return passages, passages
 

@@ -47,11 +47,19 @@ class Table:
         """The one of ``spellings`` that is a column.
 
         Raises:
-            DatasetError: None of them is.
+            DatasetError: None of them is, or two are and differ.
         """
-        for spelling in spellings:
-            if spelling in self.data.column_names:
-                return spelling
+        columns = [spelling for spelling in spellings if spelling in self.data.column_names]
+        for other in columns[1:]:
+            pair = self.data.select_columns([columns[0], other])[:]
+            for row, (one, two) in enumerate(zip(*pair.values(), strict=True)):
+                if str(one) != str(two):
+                    raise DatasetError(
+                        f"{self.label}: columns {columns[0]} and {other} differ in row {row}; "
+                        "allowed is one of them."
+                    )
+        if columns:
+            return columns[0]
         found = ", ".join(self.data.column_names)
         raise DatasetError(
             f"{self.label}: column {' or '.join(spellings)} is missing; found {found}."

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from colport.base.errors import ColPortError, ExportError
+from colport.base.files import remove_on_stop
 from colport.base.redaction import print_redacted, redacted
 
 
@@ -31,6 +32,7 @@ def job(log: Path | str, name: str) -> Iterator[logging.Logger]:
     os.environ.setdefault("TQDM_DISABLE", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    remove_on_stop()
     logger = _logger(Path(log), name)
     try:
         yield logger
