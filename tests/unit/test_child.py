@@ -101,6 +101,9 @@ def answer(request):
     if request == "close":
         os.closerange(3, 100)
         os._exit(0)
+    if request == "hang up":
+        socket.socket(fileno=3).shutdown(socket.SHUT_RDWR)
+        time.sleep(600)
     if request == "close and stay":
         socket.socket(fileno=3).shutdown(socket.SHUT_WR)
         time.sleep(600)
@@ -161,6 +164,7 @@ def test_a_child_answers_until_it_is_closed(child):
             -9,
             "killed by SIGKILL (often: out of memory); last output: said while",
         ),
+        ("hang up", -1, "killed by SIGHUP; last output: said while it starts"),
         ("close", 0, "ended with exit code 0; last output: said while it starts"),
     ],
 )
@@ -183,7 +187,7 @@ def test_a_child_that_closes_its_pipe_only_is_killed(child, monkeypatch):
 
 
 def test_what_a_child_says_at_its_end_holds_no_secret(child):
-    with pytest.raises(ChildError, match=r"ValueError: the token is •••$") as ended:
+    with pytest.raises(ChildError, match=r"\) \| ValueError: the token is •••$") as ended:
         child.ask("raise")
     assert ended.value.cause == "ended with exit code 1"
     assert "aaa" not in ended.value.output

@@ -41,7 +41,8 @@ class ChildError(Exception):
     """
 
     def __init__(self, cause: str, output: str = "", code: int | None = None) -> None:
-        lines = [line.strip() for line in output.splitlines() if line.strip()]
+        # Without the lines of a traceback that only point at the one above.
+        lines = [line.strip() for line in output.splitlines() if line.strip(" \t^~")]
         said = f"; last output: {' | '.join(lines[-_QUOTED_LINES:])}" if lines else ""
         super().__init__(one_line(cause + said))
         self.cause, self.output, self.code = cause, output, code
@@ -94,7 +95,8 @@ class Child:
                     stdin=theirs if is_asked else subprocess.DEVNULL,
                     stdout=self._output,
                     stderr=subprocess.STDOUT,
-                    env=None if environment is None else dict(environment),
+                    # What a killed process has still in its buffer would never be told.
+                    env={**(environment or os.environ), "PYTHONUNBUFFERED": "1"},
                     start_new_session=True,
                 )
         except BaseException:
@@ -123,8 +125,7 @@ class Child:
         """
         given = environment or {**os.environ, "PYTHONPATH": str(LIBRARY)}
         program = [str(python or sys.executable), "-P", "-m", module, *arguments]
-        # What a killed process has still in its buffer would never be told.
-        return cls(program, environment={**given, "PYTHONUNBUFFERED": "1"}, is_asked=True)
+        return cls(program, environment=given, is_asked=True)
 
     @property
     def is_alive(self) -> bool:

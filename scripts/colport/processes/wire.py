@@ -113,4 +113,5 @@ def _end_with_parent(pipe: socket.socket) -> None:
     poll = select.poll()
     poll.register(pipe, 0)  # for its hanging up alone
     poll.poll()
-    os.killpg(0, signal.SIGKILL)
+    os.killpg(0, signal.SIGHUP)  # it hung up: SIGKILL would look like want of memory
+    os.killpg(0, signal.SIGKILL)  # for those that ignore the other, as under nohup
