@@ -153,7 +153,7 @@ class Child:
             self._pipe.end = None if seconds is None else time.monotonic() + seconds
             try:
                 for part in parts:
-                    self._pipe.send(part)
+                    self._pipe.sendall(part)
                 return receive(self._answers)
             except TimeoutError:
                 raise self._late(seconds) from None
@@ -244,7 +244,7 @@ class _Pipe(io.RawIOBase):
         """Read what is there, once something is; raises ``TimeoutError``."""
         return self._until_the_end().recv_into(buffer)
 
-    def send(self, content: bytes) -> None:
+    def sendall(self, content: bytes) -> None:
         """Write all; raises ``TimeoutError``."""
         self._until_the_end().sendall(content)
 
