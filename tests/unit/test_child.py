@@ -105,7 +105,7 @@ def answer(request):
         socket.socket(fileno=3).shutdown(socket.SHUT_RDWR)
         time.sleep(600)
     if request == "close and stay":
-        socket.socket(fileno=3).shutdown(socket.SHUT_WR)
+        socket.socket(fileno=os.dup(3)).shutdown(socket.SHUT_WR)
         time.sleep(600)
     if request == "sleep":
         time.sleep(600)

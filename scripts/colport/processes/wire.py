@@ -41,6 +41,7 @@ def serve(answer: Callable[[Any], Any]) -> None:
         try:
             request = receive(requests)
         except EOFError:
+            _end_with_parent(pipe, 0)  # before this process ends without what it has started
             return
         for part in encoded(answer(request)):
             pipe.sendall(part)
@@ -105,13 +106,13 @@ def _exactly(stream: BinaryIO, size: int) -> bytes:
     return content
 
 
-def _end_with_parent(pipe: socket.socket) -> None:
+def _end_with_parent(pipe: socket.socket, milliseconds: int | None = None) -> None:
     """A thread, since what is being answered may not come back to the loop for hours.
 
     ``PR_SET_PDEATHSIG`` would also end the child of a thread that ends in a parent that lives on.
     """
     poll = select.poll()
     poll.register(pipe, 0)  # for its hanging up alone
-    poll.poll()
-    os.killpg(0, signal.SIGHUP)  # it hung up: SIGKILL would look like want of memory
-    os.killpg(0, signal.SIGKILL)  # for those that ignore the other, as under nohup
+    if poll.poll(milliseconds):
+        os.killpg(0, signal.SIGHUP)  # it hung up: SIGKILL would look like want of memory
+        os.killpg(0, signal.SIGKILL)  # for those that ignore the other, as under nohup
