@@ -183,7 +183,8 @@ def test_a_child_that_closes_its_pipe_only_is_killed(child, monkeypatch):
     monkeypatch.setattr("colport.processes.child._STOP_SECONDS", 0.1)
     with pytest.raises(ChildError, match=r"^closed its pipe without ending; last output: said"):
         child.ask("close and stay")
-    assert child._process.returncode == -9
+    # Its own side may see the hang-up before the kill arrives.
+    assert child._process.returncode in (-signal.SIGHUP, -signal.SIGKILL)
 
 
 def test_what_a_child_says_at_its_end_holds_no_secret(child):
