@@ -8,7 +8,6 @@ product of the model's size in ONNX Runtime says what the machine could do.
 
 from __future__ import annotations
 
-import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,6 +27,7 @@ from colport.base.errors import ConfigError
 from colport.base.files import scratch_folder
 from colport.export.folder import export
 from colport.measure.operations import count_operations
+from colport.processes.child import ChildError
 from colport.runtime.encoder import Encoder
 from colport.timing.runner import measure
 from colport.timing.settings import Contender, Inputs, LatencySettings
@@ -169,9 +169,9 @@ def _export_all(
         files[name].parent.mkdir()
         arguments = str(model.checkpoint), model.family, model.graph, str(files[name]), dynamo
         try:
-            run_alone("benchmarks.graphs:export_plainly", *arguments, stderr=subprocess.PIPE)
-        except subprocess.CalledProcessError as error:
-            report(f"{model.name}: {name} cannot export it: {error.stderr.splitlines()[-1]}")
+            run_alone("benchmarks.graphs:export_plainly", *arguments)
+        except ChildError as error:
+            report(f"{model.name}: {name} cannot export it: {error}")
             files[name] = None
     return files
 

@@ -3,29 +3,37 @@
 from __future__ import annotations
 
 import importlib
-import json
-import subprocess
-import sys
+import os
+from pathlib import Path
 from typing import Any
 
+from colport.processes.child import LIBRARY, Child
+from colport.processes.wire import serve
 
-def run_alone(function: str, *arguments: Any, **options: Any) -> Any:
+_PATH = os.pathsep.join([str(LIBRARY), str(Path(__file__).resolve().parents[1])])
+
+
+def run_alone(function: str, *arguments: Any, seconds: float | None = None) -> Any:
     """What a function answers to ``arguments``; all of it travels as JSON.
 
     Args:
         function: ``package.module:function``.
         *arguments: Its arguments.
-        **options: Of :func:`subprocess.run`, such as ``timeout``.
+        seconds: How long it may take, without end by default.
 
     Raises:
-        subprocess.CalledProcessError: The function failed; its messages went to standard error.
-        subprocess.TimeoutExpired: It ran for more than ``timeout`` seconds, and was ended.
+        colport.processes.child.ChildError: The function failed, and its process with it.
+        colport.processes.child.ChildTimeoutError: It took longer, and was ended.
     """
-    command = [sys.executable, "-P", "-m", __spec__.name, function, json.dumps(arguments)]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, **options)
-    return json.loads(done.stdout.splitlines()[-1])
+    variables = {**os.environ, "PYTHONPATH": _PATH}
+    with Child.of("benchmarks.processes", environment=variables) as child:
+        return child.ask([function, arguments], seconds)
+
+
+def _answer(request: list[Any]) -> Any:
+    module, _, name = request[0].partition(":")
+    return getattr(importlib.import_module(module), name)(*request[1])
 
 
 if __name__ == "__main__":
-    _module, _, _name = sys.argv[1].partition(":")
-    print(json.dumps(getattr(importlib.import_module(_module), _name)(*json.loads(sys.argv[2]))))
+    serve(_answer)

@@ -25,6 +25,7 @@ from colport.base import machine
 from colport.base.files import scratch_folder, write_text
 from colport.base.names import KINDS
 from colport.measure import entrants as contenders
+from colport.processes.child import ChildError, ChildTimeoutError
 from colport.providers import ProviderSettings
 from colport.timing.runner import measure
 from colport.timing.settings import Case, Contender, Inputs, LatencySettings
@@ -177,13 +178,12 @@ class _Model:
             *(self.plan.precisions, devices, self.plan.threads),
         )
         try:
-            made = run_alone("benchmarks.provider_checkpoint:prepare", *given, timeout=left)
-        except subprocess.TimeoutExpired:
+            made = run_alone("benchmarks.provider_checkpoint:prepare", *given, seconds=left)
+        except ChildTimeoutError:
             self._skip("everything", f"checkpoint and exports took more than {left:.0f} s")
             return None
-        except subprocess.CalledProcessError as error:
-            reason = f"the process that exports it ended with {error.returncode}; see its messages"
-            self._skip("everything", reason)
+        except ChildError as error:
+            self._skip("everything", f"the process that exports it {error}")
             return None
         for variant, reason in made["failed"].items():
             self._skip(variant, reason)

@@ -1,4 +1,4 @@
-"""The parent's side of a worker without a worker: environments, ends of processes, lines."""
+"""The parent's side of a worker without a worker: environments, and what its end means."""
 
 import os
 import signal
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from colport.processes.child import ChildError
 from colport.timing.worker import process
 from colport.timing.worker.process import WorkerFailure
 
@@ -19,30 +20,8 @@ def test_a_worker_s_libraries_have_the_threads_that_are_asked_for(monkeypatch):
     package, mine = found["PYTHONPATH"].split(os.pathsep)
     assert mine == "/mine"
     assert Path(package, "colport").is_dir()
-    assert found["PYTHONUNBUFFERED"] == "1"
     monkeypatch.delenv("PYTHONPATH")
     assert process._environment(1)["PYTHONPATH"] == package
-
-
-@pytest.mark.parametrize(
-    ("code", "text"),
-    [
-        (None, "closed its output without ending"),
-        (0, "exited with code 0"),
-        (3, "exited with code 3"),
-        (-signal.SIGSEGV, "killed by SIGSEGV"),
-        (-signal.SIGKILL, "killed by SIGKILL (often: out of memory)"),
-        (-250, "killed by signal 250"),
-    ],
-)
-def test_how_a_process_ended(code, text):
-    assert process._describe_exit(code) == text
-
-
-def test_a_reason_is_one_line_of_bounded_length():
-    assert process._one_line("a\n  b\tc") == "a b c"
-    assert process._one_line("x" * 600) == "x" * 600
-    assert process._one_line("x" * 601) == "x" * 599 + "…"
 
 
 @pytest.mark.parametrize(
@@ -69,37 +48,57 @@ def test_want_of_memory_alone_is_a_limit(memory):
     assert (limit.ended, limit.killed, limit.out_of_memory) == (False, False, False)
 
 
-class Deadline(process.WorkerProcess):
-    """Notes until when an answer is waited for."""
+class Answers:
+    """A child that gives one answer, and notes how long it was given."""
 
-    def __init__(self):
-        self._timeout, self._ready, self.deadlines = 5.0, True, []
-        self.peak_rss_mb = None
+    def __init__(self, answer):
+        self.answer, self.seconds = answer, []
 
-    def _write(self, data, deadline):
-        self.deadlines.append(deadline)
-
-    def _read_line(self, deadline):
-        self.deadlines.append(deadline)
-        return b'{"peak_rss_mb": 12.5, "value": 1}'
+    def ask(self, request, seconds):
+        self.seconds.append(seconds)
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
 
 
-def test_an_answer_may_take_what_was_asked_for_and_the_timeout(monkeypatch):
-    monkeypatch.setattr(process.time, "monotonic", lambda: 100.0)
-    worker = Deadline()
+def worker_of(answer):
+    worker = object.__new__(process.WorkerProcess)
+    worker._child, worker._timeout, worker._kernel_kills = Answers(answer), 5.0, 0
+    return worker
+
+
+def test_an_answer_may_take_what_was_asked_for_and_the_timeout():
+    worker = worker_of({"peak_rss_mb": 12.5, "value": 1})
     assert worker.ask("block", wait_seconds=30.0, calls=3)["value"] == 1
     assert worker.ask("first")["value"] == 1
-    assert worker.deadlines == [135.0, 135.0, 105.0, 105.0]
+    assert worker._child.seconds == [35.0, 5.0]
     assert worker.peak_rss_mb == 12.5
 
 
-def test_an_error_of_the_contender_keeps_what_it_says(monkeypatch):
-    reply = b'{"peak_rss_mb": 1, "error": "E: a\\nb", "traceback": "t", "unsupported": true, '
-    reply += b'"out_of_memory": false}'
-    worker = Deadline()
-    monkeypatch.setattr(worker, "_read_line", lambda deadline: reply)
+def test_an_error_of_the_contender_keeps_what_it_says():
+    reply = {"peak_rss_mb": 1, "error": "E: a\nb", "traceback": "t", "unsupported": True}
     with pytest.raises(WorkerFailure) as caught:
-        worker.ask("first")
+        worker_of({**reply, "out_of_memory": False}).ask("first")
     found = caught.value
     assert (found.reason, found.detail) == ("E: a b", "t")
     assert (found.unsupported, found.out_of_memory, found.ended) == (True, False, False)
+
+
+@pytest.mark.parametrize(
+    ("code", "output", "memory", "killed"),
+    [
+        (-signal.SIGKILL, "std::bad_alloc", False, True),
+        (-signal.SIGABRT, "std::bad_alloc", True, False),
+        (-signal.SIGABRT, "assertion", False, False),
+        (3, "std::bad_alloc", False, False),
+        (None, "", False, False),
+    ],
+)
+def test_what_the_end_of_a_worker_says_of_memory(monkeypatch, code, output, memory, killed):
+    monkeypatch.setattr(process, "kernel_kills", lambda: 0)
+    with pytest.raises(WorkerFailure) as caught:
+        worker_of(ChildError("cause", output, code)).ask("first")
+    found = caught.value
+    assert found.reason == ("cause; last output: " + output if output else "cause")
+    assert (found.detail, found.ended, found.unsupported) == (output, True, False)
+    assert (found.out_of_memory, found.killed) == (memory, killed)

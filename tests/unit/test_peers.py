@@ -15,9 +15,10 @@ from colport.base.errors import PeerError, RunError, UnsupportedError
 from colport.base.files import check_supported, read_json, write_unsupported
 from colport.base.names import PEER_PREFIX
 from colport.measure import embedders
-from colport.peers import catalogue, clients, environments, export, processes
+from colport.peers import catalogue, clients, environments, export
 from colport.peers.catalogue import PeerVariant
 from colport.pipeline.gate import check, failures
+from colport.processes.child import Child
 from colport.tables.recommendation import recommend
 
 ROOT = Path(__file__).parents[2]
@@ -125,7 +126,12 @@ def test_an_export_is_measured_and_runs(checkpoint_folders, tmp_path):
 @pytest.mark.parametrize(
     ("code", "settings", "error", "message"),
     [
-        ("raise ValueError('no such layer')", {}, PeerError, "fake: ValueError: no such layer"),
+        (
+            "raise ValueError('no such layer')",
+            {},
+            PeerError,
+            "^fake: ended with exit code 1; last output: ValueError: no such layer$",
+        ),
         ("print('fine')", {}, PeerError, "ended without an error, but wrote no text/model.onnx"),
         (
             "raise KeyError('Unrecognized configuration class X')",
@@ -133,7 +139,12 @@ def test_an_export_is_measured_and_runs(checkpoint_folders, tmp_path):
             UnsupportedError,
             "Unrecognized configuration class X",
         ),
-        ("import os; os.kill(os.getpid(), 9)", {}, PeerError, "killed by SIGKILL"),
+        (
+            "import os; print('words', flush=True); os.kill(os.getpid(), 9)",
+            {},
+            PeerError,
+            r"^fake: killed by SIGKILL \(often: out of memory\) at \d+ MiB; last output: words$",
+        ),
         (
             "import sys; open(sys.argv[1], 'w').write('no graph')",
             {},
@@ -158,7 +169,7 @@ def test_a_peer_that_hangs_is_ended_with_what_it_started(checkpoint_folders, tmp
         open({str(file)!r}, "w").write(str(child.pid))
         time.sleep(60)
     """
-    with pytest.raises(PeerError, match=r"not done after timeout_s \(3 s\)"):
+    with pytest.raises(PeerError, match=r"fake: did not answer within 3 s \(timeout_s\)"):
         ask(a_peer(code), checkpoint_folders["colbert"], tmp_path / "peer", timeout_s=3)
     status = Path(f"/proc/{file.read_text()}/status")
     assert not status.exists() or "zombie" in status.read_text()
@@ -179,14 +190,6 @@ def test_a_failed_folder_stays_failed(tmp_path):
     with pytest.raises(UnsupportedError) as raised:
         check_supported(tmp_path / "ours")
     assert raised.type is UnsupportedError
-
-
-def test_memory_counts_children(tmp_path):
-    child = "a = bytearray(80 << 20); import time; time.sleep(1)"
-    code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
-    done = processes.run([sys.executable, "-c", code], 60, tmp_path / "log", os.environ)
-    assert done.code == 0
-    assert 80 < done.peak_rss_mb < 300
 
 
 def test_the_last_line_that_names_an_error_is_quoted():
@@ -322,7 +325,10 @@ def test_what_does_not_exist_for_this_python_is_unsupported(tmp_path, monkeypatc
     ("said", "message"),
     [
         ("WARNING: Retrying (Retry(total=4)) after NewConnectionError", "cannot reach the package"),
-        ("ERROR: THESE PACKAGES DO NOT MATCH THE HASHES", "pip failed: ERROR: THESE PACKAGES"),
+        (
+            "ERROR: THESE PACKAGES DO NOT MATCH THE HASHES",
+            "pip ended with exit code 1; last output: ERROR: THESE",
+        ),
     ],
 )
 def test_our_own_trouble_is_loud(tmp_path, monkeypatch, said, message):
@@ -340,4 +346,5 @@ def test_a_real_environment(tmp_path):
     record = environments.build(requirements, tmp_path / "env", print)
     assert record["packages"]["onnxruntime-tools"] == "1.7.0"
     program = [f"{record['folder']}/bin/python", "-m", "onnxruntime_tools.optimizer_cli", "--help"]
-    assert processes.run(program, 60, tmp_path / "log", os.environ).code == 0
+    with Child(program) as child:
+        child.wait(60)

@@ -193,7 +193,7 @@ def test_a_hang_fails_its_contender_only():
         timeout_s=4.0,
     )
     assert [row["status"] for row in found["rows"]] == ["failed", "failed", "ok", "ok"]
-    assert found["rows"][0]["reason"] == "no answer within timeout_s (4 s)"
+    assert found["rows"][0]["reason"] == "did not answer within 4 s (timeout_s)"
 
 
 def status(record):

@@ -7,7 +7,6 @@ ways: that is why it is here.
 from __future__ import annotations
 
 import resource
-import sys
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 import PIL.Image  # what PDFium's pages become; here, so that the limit is set after it
 import pypdfium2
 
-from colport.processes.child import serve
+from colport.processes.wire import serve
 
 _PASSWORD_ERROR = 4  # FPDF_ERR_PASSWORD of PDFium
 _POINTS_PER_INCH = 72  # a PDF's unit of length is a point
@@ -32,6 +31,17 @@ class _Server:
 
     def __init__(self) -> None:
         self._pdf: pypdfium2.PdfDocument | None = None
+
+    def limit(self, memory: int) -> None:
+        """Let this process have as many bytes more than it has now, on Linux only."""
+        if not _SIZE.exists():
+            return
+        pages = int(_SIZE.read_text().split()[0])
+        most = pages * resource.getpagesize() + memory
+        _, hard = resource.getrlimit(resource.RLIMIT_AS)
+        if hard != resource.RLIM_INFINITY:
+            most = min(most, hard)
+        resource.setrlimit(resource.RLIMIT_AS, (most, hard))
 
     def open(self, file: str) -> int:
         """Number of pages."""
@@ -82,18 +92,5 @@ class _Server:
             return {"out_of_memory": True}
 
 
-def _limit(memory: int) -> None:
-    """Let this process have as many bytes more than it has now; on Linux only, others do not."""
-    if not _SIZE.exists():
-        return
-    pages = int(_SIZE.read_text().split()[0])
-    most = pages * resource.getpagesize() + memory
-    _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    if hard != resource.RLIM_INFINITY:
-        most = min(most, hard)
-    resource.setrlimit(resource.RLIMIT_AS, (most, hard))
-
-
 if __name__ == "__main__":
-    _limit(int(sys.argv[2]))
     serve(_Server().answer)

@@ -10,7 +10,8 @@ from pathlib import Path
 from threading import RLock
 from typing import TYPE_CHECKING, Any
 
-from colport.processes.child import Child, ChildEndedError
+from colport.base.errors import DatasetError
+from colport.processes.child import Child, ChildError, ChildTimeoutError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -43,6 +44,7 @@ class PdfReader:
 
         Raises:
             BadDocumentError: It is encrypted, damaged, has no pages, or takes too much.
+            DatasetError: No PDF can be read here, for want of pypdfium2 or else.
         """
         with self._turn:
             self._file = None
@@ -83,21 +85,30 @@ class PdfReader:
 
     def _ask(self, do: str, *arguments: Any) -> Any:
         if self._child is None:
-            self._child = Child("colport.data.pdf_process", str(MEMORY))
+            self._child = _start()
         memory = f"takes more than {MEMORY / 2**30:.3g} GiB of memory"
         try:
             answer = self._child.ask({"do": do, "with": arguments}, SECONDS)
-        except TimeoutError:
+        except ChildTimeoutError:
             self._file = self._child = None
             raise BadDocumentError(f"takes more than {SECONDS:g} s to be read") from None
-        except ChildEndedError as ended:
+        except ChildError as ended:
             self._file = self._child = None
-            raise BadDocumentError(f"ends PDFium (exit code {ended.code}), or {memory}") from None
+            raise BadDocumentError(f"ends PDFium ({ended}), or {memory}") from None
         if "out_of_memory" in answer:
             raise BadDocumentError(memory)
         if "refusal" in answer:
             raise BadDocumentError(answer["refusal"])
         return answer["result"]
+
+
+def _start() -> Child:
+    child = Child.of("colport.data.pdf_process")
+    try:
+        child.ask({"do": "limit", "with": [MEMORY]})
+    except ChildError as error:
+        raise DatasetError(f"PDFs cannot be read here: the process for them {error}.") from None
+    return child
 
 
 def _state(file: Path) -> tuple[Path, int, int]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 from colport.base.errors import RunError
 from colport.base.files import sha256_file
+from colport.processes.child import Child, ChildError
 
 _MARK = "colport-requirements.sha256"
 _UNREACHABLE = re.compile(
@@ -55,39 +55,44 @@ def build(requirements: Path, folder: Path, report: Callable[[str], None]) -> di
         if reason := _install(requirements, folder):
             return {**record, "packages": {}, "status": "unsupported", "reason": reason}
         mark.write_text(digest)
-    listed = subprocess.run(
-        [folder / "bin/python", "-c", _LIST], capture_output=True, text=True, check=True
-    )
-    return {**record, **json.loads(listed.stdout), "status": "ok", "reason": ""}
+    return {**record, **_listed(str(folder / "bin/python"))}
 
 
 def own() -> dict[str, Any]:
     """The record of the environment that runs this, for peers that need no other."""
-    listed = subprocess.run([sys.executable, "-c", _LIST], capture_output=True, text=True)
-    folder = str(Path(sys.executable).parents[1])
-    return {"folder": folder, **json.loads(listed.stdout), "status": "ok", "reason": ""}
+    return {"folder": str(Path(sys.executable).parents[1]), **_listed(sys.executable)}
+
+
+def _listed(python: str) -> dict[str, Any]:
+    """``python`` and ``packages`` of an environment, with the ``status`` of one that is there."""
+    with Child([python, "-c", _LIST]) as child:
+        try:
+            child.wait()
+        except ChildError as failed:
+            raise RunError(f"{python}: its packages cannot be listed: {failed}.") from None
+        said = child.output()
+    return {**json.loads(said.splitlines()[-1]), "status": "ok", "reason": ""}
 
 
 def _install(requirements: Path, folder: Path) -> str:
     """Make the environment; why it cannot exist here, or nothing."""
     # Without the variables of this run: what is installed here is not for the peer.
     variables = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
-    python = folder / "bin/python"
-    for program in (
-        [sys.executable, "-m", "venv", "--clear", folder],
-        [python, "-m", "pip", "--no-input", "install", "--require-hashes", "-r", requirements],
-    ):
-        done = subprocess.run(
-            program, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=variables
-        )
-        if not done.returncode:
-            continue
-        if _UNREACHABLE.search(done.stdout):
+    python, pip = str(folder / "bin/python"), ("-m", "pip", "--no-input", "install")
+    try:
+        for program in (
+            (sys.executable, "-m", "venv", "--clear", str(folder)),
+            (python, *pip, "--require-hashes", "-r", str(requirements)),
+        ):
+            with Child(program, environment=variables) as child:
+                child.wait()
+    except ChildError as failed:
+        if _UNREACHABLE.search(failed.output):
             raise RunError(
                 f"{requirements}: pip cannot reach the package index; peers are built over the "
                 "network: run again with one, or remove them from run.peers."
-            )
-        if found := _NOT_FOR_HERE.search(done.stdout):
+            ) from None
+        if found := _NOT_FOR_HERE.search(failed.output):
             return f"{requirements.name} cannot be installed here: {found[1]}"
-        raise RunError(f"{requirements}: pip failed: {' '.join(done.stdout.splitlines()[-3:])}")
+        raise RunError(f"{requirements}: pip {failed}.") from None
     return ""

@@ -6,7 +6,7 @@ import math
 import os
 import re
 import shutil
-import signal
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,8 @@ from colport.base.errors import PeerError, UnsupportedError
 from colport.base.files import atomic_folder, check_supported, write_json
 from colport.families.base import Family
 from colport.peers.catalogue import FILE, PeerVariant
-from colport.peers.processes import Finished, run
+from colport.processes.child import LIBRARY, Child, ChildError, ChildTimeoutError
 
-_PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 _WORDS = re.compile(
     r"^(?:<class '[\w.]+'>|Error|[\w.]*(?:Error|Exception|Fail)\b).*$", re.MULTILINE
 )
@@ -75,16 +74,7 @@ def export(
             command = [part.format(**places) for part in program]
             for place in _outputs(command, scratch):
                 place.mkdir(parents=True, exist_ok=True)
-            finished = run(command, timeout_s, log, _variables(variant))
-            _check(finished, variant, timeout_s)
-            done.append(
-                {
-                    "program": " ".join(program),
-                    "code": finished.code,
-                    "seconds": finished.seconds,
-                    "peak_rss_mb": finished.peak_rss_mb,
-                }
-            )
+            done.append({"program": " ".join(program), **_run(command, variant, timeout_s, log)})
         files = variant.graphs[kind]
         for file in files.values():
             if not (scratch / file).is_file():
@@ -145,21 +135,23 @@ def _drop_others(folder: Path, graphs: list[Path]) -> None:
         file.unlink()
 
 
-def _check(finished: Finished, variant: PeerVariant, timeout_s: float) -> None:
-    if finished.code == 0:
-        return
-    if finished.code is None:
-        raise PeerError(f"{variant.peer}: not done after timeout_s ({timeout_s:g} s).")
-    if finished.code < 0:
-        raise PeerError(
-            f"{variant.peer}: killed by {signal.Signals(-finished.code).name} at "
-            f"{finished.peak_rss_mb:.0f} MiB."
-        )
-    said = f"{variant.peer}: {words(finished.output)}"
-    for limit in variant.limits:
-        if found := re.search(rf"^.*{limit}.*$", finished.output, re.MULTILINE):
-            raise UnsupportedError(f"{variant.peer}: {words(found[0])}")
-    raise PeerError(said)
+def _run(command: list[str], variant: PeerVariant, timeout_s: float, log: Path) -> dict[str, Any]:
+    """Exit ``code``, ``seconds`` and ``peak_rss_mb`` of a program that did not fail."""
+    start = time.perf_counter()
+    with Child(command, environment=_variables(variant), log=log) as child:
+        try:
+            child.wait(timeout_s, is_metered=True)
+        except ChildTimeoutError as late:
+            raise PeerError(f"{variant.peer}: {late.cause} (timeout_s).") from None
+        except ChildError as ended:
+            for limit in variant.limits if ended.code > 0 else ():
+                if found := re.search(rf"^.*{limit}.*$", ended.output, re.MULTILINE):
+                    raise UnsupportedError(f"{variant.peer}: {words(found[0])}") from None
+            how = f"{ended.cause} at {child.peak_rss_mb:.0f} MiB" if ended.code < 0 else ended.cause
+            said = f"{variant.peer}: {how}; last output: {words(ended.output)}"
+            raise PeerError(said) from None
+    seconds = time.perf_counter() - start
+    return {"code": 0, "seconds": seconds, "peak_rss_mb": child.peak_rss_mb}
 
 
 def _outputs(command: list[str], scratch: Path) -> list[Path]:
@@ -171,7 +163,7 @@ def _outputs(command: list[str], scratch: Path) -> list[Path]:
 def _variables(variant: PeerVariant) -> dict[str, str]:
     """This process's variables without its Python's, and without the Hub."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
-    own = {} if variant.environment else {"PYTHONPATH": str(_PACKAGE_ROOT)}
+    own = {} if variant.environment else {"PYTHONPATH": str(LIBRARY)}
     return {**kept, **own, "HF_HUB_OFFLINE": "1", "PYTHONIOENCODING": "utf-8"}
 
 

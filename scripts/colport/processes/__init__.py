@@ -1,1 +1,1 @@
-"""Children: processes of ours that are asked in JSON."""
+"""Processes that this library starts: one class that asks them, and ends them."""

@@ -18,7 +18,8 @@ from colport.base import errors
 from colport.base.errors import ColPortError, UnsupportedError
 from colport.families import inputs
 from colport.families.base import Document, Embedder
-from colport.processes.child import Child, ChildEndedError, serve
+from colport.processes.child import Child, ChildError
+from colport.processes.wire import serve
 from colport.providers import ProviderSettings
 
 
@@ -40,13 +41,13 @@ class Interpreter:
                 "environment is made."
             )
         self._python = python
-        self._child = Child("colport.runtime.remote", python=path)
         try:
+            self._child = Child.of("colport.runtime.remote", python=path)
             self._child.ask({"do": "begin"})
-        except ChildEndedError:
+        except (ChildError, OSError) as error:
             raise UnsupportedError(
-                f"python {python} of the provider cannot load this library; it needs the packages "
-                "of envs/openvino.in (docs/providers.md)."
+                f"python {python} of the provider cannot load this library ({error}); it needs the "
+                "packages of envs/openvino.in (docs/providers.md)."
             ) from None
 
     def call(self, function: str, *arguments: Any, **settings: Any) -> Any:
@@ -82,8 +83,8 @@ class Interpreter:
         request = {"do": do, "name": name, "arguments": arguments, "settings": settings}
         try:
             answer = self._child.ask(request)
-        except ChildEndedError as ended:
-            raise RuntimeError(f"{self._python} {ended} on {name}.") from None
+        except ChildError as ended:
+            raise RuntimeError(f"{self._python} on {name}: {ended}") from None
         if "error" in answer:
             raise getattr(errors, answer["error"], RuntimeError)(answer["reason"])
         return answer["result"]

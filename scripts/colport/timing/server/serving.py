@@ -1,18 +1,15 @@
-"""The worker of the scenarios: one that also serves requests as they arrive.
-
-Started as ``python -m colport.timing.server.serving PARENT_PID``.
-"""
+"""The worker of the scenarios: one that also serves requests as they arrive."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from colport.processes.wire import serve
 from colport.timing.server import arrivals
-from colport.timing.worker.worker import Worker, main
+from colport.timing.worker.worker import Worker
 
 
 class Server(Worker):
@@ -52,4 +49,4 @@ class Server(Worker):
 
 
 if __name__ == "__main__":
-    main(Server(), int(sys.argv[1]))
+    serve(Server().answer)

@@ -1,33 +1,27 @@
-"""The process of one contender: reads requests from stdin, one JSON object a line, and answers.
+"""The process of one contender, which answers the requests of its lane.
 
-Started as ``python -m colport.timing.worker.worker PARENT_PID``. Requests: ``load`` (contender and
-inputs), ``first``, ``warm_up``, ``block`` and ``parts``, each of a ``kind`` and of ``batches``, the
-numbers of the inputs of each call; it ends when stdin closes.
+Requests: ``load`` (contender and inputs), ``first``, ``warm_up``, ``block`` and ``parts``, each of
+a ``kind`` and of ``batches``, the numbers of the inputs of each call.
 """
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import importlib
-import json
-import os
-import signal
 import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 
 from colport.base.errors import ColPortError, UnsupportedError
 from colport.base.machine import peak_rss_mb
+from colport.processes.wire import serve
 from colport.timing.schedule import is_stable
 from colport.timing.worker.memory import is_out_of_memory, limit_memory
 from colport.timing.worker.threads import place, release
-
-_PR_SET_PDEATHSIG = 1
 
 
 class Worker:
@@ -162,35 +156,6 @@ class Worker:
         return time.perf_counter_ns() - start, outputs
 
 
-def serve(worker: Worker, requests: TextIO, replies: TextIO) -> None:
-    """Answer every request line until the stream ends."""
-    replies.write(json.dumps({"ready": True}) + "\n")
-    replies.flush()
-    for line in iter(requests.readline, ""):
-        replies.write(json.dumps(worker.answer(json.loads(line))) + "\n")
-        replies.flush()
-
-
-def main(worker: Worker, parent: int) -> None:
-    """Keep stdin and stdout to the protocol, die with the parent, and serve."""
-    requests = os.fdopen(os.dup(0), "r", encoding="utf-8")
-    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.close(nothing)
-    os.dup2(2, 1)
-    _die_with(parent)
-    serve(worker, requests, replies)
-
-
-def _die_with(parent: int) -> None:
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    # The parent may have died before the call above.
-    if os.getppid() != parent:
-        sys.exit("The process that started this worker has ended.")
-
-
 def _limit_torch(threads: int) -> None:
     """Fix PyTorch's threads where the contender uses it; others must not pay for its import."""
     torch = sys.modules.get("torch")
@@ -245,4 +210,4 @@ def _failure(error: Exception) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main(Worker(), int(sys.argv[1]))
+    serve(Worker().answer)
