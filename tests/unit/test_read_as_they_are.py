@@ -276,22 +276,21 @@ def test_what_the_check_refuses_is_skipped_everywhere(own, monkeypatch):
         own(rows.replace("b.png", "a.png"), ".csv", record=file, **skip)
 
 
-def test_a_pdf_page_that_cannot_be_drawn_is_skipped_too(own):
+def test_a_pdf_page_that_cannot_be_drawn_is_skipped_too(own, monkeypatch):
+    from colport.data.pdfs import BadDocumentError, PdfReader
     from tests.pdfs import pdf
 
     pytest.importorskip("pypdfium2")
     (own.folder / "pages/c.pdf").write_bytes(pdf(["one", "two"]))
     found = own(on_bad_document="skip")
-    plain = found.documents._reader.render
+    plain = PdfReader.render
 
-    def render(file, index, dpi):
-        from colport.data.pdfs import BadDocumentError
-
+    def render(reader, file, index, dpi):
         if index == 0:
             raise BadDocumentError("takes more than 60 s to be read")
-        return plain(file, index, dpi)
+        return plain(reader, file, index, dpi)
 
-    found.documents._reader.render = render
+    monkeypatch.setattr(PdfReader, "render", render)
     checked = check_pages(found, print, skip=True)
     assert checked.document_ids == ["a.png", "b.png", "c.pdf#2"]
     assert checked.skipped == {"c.pdf#1": "cannot be read (takes more than 60 s to be read)"}
