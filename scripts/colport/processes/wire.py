@@ -31,6 +31,7 @@ def serve(answer: Callable[[Any], Any]) -> None:
     Args:
         answer: Request to answer; what it raises ends the process.
     """
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which a parent under nohup ignores
     pipe = socket.socket(fileno=os.dup(0))
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
@@ -115,4 +116,4 @@ def _end_with_parent(pipe: socket.socket, milliseconds: int | None = None) -> No
     poll.register(pipe, 0)  # for its hanging up alone
     if poll.poll(milliseconds):
         os.killpg(0, signal.SIGHUP)  # it hung up: SIGKILL would look like want of memory
-        os.killpg(0, signal.SIGKILL)  # for those that ignore the other, as under nohup
+        os.killpg(0, signal.SIGKILL)  # for those that ignore the other
