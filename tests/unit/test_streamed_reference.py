@@ -360,3 +360,9 @@ def test_streamed_in_bf16_and_never_compiled(monkeypatch):
     assert page_models.largest_difference(found, expected) <= 1e-6
     with pytest.raises(UnsupportedError, match="needs a model in memory; the weights are read"):
         entrants.reference(folder, "colqwen2", "cpu", 2, compiled=True, memory_mb=LITTLE)
+
+
+def test_a_limit_that_cannot_be_held_is_said():
+    """Python and its libraries take 1500 MB, one page of 100 M parameters 105."""
+    assert Room(10**8, 1700).note.endswith("1700 MB are allowed")
+    assert Room(10**8, 1604).note.endswith("less than the 1605 MB that it takes so, too")

@@ -86,7 +86,10 @@ class Room:
         """A streamed reference in a sentence; empty for one in memory."""
         if not self.is_streamed:
             return ""
+        least = needed_mb(self.parameters, 0)
         return (
             "the weights are read from the checkpoint's files in each pass: it needs "
             f"{whole_mb(self.parameters):.0f} MB to hold them, {self.allowed_mb:.0f} MB are allowed"
+            + (f", which is less than the {least:.0f} MB that it takes so, too")
+            * (least > self.allowed_mb)
         )
