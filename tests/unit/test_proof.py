@@ -61,7 +61,7 @@ def test_the_checkpoint_takes_no_more_memory_than_it_may(checkpoint_folders, kno
 
         def reference(self, folder, device, memory_mb):
             opened = family.reference(folder, device, memory_mb)
-            asked.append(opened.room.is_streamed)
+            asked.append((opened.room.is_streamed, opened.room.allowed_mb))
             return opened
 
     for memory in (1, 10_000):
@@ -69,7 +69,7 @@ def test_the_checkpoint_takes_no_more_memory_than_it_may(checkpoint_folders, kno
         for kind, rows in known["colpali"].items():
             for one, other in zip(found[kind], rows, strict=True):
                 np.testing.assert_allclose(one, other, atol=1e-6)
-    assert asked == [True, False]
+    assert asked == [(True, 1), (False, 6000)], "more than it needs is not taken"
 
 
 def test_inputs_are_of_every_kind_and_differ_in_shape():

@@ -88,7 +88,7 @@ EXPECTED = {
     "peer_export": (3000 + 12 * 2000, 60 + 40 * 2),
     "quantize": (1500 + 0.05 * 8000, 10 + 4 * 8),
     "quantize calibrated": (2500 + SESSION["fp32"] + PAGE, 10 + 60 * 8),
-    "proof": (PYTORCH + 1.1 * 2, 10 + minutes(2, 2e9)),
+    "proof": (6000 + 1.1 * 2, 10 + minutes(2, 2e9)),
     "reference": (PYTORCH + 1.1 * 1024, 10 + minutes(1024, 2e9)),
     # 48 inputs at each of two batch sizes.
     "parity": (500 + SESSION["int8"] + 8 * PAGE + 1.1 * 96, 10 + minutes(96, 1.8e9)),

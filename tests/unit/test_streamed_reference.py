@@ -145,7 +145,7 @@ def test_a_pass_takes_as_many_inputs_as_memory_allows(monkeypatch):
 def test_what_a_reference_needs():
     assert whole_mb(0) == 1580
     assert whole_mb(2_925_000_000) == pytest.approx(1500 + 17_550 + 80 + 731.25)
-    assert needed_mb(10**9, None) == whole_mb(10**9) == 1500 + 6000 + 330
+    assert needed_mb(10**9, math.inf) == whole_mb(10**9) == 1500 + 6000 + 330
     assert needed_mb(10**9, 20_000) == 7830
     assert needed_mb(10**9, 4000) == 4000
     assert needed_mb(10**9, 100) == 1830, "one page a pass needs that"

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from colport import families
-from colport.families.reference.memory import activations_mb, needed_mb
+from colport.families.reference.memory import ONCE_MB, activations_mb, needed_mb
 from colport.folder.manifest import FILE
 from colport.folder.manifest import folder_bytes as _bytes_of
 from colport.quantize.settings import QuantizeSettings
@@ -60,9 +60,10 @@ class Job:
         """Of the checkpoint, by its record."""
         return _recorded(self.input.checkpoint, "parameters")
 
-    def reference_mb(self) -> float:
-        """Of its checkpoint in PyTorch, with the memory that the config allows."""
-        return needed_mb(self.parameters(), self.config["reference"].get("memory_mb"))
+    def reference_mb(self, most: float = math.inf) -> float:
+        """Of its checkpoint in PyTorch, with the memory that the config allows, or less."""
+        allowed = self.config["reference"].get("memory_mb", math.inf)
+        return needed_mb(self.parameters(), min(allowed, most))
 
     def documents(self) -> int:
         """Of the dataset, by its record."""
@@ -130,17 +131,17 @@ def _quantize(job: Job) -> Need:
 
 
 def _proof(job: Job) -> Need:
-    return _original(job.parameters(), _PROVED, job)
+    return _original(job.parameters(), _PROVED, job, ONCE_MB)
 
 
 def _reference(job: Job) -> Need:
     return _original(job.parameters(), job.shard(), job)
 
 
-def _original(parameters: int, documents: int, job: Job) -> Need:
-    """Of the checkpoint's own library that encodes so many documents."""
+def _original(parameters: int, documents: int, job: Job, most: float = math.inf) -> Need:
+    """Of the checkpoint's own library that encodes so many documents, in so much memory."""
     return Need(
-        job.reference_mb() + _EMBEDDING_MB * documents,
+        job.reference_mb(most) + _EMBEDDING_MB * documents,
         10 + job.encoding_minutes(documents, parameters),
     )
 

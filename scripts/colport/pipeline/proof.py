@@ -20,9 +20,11 @@ from PIL import Image
 
 from colport.base.errors import CheckpointError, ColPortError, ExportError, ParityError
 from colport.base.files import atomic_path, final_place, scratch_folder
+from colport.base.machine import available_mb
 from colport.base.names import KINDS
 from colport.base.redaction import plain
 from colport.families.base import Document, Embedder, Family
+from colport.families.reference.memory import ONCE_MB
 from colport.folder import manifest
 from colport.folder.convert import copy_companions
 from colport.folder.manifest import Manifest
@@ -31,7 +33,7 @@ from colport.measure.parity import Tolerance
 from colport.pipeline import variants
 from colport.quantize.plan import read
 from colport.runtime.encoder import Encoder
-from colport.tensors import external_data
+from colport.tensors import external_data, mapped
 from colport.tensors.external_data import Layout
 
 QUERIES = (
@@ -47,6 +49,7 @@ PASSAGES = (
 _PAGES = ((224, 308), (420, 140))  # width and height in pixels
 _BLOCK = 14
 BATCH_SIZES = (1, 2)
+_MAPPED_MB = 500
 _HALF = ("fp16", "bf16")
 
 _FIGURES = (
@@ -144,13 +147,15 @@ def reference(checkpoint: Path, family: Family, memory_mb: float | None = None) 
     Args:
         checkpoint: A resolved checkpoint folder.
         family: Its family.
-        memory_mb: See :meth:`colport.families.base.Family.reference`.
+        memory_mb: MB that it may take, of which :data:`~colport.families.reference.memory.ONCE_MB`
+            are used at most; by default what is available.
 
     Raises:
         CheckpointError: The library cannot run it.
     """
     try:
-        original = family.reference(checkpoint, "cpu", memory_mb)
+        allowed = min(available_mb() if memory_mb is None else memory_mb, ONCE_MB)
+        original = family.reference(checkpoint, "cpu", allowed)
         return _embeddings(original, family.document_type)
     except (ColPortError, OSError):
         raise
@@ -233,7 +238,9 @@ def _running(folder: Path, found: Manifest, beside: Path) -> Iterator[Encoder]:
     folder beside another one.
     """
     if found.precision not in _HALF:
-        yield Encoder(folder, share_weights=True)
+        encoder = Encoder(folder, share_weights=True)
+        with mapped.few_resident(folder, _MAPPED_MB):
+            yield encoder
         return
     for graph in found.graphs.values():
         _open(folder / graph.file)
@@ -241,8 +248,10 @@ def _running(folder: Path, found: Manifest, beside: Path) -> Iterator[Encoder]:
         copy_companions(folder, wide, found)
         files = external_data.write(read(folder, found), wide, Layout())
         place = {"layout": "split", "files": files}
-        replace(found, precision="fp32", external_data=place).write(wide)
-        yield Encoder(wide, share_weights=True)
+        widened = replace(found, precision="fp32", external_data=place)
+        widened.write(wide)
+        with _running(wide, widened, wide) as encoder:
+            yield encoder
 
 
 def _open(file: Path) -> None:

@@ -10,6 +10,8 @@ from colport.base.machine import available_mb
 
 _BASE_MB = 1500
 """Of Python, its libraries, and the weights of one operator."""
+ONCE_MB = 6000.0
+"""MB (10**6 bytes) that are enough for a few inputs: to hold more weights takes longer."""
 _BYTES = 6
 """Of a parameter in memory: the mapped bf16 checkpoint and its fp32 copy."""
 _ACTIVATIONS_MB = (80, 0.25e-6)
@@ -27,15 +29,14 @@ def whole_mb(parameters: int) -> float:
     return _BASE_MB + _BYTES * parameters / 1e6 + activations_mb(parameters)
 
 
-def needed_mb(parameters: int, allowed_mb: float | None) -> float:
+def needed_mb(parameters: int, allowed_mb: float) -> float:
     """What a reference takes, in MB (10**6 bytes).
 
     Args:
         parameters: Of its checkpoint.
-        allowed_mb: The memory that it may take; ``None``: as much as it likes.
+        allowed_mb: The memory that it may take, maybe infinite.
     """
-    most = math.inf if allowed_mb is None else allowed_mb
-    return min(whole_mb(parameters), max(most, _BASE_MB + activations_mb(parameters)))
+    return min(whole_mb(parameters), max(allowed_mb, _BASE_MB + activations_mb(parameters)))
 
 
 @dataclass(frozen=True)
