@@ -19,14 +19,14 @@ rule checkpoint:
     resources:
         **PLAN.needs("checkpoint"),
     params:
+        **PLAN.script("checkpoint.py"),
         model=lambda wildcards: PLAN.config["models"][wildcards.model],
         workspace="results/checkpoints/{model}",
         files=lambda wildcards: PLAN.fingerprint(
             PLAN.config["models"][wildcards.model]["checkpoint"]
         ),
-        code=PLAN.code("checkpoint.py"),
     script:
-        "../scripts/checkpoint.py"
+        "../scripts/run.py"
 
 
 checkpoint dataset:
@@ -45,11 +45,11 @@ checkpoint dataset:
     resources:
         **PLAN.needs("dataset"),
     params:
+        **PLAN.script("dataset.py"),
         dataset=lambda wildcards: PLAN.config["datasets"][wildcards.dataset],
         files=lambda wildcards: PLAN.fingerprint(
             PLAN.config["datasets"][wildcards.dataset]
         ),
         read_by=lambda wildcards: PLAN.limiting(wildcards.dataset),
-        code=PLAN.code("dataset.py"),
     script:
-        "../scripts/dataset.py"
+        "../scripts/run.py"

@@ -32,9 +32,9 @@ rule explain:
     resources:
         **PLAN.needs("explain"),
     params:
+        **PLAN.script("explain.py"),
         dataset=lambda wildcards: PLAN.config["datasets"][wildcards.dataset],
         variants=PLAN.variants,
         providers=PLAN.providers,
-        code=PLAN.code("explain.py"),
     script:
-        "../scripts/explain.py"
+        "../scripts/run.py"

@@ -16,9 +16,9 @@ rule proof:
     resources:
         **PLAN.needs("proof"),
     params:
-        code=PLAN.code("proof.py"),
+        **PLAN.script("proof.py"),
     script:
-        "../scripts/proof.py"
+        "../scripts/run.py"
 
 
 rule export:
@@ -39,7 +39,7 @@ rule export:
     resources:
         **PLAN.needs("export"),
     params:
+        **PLAN.script("export.py"),
         variant=lambda wildcards: PLAN.config["variants"][wildcards.variant],
-        code=PLAN.code("export.py"),
     script:
-        "../scripts/export.py"
+        "../scripts/run.py"

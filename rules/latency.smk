@@ -21,11 +21,11 @@ rule latency:
     resources:
         **PLAN.needs("latency"),
     params:
+        **PLAN.script("latency.py"),
         variants=lambda wildcards: PLAN.entrants(wildcards.provider),
         dataset=lambda wildcards: PLAN.config["datasets"][PLAN.first(wildcards.model)],
         provider=lambda wildcards: PLAN.config["providers"][wildcards.provider],
         settings=PLAN.timing,
         reference=PLAN.config["reference"],
-        code=PLAN.code("latency.py"),
     script:
-        "../scripts/latency.py"
+        "../scripts/run.py"

@@ -25,10 +25,10 @@ rule operators:
     resources:
         **PLAN.needs("operators"),
     params:
+        **PLAN.script("operators.py"),
         variants=PLAN.variants,
         providers={name: PLAN.config["providers"][name] for name in PLAN.providers},
         dataset=lambda wildcards: PLAN.config["datasets"][PLAN.first(wildcards.model)],
         threads=PLAN.config["latency"].get("threads"),
-        code=PLAN.code("operators.py"),
     script:
-        "../scripts/operators.py"
+        "../scripts/run.py"

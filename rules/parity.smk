@@ -25,10 +25,10 @@ rule parity:
     resources:
         **PLAN.needs("parity"),
     params:
+        **PLAN.script("parity.py"),
         dataset=lambda wildcards: PLAN.config["datasets"][PLAN.first(wildcards.model)],
         provider=lambda wildcards: PLAN.config["providers"][wildcards.provider],
         tolerance=lambda wildcards: PLAN.tolerance(wildcards.variant),
         settings=PLAN.config["parity"],
-        code=PLAN.code("parity.py"),
     script:
-        "../scripts/parity.py"
+        "../scripts/run.py"

@@ -17,9 +17,9 @@ rule peer_environment:
     resources:
         **PLAN.needs("peer_environment"),
     params:
-        code=PLAN.code("peer_environment.py"),
+        **PLAN.script("peer_environment.py"),
     script:
-        "../scripts/peer_environment.py"
+        "../scripts/run.py"
 
 
 rule peer_export:
@@ -40,7 +40,7 @@ rule peer_export:
     resources:
         **PLAN.needs("peer_export"),
     params:
+        **PLAN.script("peer_export.py"),
         timeout_s=PLAN.config["peers"]["timeout_s"],
-        code=PLAN.code("peer_export.py"),
     script:
-        "../scripts/peer_export.py"
+        "../scripts/run.py"

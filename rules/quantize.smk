@@ -26,6 +26,7 @@ rule quantize:
     resources:
         **PLAN.needs("quantize"),
     params:
+        **PLAN.script("quantize.py"),
         family=lambda wildcards: PLAN.config["models"][wildcards.model]["family"],
         variant=lambda wildcards: PLAN.config["variants"][wildcards.variant],
         calibration=lambda wildcards: PLAN.calibration(wildcards.model),
@@ -34,6 +35,5 @@ rule quantize:
             if PLAN.is_calibrated(wildcards.variant)
             else None
         ),
-        code=PLAN.code("quantize.py"),
     script:
-        "../scripts/quantize.py"
+        "../scripts/run.py"

@@ -17,9 +17,9 @@ rule reference:
     resources:
         **PLAN.needs("reference"),
     params:
+        **PLAN.script("reference.py"),
         dataset=lambda wildcards: PLAN.config["datasets"][wildcards.dataset],
         settings=PLAN.config["encode"],
         reference=PLAN.config["reference"],
-        code=PLAN.code("reference.py"),
     script:
-        "../scripts/reference.py"
+        "../scripts/run.py"

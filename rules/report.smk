@@ -62,9 +62,9 @@ rule aggregate:
     conda:
         "../envs/cpu.yaml"
     params:
-        code=PLAN.code("aggregate.py"),
+        **PLAN.script("aggregate.py"),
     script:
-        "../scripts/aggregate.py"
+        "../scripts/run.py"
 
 
 rule report:
@@ -100,11 +100,11 @@ rule report:
     conda:
         "../envs/cpu.yaml"
     params:
+        **PLAN.script("report.py"),
         run=PLAN.config["run"],
         against=PLAN.config["report"]["against"],
-        code=PLAN.code("report.py"),
     script:
-        "../scripts/report.py"
+        "../scripts/run.py"
 
 
 rule gate:
@@ -121,7 +121,7 @@ rule gate:
     conda:
         "../envs/cpu.yaml"
     params:
+        **PLAN.script("gate.py"),
         allow_failed_parity=PLAN.config["run"]["allow_failed_parity"],
-        code=PLAN.code("gate.py"),
     script:
-        "../scripts/gate.py"
+        "../scripts/run.py"

@@ -17,12 +17,12 @@ rule embed:
     resources:
         **PLAN.needs("embed"),
     params:
+        **PLAN.script("embed.py"),
         dataset=lambda wildcards: PLAN.config["datasets"][wildcards.dataset],
         provider=lambda wildcards: PLAN.config["providers"][wildcards.provider],
         settings=PLAN.config["encode"],
-        code=PLAN.code("embed.py"),
     script:
-        "../scripts/embed.py"
+        "../scripts/run.py"
 
 
 rule control:
@@ -39,11 +39,11 @@ rule control:
     resources:
         **PLAN.needs("score"),
     params:
+        **PLAN.script("control.py"),
         dataset=lambda wildcards: PLAN.config["datasets"][wildcards.dataset],
         settings=PLAN.scoring,
-        code=PLAN.code("control.py"),
     script:
-        "../scripts/control.py"
+        "../scripts/run.py"
 
 
 rule score_reference:
@@ -64,11 +64,11 @@ rule score_reference:
     resources:
         **PLAN.needs("score"),
     params:
+        **PLAN.script("score.py"),
         settings=PLAN.scoring,
         forms=PLAN.forms,
-        code=PLAN.code("score.py"),
     script:
-        "../scripts/score.py"
+        "../scripts/run.py"
 
 
 rule score:
@@ -90,11 +90,11 @@ rule score:
     resources:
         **PLAN.needs("score"),
     params:
+        **PLAN.script("score.py"),
         settings=PLAN.scoring,
         forms=PLAN.forms,
-        code=PLAN.code("score.py"),
     script:
-        "../scripts/score.py"
+        "../scripts/run.py"
 
 
 MTEB_FOLDERS = [
@@ -128,9 +128,9 @@ rule mteb:
     resources:
         **PLAN.needs("mteb"),
     params:
+        **PLAN.script("evaluate_mteb.py"),
         dataset=lambda wildcards: PLAN.config["datasets"][wildcards.dataset],
         provider=lambda wildcards: PLAN.config["providers"][wildcards.provider],
         batch_size=PLAN.config["encode"]["batch_size"],
-        code=PLAN.code("evaluate_mteb.py"),
     script:
-        "../scripts/evaluate_mteb.py"
+        "../scripts/run.py"

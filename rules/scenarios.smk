@@ -24,6 +24,7 @@ rule scenarios:
     resources:
         **PLAN.needs("scenarios"),
     params:
+        **PLAN.script("scenarios.py"),
         variants=PLAN.variants,
         dataset=lambda wildcards: PLAN.config["datasets"][PLAN.first(wildcards.model)],
         provider=lambda wildcards: PLAN.config["providers"][wildcards.provider],
@@ -31,6 +32,5 @@ rule scenarios:
         threads=PLAN.config["latency"].get("threads"),
         affinity=PLAN.config["latency"]["affinity"],
         reference=PLAN.config["reference"],
-        code=PLAN.code("scenarios.py"),
     script:
-        "../scripts/scenarios.py"
+        "../scripts/run.py"

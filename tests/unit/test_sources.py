@@ -9,7 +9,7 @@ from colport.pipeline import sources
 from colport.pipeline.sources import code_hash, loaded
 from tests.conftest import ROOT
 
-SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
+SCRIPTS = sorted({*(ROOT / "scripts").glob("*.py")} - {ROOT / "scripts/run.py"})
 PACKAGE = ROOT / "scripts" / "colport"
 FILES = {
     "__init__.py": "from colport import unused\n",
@@ -114,6 +114,14 @@ def test_text_for_readers_changes_nothing(package):
     (package / "deep/er.py").write_text(
         "import sys\n\n\nclass A:\n    def f(self):\n        return 2\n"
     )
+    assert hashed(package) != before
+
+
+def test_a_script_counts_by_what_it_does(package):
+    before, script = hashed(package), package.parent / "script.py"
+    script.write_text('"""Words."""\n' + script.read_text())
+    assert hashed(package) == before
+    script.write_text(script.read_text() + "x = 1\n")
     assert hashed(package) != before
 
 

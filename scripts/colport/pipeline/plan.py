@@ -232,9 +232,9 @@ class Plan:
                 facts.append((file, file_state(file)))
         return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 
-    def code(self, script: str) -> str:
-        """Content hash of the library code that a script of ``scripts/`` can run."""
-        return sources.code_hash(self.base / "scripts" / script)
+    def script(self, name: str) -> dict[str, str]:
+        """Parameters of a rule: its adapter in ``scripts/``, and the hash of what that can run."""
+        return {"script": name, "code": sources.code_hash(self.base / "scripts" / name)}
 
     def needs(self, stage: str) -> dict[str, Callable[..., int]]:
         """Memory and run time that a stage's jobs ask a cluster for."""

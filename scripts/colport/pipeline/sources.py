@@ -17,8 +17,8 @@ _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 def code_hash(script: Path | str) -> str:
-    """Hash over every file of the package that ``script`` can load, at any depth."""
-    digest = hashlib.sha256()
+    """Hash over a script and every file of the package that it can load, at any depth."""
+    digest = hashlib.sha256(_read(Path(script))[0])
     for file in sorted(loaded(script)):
         digest.update(str(file.relative_to(_PACKAGE)).encode())
         digest.update(_read(file)[0])
