@@ -18,14 +18,15 @@ import numpy as np
 import onnxruntime
 from PIL import Image
 
-from colport.base.errors import CheckpointError, ColPortError, ExportError, ParityError
+from colport.base.errors import ExportError, ParityError
 from colport.base.files import atomic_path, final_place, scratch_folder
 from colport.base.names import KINDS
 from colport.base.redaction import plain
-from colport.families.base import Document, Embedder, Family
+from colport.families.base import Document, Family
 from colport.folder import manifest
 from colport.folder.convert import copy_companions
 from colport.folder.manifest import Manifest
+from colport.hub.checkpoints import reading
 from colport.measure import overflow, parity
 from colport.measure.parity import Tolerance
 from colport.pipeline import variants
@@ -149,16 +150,9 @@ def reference(checkpoint: Path, family: Family, memory_mb: float | None = None) 
     Raises:
         CheckpointError: The library cannot run it.
     """
-    try:
+    with reading(checkpoint, "its own library", "run"):
         original = family.reference(checkpoint, "cpu", memory_mb)
-        return _embeddings(original, family.document_type)
-    except (ColPortError, OSError):
-        raise
-    except Exception as error:
-        raise CheckpointError(
-            f"{checkpoint}: its own library cannot run it, so that an export cannot be checked "
-            f"({plain(error)})."
-        ) from error
+        return parity.embeddings(original, QUERIES, documents(family.document_type))
 
 
 def save(embeddings: Embeddings, file: Path) -> None:
@@ -211,17 +205,10 @@ def by_base(
 
     def standard(beside: Path) -> Embeddings:
         with _running(base, found, beside) as encoder:
-            return _embeddings(encoder, encoder.document_type)
+            return parity.embeddings(encoder, QUERIES, documents(encoder.document_type))
 
     record = {"against": "base", "base": found.check.get("status", "not recorded")}
     return Proof(standard, record, tolerance, strict, report)
-
-
-def _embeddings(embedder: Embedder, document_type: str) -> Embeddings:
-    return {
-        "query": embedder.encode_queries(QUERIES),
-        "document": embedder.encode_documents(documents(document_type)),
-    }
 
 
 @contextmanager
