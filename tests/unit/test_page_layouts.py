@@ -345,6 +345,15 @@ def test_numbers_of_an_image_processor_are_the_library_s_or_named(
     assert page_models.largest_difference(found, expected) < TOLERANCE
 
 
+@pytest.mark.parametrize("family", families_of_pages())
+def test_a_tokenizer_that_says_nothing_of_padding_is_refused(family, exported_models, tmp_path):
+    folder = shutil.copytree(exported_models[family, ENGINE][0], tmp_path / "checkpoint")
+    file = folder / "tokenizer_config.json"
+    write_json(file, {**read_json(file), "model_input_names": ["input_ids"]})
+    with pytest.raises(UnsupportedError, match=r"\['input_ids'\]; attention_mask has to be among"):
+        families.get(family).processing(folder)
+
+
 BEHIND = {
     "projection": ("base.modules.dense.Dense", {}, "Dense in '1_More' changes"),
     "skiplist": ("x.MultiVectorMask", {"skiplist_words": ["a"]}, "MultiVectorMask skiplist_words"),
