@@ -151,7 +151,7 @@ def _read_beir(repository: Repository, declaration: Mapping[str, Any]) -> Retrie
     document_ids = corpus.ids(corpus.name(*CORPUS_ID), unique=True)
     query_ids = queries.ids(queries.name(*QUERY_ID), unique=True)
     texts = queries.values(queries.name(*QUERY), STRINGS)
-    qrels = _read_qrels(judgements, query_ids, document_ids)
+    qrels = judged(_judgements(judgements), query_ids, document_ids)
     asked = [True] * len(texts)
     languages: tuple[str, ...] = (prefix.removesuffix("-"),)
     if not prefix:
@@ -186,13 +186,11 @@ def _language_prefix(repository: Repository, language: str | None) -> str:
     return ""
 
 
-def _read_qrels(
-    table: Table, query_ids: Sequence[str], document_ids: Sequence[str]
-) -> dict[str, dict[str, int]]:
+def _judgements(table: Table) -> list[Row]:
+    """The rows of ``qrels``."""
     columns = (table.name(*QUERY_ID[:2]), table.name(*CORPUS_ID[:2]), table.name(SCORE))
     values = zip(*map(table.ids, columns[:2]), table.values(SCORE, SCORES), strict=True)
-    rows = [
+    return [
         Row(f"{table.label}, row {row}", dict(zip(columns, found, strict=True)))
         for row, found in enumerate(values)
     ]
-    return judged(rows, query_ids, document_ids)
