@@ -16,6 +16,7 @@ def main(snakemake):
             log.info,
             read_by=snakemake.params.read_by,
             skip=skips if "documents_folder" in declared else None,
+            asked_in=next(declared[key] for key in ("queries", "path", "hub") if key in declared),
         )
         for document, reason in dataset.skipped.items():
             log.warning("skipped %s: it %s", document, reason)

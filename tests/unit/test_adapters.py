@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from colport import Encoder, families
 from colport.base.errors import CheckpointError
+from colport.cli import options
 from colport.export.folder import export
 from colport.families.adapters import MergedTensor
 from colport.hub import checkpoints
@@ -230,6 +231,9 @@ def test_a_whole_model_in_its_adapter_s_folder_gets_it_again_and_says_so(
     assert len(record["applied"]) == 1
     assert "is added to the weights beside it, as in transformers" in record["applied"][0]
     assert "take adapter_config.json out of the folder" in record["applied"][0]
+    said = []
+    options.resolved(str(folder), None, tmp_path / "w", quiet=True, report=said.append)
+    assert said == [f"checkpoint {folder}", *record["applied"]]  # by every command that reads one
     found = sources(family, folder)
     expected = sources(family, resolved(adapters[family], tmp_path / "assembled"))
     name = next(name for name, entry in expected.items() if isinstance(entry, MergedTensor))

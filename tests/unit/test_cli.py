@@ -19,6 +19,7 @@ import yaml
 from PIL import Image
 
 from colport import cli
+from colport.families.reference.models import ProcessorReference
 from colport.folder import manifest
 from colport.hub import checkpoints
 from colport.pipeline import variants
@@ -318,6 +319,17 @@ def test_parity_inputs_that_are_none(run, exported, checkpoint_folders, tmp_path
         )
         assert code == 1
         assert re.match(rf"error: .*{message}", err), err
+
+
+def test_parity_with_a_library_that_fails(run, exported, checkpoint_folders, tmp_path, monkeypatch):
+    checkpoint = checkpoint_folders["colpali"]
+    monkeypatch.setattr(ProcessorReference, "prepare_queries", lambda *_: {}["attention_mask"])
+    (tmp_path / "q.txt").write_text("a query")
+    Image.new("RGB", (50, 40)).save(tmp_path / "page.png")
+    inputs = ("--queries", tmp_path / "q.txt", "--documents", tmp_path / "page.png")
+    code, _, err = run("parity", exported["colpali"], checkpoint, *inputs, "-q")
+    assert code == 1
+    assert err == f"error: {checkpoint}: its own library cannot run it ('attention_mask').\n"
 
 
 def test_passages_from_lines_or_files(tmp_path):

@@ -332,6 +332,10 @@ PYLATE_REFUSALS = {
         "module 0 .*exported there",
     ),
     "no-list": (lambda f: (f / "modules.json").write_text("{}"), "names no module"),
+    "no-mask": (
+        lambda f: edit(f / "tokenizer_config.json", model_input_names=["input_ids"]),
+        r"tokenizer_config.json: model_input_names is \['input_ids'\]; attention_mask has to be",
+    ),
     "one-vector": (
         lambda f: edit(
             f / "config_sentence_transformers.json",

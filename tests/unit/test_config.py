@@ -8,7 +8,7 @@ import pytest
 from colport.base.errors import ConfigError
 from colport.base.files import write_json
 from colport.pipeline import config as configuration
-from colport.pipeline.plan import SCHEMA, Plan, check_documents, check_embeddings
+from colport.pipeline.plan import SCHEMA, Plan, check_documents, check_names
 
 ROOT = Path(__file__).parents[2]
 DEFAULT = configuration.load(ROOT / "config/config.yaml")
@@ -115,7 +115,7 @@ def test_an_unknown_family_is_refused():
 
 def test_no_form_is_called_as_full_embeddings_are():
     with pytest.raises(ConfigError, match=r"embeddings\.full: stands for what a model gives"):
-        check_embeddings(validated(embeddings={"full": {"pooling": 2}}, run__embeddings=["full"]))
+        check_names(validated(embeddings={"full": {"pooling": 2}}, run__embeddings=["full"]))
 
 
 def test_smaller_embeddings_are_asked_for_by_name():

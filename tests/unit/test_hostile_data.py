@@ -19,7 +19,7 @@ from colport.base.errors import ColPortError, DatasetError
 from colport.cli.inputs import read_documents
 from colport.data import images, parquet, pdfs
 from colport.data.datasets import load_retrieval_dataset
-from colport.data.judgements import read_judgements, read_queries
+from colport.data.judgements import judged, read_queries, read_rows
 from tests.pdfs import pdf
 
 QA = {"schema": "qa"}
@@ -311,7 +311,7 @@ def test_queries_and_judgements_of_any_lines(tmp_path, lines, suffix):
     file.write_text("\n".join(lines), encoding="utf-8", errors="surrogatepass")
     for read in (
         lambda: read_queries("own", file, ids_needed=False),
-        lambda: read_judgements("own", file, ["q1"], ["a.pdf#1"], {}),
+        lambda: judged([*read_rows("own", file)], ["q1"], ["a.pdf#1"]),
     ):
         try:
             read()

@@ -76,6 +76,31 @@ def test_numbers_are_checked(passages, exported, given, error):
     with pytest.raises(error, match="threads: found"):
         Encoder(exported["colbert"], threads=given)
     assert len(passages.encode_queries(["a", "b"], batch_size=np.int64(1))) == 2
+    with pytest.raises(ValueError, match=r"batch_size: found \d+; .* from 1 to 2147483647"):
+        passages.encode_queries(["a"], batch_size=2**70)
+
+
+@pytest.mark.parametrize("threads", [1025, 10**6, 2**70])
+def test_so_many_threads_are_refused_before_they_start(exported, threads):
+    with pytest.raises(ValueError, match=r"^threads: found \d+; .* whole number from 1 to 1024\.$"):
+        Encoder(exported["colbert"], threads=threads)
+    for key in ("threads", "inter_op_threads"):
+        with pytest.raises(ConfigError, match=rf"{key}: found .* whole number from 0 to 1024"):
+            Encoder(exported["colbert"], {"type": "cpu", key: threads})
+
+
+@pytest.mark.parametrize("found", ["no", 1, None])
+def test_a_switch_is_true_or_false(exported, found):
+    with pytest.raises(TypeError, match=r"^share_weights: found \w+; allowed is True or False\.$"):
+        Encoder(exported["colbert"], share_weights=found)
+    Encoder(exported["colbert"], share_weights=np.bool_(True))
+
+
+@pytest.mark.parametrize("method", ["run", "run_on_device"])
+def test_what_is_run_was_prepared(passages, method):
+    for found in (None, "text", {"input_ids": []}):
+        with pytest.raises(TypeError, match=r"^batch: found .*; allowed is a prepared Batch"):
+            getattr(passages, method)(found)
 
 
 def test_one_batch_is_checked_as_a_list_is(passages):

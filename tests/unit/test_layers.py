@@ -3,6 +3,7 @@
 import math
 from contextlib import nullcontext
 from dataclasses import replace
+from types import SimpleNamespace
 
 import onnx_ir as ir
 import onnxruntime
@@ -15,6 +16,7 @@ from colport.base.errors import ExportError, UnsupportedError
 from colport.export.folder import _graph
 from colport.export.layers import check_stacks, repeat_layers
 from colport.export.tensors import unread
+from colport.export.trace import _name_interface, naming
 from colport.families.base import GraphDefinition, GraphInput, Skeleton, Stack
 from colport.families.stacks import named_by_library
 from colport.pipeline.job import job
@@ -419,3 +421,14 @@ def test_the_log_has_the_traceback_of_a_failed_export(tmp_path):
     assert log.startswith("[toy] error: backbone toy: no.\n")
     assert "TypeError: the reason" in log
     assert "Traceback" in log
+
+
+def test_a_graph_s_fault_is_said_once():
+    tokens = GraphInput("input_ids", "int64", (2, 20), {1: "tokens"})
+    definition = GraphDefinition("text", (tokens,), None)
+    value = ir.Value(name="x", shape=ir.Shape([2, 20]))
+    model = SimpleNamespace(graph=SimpleNamespace(inputs=[value], outputs=[]))
+    skeleton = Skeleton(nn.Identity(), {}, {}, (definition,), 1, backbone="bert")
+    message = r"^backbone bert: text graph: axis 'tokens' of input_ids froze at 20\.$"
+    with pytest.raises(ExportError, match=message), naming(skeleton, definition):
+        _name_interface(model, definition)

@@ -268,7 +268,8 @@ def test_a_token_beyond_the_embeddings_is_found_at_export(family, exported_model
 
 
 def test_an_image_token_beyond_the_embeddings_is_paligemma_s_own():
-    tokenizer = types.SimpleNamespace(get_vocab=lambda: {"a": 0, "<image>": 1})
+    known = {"model_input_names": ["input_ids", "attention_mask"]}
+    tokenizer = types.SimpleNamespace(get_vocab=lambda: {"a": 0, "<image>": 1}, **known)
     check_ids("x", tokenizer, 1, unread=[1])
     with pytest.raises(CheckpointError, match=r"x: .* has 1 tokens beyond the 1 rows .*<image>"):
         check_ids("x", tokenizer, 1)
@@ -312,6 +313,76 @@ def test_other_image_steps_are_unsupported(family, exported_models, tmp_path):
     file.write_text(json.dumps(content))
     with pytest.raises(UnsupportedError, match="has resample 2; pages are exported with 3 only"):
         families.get(family).processing(folder)
+
+
+IMAGE_VALUES = {
+    **{"one-mean": ("image_mean", 0.5), "one-std": ("image_std", [0.4]), "zero": ("image_mean", 0)},
+    **{"none": ("image_mean", None), "four": ("image_std", [0.5] * 4), "text": ("image_mean", "x")},
+    **{"divisor": ("image_std", [0.5, 0, 0.5]), "scale": ("rescale_factor", "1/255")},
+}
+
+
+@pytest.mark.parametrize("case", IMAGE_VALUES)
+@pytest.mark.parametrize("family", families_of_pages())
+def test_numbers_of_an_image_processor_are_the_library_s_or_named(
+    family, case, exported_models, tmp_path
+):
+    folder = shutil.copytree(exported_models[family, ENGINE][0], tmp_path / "checkpoint")
+    key, value = IMAGE_VALUES[case]
+    file = folder / "processor_config.json"
+    content = json.loads(file.read_text())
+    content["image_processor"][key] = value
+    file.write_text(json.dumps(content))
+    if case not in ("one-mean", "one-std", "zero"):
+        message = rf"checkpoint: the image processor's {key} is .*; allowed is a number, or one for"
+        with pytest.raises(UnsupportedError, match=message):
+            families.get(family).processing(folder)
+        return
+    export(folder, tmp_path / "out")
+    pages = [page_models.page(168, 90)]
+    found = Encoder(tmp_path / "out").encode_documents(pages)
+    expected = families.get(family).reference(folder, "cpu").encode_documents(pages)
+    assert page_models.largest_difference(found, expected) < TOLERANCE
+
+
+@pytest.mark.parametrize("family", families_of_pages())
+def test_a_tokenizer_that_says_nothing_of_padding_is_refused(family, exported_models, tmp_path):
+    folder = shutil.copytree(exported_models[family, ENGINE][0], tmp_path / "checkpoint")
+    file = folder / "tokenizer_config.json"
+    content = {**json.loads(file.read_text()), "model_input_names": ["input_ids"]}
+    file.write_text(json.dumps(content))
+    with pytest.raises(UnsupportedError, match=r"\['input_ids'\]; attention_mask has to be among"):
+        families.get(family).processing(folder)
+
+
+BEHIND = {
+    "projection": ("base.modules.dense.Dense", {}, "Dense in '1_More' changes"),
+    "skiplist": ("x.MultiVectorMask", {"skiplist_words": ["a"]}, "MultiVectorMask skiplist_words"),
+    "kept": ("x.MultiVectorMask", {"keep_only_token_ids": [1]}, "keep_only_token_ids in '1_More'"),
+    "nothing": ("x.MultiVectorMask", {"skiplist_words": [], "keep_only_token_ids": None}, None),
+    "unit": ("x.Normalize", {}, None),
+    "unknown": ("x.Pooling", {}, "module 1 .* is sentence_transformers.x.Pooling"),
+}
+
+
+@pytest.mark.parametrize("case", BEHIND)
+@pytest.mark.parametrize("family", families_of_pages())
+def test_what_stands_behind_a_page_model_is_not_lost(family, case, exported_models, tmp_path):
+    name, config, refusal = BEHIND[case]
+    folder = shutil.copytree(exported_models[family, TRANSFORMERS][0], tmp_path / "checkpoint")
+    (folder / "1_More").mkdir()
+    (folder / "1_More/config.json").write_text(json.dumps(config))
+    modules = [("", "base.modules.Transformer"), ("1_More", name)]
+    entries = [{"path": path, "type": f"sentence_transformers.{kind}"} for path, kind in modules]
+    (folder / "modules.json").write_text(json.dumps(entries))
+    steps = (lambda: families.get(family).skeleton(folder, "fp32"),)
+    steps += (lambda: families.get(family).reference(folder, "cpu"),)
+    for step in steps:
+        if refusal is None:
+            step()
+        else:
+            with pytest.raises(UnsupportedError, match=rf"modules.json: .*{refusal}"):
+                step()
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 from unicodedata import normalize
 
 import datasets
@@ -10,12 +11,16 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
+from colport import families
 from colport.base.errors import DatasetError
 from colport.base.files import write_json
 from colport.base.foreign import is_inside
 from colport.cli.inputs import read_documents
 from colport.data.datasets import check_pages, dataset_record, load_retrieval_dataset
+from colport.data.rows import SCORES as SCORE_TYPES
+from colport.data.rows import Table
 from colport.pipeline.plan import Plan
+from tests import page_models
 
 
 @pytest.fixture
@@ -251,7 +256,29 @@ def test_a_dataset_is_checked_for_the_families_that_read_it(tmp_path):
     # Not of the models to run: a run of fewer would check, and so make, the dataset anew.
     plan = Plan({"run": {"models": ["pali"]}, "models": models}, tmp_path)
     found = {name: plan.limiting(name) for name in ("one", "two", "three")}
-    assert found == {"one": [], "two": ["colqwen2"], "three": ["colqwen2"]}
+    assert found == {"one": ["colpali"], "two": ["colpali", "colqwen2"], "three": ["colqwen2"]}
+
+
+@pytest.mark.parametrize(
+    ("family", "token"), [("colpali", "<image>"), ("colqwen2", "<|image_pad|>")]
+)
+def test_a_query_that_spells_a_token_of_pages_is_found_with_the_dataset(own, family, token):
+    (own.folder / "q.csv").write_text(f"query_id,query\nq1,one\nq7,what is {token}?\n")
+    others = [name for name in families.NAMES if name != family]
+    check_pages(own(), print, read_by=others)
+    message = rf"^mine: q.csv, query q7 spells {re.escape(token)}, .* \(family {family}\)\.$"
+    with pytest.raises(DatasetError, match=message):
+        check_pages(own(), print, read_by=[*others, family], skip=True, asked_in="q.csv")
+    demo = page_models.demo(family)
+    assert families.get(family).processing(demo).settings["reserved"] == [token]
+
+
+def test_classes_are_not_taken_for_the_names_that_they_stand_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    features = datasets.Features(score=datasets.ClassLabel(names=["1", "0"]))
+    table = Table("table", datasets.Dataset.from_dict({"score": [0, 1]}, features), tmp_path)
+    with pytest.raises(DatasetError, match=r"column score is ClassLabel.*allowed is bool, int8"):
+        table.values("score", SCORE_TYPES)
 
 
 def test_what_the_check_refuses_is_skipped_everywhere(own, monkeypatch):
@@ -297,25 +324,41 @@ def test_a_pdf_page_that_cannot_be_drawn_is_skipped_too(own, monkeypatch):
     assert list(checked.texts) == ["", "", "two"]
 
 
-@pytest.mark.parametrize(("score", "fits"), [(10**6, True), (10**6 + 1, False), (-(2**40), False)])
-def test_judgements_that_trec_eval_cannot_count_are_named(tmp_path, monkeypatch, score, fits):
+SCORES = {  # the largest, and what else is a judgement, in a line of JSON and in a table
+    10**6: 10**6,
+    **{10**6 + 1: None, -(2**40): None},
+    **{False: 0, 2.0: 2, 0.5: None, float("inf"): None, float("nan"): None},
+    **{"true": 1, " 3 ": 3, "2.0": 2, "": None, "yes": None, "nan": None},
+}
+
+
+@pytest.mark.parametrize("score", SCORES, ids=repr)
+def test_judgements_that_trec_eval_cannot_count_are_named(tmp_path, monkeypatch, own, score):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     parts = {
         "corpus": {"corpus-id": ["1"], "text": ["a"]},
         "queries": {"query-id": ["1", "2"], "query": ["x", "y"]},
-        "qrels": {"query-id": ["1", "2"], "corpus-id": ["1", "1"], "score": [1, score]},
+        "qrels": {
+            "query-id": ["1", "2"],
+            "corpus-id": ["1", "1"],
+            "score": [type(score)(1), score],
+        },
     }
     for name, columns in parts.items():
         file = str(tmp_path / name / "test-00000-of-00001.parquet")
         (tmp_path / name).mkdir()
         datasets.Dataset.from_dict(columns).to_parquet(file)
     declared = {"path": str(tmp_path), "schema": "beir", "documents": "passages"}
-    if fits:
-        assert load_retrieval_dataset("table", declared).qrels["2"] == {"1": score}
-    else:
-        message = rf"config qrels, split test: column score is {score} in row 1; allowed .*1000000"
-        with pytest.raises(DatasetError, match=message):
-            load_retrieval_dataset("table", declared)
+    lines = judged(json.dumps(score))
+    found, message = SCORES[score], "column score: found .*; allowed is a whole number up to 10"
+    if found is not None:
+        assert load_retrieval_dataset("table", declared).qrels["2"] == {"1": found}
+        assert own(lines).qrels["q1"]["b.png"] == found
+        return
+    with pytest.raises(DatasetError, match=f"config qrels, split test, row 1, {message}"):
+        load_retrieval_dataset("table", declared)
+    with pytest.raises(DatasetError, match=f"line 2, {message}"):
+        own(lines)
 
 
 def test_a_text_in_a_table_that_is_not_utf_8_is_named(tmp_path, monkeypatch):

@@ -331,14 +331,14 @@ def test_images_without_features_in_the_header(tmp_path):
 @pytest.mark.parametrize(
     ("config", "column", "kind", "allowed"),
     [
-        ("qrels", "score", "float64", "int8, int16"),
+        ("qrels", "score", "binary", "bool, int8, int16"),
         ("qrels", "corpus-id", "float64", "string"),
         ("queries", "query", "int64", "string"),
     ],
 )
 def test_wrong_type(tmp_path, config, column, kind, allowed):
     tables = {"queries": QUERIES, "qrels": QRELS}
-    tables[config] = [row | {column: 1} for row in tables[config]]
+    tables[config] = [row | {column: b"1" if kind == "binary" else 1} for row in tables[config]]
     types = {config: BEIR_TYPES[config] | {column: kind}}
     message = f"tiny, config {config}, split test: column {column} is {kind}; allowed is {allowed}"
     with pytest.raises(DatasetError, match=message):
@@ -377,12 +377,12 @@ def test_judgement_of_unknown_ids(tmp_path):
     qrels = [*QRELS, {"query-id": 0, "corpus-id": 99, "score": 1}]
     with pytest.raises(
         DatasetError,
-        match=r"config qrels, .*corpus-id in row 3 names '99', which is none of the 2 documents",
+        match=r"config qrels, .*row 3, column corpus-id: found '99'; .* one of the 2 documents",
     ):
         load_retrieval_dataset("tiny", beir_folder(tmp_path / "a", qrels=qrels))
     qrels = [{"query-id": 8, "corpus-id": 3, "score": 1}, *QRELS]
     with pytest.raises(
-        DatasetError, match="query-id in row 0 names '8', which is none of the 3 queries"
+        DatasetError, match="row 0, column query-id: found '8'; allowed is one of the 3 queries"
     ):
         load_retrieval_dataset("tiny", beir_folder(tmp_path / "b", qrels=qrels))
 
@@ -392,7 +392,7 @@ def test_repeated_judgement(tmp_path):
     assert load_retrieval_dataset("tiny", same).qrels["0"] == {"7": 2, "3": 1}
     other = beir_folder(tmp_path / "b", qrels=[*QRELS, QRELS[0] | {"score": 1}])
     with pytest.raises(
-        DatasetError, match="row 3 judges query '0' and document '7' as 1, an earlier row as 2"
+        DatasetError, match=r"row 3, column score: found 1; .* one judgement a pair; .* says 2"
     ):
         load_retrieval_dataset("tiny", other)
 

@@ -72,28 +72,25 @@ def export(
     if "base" in chosen_variant:
         _check_calibrated(QuantizeSettings.from_config(chosen_variant), given)
     chosen = options.layout(layout, max_shard_bytes)
-    with scratch_folder(output) as scratch:
-        record = options.resolved(checkpoint, base, scratch / "checkpoint", quiet)
-        with watch(f"exporting {variant}", quiet) as watched:
-            watched.step(f"checkpoint {record['source']}")
-            for sentence in record["applied"]:
-                watched.step(sentence)
-            folder = Path(record["folder"])
-            chosen_family = families.get(family) if family else families.detect(folder)
-            memory = options.megabytes(reference_memory)
-            known = partial(proof.reference, folder, chosen_family, memory)
-            written = variants.export(
-                folder,
-                output,
-                variant,
-                family=family,
-                layout=chosen,
-                source={key: record[key] for key in SOURCE_KEYS},
-                dataset=_calibration(given, chosen_family.document_type),
-                report=watched.step,
-                progress=watched.progress,
-                prove=proof.by_checkpoint(known, None, watched.step) if check else None,
-            )
+    with scratch_folder(output) as scratch, watch(f"exporting {variant}", quiet) as watched:
+        at = scratch / "checkpoint"
+        record = options.resolved(checkpoint, base, at, quiet, watched.step)
+        folder = Path(record["folder"])
+        chosen_family = families.get(family) if family else families.detect(folder)
+        memory = options.megabytes(reference_memory)
+        known = partial(proof.reference, folder, chosen_family, memory)
+        written = variants.export(
+            folder,
+            output,
+            variant,
+            family=family,
+            layout=chosen,
+            source={key: record[key] for key in SOURCE_KEYS},
+            dataset=_calibration(given, chosen_family.document_type),
+            report=watched.step,
+            progress=watched.progress,
+            prove=proof.by_checkpoint(known, None, watched.step) if check else None,
+        )
     say(f"{output}: {written.family}, {variant}, {_megabytes(output)}")
 
 

@@ -73,7 +73,7 @@ def explain(
             from colport import families
 
             with scratch_folder(output) as workspace:
-                record = resolved(checkpoint, base, workspace, quiet)
+                record = resolved(checkpoint, base, workspace, quiet, watched.step)
                 source = Path(record["folder"])
                 memory = megabytes(reference_memory)
                 add("PyTorch", families.detect(source).reference(source, "cpu", memory))

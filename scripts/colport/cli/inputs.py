@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from colport.base.errors import DatasetError
-from colport.base.foreign import load_text
+from colport.data.judgements import read_text
 
 Queries = Annotated[
     Path | None, typer.Option(help="Text file, a query a line.", show_default=False)
@@ -108,7 +108,7 @@ def read_documents(path: Path, document_type: str, count: int) -> list[Any]:
     if document_type == "passages":
         if not path.is_dir():
             return _lines(path)[:count]
-        return [_text(file) for file in _files(path, (".txt", ".md"))[:count]]
+        return [read_text(str(file), file) for file in _files(path, (".txt", ".md"))[:count]]
     from colport.data.documents import IMAGES
 
     files = _files(path, IMAGES) if path.is_dir() else [path]
@@ -146,16 +146,7 @@ def _files(folder: Path, suffixes: Sequence[str]) -> list[Path]:
 
 
 def _lines(file: Path) -> list[str]:
-    lines = [line.strip() for line in _text(file).split("\n")]
+    lines = [line.strip() for line in read_text(str(file), file).split("\n")]
     if not (kept := [line for line in lines if line]):
         raise DatasetError(f"{file}: is empty, expected a text a line.")
     return kept
-
-
-def _text(file: Path) -> str:
-    try:
-        return load_text(file)
-    except OSError as error:
-        raise DatasetError(f"{file}: cannot be read ({error.strerror}).") from error
-    except ValueError as error:
-        raise DatasetError(f"{file}: {error}.") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -113,7 +114,9 @@ def declaration(checkpoint: str, base: str | None = None) -> dict[str, Any]:
     )
 
 
-def resolved(checkpoint: str, base: str | None, workspace: Path, quiet: bool) -> dict[str, Any]:
+def resolved(
+    checkpoint: str, base: str | None, workspace: Path, quiet: bool, report: Callable[[str], None]
+) -> dict[str, Any]:
     """The checkpoint's record: its folder, where it came from, the digests of its weights.
 
     Args:
@@ -121,6 +124,7 @@ def resolved(checkpoint: str, base: str | None, workspace: Path, quiet: bool) ->
         base: The same, for an adapter's base.
         workspace: Folder for links, if the checkpoint consists of several.
         quiet: No progress bars of downloads.
+        report: Called with what was found, and what is laid on what.
 
     Raises:
         CheckpointError: It is not there, or is damaged.
@@ -131,4 +135,7 @@ def resolved(checkpoint: str, base: str | None, workspace: Path, quiet: bool) ->
     logging.disable_progress_bar()  # of weights that are loaded, on top of ours
     if quiet or not sys.stderr.isatty():
         disable_progress_bars()
-    return checkpoints.record(declaration(checkpoint, base), "", workspace)
+    record = checkpoints.record(declaration(checkpoint, base), "", workspace)
+    for sentence in (f"checkpoint {record['source']}", *record["applied"]):
+        report(sentence)
+    return record

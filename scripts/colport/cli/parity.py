@@ -54,6 +54,7 @@ def parity(
     from colport import families
     from colport.base.files import write_json
     from colport.folder import manifest
+    from colport.hub.checkpoints import reading
     from colport.measure import overflow
     from colport.measure import parity as measuring
     from colport.pipeline import variants
@@ -70,14 +71,14 @@ def parity(
     chosen = {"min_cosine": min_cosine} if min_cosine is not None else None
     limits = measuring.Tolerance(**(chosen or variants.tolerance(exported.precision)))
     with TemporaryDirectory() as scratch, watch("encoding", quiet) as watched:
-        found = options.resolved(checkpoint, base, Path(scratch) / "checkpoint", quiet=True)
+        at = Path(scratch) / "checkpoint"
+        found = options.resolved(checkpoint, base, at, quiet=True, report=watched.step)
         watched.step(f"{len(texts)} queries and {len(items)} documents in PyTorch")
         memory = options.megabytes(reference_memory)
-        original = family.reference(Path(found["folder"]), "cpu", memory)
-        reference = {
-            "query": original.encode_queries(texts),
-            "document": original.encode_documents(items),
-        }
+        source = Path(found["folder"])
+        with reading(source, "its own library", "run"):
+            original = family.reference(source, "cpu", memory)
+            reference = measuring.embeddings(original, texts, items)
         weights, note = original.room.weights, original.note
         del original  # before the export comes: they need not be in memory together
         watched.step(f"the same with {provider}, at batch sizes {PARITY_BATCH_SIZES}")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +12,33 @@ from colport.base.errors import DatasetError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+_REPORT_SECONDS = 5.0
 MAX_JUDGEMENT = 10**6
 """Either side of zero; trec_eval counts documents in a table with a place for each judgement."""
+
+
+def batches(
+    count: int, size: int, done: str, kind: str, report: Callable[[str], None]
+) -> Iterator[range]:
+    """Places of so many inputs in batches; says every few seconds how many are done.
+
+    Args:
+        count: Inputs.
+        size: Inputs of a batch.
+        done: What happens to them, for messages.
+        kind: What they are, for messages.
+        report: Called with each message.
+    """
+    start = reported = time.monotonic()
+    for first in range(0, count, size):
+        last = min(first + size, count)
+        yield range(first, last)
+        if time.monotonic() - reported > _REPORT_SECONDS:
+            reported = time.monotonic()
+            rate = last / (reported - start)
+            left = (count - last) / rate
+            report(f"{done} {last}/{count} {kind}, {rate:.1f} a second, {left:.0f} s left")
+    report(f"{done} {count} {kind} in {time.monotonic() - start:.1f} s")
 
 
 class Lazy(Sequence[Any]):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,10 @@ from typing import Any
 from colport import families
 from colport.base.errors import ConfigError, DatasetError
 from colport.base.files import read_json
-from colport.data.base import RetrievalDataset
+from colport.data.base import RetrievalDataset, batches
 from colport.data.documents import read_own
 from colport.data.published import DOCUMENT_COLUMNS, SCHEMAS, read_published
+from colport.families.base import spelled
 
 __all__ = [
     "RetrievalDataset",
@@ -29,7 +29,6 @@ _COMMON = ("limit", "language", "languages", "documents")
 _PUBLISHED = ("hub", "revision", "path", "schema", "split")
 _OWN = ("documents_folder", "queries", "judgements", "dpi", "max_pixels", "on_bad_document")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-_REPORT_SECONDS = 5.0
 
 
 def load_retrieval_dataset(
@@ -126,30 +125,39 @@ def check_pages(
     *,
     read_by: Sequence[str] = (),
     skip: bool | None = None,
+    asked_in: str = "its queries",
 ) -> RetrievalDataset:
     """Decode or render every page once, so that a bad one is found before any is embedded.
+
+    Queries are read, too, for what a family's library takes for part of a page.
 
     Args:
         dataset: Its passages, if it holds those, need no check.
         report: Called with the progress every few seconds.
         read_by: Names of the families that read it, whose libraries may not take every size.
         skip: Whether bad pages are left out; ``None`` where no dataset of this kind can do that.
+        asked_in: File or folder of the queries, for messages.
 
     Returns:
         The dataset, without the pages left out.
 
     Raises:
-        DatasetError: A page cannot be decoded, or is none that a family takes; names dataset, row
-            and column, or file.
+        DatasetError: A page cannot be decoded, or a page or query is none that a family takes;
+            names dataset, row and column, file, or query.
     """
     count, readers = len(dataset.documents), [families.get(name) for name in read_by]
     if count and isinstance(dataset.documents[0], str):
         return dataset
+    for name, query in zip(dataset.query_ids, dataset.queries, strict=True):
+        for family in readers:
+            if fault := spelled(query, family.reserved):
+                named = f"{dataset.name}: {asked_in}, query {name}"
+                raise DatasetError(f"{named} {fault} (family {family.name}).")
     bad: dict[str, str] = {}
-    start = reported = time.monotonic()
-    for done, name in enumerate(dataset.document_ids):
+    for (row,) in batches(count, 1, "checked", "pages", report):
+        name = dataset.document_ids[row]
         try:
-            page = dataset.documents[done]
+            page = dataset.documents[row]
             for family in readers:
                 if fault := family.page_fault(page.width, page.height):
                     hint = "" if skip is None else "; `on_bad_document: skip` leaves it out"
@@ -160,11 +168,6 @@ def check_pages(
             if not skip:
                 raise
             bad[name] = str(error).removeprefix(f"{dataset.name}: {name} ").removesuffix(".")
-        if time.monotonic() - reported > _REPORT_SECONDS:
-            reported = time.monotonic()
-            left = (count - done - 1) * (reported - start) / (done + 1)
-            report(f"checked {done + 1}/{count} pages, {left:.0f} s left")
-    report(f"checked {count} pages in {time.monotonic() - start:.1f} s")
     if not bad:
         return dataset
     left = dataset.without(bad)

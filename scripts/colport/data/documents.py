@@ -17,7 +17,7 @@ from colport.base.errors import DatasetError
 from colport.base.foreign import local, not_text
 from colport.data.base import Lazy, RetrievalDataset
 from colport.data.images import open_image, page_count
-from colport.data.judgements import read_judgements, read_queries
+from colport.data.judgements import judged, read_queries, read_rows
 from colport.data.pdfs import BadDocumentError, PdfReader
 from colport.data.rendering import PDF, Page, PageReader
 from colport.families.pages.images import PageError, as_page, decode_errors
@@ -71,9 +71,8 @@ def read_own(
     )
     document_ids = [page.id for page in pages]
     reading = PageReader(name, dpi, reader)
-    qrels = {}
-    if judgements:
-        qrels = read_judgements(name, local(judgements), query_ids, document_ids, scan.bad)
+    rows = list(read_rows(name, local(judgements))) if judgements else []
+    qrels = judged(rows, query_ids, document_ids, scan.bad)
     known = tuple(sorted({language for language in languages if language}))
     dataset = RetrievalDataset(
         name,

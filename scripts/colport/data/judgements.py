@@ -81,7 +81,7 @@ class Row:
             value = float(text)
             if value.is_integer() and abs(value) <= MAX_JUDGEMENT:
                 return int(value)
-        raise self.fail(column, found, f"a whole number up to {MAX_JUDGEMENT}")
+        raise self.fail((column,), found, f"a whole number up to {MAX_JUDGEMENT}")
 
     def _text(self, column: str) -> str:
         found = self.values.get(column)
@@ -93,13 +93,14 @@ class Row:
                 f"{self.label}: column {column} is missing or empty, found is {found!r}; allowed "
                 "is text or a number."
             )
-        text = str(found).strip()
+        text = str(found)
         if half := not_text(text):
             raise DatasetError(f"{self.label}, column {column}: holds {half}, which is no text.")
         return text
 
-    def fail(self, column: str, found: object, allowed: str) -> DatasetError:
-        """The error for a value that is not allowed."""
+    def fail(self, spellings: Sequence[str], found: object, allowed: str) -> DatasetError:
+        """The error for a value that is not allowed, in the column that has one of these names."""
+        column = next((name for name in spellings if name in self.values), spellings[0])
         return DatasetError(
             f"{self.label}, column {column}: found {found!r}; allowed is {allowed}."
         )
@@ -124,39 +125,35 @@ def read_queries(
     for number, row in enumerate(read_rows(name, file), start=1):
         query = row.need(*QUERY_ID) if ids_needed else row.get(*QUERY_ID) or f"q{number}"
         if query in ids:
-            raise row.fail(QUERY_ID[0], query, f"an id of its own; {ids[query]} has it already")
+            raise row.fail(QUERY_ID, query, f"an id of its own; {ids[query]} has it already")
         ids[query] = row.label
         texts.append(row.need(*QUERY))
         languages.append(row.get(LANGUAGE))
     return list(ids), texts, languages
 
 
-def read_judgements(
-    name: str,
-    file: Path,
+def judged(
+    rows: Sequence[Row],
     query_ids: Sequence[str],
     document_ids: Sequence[str],
-    skipped: Mapping[str, str],
+    skipped: Iterable[str] = (),
 ) -> dict[str, dict[str, int]]:
-    """Query id to document id to judgement.
+    """Query id to document id to judgement, of the user's own file or a published table.
 
     Args:
-        name: Name of the dataset, for messages.
-        file: Columns ``query_id``, ``document`` (``report.pdf#12``, or ``report.pdf`` with a column
-            ``page``), and ``score`` (1 without).
+        rows: Columns ``query_id``, ``document`` (``report.pdf#12``, or ``report.pdf`` with a column
+            ``page``), and ``score`` (1 without), in any of their spellings.
         query_ids: The known queries.
         document_ids: The known documents.
         skipped: Documents left out, by id or by file; judgements of theirs are dropped.
 
     Raises:
-        DatasetError: The file cannot be read, names an unknown query or document, holds a score
-            that is not a whole number or lacks one that other lines have, or judges one pair twice
-            and differently.
+        DatasetError: A row names an unknown query or document, holds a score that is not a whole
+            number or lacks one that other rows have, or judges one pair twice and differently.
     """
     queries, documents, left_out = map(_Names, (query_ids, document_ids, skipped))
     files = {document.rpartition("#")[0] for document in document_ids if "#" in document}
     qrels: dict[str, dict[str, int]] = {}
-    rows = list(read_rows(name, file))
     scored = next((row for row in rows if SCORE in row.values), None)
     for row in rows:
         query, document = queries.known(row.need(*QUERY_ID)), row.need(*DOCUMENT)
@@ -167,16 +164,15 @@ def read_judgements(
         if document in left_out or document.rpartition("#")[0] in left_out:
             continue
         if query not in queries:
-            raise row.fail(QUERY_ID[0], query, f"one of the {len(query_ids)} queries")
+            raise row.fail(QUERY_ID, query, f"one of the {len(query_ids)} queries")
         if document not in documents:
-            hint = f"one of the {len(document_ids)} documents, as a path inside the folder"
+            hint = f"one of the {len(document_ids)} documents"
             if document in files:
                 hint = f"one of its pages, as {document}#1 or with a column {PAGE}"
-            raise row.fail(DOCUMENT[0], document, hint)
+            raise row.fail(DOCUMENT, document, hint)
         if qrels.setdefault(query, {}).setdefault(document, score) != score:
-            raise row.fail(
-                SCORE, score, f"one judgement a pair; an earlier line says {qrels[query][document]}"
-            )
+            earlier = f"one judgement a pair; an earlier one says {qrels[query][document]}"
+            raise row.fail((SCORE,), score, earlier)
     return qrels
 
 
@@ -227,23 +223,33 @@ def read_rows(name: str, file: Path) -> Iterator[Row]:
     label, suffix = f"{name}: {file}", file.suffix.lower()
     if suffix not in {*DELIMITERS, LINES}:
         raise DatasetError(f"{label}: allowed is a {', '.join([*DELIMITERS])} or {LINES} file.")
-    try:
-        content = load_text(file)
-    except OSError as error:
-        raise DatasetError(f"{label}: cannot be read ({error.strerror}).") from error
-    except ValueError as error:
-        raise DatasetError(f"{label}: {error}.") from error
+    content = read_text(label, file)
     rows = _json_rows(label, content) if suffix == LINES else _table_rows(label, content, suffix)
     empty = True
     for number, values in rows:
         empty = False
-        row = Row(f"{label}, line {number}", values)
+        stripped = {k: v.strip() if isinstance(v, str) else v for k, v in values.items()}
+        row = Row(f"{label}, line {number}", stripped)
         for column in values:
             if (known := column.strip().lower()) in _COLUMNS and column not in _COLUMNS:
                 raise DatasetError(f"{row.label}: column {column!r} is to be called {known!r}.")
         yield row
     if empty:
         raise DatasetError(f"{label}: has no rows; at least one is needed.")
+
+
+def read_text(label: str, file: Path) -> str:
+    """The text of a file, see :func:`colport.base.foreign.load_text`.
+
+    Raises:
+        DatasetError: It cannot be read, or is in another encoding.
+    """
+    try:
+        return load_text(file)
+    except OSError as error:
+        raise DatasetError(f"{label}: cannot be read ({error.strerror}).") from error
+    except ValueError as error:
+        raise DatasetError(f"{label}: {error}.") from error
 
 
 def _table_rows(label: str, content: str, suffix: str) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -14,9 +14,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from colport.base.errors import DatasetError
-from colport.data.base import MAX_JUDGEMENT, RetrievalDataset
+from colport.data.base import RetrievalDataset
+from colport.data.judgements import SCORE, Row, judged
 from colport.data.repositories import Repository
-from colport.data.rows import INTEGERS, STRINGS, Pages, Table, load_table
+from colport.data.rows import SCORES, STRINGS, Pages, Table, load_table
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -150,7 +151,7 @@ def _read_beir(repository: Repository, declaration: Mapping[str, Any]) -> Retrie
     document_ids = corpus.ids(corpus.name(*CORPUS_ID), unique=True)
     query_ids = queries.ids(queries.name(*QUERY_ID), unique=True)
     texts = queries.values(queries.name(*QUERY), STRINGS)
-    qrels = _read_qrels(judgements, query_ids, document_ids)
+    qrels = judged(_judgements(judgements), query_ids, document_ids)
     asked = [True] * len(texts)
     languages: tuple[str, ...] = (prefix.removesuffix("-"),)
     if not prefix:
@@ -185,33 +186,11 @@ def _language_prefix(repository: Repository, language: str | None) -> str:
     return ""
 
 
-def _read_qrels(
-    table: Table, query_ids: Sequence[str], document_ids: Sequence[str]
-) -> dict[str, dict[str, int]]:
-    columns = (table.name(*QUERY_ID[:2]), table.name(*CORPUS_ID[:2]))
-    scores = table.values(table.name("score"), INTEGERS)
-    for row, score in enumerate(scores):
-        if abs(score) > MAX_JUDGEMENT:
-            raise DatasetError(
-                f"{table.label}: column score is {score} in row {row}; allowed is a whole number "
-                f"up to {MAX_JUDGEMENT}."
-            )
-    known = (set(query_ids), set(document_ids))
-    qrels: dict[str, dict[str, int]] = {}
-    pairs = zip(*(table.ids(column) for column in columns), strict=True)
-    for row, pair in enumerate(pairs):
-        for column, name, allowed, kind in zip(
-            columns, pair, known, ("queries", "documents"), strict=True
-        ):
-            if name not in allowed:
-                raise DatasetError(
-                    f"{table.label}: column {column} in row {row} names {name!r}, which is none "
-                    f"of the {len(allowed)} {kind}."
-                )
-        query, document = pair
-        if qrels.setdefault(query, {}).setdefault(document, scores[row]) != scores[row]:
-            raise DatasetError(
-                f"{table.label}: row {row} judges query {query!r} and document {document!r} as "
-                f"{scores[row]}, an earlier row as {qrels[query][document]}; only one is allowed."
-            )
-    return qrels
+def _judgements(table: Table) -> list[Row]:
+    """The rows of ``qrels``."""
+    columns = (table.name(*QUERY_ID[:2]), table.name(*CORPUS_ID[:2]), table.name(SCORE))
+    values = zip(*map(table.ids, columns[:2]), table.values(SCORE, SCORES), strict=True)
+    return [
+        Row(f"{table.label}, row {row}", dict(zip(columns, found, strict=True)))
+        for row, found in enumerate(values)
+    ]

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 STRINGS = ("string", "large_string", "string_view")
 IDS = (*STRINGS, *INTEGERS)
+SCORES = ("bool", *INTEGERS, "float16", "float32", "float64", *STRINGS)
 
 _NO_ROWS = "corresponds to no data"
 """What ``datasets`` says of a split without rows."""
@@ -78,10 +79,12 @@ class Table:
         Raises:
             DatasetError: The column is of a type not in ``types``, or holds a null.
         """
-        found = getattr(self.data.features[column], "dtype", None)
+        feature = self.data.features[column]
+        # A ClassLabel holds places in a list of names, not the names.
+        found = getattr(feature, "dtype", None) if not hasattr(feature, "names") else None
         if found not in types:
             raise DatasetError(
-                f"{self.label}: column {column} is {found or self.data.features[column]}; "
+                f"{self.label}: column {column} is {found or feature}; "
                 f"allowed is {', '.join(types)}."
             )
         try:

@@ -125,9 +125,7 @@ def _name_interface(model: ir.Model, definition: GraphDefinition) -> None:
         for axis, name in item.axes.items():
             symbol = value.shape[axis]
             if isinstance(symbol, int):
-                raise ExportError(
-                    f"{definition.name} graph: axis {name!r} of {item.name} froze at {symbol}."
-                )
+                raise ExportError(f"axis {name!r} of {item.name} froze at {symbol}.")
             names.setdefault(str(symbol.value), name)
     (output,) = model.graph.outputs
     output.name = OUTPUT

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
@@ -206,6 +206,12 @@ class Runtime(ABC):
         raise UnsupportedError("a passage has no patches; heat maps are drawn for pages only.")
 
 
+def spelled(query: str, reserved: Iterable[str]) -> str | None:
+    """Why a query is refused that spells a token of pages; ends a sentence about it."""
+    found = next((token for token in reserved if token in query), None)
+    return found and f"spells {found}, which the model keeps for pages"
+
+
 def check_settings(settings: Mapping[str, Any], shape: Mapping[str, Any], folder: Path) -> None:
     """Refuse ``processing`` settings of another shape, see :func:`colport.base.foreign.misfit`.
 
@@ -234,6 +240,8 @@ class Family(ABC):
 
     name: ClassVar[str]
     document_type: ClassVar[DocumentType]
+    reserved: ClassVar[tuple[str, ...]] = ()
+    """Tokens of pages, which its libraries refuse in a query; a checkpoint may have others."""
 
     @abstractmethod
     def accepts(self, folder: Path) -> bool:

@@ -30,6 +30,7 @@ class ColPali(PageFamily):
     """``ColPaliForRetrieval`` of transformers, ``ColPali`` of colpali-engine."""
 
     name = "colpali"
+    reserved = ("<image>",)
     image_token_has_no_row = True
     layouts = (
         transformers_layout("ColPali", "paligemma"),

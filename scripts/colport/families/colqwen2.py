@@ -34,6 +34,7 @@ class ColQwen2(PageFamily):
     """``ColQwen2ForRetrieval`` of transformers, ``ColQwen2`` of colpali-engine."""
 
     name = "colqwen2"
+    reserved = ("<|image_pad|>",)
     layouts = (transformers_layout("ColQwen2", "qwen2_vl"), _ENGINE)
 
     def prepare(self, backbone: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence, Set
 from itertools import islice
 from numbers import Integral
+from types import UnionType
 from typing import Any
 
 from PIL.Image import Image
@@ -17,19 +18,32 @@ from colport.families.pages.images import PageError, as_page
 _NO_LIST = (str, bytes, bytearray, Mapping, Set, Image)
 
 
-def whole(argument: str, value: Any) -> int:
+def whole(argument: str, value: Any, most: int = 2**31 - 1) -> int:
     """A whole number from 1 up.
 
     Raises:
         TypeError: It is no whole number.
-        ValueError: It is less than 1.
+        ValueError: It is less than 1, or more than ``most``.
     """
+    allowed = f"a whole number from 1 to {most}"
     if isinstance(value, bool) or not isinstance(value, Integral):
         kind = type(value).__name__
-        raise TypeError(f"{argument}: found {value!r} ({kind}); allowed is a whole number from 1.")
-    if value < 1:
-        raise ValueError(f"{argument}: found {value}; allowed is a whole number from 1.")
+        raise TypeError(f"{argument}: found {value!r} ({kind}); allowed is {allowed}.")
+    if not 1 <= value <= most:
+        raise ValueError(f"{argument}: found {value}; allowed is {allowed}.")
     return int(value)
+
+
+def typed(argument: str, value: Any, kind: type | UnionType, allowed: str) -> Any:
+    """A value of a type.
+
+    Raises:
+        TypeError: It is of another one.
+    """
+    if not isinstance(value, kind):
+        found = "None" if value is None else type(value).__name__
+        raise TypeError(f"{argument}: found {found}; allowed is {allowed}.")
+    return value
 
 
 def listed(argument: str, inputs: Any) -> Any:
@@ -52,7 +66,7 @@ def batches(argument: str, inputs: Any, batch_size: Any) -> Iterator[tuple[int, 
 
     Raises:
         TypeError: ``inputs`` is no list of inputs, or ``batch_size`` no whole number.
-        ValueError: ``batch_size`` is less than 1.
+        ValueError: ``batch_size`` is out of range.
     """
     size = whole("batch_size", batch_size)
     # By order, not by key: those of a pandas Series may be in another one.
@@ -76,10 +90,7 @@ def checked(argument: str, chosen: Sequence[Any], kind: DocumentType, first: int
     expected, name = (Image, "a Pillow image") if kind == "pages" else (str, "a text")
     taken = []
     for index, item in enumerate(chosen, start=first):
-        if not isinstance(item, expected):
-            found = "None" if item is None else type(item).__name__
-            raise TypeError(f"{argument}[{index}]: found {found}; allowed is {name}.")
-        if isinstance(item, str):
+        if isinstance(typed(f"{argument}[{index}]", item, expected, name), str):
             if found := not_text(item):
                 raise InputError(argument, index, f"holds {found}, which is no text")
         else:

@@ -179,18 +179,20 @@ def read_config(folder: Path | str, name: str = "config.json") -> dict[str, Any]
 
 
 @contextmanager
-def reading(folder: Path, library: str) -> Iterator[None]:
+def reading(folder: Path, library: str, doing: str = "read") -> Iterator[None]:
     """Turn what a library says of a checkpoint's files into one sentence.
 
     Code that a checkpoint brings along is never executed; a library that asks for it says so at
     length.
 
     Raises:
-        CheckpointError: The library raised anything but that it lacks a package or memory.
+        CheckpointError: The library raised anything; that it lacks a package or memory passes where
+            it only reads.
     """
+    passing = (ModuleNotFoundError, MemoryError) if doing == "read" else ()
     try:
         yield
-    except (ColPortError, ModuleNotFoundError, MemoryError):
+    except (ColPortError, *passing):
         raise
     except BaseException as error:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
@@ -202,7 +204,7 @@ def reading(folder: Path, library: str) -> Iterator[None]:
                     "never executed; export a checkpoint whose classes its library has itself."
                 ) from error
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise CheckpointError(f"{folder}: {library} cannot read it ({reason}).") from error
+        raise CheckpointError(f"{folder}: {library} cannot {doing} it ({reason}).") from error
 
 
 def _own_code(file: Path) -> str:

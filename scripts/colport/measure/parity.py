@@ -71,6 +71,16 @@ class Difference:
         return [float(part.min(initial=1.0)) for part in parts]
 
 
+def embeddings(
+    encoder: Embedder, queries: Sequence[str], documents: Sequence[Any], **settings: int
+) -> dict[str, list[np.ndarray]]:
+    """Embeddings of each kind, as :func:`measure` compares them."""
+    return {
+        "query": encoder.encode_queries(queries, **settings),
+        "document": encoder.encode_documents(documents, **settings),
+    }
+
+
 def compare(reference: Sequence[np.ndarray], candidate: Sequence[np.ndarray]) -> Difference:
     """Compare embeddings of the same inputs, each ``[tokens, dim]``.
 
@@ -131,10 +141,7 @@ def measure(
     broken: dict[int, str] = {}
     for size in batch_sizes:
         try:
-            runs[size] = {
-                "query": encoder.encode_queries(queries, batch_size=size),
-                "document": encoder.encode_documents(documents, batch_size=size),
-            }
+            runs[size] = embeddings(encoder, queries, documents, batch_size=size)
         except PeerError as error:  # at another batch size it may still run
             broken[size] = str(error)
     overlap = (

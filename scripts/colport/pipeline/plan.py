@@ -17,7 +17,6 @@ from colport.base.files import file_state, read_json, visible_files
 from colport.base.foreign import local
 from colport.base.names import FULL, PEER_PREFIX, is_peer
 from colport.data.datasets import check_declaration
-from colport.families.base import Family
 from colport.hub import checkpoints
 from colport.peers import catalogue as peers
 from colport.pipeline import config as configuration
@@ -58,10 +57,9 @@ class Plan:
                 filled[section] = located(filled[section], Path(base))
             for name, entry in filled["providers"].items():
                 entry.setdefault("type", name)
+                ProviderSettings.from_config(name, entry)
             check_documents(filled)
             check_quantization(filled)
-            check_providers(filled)
-            check_embeddings(filled)
             check_names(filled)
             return cls(filled, Path(base))
         except ColPortError as error:
@@ -176,17 +174,13 @@ class Plan:
         return self.of(model)[0]
 
     def limiting(self, dataset: str) -> list[str]:
-        """Families that read a dataset and do not take pages of every size.
+        """Families that read a dataset, and may not take every page and query.
 
         Of all models that are defined: which of them run decides nothing about a dataset.
         """
-        readers = {
-            entry["family"]
-            for model, entry in self.config["models"].items()
-            if dataset in (*self.of(model), self.calibration(model))
-        }
-        plain = Family.page_fault
-        return sorted(name for name in readers if type(families.get(name)).page_fault is not plain)
+        models = self.config["models"]
+        readers = [name for name in models if dataset in (*self.of(name), self.calibration(name))]
+        return sorted({models[name]["family"] for name in readers})
 
     def calibration(self, model: str) -> str:
         """The dataset whose inputs calibrate its quantized variants."""
@@ -301,16 +295,6 @@ def check_documents(config: Mapping[str, Any]) -> None:
                 )
 
 
-def check_providers(config: Mapping[str, Any]) -> None:
-    """Each provider's type takes the settings of its entry.
-
-    Raises:
-        ConfigError: It does not.
-    """
-    for name, entry in config["providers"].items():
-        ProviderSettings.from_config(name, entry)
-
-
 def check_quantization(config: Mapping[str, Any]) -> None:
     """The settings of each quantized variant go together, and with the providers that run it.
 
@@ -334,22 +318,14 @@ def check_quantization(config: Mapping[str, Any]) -> None:
             )
 
 
-def check_embeddings(config: Mapping[str, Any]) -> None:
-    """No form of embeddings is called as the full ones are in the tables.
+def check_names(config: Mapping[str, Any]) -> None:
+    """No variant is called as those of peers are in the tables, no form as the full embeddings.
 
     Raises:
         ConfigError: One is.
     """
     if FULL in config["embeddings"]:
         raise ConfigError(f"embeddings.{FULL}: stands for what a model gives; choose another name.")
-
-
-def check_names(config: Mapping[str, Any]) -> None:
-    """No variant is called as those of peers are in the tables.
-
-    Raises:
-        ConfigError: One is.
-    """
     for name in config["variants"]:
         if is_peer(name):
             raise ConfigError(

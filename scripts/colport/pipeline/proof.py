@@ -18,16 +18,17 @@ import numpy as np
 import onnxruntime
 from PIL import Image
 
-from colport.base.errors import CheckpointError, ColPortError, ExportError, ParityError
+from colport.base.errors import ExportError, ParityError
 from colport.base.files import atomic_path, final_place, scratch_folder
 from colport.base.machine import available_mb
 from colport.base.names import KINDS
 from colport.base.redaction import plain
-from colport.families.base import Document, Embedder, Family
+from colport.families.base import Document, Family
 from colport.families.reference.memory import ONCE_MB
 from colport.folder import manifest
 from colport.folder.convert import copy_companions
 from colport.folder.manifest import Manifest
+from colport.hub.checkpoints import reading
 from colport.measure import overflow, parity
 from colport.measure.parity import Tolerance
 from colport.pipeline import variants
@@ -153,17 +154,10 @@ def reference(checkpoint: Path, family: Family, memory_mb: float | None = None) 
     Raises:
         CheckpointError: The library cannot run it.
     """
-    try:
-        allowed = min(available_mb() if memory_mb is None else memory_mb, ONCE_MB)
+    allowed = min(available_mb() if memory_mb is None else memory_mb, ONCE_MB)
+    with reading(checkpoint, "its own library", "run"):
         original = family.reference(checkpoint, "cpu", allowed)
-        return _embeddings(original, family.document_type)
-    except (ColPortError, OSError):
-        raise
-    except Exception as error:
-        raise CheckpointError(
-            f"{checkpoint}: its own library cannot run it, so that an export cannot be checked "
-            f"({plain(error)})."
-        ) from error
+        return parity.embeddings(original, QUERIES, documents(family.document_type))
 
 
 def save(embeddings: Embeddings, file: Path) -> None:
@@ -216,17 +210,10 @@ def by_base(
 
     def standard(beside: Path) -> Embeddings:
         with _running(base, found, beside) as encoder:
-            return _embeddings(encoder, encoder.document_type)
+            return parity.embeddings(encoder, QUERIES, documents(encoder.document_type))
 
     record = {"against": "base", "base": found.check.get("status", "not recorded")}
     return Proof(standard, record, tolerance, strict, report)
-
-
-def _embeddings(embedder: Embedder, document_type: str) -> Embeddings:
-    return {
-        "query": embedder.encode_queries(QUERIES),
-        "document": embedder.encode_documents(documents(document_type)),
-    }
 
 
 @contextmanager

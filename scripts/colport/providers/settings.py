@@ -8,12 +8,12 @@ from typing import Any
 
 from colport.base.errors import ConfigError
 from colport.base.foreign import local
-from colport.providers.table import PROVIDERS, Kind, Provider, describe, fits
+from colport.providers.table import MOST_THREADS, PROVIDERS, Kind, Provider, describe, fits
 
 FALLBACK = ("allowed", "forbidden")
 _COMMON: Mapping[str, Kind] = {
-    "threads": int,
-    "inter_op_threads": int,
+    "threads": range(MOST_THREADS + 1),
+    "inter_op_threads": range(MOST_THREADS + 1),
     "arena": bool,
     "io_binding": bool,
     "fallback": FALLBACK,

@@ -13,8 +13,11 @@ from typing import Any
 
 from colport.base.foreign import local
 
-Kind = type | tuple[str, ...]
-"""What a value may be: ``bool``, ``int`` (from 0 up), ``str``, or one of these texts."""
+MOST_THREADS = 1024
+"""Of a session; ONNX Runtime starts as many as it is told, and hangs or dies on absurd numbers."""
+
+Kind = type | range | tuple[str, ...]
+"""What a value may be: ``bool``, ``int`` (from 0 up), a range, ``str``, or one of these texts."""
 
 
 @dataclass(frozen=True)
@@ -327,8 +330,9 @@ def fits(kind: Kind, value: Any) -> bool:
     """Whether a value is of a kind."""
     if isinstance(kind, tuple):
         return value in kind
-    if kind is int:
-        return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    if kind is int or isinstance(kind, range):
+        is_whole = isinstance(value, int) and not isinstance(value, bool)
+        return is_whole and value in (range(2**63) if kind is int else kind)
     return isinstance(value, kind) and value != ""
 
 
@@ -336,4 +340,6 @@ def describe(kind: Kind) -> str:
     """What a kind allows, for a message."""
     if isinstance(kind, tuple):
         return f"one of {', '.join(kind)}"
+    if isinstance(kind, range):
+        return f"a whole number from {kind.start} to {kind.stop - 1}"
     return {bool: "true or false", int: "a whole number from 0 up", str: "a text"}[kind]

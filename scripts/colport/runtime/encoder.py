@@ -20,6 +20,7 @@ from colport.providers import ProviderSettings
 from colport.providers.graph import Graph
 from colport.providers.integers import needs_exact_kernels
 from colport.providers.session import open_session, require, require_opset
+from colport.providers.table import MOST_THREADS
 from colport.scoring.maxsim import maxsim
 
 
@@ -45,8 +46,8 @@ class Encoder:
 
     Raises:
         ArtifactError: The folder is not a whole exported folder, or gives no embeddings.
-        TypeError: ``folder`` is no path, or ``threads`` no whole number.
-        ValueError: ``threads`` is less than 1.
+        TypeError: ``folder`` is no path, ``threads`` no whole number or ``share_weights`` no truth.
+        ValueError: ``threads`` is out of range.
         ConfigError: The provider is unknown, or does not have such a setting.
         UnsupportedError: The provider is not on this machine, or does not take the graphs.
     """
@@ -58,12 +59,11 @@ class Encoder:
         threads: int | None = None,
         share_weights: bool = False,
     ) -> None:
-        threads = None if threads is None else inputs.whole("threads", threads)
+        threads = None if threads is None else inputs.whole("threads", threads, MOST_THREADS)
+        inputs.typed("share_weights", share_weights, bool | np.bool_, "True or False")
         settings = ProviderSettings.of(provider)
         settings.refuse_other_python()
-        if not isinstance(folder, str | PathLike):
-            raise TypeError(f"folder: found {type(folder).__name__}; allowed is a path.")
-        self.folder = local(folder)
+        self.folder = local(inputs.typed("folder", folder, str | PathLike, "a path"))
         self.manifest = manifest.read(self.folder)
         require(settings.provider.name)
         require_opset(settings.provider, self.manifest.opset)
@@ -94,7 +94,7 @@ class Encoder:
 
         Raises:
             TypeError: ``queries`` is no list of texts, or ``batch_size`` no whole number.
-            ValueError: ``batch_size`` is less than 1.
+            ValueError: ``batch_size`` is out of range.
             InputError: A query is none that the model takes; it is a ``ValueError``, too.
         """
         return self._encode("queries", queries, batch_size)
@@ -116,7 +116,7 @@ class Encoder:
         Raises:
             TypeError: ``documents`` is no list of what the model takes, or ``batch_size`` no whole
                 number.
-            ValueError: ``batch_size`` is less than 1.
+            ValueError: ``batch_size`` is out of range.
             InputError: A document is none that the model takes; it is a ``ValueError``, too.
         """
         return self._encode("documents", documents, batch_size)
@@ -136,6 +136,7 @@ class Encoder:
             ``float32 [batch, tokens, dim]``; ``batch.keep`` says which tokens are embeddings.
 
         Raises:
+            TypeError: It is no prepared batch.
             ArtifactError: ONNX Runtime cannot run it.
         """
         return self._run(batch, "run")
@@ -149,7 +150,7 @@ class Encoder:
         return self._run(batch, "run_on_device")
 
     def _run(self, batch: Batch, how: str) -> Any:
-        if batch.graph not in self._graphs:
+        if inputs.typed("batch", batch, Batch, "a prepared Batch").graph not in self._graphs:
             raise ArtifactError(f"{self.folder / manifest.FILE}: has no {batch.graph} graph.")
         try:
             return getattr(self._graphs[batch.graph], how)(batch.feeds)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,12 +12,12 @@ import numpy as np
 
 from colport.base.errors import ArtifactError, DatasetError, InputError
 from colport.base.files import atomic_folder, check_supported
+from colport.data.base import batches
 from colport.families.base import Embedder
 from colport.scoring.store import EmbeddingSet, read_embeddings, write_embeddings
 
 QUERIES = "queries.safetensors"
 DOCUMENTS = "documents.safetensors"
-_REPORT_SECONDS = 5.0
 
 Report = Callable[[str], None]
 
@@ -148,18 +147,10 @@ def _encode(
     report: Report,
 ) -> list[np.ndarray]:
     embeddings: list[np.ndarray] = []
-    start = reported = time.monotonic()
-    for first in range(0, len(inputs), batch_size):
-        last = min(first + batch_size, len(inputs))
-        batch = [inputs[index] for index in range(first, last)]
+    for places in batches(len(inputs), batch_size, "embedded", kind, report):
+        batch = [inputs[index] for index in places]
         try:
             embeddings.extend(encode(batch, batch_size=batch_size))
         except InputError as error:
-            raise error.behind(first) from error
-        if time.monotonic() - reported > _REPORT_SECONDS:
-            reported = time.monotonic()
-            rate = last / (reported - start)
-            left = (len(inputs) - last) / rate
-            report(f"{last}/{len(inputs)} {kind}, {rate:.1f} a second, {left:.0f} s left")
-    report(f"embedded {len(inputs)} {kind} in {time.monotonic() - start:.1f} s")
+            raise error.behind(places.start) from error
     return embeddings

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from colport.base.errors import CheckpointError, InputError, UnsupportedError
+from colport.base.foreign import misfit
 from colport.families import functional
 from colport.families.base import (
     Batch,
@@ -22,6 +23,7 @@ from colport.families.base import (
     Skeleton,
     Stack,
     check_settings,
+    spelled,
 )
 from colport.families.pages.layouts import UNREAD, CheckpointLayout
 from colport.families.tokens import Tokens, check_ids, save_backend
@@ -40,6 +42,7 @@ _SETTINGS = {
     "pad_id": int,
     "reserved?": [str],
 }
+_CHANNELS = 3  # of a page in RGB
 _PIXELS = {"scale": (int, float), "mean": [(int, float)], "std": [(int, float)]}
 
 
@@ -170,9 +173,9 @@ class PageFamily(Family):
             "padding_side": tokenizer.padding_side,
             "image": {
                 **sizes,
-                "scale": images.rescale_factor,
-                "mean": list(images.image_mean),
-                "std": list(images.image_std),
+                "scale": _by_channel(folder, images, "rescale_factor")[0],
+                "mean": _by_channel(folder, images, "image_mean"),
+                "std": _by_channel(folder, images, "image_std"),
             },
         }
         return Processing(settings, save_backend(tokenizer, folder))
@@ -218,6 +221,23 @@ def _token_inputs(tokens: int) -> tuple[GraphInput, GraphInput]:
     )
 
 
+def _by_channel(folder: Path, images: Any, key: str) -> list[float]:
+    """A setting of an image processor for each channel; a number is that of all.
+
+    Raises:
+        UnsupportedError: It is none, or 0 where it would be divided by.
+    """
+    value = getattr(images, key)
+    found = list(value) if isinstance(value, list | tuple) else [value]
+    is_zero = key != "image_mean" and 0 in found
+    if misfit(found, [(int, float)]) or is_zero or len(found) not in (1, _CHANNELS):
+        raise UnsupportedError(
+            f"{folder}: the image processor's {key} is {value!r}; allowed is a number, or one for "
+            f"each of {_CHANNELS} channels; 0 only as image_mean."
+        )
+    return found * (_CHANNELS // len(found))
+
+
 def _reserved(processor: Any) -> list[str]:
     """Tokens that a query may not spell, since the library takes them for those of a page."""
     found = []
@@ -251,11 +271,8 @@ class PageRuntime(Runtime):
     def query_batch(self, queries: Sequence[str]) -> Batch:
         """See :meth:`Runtime.query_batch`."""
         for index, query in enumerate(queries):
-            for token in self._settings.get("reserved", ()):
-                if token in query:
-                    raise InputError(
-                        "queries", index, f"spells {token}, which the model keeps for pages"
-                    )
+            if fault := spelled(query, self._settings.get("reserved", ())):
+                raise InputError("queries", index, fault)
         template = self._settings["query_template"]
         texts = [template.replace("{text}", query) for query in queries]
         batch = self._tokens.pad(self._tokens.encode(texts))

@@ -9,7 +9,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from colport.base.errors import UnsupportedError
 from colport.families.base import Embedder
+from colport.families.text.layouts import MODULES, read_modules
 from colport.hub.checkpoints import read_config, reading
 
 if TYPE_CHECKING:
@@ -71,6 +73,7 @@ class CheckpointLayout:
         from colport.families.reference.skeletons import map_tensors
         from colport.tensors.weights import TensorIndex
 
+        _check_modules(folder)
         sources = map_tensors(
             model,
             TensorIndex(folder),
@@ -133,6 +136,23 @@ class CheckpointLayout:
     def _key_mapping(self) -> Mapping[str, str]:
         """Older names of weights that the library still reads."""
         return getattr(self._class(self.model), "_checkpoint_conversion_mapping", {})
+
+
+def _check_modules(folder: Path) -> None:
+    """Refuse what sentence-transformers would do to the embeddings of a page model.
+
+    Raises:
+        UnsupportedError: ``modules.json`` has a projection behind it, or a mask that leaves out
+            tokens.
+    """
+    for module in read_modules(folder)[1:] if (folder / MODULES).is_file() else ():
+        given = read_config(module.folder) if module.name == "MultiVectorMask" else {}
+        masked = [key for key in ("skiplist_words", "keep_only_token_ids") if given.get(key)]
+        if module.name == "Dense" or masked:
+            raise UnsupportedError(
+                f"{folder / MODULES}: {' '.join([module.name, *masked])} in {module.folder.name!r} "
+                "changes the embeddings of a page model; exported are those of its own projection."
+            )
 
 
 def transformers_layout(stem: str, backbone: str) -> CheckpointLayout:

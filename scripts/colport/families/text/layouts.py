@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 Library = Literal["sentence-transformers", "pylate", "stanford"]
 
-_MODULES, _CONFIG = "modules.json", "config_sentence_transformers.json"
+MODULES, _CONFIG = "modules.json", "config_sentence_transformers.json"
 _METADATA = "artifact.metadata"
 _DENSE = "sentence_transformers.base.modules.dense.Dense"
 _TRACED = ("Transformer", "Dense", "Normalize", "MultiVectorMask")
@@ -81,7 +81,7 @@ class Checkpoint:
 
 def is_checkpoint(folder: Path) -> bool:
     """Whether the folder has the files that one of the ColBERT layouts has."""
-    return any((folder / name).is_file() for name in (_MODULES, _METADATA))
+    return any((folder / name).is_file() for name in (MODULES, _METADATA))
 
 
 def read(folder: Path) -> Checkpoint:
@@ -94,9 +94,9 @@ def read(folder: Path) -> Checkpoint:
     from colport.tensors.weights import TensorIndex
 
     library: Library
-    if (folder / _MODULES).is_file():
+    if (folder / MODULES).is_file():
         given = read_config(folder, _CONFIG)
-        library, modules = _library(folder / _CONFIG, given), _read_modules(folder)
+        library, modules = _library(folder / _CONFIG, given), read_modules(folder)
     else:
         given = read_config(folder, _METADATA)
         library, modules = "stanford", (Module("Transformer", folder),)
@@ -138,8 +138,14 @@ def _library(file: Path, settings: Mapping[str, Any]) -> Library:
     )
 
 
-def _read_modules(folder: Path) -> tuple[Module, ...]:
-    file = folder / _MODULES
+def read_modules(folder: Path) -> tuple[Module, ...]:
+    """What ``modules.json`` names.
+
+    Raises:
+        CheckpointError: It is no list of modules, or one lies outside the folder.
+        UnsupportedError: It has a module that no graph would hold.
+    """
+    file = folder / MODULES
     try:
         entries = load_json(file)
         declared = [(str(entry["type"]), str(entry["path"])) for entry in entries]
@@ -154,12 +160,11 @@ def _read_modules(folder: Path) -> tuple[Module, ...]:
                 f"{file}: module {position} ({path!r}) is {reference}; "
                 f"exported there is {' or '.join(expected)}."
             )
-        own = folder / path
         if path and not is_inside(folder, path):
             raise CheckpointError(
                 f"{file}: module {position} lies outside the checkpoint: {path!r}."
             )
-        modules.append(Module(name, own))
+        modules.append(Module(name, folder / path))
     if not modules:
         raise CheckpointError(f"{file}: names no module.")
     return tuple(modules)
@@ -203,11 +208,11 @@ def _readable(checkpoint: Checkpoint) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as workspace:
         for entry in checkpoint.folder.iterdir():
             (Path(workspace) / entry.name).symlink_to(entry.resolve())
-        modules = json.loads((checkpoint.folder / _MODULES).read_text(encoding="utf-8"))
+        modules = json.loads((checkpoint.folder / MODULES).read_text(encoding="utf-8"))
         for entry in modules:
             if entry["type"].startswith("pylate."):
                 entry["type"] = _DENSE
-        file = Path(workspace) / _MODULES
+        file = Path(workspace) / MODULES
         file.unlink()
         file.write_text(json.dumps(modules), encoding="utf-8")
         yield Path(workspace)
@@ -263,7 +268,7 @@ def head(
         return layers, sources  # the other two normalise in their code
     if not layers or not isinstance(layers[-1], Normalize):
         raise UnsupportedError(
-            f"{checkpoint.folder / _MODULES}: does not end in Normalize; "
+            f"{checkpoint.folder / MODULES}: does not end in Normalize; "
             "embeddings that are not of unit length are not exported."
         )
     return layers[:-1], sources

@@ -88,7 +88,6 @@ def _takes_token_types(encoder: Any) -> bool:
 
 
 def _check(checkpoint: Checkpoint, transformer: Any, tokenizer: Any) -> None:
-    own = checkpoint.library == "sentence-transformers"
     if transformer.transformer_task != "feature-extraction" or (
         transformer.modality_config.get("text") != _TEXT
     ):
@@ -96,7 +95,7 @@ def _check(checkpoint: Checkpoint, transformer: Any, tokenizer: Any) -> None:
             f"{checkpoint.backbone}: the backbone's output is not its last hidden state "
             f"({transformer.modality_config})."
         )
-    if own and "message" in transformer.modality_config:
+    if checkpoint.library == "sentence-transformers" and "message" in transformer.modality_config:
         raise UnsupportedError(
             f"{checkpoint.backbone}: sentence-transformers puts texts into the tokenizer's chat "
             "template, which is not exported; modality_config can name text alone."
