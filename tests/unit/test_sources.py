@@ -127,6 +127,7 @@ def test_text_for_readers_changes_nothing(package):
         ("timing/server/lane.py", {"scenarios"}),
         ("measure/scenarios.py", {"scenarios"}),
         ("measure/latency.py", {"latency"}),
+        ("peers/torch_onnx.py", {"peer_export"}),
     ],
 )
 def test_what_an_edit_reruns(file, rules):
