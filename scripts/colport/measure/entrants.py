@@ -34,15 +34,6 @@ PYTORCH: Mapping[str, Mapping[str, Any]] = {
 They are timed beside the reference and shown in the latency table, and are no candidates to ship.
 """
 
-_HERE = __name__
-
-
-def exported(folder: str, provider: Mapping[str, Any], threads: int) -> Embedder:
-    """A variant's folder in ONNX Runtime; see :func:`colport.measure.embedders.load`."""
-    from colport.measure.embedders import load
-
-    return load(folder, provider, threads)
-
 
 def reference(
     checkpoint: str,
@@ -206,19 +197,11 @@ def entrants(
         try:
             if not is_folder(folder):
                 require_opset(settings.provider, read_manifest(folder).opset)
-            arguments = {
-                "folder": str(Path(folder).resolve()),
-                "provider": own,
-                "threads": threads,
-            }
-            factory = f"{_HERE}:exported"
-            runnable.append(
-                Contender(
-                    *(model, variant, provider, factory, arguments),
-                    files=(arguments["folder"],),
-                    python=settings.python,
-                )
-            )
+            place = str(Path(folder).resolve())
+            arguments = {"folder": place, "provider": own, "threads": threads}
+            factory, python = "colport.measure.embedders:load", settings.python
+            identity = (model, variant, provider, factory, arguments)
+            runnable.append(Contender(*identity, files=(place,), python=python))
         except UnsupportedError as limit:
             missing[variant] = limit
     if not runnable:
@@ -229,8 +212,15 @@ def entrants(
         memory_mb = max(0.0, machine.available_mb() - weights) / len(forms)
     room = Room.of(Path(checkpoint["folder"]), memory_mb)
     device = settings.provider.torch_device
+    place = checkpoint["folder"]
+    given = {"checkpoint": place, "family": checkpoint["family"], "device": device}
+    given |= {"threads": threads, "memory_mb": room.allowed_mb}
     references = [
-        _pytorch(model, name, checkpoint, device, threads, room, further)
+        Contender(
+            *(model, name, f"torch-{device}", f"{__name__}:reference", {**given, **further}),
+            files=(str(place),),
+            note=room.note,
+        )
         for name, further in forms.items()
     ]
     return [*references, *runnable], missing
@@ -255,24 +245,3 @@ def inputs(dataset: Any, count: int, scratch: Path) -> Inputs:
             page.save(file)
         documents = [str(file) for file in files]
     return Inputs(tuple(dataset.queries[:count]), tuple(documents), pages)
-
-
-def _pytorch(
-    model: str,
-    variant: str,
-    checkpoint: Mapping[str, Any],
-    device: str,
-    threads: int,
-    room: Room,
-    further: Mapping[str, Any],
-) -> Contender:
-    arguments = {
-        "checkpoint": checkpoint["folder"],
-        "family": checkpoint["family"],
-        "device": device,
-        "threads": threads,
-        "memory_mb": room.allowed_mb,
-        **further,
-    }
-    identity = (model, variant, f"torch-{device}", f"{_HERE}:reference", arguments)
-    return Contender(*identity, files=(str(checkpoint["folder"]),), note=room.note)
