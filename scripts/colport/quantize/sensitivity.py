@@ -169,16 +169,12 @@ class _Trial:
         settings: QuantizeSettings,
         scratch: Path,
     ) -> None:
-        self._switches: dict[str, list[tuple[str, str, int]]] = {name: [] for name in models}
+        self._switches: list[tuple[str, str, int]] = []
         copies, groups = copied(models, [group for group, _ in ladders])
-        names = {id(model.graph): name for name, model in copies.items()}
         for number, (group, (_, ladder)) in enumerate(zip(groups, ladders, strict=True)):
             switches = [f"switch.{number}.{place}" for place in range(len(ladder))]
             _add_forms(group, ladder, settings, switches)
-            for graph in {id(site.graph): site.graph for site in group.sites}.values():
-                self._switches[names[id(graph)]] += [
-                    (switch, group.name, place) for place, switch in enumerate(switches)
-                ]
+            self._switches += [(switch, group.name, place) for place, switch in enumerate(switches)]
         for model in copies.values():
             model.graph.sort()
         self._sessions = open_sessions(copies, scratch)
@@ -202,11 +198,14 @@ class _Trial:
         """Kept token embeddings of each batch, ``[tokens, dim]``."""
         found = []
         for batch in self._batches:
+            session = self._sessions[batch.graph]
+            inputs = {item.name for item in session.get_inputs()}
             switches = {
                 switch: np.array(choice[name] == place)
-                for switch, name, place in self._switches[batch.graph]
+                for switch, name, place in self._switches
+                if switch in inputs
             }
-            (output,) = self._sessions[batch.graph].run(None, {**batch.feeds, **switches})
+            (output,) = session.run(None, {**batch.feeds, **switches})
             found.append(output[batch.keep])
         return found
 
