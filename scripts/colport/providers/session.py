@@ -113,11 +113,11 @@ def open_session(
             )
         except Exception as error:  # onnxruntime's classes share no public base
             raise _refusal(settings, name, error, log()) from error
-    if provider.execution_provider not in session.get_providers():
-        raise UnsupportedError(
-            f"{provider.execution_provider} is in this onnxruntime {onnxruntime.__version__}, but "
-            f"does not start on this machine ({_cause(log())})."
-        )
+        if provider.execution_provider not in session.get_providers():
+            raise UnsupportedError(
+                f"{provider.execution_provider} is in this onnxruntime {onnxruntime.__version__}, "
+                f"but does not start on this machine ({_cause(log())})."
+            )
     return session
 
 
@@ -193,18 +193,10 @@ def _logged(provider: Provider) -> Iterator[Callable[[], str]]:
     sys.stderr.flush()
     kept = os.dup(2)
     with tempfile.TemporaryFile() as file:
-        text = ""
         os.dup2(file.fileno(), 2)
-
-        def read() -> str:
-            if text:
-                return text
-            file.seek(0)
-            return file.read().decode("utf-8", errors="replace")
-
+        size = 1 << 20  # without moving the place in the file, at which ONNX Runtime goes on
         try:
-            yield read
+            yield lambda: os.pread(file.fileno(), size, 0).decode("utf-8", errors="replace")
         finally:
             os.dup2(kept, 2)
             os.close(kept)
-            text = read()
