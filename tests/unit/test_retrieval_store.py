@@ -133,10 +133,11 @@ def floats(count: int, dim: int) -> np.ndarray:
 )
 def test_precisions(tmp_path, precision, dtype, size):
     path, values = tmp_path / "x.safetensors", floats(30, 128)
-    write_embeddings(path, ["a", "b"], [values[:10], values[10:]], {}, precision)
-    stored = read_embeddings(path)
+    write_embeddings(path, ["a", "b"], [values[:10], values[10:]], {})
+    read = read_embeddings(path)
+    assert isinstance(read.values, np.memmap)
+    stored = read.stored_as(precision)
     assert stored.precision == precision
-    assert isinstance(stored.values, np.memmap)
     assert stored.values.dtype == dtype
     assert stored.dim == 128
     assert stored.bytes_per_item == 15 * size

@@ -58,30 +58,6 @@ class RunScores:
             raise ArtifactError(f"Retrieval record has no {error}.") from error
 
 
-def score_run(
-    queries: EmbeddingSet,
-    documents: EmbeddingSet | Sequence[EmbeddingSet],
-    qrels: Qrels,
-    *,
-    max_bytes: int = DEFAULT_MAX_BYTES,
-) -> RunScores:
-    """Rank all documents for all queries by MaxSim and evaluate the rankings.
-
-    Args:
-        queries: Query embeddings.
-        documents: Document embeddings, one set or its shards. Each shard is indexed when it is
-            scored and let go before the next one, so memory is that of one, of the ids and of the
-            best documents.
-        qrels: Judgements, query id to document id to an integer; may be empty.
-        max_bytes: Extra memory of the scoring, see :func:`colport.scoring.maxsim.maxsim`.
-
-    Raises:
-        ArtifactError: A judged query or document has no embedding, a document id occurs twice, or
-            a score is NaN or infinite.
-    """
-    return score_forms(queries, documents, qrels, [], max_bytes=max_bytes)[0]
-
-
 def score_forms(
     queries: EmbeddingSet,
     documents: EmbeddingSet | Sequence[EmbeddingSet],
@@ -90,15 +66,45 @@ def score_forms(
     *,
     max_bytes: int = DEFAULT_MAX_BYTES,
 ) -> tuple[RunScores, dict[str, RunScores | str]]:
-    """As :func:`score_run`, with the documents stored in each form too, in one pass over them.
+    """Rank all documents for all queries by MaxSim and evaluate the rankings.
+
+    Args:
+        queries: Query embeddings.
+        documents: Document embeddings, one set or its shards. Each shard is indexed when it is
+            scored and let go before the next one, so memory is that of one, of the ids and of the
+            best documents.
+        qrels: Judgements, query id to document id to an integer; may be empty.
+        forms: Further ways to store the documents, scored in the same pass over them.
+        max_bytes: Extra memory of the scoring, see :func:`colport.scoring.maxsim.maxsim`.
 
     Returns:
         The scores of full embeddings; and each form's, or why it has none, by its name.
+
+    Raises:
+        ArtifactError: A judged query or document has no embedding, a document id occurs twice, or
+            a score is NaN or infinite.
     """
     full = Form(FULL)
     limits = {form: form.limit(queries.dim) for form in forms}
     possible = [full, *(form for form in forms if not limits[form])]
-    runs = _score(queries, documents, qrels, possible, max_bytes)
+    shards = [documents] if isinstance(documents, EmbeddingSet) else documents
+    count = _check_ids(queries, shards, qrels)
+    best = {form: BestDocuments(len(queries), EVALUATION_DEPTH) for form in possible}
+    sizes = dict.fromkeys(possible, 0.0)
+    for shard in shards:
+        found: dict[Form, list[np.ndarray]] = {form: [] for form in possible}
+        for block in blocks(shard):
+            for form, stored in derive(block, possible):
+                scores = maxsim(queries, stored, max_bytes=max_bytes)
+                _check_finite(scores, queries, stored)
+                found[form].append(scores)
+                sizes[form] += stored.bytes_per_item * len(stored)
+        for form, scores in found.items():
+            best[form].add(np.hstack(scores), shard.ids)
+    runs = {
+        form: _run_scores(best[form], queries.ids, qrels, count, sizes[form] / count)
+        for form in possible
+    }
     return runs[full], {form.name: limits[form] or runs[form] for form in forms}
 
 
@@ -141,33 +147,6 @@ def top_k_overlap(scores_a: np.ndarray, scores_b: np.ndarray, k: int = 10) -> fl
     )
     shared = [len(np.intersect1d(a, b)) for a, b in zip(best_a, best_b, strict=True)]
     return float(np.mean(shared) / best_a.shape[1])
-
-
-def _score(
-    queries: EmbeddingSet,
-    documents: EmbeddingSet | Sequence[EmbeddingSet],
-    qrels: Qrels,
-    forms: Sequence[Form],
-    max_bytes: int,
-) -> dict[Form, RunScores]:
-    shards = [documents] if isinstance(documents, EmbeddingSet) else documents
-    count = _check_ids(queries, shards, qrels)
-    best = {form: BestDocuments(len(queries), EVALUATION_DEPTH) for form in forms}
-    sizes = dict.fromkeys(forms, 0.0)
-    for shard in shards:
-        found: dict[Form, list[np.ndarray]] = {form: [] for form in forms}
-        for block in blocks(shard):
-            for form, stored in derive(block, forms):
-                scores = maxsim(queries, stored, max_bytes=max_bytes)
-                _check_finite(scores, queries, stored)
-                found[form].append(scores)
-                sizes[form] += stored.bytes_per_item * len(stored)
-        for form, scores in found.items():
-            best[form].add(np.hstack(scores), shard.ids)
-    return {
-        form: _run_scores(best[form], queries.ids, qrels, count, sizes[form] / count)
-        for form in forms
-    }
 
 
 def _check_ids(queries: EmbeddingSet, shards: Sequence[EmbeddingSet], qrels: Qrels) -> int:
