@@ -46,21 +46,12 @@ class PeerVariant:
     tolerance: Mapping[str, float] = field(default_factory=dict)
 
 
-_KINDS = ("passages", "pages")
-
-
 def _variant(name: str, written: Mapping[str, Any]) -> PeerVariant:
-    ways = {kind: written[kind] for kind in _KINDS}
     programs = {
-        kind: [tuple(program.split()) for program in way["programs"]] for kind, way in ways.items()
+        kind: [tuple(program.split()) for program in lines]
+        for kind, lines in written["programs"].items()
     }
-    return PeerVariant(
-        name=name,
-        programs=programs,
-        graphs={kind: way["graphs"] for kind, way in ways.items()},
-        clients={kind: way["client"] for kind, way in ways.items()},
-        **{key: value for key, value in written.items() if key not in _KINDS},
-    )
+    return PeerVariant(name, **{**written, "programs": programs})
 
 
 VARIANTS: Mapping[str, PeerVariant] = {
