@@ -124,7 +124,7 @@ def test_text_for_readers_changes_nothing(package):
         ("report/assets/tables.css", {"report"}),
         ("base/columns.yaml", {"aggregate", "gate", "report"}),
         ("timing/server/serving.py", {"scenarios"}),
-        ("timing/server/lane.py", {"scenarios"}),
+        ("timing/server/scenarios.py", {"scenarios"}),
         ("measure/scenarios.py", {"scenarios"}),
         ("measure/latency.py", {"latency"}),
         ("peers/torch_onnx.py", {"peer_export"}),
@@ -140,7 +140,7 @@ def test_latency_knows_nothing_of_servers():
         {*loaded(ROOT / f"scripts/{name}.py")} for name in ("latency", "scenarios")
     )
     own = {file.stem for file in scenarios - latency}
-    assert {"arrivals", "early_stopping", "search", "probes", "scenarios", "serving"} < own
+    assert {"arrivals", "search", "scenarios", "serving"} < own
     assert {file.stem for file in latency - scenarios} == {"latency"}
     assert not any("scenario" in file.name for file in latency)
 

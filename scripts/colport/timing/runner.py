@@ -76,16 +76,12 @@ def measure(
     pairs = [(lane, case) for lane in run.lanes for case in cases]
     rows = [lane.row(case) for lane, case in pairs]
     records = [lane.records[case] for lane, case in pairs]
-    statistics.add_speedups(rows, [record.rounds for record in records])
+    statistics.add_speedups(rows, [record.rounds_ns for record in records])
     statistics.add_cosines(rows, [record.outputs for record in records])
     return {
         "rows": rows,
         "samples": [lane.raw(case) for lane, case in pairs],
-        "inputs": {
-            "queries": list(given.queries),
-            "documents": list(given.documents),
-            "pages": given.pages,
-        },
+        "inputs": dataclasses.asdict(given),
         "settings": dataclasses.asdict(settings),
         **run.record(),
     }

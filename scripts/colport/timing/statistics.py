@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,7 @@ from colport.timing.intervals import percentile_interval
 from colport.timing.settings import Case
 
 PERCENTILES = (50, 90, 95, 99)
-
-_NS_PER_MS = 1e6
+NS_PER_MS, NS_PER_S = 1e6, 1e9
 
 
 def summarize(durations_ns: Sequence[int], batch_size: int) -> dict[str, Any]:
@@ -32,7 +31,7 @@ def summarize(durations_ns: Sequence[int], batch_size: int) -> dict[str, Any]:
         ``p50_ms`` … ``p99_ms``, ``mean_ms``, ``min_ms``, ``max_ms`` in milliseconds, ``samples``,
         and ``per_second``: inputs a second at the mean duration.
     """
-    values = np.asarray(durations_ns, dtype=np.float64) / _NS_PER_MS
+    values = np.asarray(durations_ns, dtype=np.float64) / NS_PER_MS
     mean = float(values.mean())
     return {
         **{f"p{p}_ms": float(np.percentile(values, p)) for p in PERCENTILES},
@@ -59,7 +58,7 @@ def intervals(rounds_ns: Sequence[Sequence[int]]) -> dict[str, float | None]:
     for percentile in PERCENTILES:
         ends = percentile_interval(rounds_ns, percentile / 100)
         for name, value in zip(("low", "high"), ends, strict=True):
-            figures[f"p{percentile}_{name}_ms"] = None if value is None else value / _NS_PER_MS
+            figures[f"p{percentile}_{name}_ms"] = None if value is None else value / NS_PER_MS
     return figures
 
 
@@ -118,21 +117,14 @@ def compare_rounds(
     }
 
 
-def make_row(
-    model: str,
-    variant: str,
-    provider: str,
-    case: Case,
-    table: str = "latency",
-    **figures: Any,
-) -> dict[str, Any]:
+def make_row(model: str, variant: str, provider: str, case: Case, **figures: Any) -> dict[str, Any]:
     """The row of one case; see :func:`colport.base.columns.row`.
 
     Raises:
         KeyError: A figure is not a column.
     """
     names = {"model": model, "variant": variant, "provider": provider, **dataclasses.asdict(case)}
-    return columns.row(table, **names, **figures)
+    return columns.row(case.table, **names, **figures)
 
 
 def add_speedups(rows: Sequence[dict[str, Any]], rounds: Sequence[Sequence[Sequence[int]]]) -> None:
@@ -145,16 +137,8 @@ def add_speedups(rows: Sequence[dict[str, Any]], rounds: Sequence[Sequence[Seque
         rows: Rows of :func:`make_row`, the reference's among them.
         rounds: The durations behind each row, one sequence a round.
     """
-    references = {
-        (row["kind"], row["batch_size"]): durations
-        for row, durations in zip(rows, rounds, strict=True)
-        if row["variant"] == REFERENCE_VARIANT and row["status"] == "ok"
-    }
-    for row, durations in zip(rows, rounds, strict=True):
-        found = references.get((row["kind"], row["batch_size"]))
-        if found is None or row["status"] != "ok":
-            continue
-        row.update(compare_rounds(found, durations))
+    for row, durations, reference in _beside_reference(rows, rounds):
+        row.update(compare_rounds(reference, durations))
 
 
 def add_cosines(rows: Sequence[dict[str, Any]], outputs: Sequence[Sequence[np.ndarray]]) -> None:
@@ -164,15 +148,9 @@ def add_cosines(rows: Sequence[dict[str, Any]], outputs: Sequence[Sequence[np.nd
         rows: Rows of :func:`make_row`, the reference's among them.
         outputs: Embeddings ``[tokens, dim]`` of the inputs behind each row; empty where it failed.
     """
-    references = {
-        (row["kind"], row["batch_size"]): embeddings
-        for row, embeddings in zip(rows, outputs, strict=True)
-        if row["variant"] == REFERENCE_VARIANT and row["status"] == "ok"
-    }
-    for row, embeddings in zip(rows, outputs, strict=True):
-        expected = references.get((row["kind"], row["batch_size"]), ())
+    for row, embeddings, expected in _beside_reference(rows, outputs):
         shapes = [[array.shape for array in arrays] for arrays in (expected, embeddings)]
-        if row["status"] == "ok" and embeddings and shapes[0] == shapes[1]:
+        if embeddings and shapes[0] == shapes[1]:
             ours, theirs = (
                 np.concatenate(arrays).astype(np.float64) for arrays in (embeddings, expected)
             )
@@ -181,11 +159,20 @@ def add_cosines(rows: Sequence[dict[str, Any]], outputs: Sequence[Sequence[np.nd
             row["mean_cosine"], row["min_cosine"] = float(cosines.mean()), float(cosines.min())
 
 
+def _beside_reference(
+    rows: Sequence[dict[str, Any]], found: Sequence[Any]
+) -> Iterator[tuple[dict[str, Any], Any, Any]]:
+    """Each row that was measured, what is behind it, and what is behind the reference's row."""
+    references: dict[tuple[str, int], Any] = {}
+    measured = [pair for pair in zip(rows, found, strict=True) if pair[0]["status"] == "ok"]
+    for row, own in measured:
+        if row["variant"] == REFERENCE_VARIANT:
+            references[row["kind"], row["batch_size"]] = own
+    for row, own in measured:
+        if (row["kind"], row["batch_size"]) in references:
+            yield row, own, references[row["kind"], row["batch_size"]]
+
+
 def median_ms(durations_ns: Sequence[int]) -> float | None:
     """The median in milliseconds; ``None`` without durations."""
-    return float(np.median(durations_ns)) / _NS_PER_MS if len(durations_ns) else None
-
-
-def failed(reason: str, unsupported: bool) -> Mapping[str, Any]:
-    """The status columns of a case that gave no figures."""
-    return {"status": "unsupported" if unsupported else "failed", "reason": reason}
+    return float(np.median(durations_ns)) / NS_PER_MS if len(durations_ns) else None

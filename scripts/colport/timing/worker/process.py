@@ -14,6 +14,7 @@ from typing import Any
 from colport.base.redaction import redacted
 from colport.processes.child import LIBRARY, Child, ChildError, ChildTimeoutError, one_line
 from colport.timing.worker.memory import kernel_kills, names_memory
+from colport.timing.worker.threads import stat_fields
 
 _THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -165,7 +166,6 @@ def _environment(threads: int) -> dict[str, str]:
 
 def _is_running(stat: Path) -> bool:
     try:
-        # The name in parentheses may itself hold blanks and parentheses.
-        return stat.read_text().rpartition(")")[2].split()[0] == "R"
+        return stat_fields(stat)[0] == "R"
     except (OSError, IndexError):
         return False

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 _TASKS = Path("/proc/self/task")
-_USER_TICKS, _SYSTEM_TICKS = 11, 12  # fields of proc(5)'s stat behind the name, from 0
+_USER_TICKS, _SYSTEM_TICKS = 11, 12  # of stat_fields
 
 
 def place(cores: Collection[int]) -> None:
@@ -39,6 +39,11 @@ def can_place() -> bool:
     return _TASKS.is_dir() and hasattr(os, "sched_setaffinity")
 
 
+def stat_fields(stat: Path) -> list[str]:
+    """Fields of proc(5)'s stat behind the name, which may itself hold blanks and parentheses."""
+    return stat.read_text().rpartition(")")[2].split()
+
+
 def assign(ticks: Mapping[int, int], main: int, cores: Collection[int]) -> dict[int, int | None]:
     """The core of each thread, ``None`` for any.
 
@@ -62,7 +67,6 @@ def _cpu_ticks() -> dict[int, int]:
     found = {}
     for task in _TASKS.iterdir():
         with suppress(OSError):
-            # The name in parentheses may itself hold blanks and parentheses.
-            fields = (task / "stat").read_text().rpartition(")")[2].split()
+            fields = stat_fields(task / "stat")
             found[int(task.name)] = int(fields[_USER_TICKS]) + int(fields[_SYSTEM_TICKS])
     return found
