@@ -7,9 +7,8 @@ import pytest
 
 from colport.base.names import FULL
 from colport.scoring import forms
-from colport.scoring.forms import Form, blocks, derive
+from colport.scoring.forms import Form, blocks, derive, pool_tokens
 from colport.scoring.maxsim import maxsim
-from colport.scoring.pooling import pool_tokens
 from colport.scoring.record import retrieval_record
 from colport.scoring.score import RunScores, rank, score_forms
 from colport.scoring.statistics import paired_randomisation

@@ -174,19 +174,3 @@ def test_precisions_that_cannot_be(tmp_path):
     assert items.stored_as("float32") is items
     with pytest.raises(ValueError, match="Embeddings are int8; only floats"):
         items.stored_as("int8").stored_as("float16")
-
-
-def test_scales_that_do_not_fit(tmp_path):
-    path = tmp_path / "x.safetensors"
-    tensors = {
-        "embeddings": np.ones((3, 8), np.int8),
-        "lengths": np.array([3], np.int32),
-        "scales": np.ones(2, np.float16),
-    }
-    save_file(tensors, path, {"ids": json.dumps(["a"]), "schema_version": "1"})
-    with pytest.raises(ArtifactError, match="2 scales for 3 tokens"):
-        read_embeddings(path)
-    del tensors["scales"]
-    save_file(tensors, path, {"ids": json.dumps(["a"]), "schema_version": "1"})
-    with pytest.raises(ArtifactError, match="is not an embeddings file"):
-        read_embeddings(path)

@@ -103,7 +103,9 @@ def open_session(
     with _logged(provider) as log:
         try:
             if provider.memory == "cuda" and hasattr(onnxruntime, "preload_dlls"):
-                _preload(onnxruntime)
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    onnxruntime.preload_dlls()  # those of PyTorch's packages, without its import
             session = onnxruntime.InferenceSession(
                 model if isinstance(model, bytes) else str(model),
                 options,
@@ -140,13 +142,6 @@ def _session_options(settings: ProviderSettings, threads: int | None, share_weig
             options.execution_mode = onnxruntime.ExecutionMode.ORT_PARALLEL
     options.enable_cpu_mem_arena = settings.arena
     return options
-
-
-def _preload(onnxruntime: Any) -> None:
-    """CUDA's libraries from the Python packages that PyTorch brings, without importing it."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        onnxruntime.preload_dlls()
 
 
 def _refusal(settings: ProviderSettings, name: str, error: Exception, log: str) -> Exception:

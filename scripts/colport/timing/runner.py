@@ -177,15 +177,9 @@ class Run:
     def record(self) -> dict[str, Any]:
         """What is the same for every kind of run: failures, environment, noise, cores, meters."""
         found = self._watch.record()
-        reasons = [
-            *found["reasons"],
-            *self._machine.throttled(),
-            *(
-                f"{one.name} kept using the CPU between its turns"
-                for one in self.lanes
-                if one.restless
-            ),
-        ]
+        restless = [lane.name for lane in self.lanes if lane.restless]
+        reasons = [*found["reasons"], *self._machine.throttled()]
+        reasons += [f"{name} kept using the CPU between its turns" for name in restless]
         return {
             "failures": [failure for lane in self.lanes for failure in lane.failures()],
             "environment": machine.describe(),

@@ -108,13 +108,8 @@ def compare_rounds(
         of the ratios; ``None`` where there is no round in which both have samples.
     """
     ratios = round_ratios(reference, other)
-    if not ratios:
-        return dict.fromkeys(("speedup_vs_pytorch", "speedup_low", "speedup_high"))
-    return {
-        "speedup_vs_pytorch": float(np.median(ratios)),
-        "speedup_low": min(ratios),
-        "speedup_high": max(ratios),
-    }
+    found = (float(np.median(ratios)), min(ratios), max(ratios)) if ratios else (None,) * 3
+    return dict(zip(("speedup_vs_pytorch", "speedup_low", "speedup_high"), found, strict=True))
 
 
 def make_row(model: str, variant: str, provider: str, case: Case, **figures: Any) -> dict[str, Any]:
