@@ -14,7 +14,6 @@ from typing import Any, ClassVar
 import numpy as np
 
 from colport.timing import statistics
-from colport.timing.intervals import percentile_interval
 from colport.timing.machine import meters
 from colport.timing.schedule import plan_block
 from colport.timing.settings import Case, Contender, Inputs, LatencySettings
@@ -137,7 +136,7 @@ class Lane:
         record = self.records[case]
         if record.failure is not None:
             return True
-        low, high = percentile_interval(record.rounds_ns, 0.5)
+        low, high = statistics.percentile_interval(record.rounds_ns, 0.5)
         median = np.median(record.samples()) if record.samples() else 0.0
         reach = self.settings.precision * median
         return low is not None and median - reach <= low and high <= median + reach
