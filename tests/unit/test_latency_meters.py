@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from colport.base.errors import ConfigError
-from colport.timing.machine import cores, meters
+from colport.timing.machine import meters
 from colport.timing.settings import LatencySettings
-from colport.timing.worker import page_cache
+from colport.timing.worker import cores, page_cache
 from tests.latency_runs import contender, run
 
 

@@ -54,11 +54,10 @@ def _variant(name: str, written: Mapping[str, Any]) -> PeerVariant:
     return PeerVariant(name, **{**written, "programs": programs})
 
 
+_WRITTEN = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+
 VARIANTS: Mapping[str, PeerVariant] = {
-    name: _variant(name, written)
-    for name, written in tomllib.loads(
-        Path(__file__).with_suffix(".toml").read_text(encoding="utf-8")
-    ).items()
+    name: _variant(name, written) for name, written in _WRITTEN.items()
 }
 """Every peer variant by its name."""
 

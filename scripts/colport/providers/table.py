@@ -91,11 +91,10 @@ def _provider(name: str, written: Mapping[str, Any]) -> Provider:
     return Provider(name, **{**written, "keys": keys, "options": options})
 
 
+_WRITTEN = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+
 PROVIDERS: Mapping[str, Provider] = {
-    name: _provider(name, written)
-    for name, written in tomllib.loads(
-        Path(__file__).with_suffix(".toml").read_text(encoding="utf-8")
-    ).items()
+    name: _provider(name, written) for name, written in _WRITTEN.items()
 }
 """Every provider by its type."""
 

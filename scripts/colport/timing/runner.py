@@ -12,10 +12,11 @@ from colport.base import machine
 from colport.base.errors import ConfigError
 from colport.base.names import REFERENCE_VARIANT
 from colport.timing import statistics
-from colport.timing.machine import cores, meters, noise
+from colport.timing.machine import meters, noise
 from colport.timing.rounds import Lane
 from colport.timing.schedule import turns
 from colport.timing.settings import Case, Contender, Inputs, LatencySettings
+from colport.timing.worker import cores
 
 Progress = Callable[[str], None]
 _PARTS_ROUNDS = 1

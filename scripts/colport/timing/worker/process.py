@@ -13,8 +13,8 @@ from typing import Any
 
 from colport.base.redaction import redacted
 from colport.processes.child import LIBRARY, Child, ChildError, ChildTimeoutError, one_line
+from colport.timing.worker.cores import stat_fields
 from colport.timing.worker.memory import kernel_kills, names_memory
-from colport.timing.worker.threads import stat_fields
 
 _THREAD_VARIABLES = (
     "OMP_NUM_THREADS",

@@ -20,8 +20,8 @@ from colport.base.errors import ColPortError, UnsupportedError
 from colport.base.machine import peak_rss_mb
 from colport.processes.wire import serve
 from colport.timing.schedule import is_stable
+from colport.timing.worker.cores import place, release
 from colport.timing.worker.memory import is_out_of_memory, limit_memory
-from colport.timing.worker.threads import place, release
 
 
 class Worker:
