@@ -17,8 +17,7 @@ from colport.timing import statistics
 from colport.timing.machine import meters
 from colport.timing.schedule import plan_block
 from colport.timing.settings import Case, Contender, Inputs, LatencySettings
-from colport.timing.worker import page_cache
-from colport.timing.worker.process import WorkerFailure, WorkerProcess
+from colport.timing.worker.process import WorkerFailure, WorkerProcess, drop_cached
 
 _RAW = ("first_ns", "warmup_ns", "settle_ns", "rounds_ns", "preprocess_ns", "graph_ns")
 
@@ -105,7 +104,7 @@ class Lane:
 
         A failure is left to :meth:`start`, which meets it again.
         """
-        page_cache.drop(self.contender.files)
+        drop_cached(self.contender.files)
         with ExitStack() as stack, contextlib.suppress(WorkerFailure):
             self._cold_load_ns = self._load_in(self._new_worker(stack))["load_ns"]
 

@@ -151,8 +151,10 @@ def run(
 
     def do(task: tuple[int, int]) -> None:
         workspace = free.pop()
-        work(*task, workspace)
-        free.append(workspace)
+        try:
+            work(*task, workspace)
+        finally:
+            free.append(workspace)
 
     if workers == 1:
         for task in pending:

@@ -289,18 +289,15 @@ class ServerRun:
         if self.search.is_resolved:
             return ""
         tried = self.search.next_rate()
-        too_long = tried is not None and self.plan(tried) is None
         if self.search.passed is None:
             if tried is not None and tried <= NEVER:
                 return "no rate meets the target: its calls alone take longer"
             lowest = self.search.failed
             found = "no probe was made" if lowest is None else f"{lowest:.4g} a second missed it"
-            ending = (
-                f"; at {tried:.4g} a second one would take longer than max_seconds"
-                if too_long
-                else "; max_probes is used up"
-            )
-            return f"no rate is known to meet the target: {found}{ending}"
+            ending = "max_probes is used up"
+            if tried is not None and self.plan(tried) is None:
+                ending = f"at {tried:.4g} a second one would take longer than max_seconds"
+            return f"no rate is known to meet the target: {found}; {ending}"
         if self.search.failed is None:
             return "the highest rate may be higher: no rate that was tried missed the target"
         return "the highest rate is not resolved: max_probes is used up"
