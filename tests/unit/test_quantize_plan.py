@@ -9,12 +9,12 @@ import pytest
 
 from colport.families.base import Batch
 from colport.quantize import plan
-from colport.quantize.folder import read
 from colport.quantize.recipe import calibrated
 from colport.quantize.sensitivity import EXACT, Outcome, Quality, Rung
 from colport.quantize.settings import Calibration, QuantizeSettings, Sensitivity
 from colport.quantize.sites import find_groups
 from colport.quantize.weights import Matrix
+from colport.quantize.widen import read
 from colport.tensors import external_data
 from colport.tensors.external_data import Layout
 from tests.products import BIAS, WEIGHTS, WIDTH, activations, graph, statistics_of

@@ -22,7 +22,7 @@ from colport.quantize.recipe import TABLE, Recipe
 from colport.quantize.sensitivity import Report
 from colport.quantize.settings import QuantizeSettings
 from colport.quantize.sites import Group, find_groups, split_gemm
-from colport.quantize.widen import widen
+from colport.quantize.widen import read
 from colport.tensors import external_data
 from colport.tensors.editing import MICROSOFT, remove_unused_initializers
 from colport.tensors.external_data import Layout, Progress
@@ -112,15 +112,6 @@ def quantize(
         )
         graphs.check(folder, result)
         return result.write(folder).prove(folder, prove)
-
-
-def read(base: Path, source: Manifest) -> dict[str, ir.Model]:
-    """The graphs of a base as float ones; weights stay where they are until they are needed."""
-    models = {name: external_data.read(base / graph.file) for name, graph in source.graphs.items()}
-    if source.precision != "fp32":
-        for model in models.values():
-            widen(model)
-    return models
 
 
 def _check_counts(base: Path, counts: Mapping[str, int], settings: QuantizeSettings) -> None:

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
 
+from colport.folder.manifest import Manifest
+from colport.tensors import external_data
 from colport.tensors.streaming import StreamedTensor, stored_blocks
 
 _HALF = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 _FLOAT = ir.TensorType(ir.DataType.FLOAT)
+
+
+def read(base: Path, source: Manifest) -> dict[str, ir.Model]:
+    """The graphs of a base as float ones; weights stay where they are until they are needed."""
+    models = {name: external_data.read(base / graph.file) for name, graph in source.graphs.items()}
+    if source.precision != "fp32":
+        for model in models.values():
+            widen(model)
+    return models
 
 
 def widen(model: ir.Model) -> None:

@@ -15,7 +15,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from colport.base.names import REFERENCE_VARIANT
 from colport.timing.rounds import Lane
@@ -33,6 +32,7 @@ from colport.timing.server.settings import (
 from colport.timing.settings import Contender, Inputs, LatencySettings
 from colport.timing.statistics import NS_PER_S
 from colport.timing.worker.process import WorkerFailure
+from colport.timing.worker.worker import page_pixels
 
 _SURVEYED = 3
 
@@ -140,7 +140,7 @@ class ScenarioLane(Lane):
         numbers = list(range(len(items)))
         if case.scenario == OFFLINE and self.scenarios.offline.sort_by_length:
             is_page = self.inputs.pages and case.kind == "document"
-            numbers.sort(key=lambda number: (_pixels if is_page else len)(items[number]))
+            numbers.sort(key=lambda number: (page_pixels if is_page else len)(items[number]))
         batches = [numbers[start : start + size] for start in range(0, len(numbers), size)]
         # A pass that max_seconds ends has then seen long inputs and short ones.
         random.Random(self.scenarios.seed).shuffle(batches)
@@ -285,8 +285,3 @@ class ScenarioLane(Lane):
         else:
             cause = "out of memory" if failure.out_of_memory else failure.reason
             self.records[case].failure = failure.as_limit(f"{cause} as a server")
-
-
-def _pixels(file: str) -> int:
-    with Image.open(file) as page:
-        return page.width * page.height

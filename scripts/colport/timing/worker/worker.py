@@ -154,6 +154,14 @@ def _open_page(path: str) -> Any:
         return image.convert("RGB")
 
 
+def page_pixels(file: str) -> int:
+    """Pixels of a page of the inputs; its file is not decoded."""
+    from PIL import Image
+
+    with Image.open(file) as page:
+        return page.width * page.height
+
+
 def _count_tokens(outputs: list[np.ndarray], batch_size: int) -> float:
     """Mean tokens an input.
 
