@@ -24,7 +24,7 @@ from benchmarks.provider_tables import markdown
 from colport.base import machine
 from colport.base.files import scratch_folder, write_text
 from colport.base.names import KINDS
-from colport.measure import entrants as contenders
+from colport.measure.entrants import Contest
 from colport.processes.child import ChildError, ChildTimeoutError
 from colport.providers import ProviderSettings
 from colport.timing.runner import measure
@@ -237,10 +237,8 @@ class _Model:
         checkpoint = {"folder": made["checkpoint"], "family": made["family"]}
         everyone: dict[tuple[str, str], Contender] = {}
         for name, entry in providers.items():
-            able, missing = contenders.entrants(
-                *(self.name, name, checkpoint, made["folders"], entry, self.plan.threads),
-                pytorch=("bf16",),
-            )
+            contest = Contest(self.name, name, checkpoint, made["folders"], list, "", entry)
+            able, missing = contest.entrants(self.plan.threads, ("bf16",))
             everyone |= {(item.variant, item.provider): item for item in able}
             for variant, limit in missing.items():
                 told = {"status": "unsupported", "reason": str(limit)}

@@ -27,7 +27,7 @@ def main(snakemake):
             run, smaller = score_forms(queries, documents, qrels, forms)
             reference = snakemake.input.get("reference")
             record = retrieval_record(
-                **labels,
+                labels,
                 run=run,
                 reference_run=RunScores.from_record(read_json(reference)) if reference else None,
                 settings=snakemake.params.settings,
@@ -36,7 +36,7 @@ def main(snakemake):
             for row in record["rows"]:
                 row["reason"] = row["reason"] or queries.metadata.get("note", "")
         except UnsupportedError as limit:
-            record = unsupported_record(**labels, reason=str(limit), status=limit.status)
+            record = unsupported_record(labels, limit)
         write_json(snakemake.output[0], record)
 
 

@@ -5,7 +5,9 @@ import os
 from types import SimpleNamespace
 from typing import Any
 
-from colport.timing import Contender, Inputs, LatencySettings, measure, rounds
+from colport.timing import rounds
+from colport.timing.runner import measure
+from colport.timing.settings import Contender, Inputs, LatencySettings
 from colport.timing.worker import worker
 from colport.timing.worker.process import WorkerFailure
 

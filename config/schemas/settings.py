@@ -24,8 +24,8 @@ from colport.quantize.settings import BITS, QuantizeSettings
 from colport.scoring import statistics
 from colport.scoring.forms import Form
 from colport.tensors.external_data import MODES, Layout
-from colport.timing import LatencySettings
 from colport.timing.server.settings import ScenarioSettings
+from colport.timing.settings import LatencySettings
 
 INLINE = Allowed(inline=True)
 """Marks a part whose keys stand in its section itself."""

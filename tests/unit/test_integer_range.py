@@ -23,6 +23,7 @@ from colport.quantize.settings import QuantizeSettings, Sensitivity
 from colport.quantize.weights import LARGEST, LARGEST_SUM, Matrix, channel_scales, per_channel
 from colport.report import model_card
 from colport.tensors.streaming import StreamedTensor
+from tests.stored_graphs import built
 from tests.stored_weights import neighbour_sums, tensors
 
 QUERIES = ["a red pie chart", "", "Which page shows a blue table and a photo of something orange?"]
@@ -244,8 +245,13 @@ def test_a_folder_says_what_its_sums_are(folders):
         assert "Integer sums" not in model_card.write(found, "me/x", model_card.Measured())
 
 
-def test_the_probe_is_the_graph_that_it_says_and_asks_onnx_runtime(monkeypatch):
-    assert integers.graph().SerializeToString() == integers.GRAPH.read_bytes()
+def test_stored_graphs_are_what_they_are_said_to_be():
+    found = built()
+    assert len(found) == 3
+    assert {file: file.read_bytes() for file in found} == found
+
+
+def test_the_probe_asks_onnx_runtime(monkeypatch):
     for found, expected in ((4 * 255 * 127, False), (2 * 32767, True)):
 
         def run(_, feeds, found=found):

@@ -14,13 +14,8 @@ from PIL import Image
 
 from colport.base.columns import TABLES
 from colport.base.errors import ConfigError
-from colport.timing import (
-    Case,
-    Contender,
-    Inputs,
-    LatencySettings,
-    measure,
-)
+from colport.timing.runner import measure
+from colport.timing.settings import Case, Contender, Inputs, LatencySettings
 from tests.latency_runs import BOTH_KINDS, ONE_QUERY, QUICK, contender, run
 
 HERE = Path(__file__).parent
@@ -196,7 +191,7 @@ def test_no_process_outlives_an_exception(tmp_path):
 def test_worker_dies_with_a_killed_parent(tmp_path):
     script = textwrap.dedent(
         f"""
-        from colport.timing import *
+        from colport.timing.runner import Contender, Inputs, LatencySettings, measure
         c = Contender("m", "v", "cpu", "test_latency_contenders:leaves_traces",
                       {{"folder": {str(tmp_path)!r}}})
         measure([c], Inputs(queries=("q",)), LatencySettings(threads=1, quiet_wait_s=0))

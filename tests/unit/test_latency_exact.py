@@ -6,9 +6,9 @@ from contextlib import ExitStack
 import numpy as np
 import pytest
 
-from colport.timing import Case, Contender, Inputs, LatencySettings
 from colport.timing.machine import meters
 from colport.timing.rounds import Lane
+from colport.timing.settings import Case, Contender, Inputs, LatencySettings
 from tests.latency_runs import BOTH_KINDS, ONE_QUERY, QUICK, contender, in_place, run
 from tests.unit import test_latency_contenders as contenders
 
@@ -92,7 +92,7 @@ def test_an_interval_is_narrow_on_both_sides(durations, is_precise):
     case, settings = Case("query", 1), LatencySettings(precision=0.1, rounds=10)
     energy = meters.EnergyMeter()
     lane = Lane(contender("fp32"), [case], ONE_QUERY, settings, ExitStack(), None, energy)
-    lane.records[case].rounds = [[value * MS] for value in (durations * 10)[:10]]
+    lane.records[case].rounds_ns = [[value * MS] for value in (durations * 10)[:10]]
     assert lane.is_precise(case) == is_precise
 
 
@@ -158,7 +158,7 @@ def test_inputs_start_again_where_a_batch_is_larger(monkeypatch):
     inputs = Inputs(queries=("a", "b", "c"))
     payload = run([contender("fp32", "listens")], inputs, affinity=False, batch_sizes=(2, 4))
     assert set(seen) == {("a", "b"), ("a", "b", "c", "a")}
-    assert payload["inputs"]["queries"] == ["a", "b", "c"]
+    assert payload["inputs"]["queries"] == ("a", "b", "c")
 
 
 def test_tokens_are_a_mean_over_the_batch(monkeypatch):

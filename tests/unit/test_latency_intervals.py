@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from colport.timing import intervals
-from colport.timing.intervals import effective_samples, needed_samples, percentile_interval
+from colport.timing import statistics
+from colport.timing.statistics import effective_samples, needed_samples, percentile_interval
 
 
 def drifting(generator, rounds, samples, drift):
@@ -89,7 +89,7 @@ def test_the_effect_of_rounds_of_different_length():
     share = 54 / 150
     squares = 3 * (8 - 10 * share) ** 2 + 3 * (10 - 40 * share) ** 2
     effect = 6 / 5 * squares / 150**2 / (share * (1 - share) / 150)
-    assert intervals._design_effect([few, many] * 3, 0.3) == pytest.approx(effect)
+    assert statistics._design_effect([few, many] * 3, 0.3) == pytest.approx(effect)
 
 
 def test_the_drift_of_the_median_counts_for_the_tail():
@@ -98,5 +98,5 @@ def test_the_drift_of_the_median_counts_for_the_tail():
         np.r_[np.full(9, level) + np.arange(9) * 1e-6, 50 + number]
         for number, level in enumerate([1, 2] * 6)
     ]
-    assert intervals._design_effect(rounds, 0.95) < 1
+    assert statistics._design_effect(rounds, 0.95) < 1
     assert effective_samples(rounds, 0.95) == effective_samples(rounds, 0.5) < 15

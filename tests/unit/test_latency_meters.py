@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from colport.base.errors import ConfigError
-from colport.timing.machine import cores, meters
+from colport.timing.machine import meters
 from colport.timing.settings import LatencySettings
-from colport.timing.worker import page_cache
+from colport.timing.worker import cores
+from colport.timing.worker.process import drop_cached
 from tests.latency_runs import contender, run
 
 
@@ -122,7 +123,7 @@ def test_gpu_memory_of_a_process():
 
 def test_files_are_dropped_from_the_page_cache(tmp_path):
     write(tmp_path / "deep/weights", "x" * 100_000)
-    page_cache.drop([tmp_path])
+    drop_cached([tmp_path])
     assert (tmp_path / "deep/weights").read_text() == "x" * 100_000
 
 

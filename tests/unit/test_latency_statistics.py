@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from colport.timing import statistics
-from colport.timing.intervals import percentile_interval
 from colport.timing.machine import noise
 from colport.timing.schedule import Block, is_stable, plan_block, turns
 from colport.timing.settings import Case, LatencySettings
+from colport.timing.statistics import percentile_interval
 
 MS = 1_000_000
 CASES = (Case("query", 1), Case("document", 1))

@@ -16,8 +16,9 @@ from colport.data.base import RetrievalDataset
 from colport.data.datasets import load_retrieval_dataset
 from colport.runtime.encoder import Encoder
 from colport.scoring.metrics import METRIC_NAMES
-from colport.scoring.score import RunScores, score_run
+from colport.scoring.score import RunScores
 from colport.scoring.store import EmbeddingSet
+from tests.scores import score_run
 
 from ..conftest import RESOURCES
 

@@ -237,7 +237,8 @@ def test_pylate_files_are_read_as_next_plaid_does(checkpoint_folders, tmp_path):
     def lengths(kind, texts, **changed):
         (output / "config_sentence_transformers.json").write_text(json.dumps(config | changed))
         client = clients.PylateClient(output, record, 1)
-        return [len(rows) for rows in client.embed(kind, texts)]
+        encode = client.encode_queries if kind == "query" else client.encode_documents
+        return [len(rows) for rows in encode(texts)]
 
     words = len(tokenizer.encode("[unused1]a dot").ids)
     assert words < 14

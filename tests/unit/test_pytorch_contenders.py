@@ -19,10 +19,8 @@ INPUTS = {
 def test_each_way_to_run_pytorch_is_a_contender(monkeypatch):
     monkeypatch.setattr(entrants, "read_manifest", lambda folder: SimpleNamespace(opset=24))
     checkpoint = {"folder": "c", "family": "colbert"}
-    found, missing = entrants.entrants(
-        *("m", "cpu", checkpoint, {"fp32": "folder"}, {}, 2),
-        pytorch=["bf16", "compile-bf16"],
-    )
+    contest = entrants.Contest("m", "cpu", checkpoint, {"fp32": "folder"}, list, "", {})
+    found, missing = contest.entrants(2, ["bf16", "compile-bf16"])
     names = [(entrant.variant, entrant.provider) for entrant in found]
     assert names == [
         ("pytorch", "torch-cpu"),

@@ -14,6 +14,7 @@ from colport.quantize.sensitivity import EXACT, Outcome, Quality, Rung
 from colport.quantize.settings import Calibration, QuantizeSettings, Sensitivity
 from colport.quantize.sites import find_groups
 from colport.quantize.weights import Matrix
+from colport.quantize.widen import read
 from colport.tensors import external_data
 from colport.tensors.external_data import Layout
 from tests.products import BIAS, WEIGHTS, WIDTH, activations, graph, statistics_of
@@ -123,7 +124,7 @@ def test_a_half_precision_base_is_read_as_float(tmp_path, precision):
         value.type = ir.TensorType(value.const_value.dtype)
     external_data.write({"text": model}, tmp_path, Layout())
     graphs = {"text": SimpleNamespace(file="text.onnx")}
-    found = plan.read(tmp_path, SimpleNamespace(graphs=graphs, precision=precision))["text"]
+    found = read(tmp_path, SimpleNamespace(graphs=graphs, precision=precision))["text"]
     for name, value in found.graph.initializers.items():
         assert value.dtype == ir.DataType.FLOAT
         expected = (WEIGHTS | {"bias": BIAS})[name].astype(kinds[precision]).astype(np.float32)
@@ -133,8 +134,5 @@ def test_a_half_precision_base_is_read_as_float(tmp_path, precision):
 def test_what_needs_no_inputs_has_one_form():
     four = QuantizeSettings(4, "weight_only")
     for settings, form in ((QuantizeSettings(), "per_token"), (four, "int4_blocks")):
-        recipes = plan.uncalibrated(find_groups({"text": graph()}, settings), settings)
-        assert {name: recipe.form for name, recipe in recipes.items()} == {
-            "query": form,
-            "out": form,
-        }
+        assert settings.forms[0] == form
+        assert not settings.is_calibrated

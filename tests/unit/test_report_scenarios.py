@@ -10,8 +10,8 @@ from colport.report import render
 from colport.report.charts import LegendEntry
 from colport.report.charts.frame import BOTTOM, LEFT, RIGHT, TOP
 from colport.report.sections.scenarios import load_charts, shown_rows
-from colport.timing.server.cases import ScenarioCase
 from colport.timing.server.rows import COLUMNS, make_row
+from colport.timing.server.settings import ScenarioCase
 
 MARKS = {
     name: LegendEntry(name, "M0 0Z", colour)

@@ -16,9 +16,10 @@ from colport.scoring.controls import SHUFFLES, bm25_run, shuffled_run
 from colport.scoring.forms import Form
 from colport.scoring.metrics import evaluate
 from colport.scoring.record import retrieval_record
-from colport.scoring.score import RunScores, rank, score_run, top_k_overlap
+from colport.scoring.score import RunScores, rank, top_k_overlap
 from colport.scoring.statistics import bootstrap_interval, paired_randomisation
 from colport.scoring.store import EmbeddingSet, read_embeddings, write_embeddings
+from tests.scores import score_run
 
 
 def test_scores_are_compared_as_trec_eval_does():
@@ -36,16 +37,11 @@ def test_an_embedding_that_is_not_finite_is_not_stored(tmp_path, wrong):
         EmbeddingSet.from_arrays(["a", "b"], [np.ones((1, 2), "f4"), np.full((1, 2), wrong, "f4")])
 
 
-@pytest.mark.parametrize(("scales", "count"), [(np.ones(2), 2), (np.ones((3, 1)), 3)])
-def test_scales_that_do_not_fit_are_refused(tmp_path, scales, count):
-    tensors = {
-        "embeddings": np.ones((3, 8), np.int8),
-        "lengths": np.array([1, 2], np.int32),
-        "scales": scales.astype(np.float16),
-    }
+def test_a_file_of_other_values_than_floats_is_refused(tmp_path):
+    tensors = {"embeddings": np.ones((3, 8), np.int8), "lengths": np.array([1, 2], np.int32)}
     metadata = {"ids": json.dumps(["a", "b"]), "schema_version": "1"}
     save_file(tensors, tmp_path / "x", metadata)
-    with pytest.raises(ArtifactError, match=f"{count} scales for 3 tokens"):
+    with pytest.raises(ArtifactError, match="embeddings is I8; allowed are F32, F16"):
         read_embeddings(tmp_path / "x")
 
 
@@ -92,12 +88,12 @@ OWN = {f"q{index}": value for index, value in enumerate((0.9, 0.4, 0.7, 1.0, 0.2
 OTHERS = {
     query: min(1.0, value + 0.1 * (index % 3)) for index, (query, value) in enumerate(OWN.items())
 }
-PLACE = ("m", "int8", "cpu", "pages")
+PLACE = {"model": "m", "variant": "int8", "provider": "cpu", "dataset": "pages"}
 
 
 def test_settings_of_the_statistics_are_followed():
     settings = {"resamples": 99, "seed": 5, "confidence": 0.5}
-    row = retrieval_record(*PLACE, run_of(OWN), run_of(OTHERS), settings)["rows"][0]
+    row = retrieval_record(PLACE, run_of(OWN), run_of(OTHERS), settings)["rows"][0]
     own, others = list(OWN.values()), list(OTHERS.values())
     used = {"resamples": 99, "seed": 5}
     low, high = bootstrap_interval(own, 0.5, **used)
@@ -105,7 +101,7 @@ def test_settings_of_the_statistics_are_followed():
     ends = bootstrap_interval(np.subtract(own, others), 0.5, **used)
     assert (row["ndcg_at_5_delta_low"], row["ndcg_at_5_delta_high"]) == ends
     assert row["p_value"] == paired_randomisation(own, others, **used)
-    default = retrieval_record(*PLACE, run_of(OWN), run_of(OTHERS), {})["rows"][0]
+    default = retrieval_record(PLACE, run_of(OWN), run_of(OTHERS), {})["rows"][0]
     assert default["p_value"] == paired_randomisation(own, others)
     assert default["ndcg_at_5_low"] == bootstrap_interval(own, 0.95)[0]
 
@@ -113,7 +109,7 @@ def test_settings_of_the_statistics_are_followed():
 def test_queries_are_paired_by_their_ids():
     shuffled = dict(reversed(OTHERS.items()))
     rows = [
-        retrieval_record(*PLACE, run_of(OWN), run_of(others), {"resamples": 99})["rows"]
+        retrieval_record(PLACE, run_of(OWN), run_of(others), {"resamples": 99})["rows"]
         for others in (OTHERS, shuffled)
     ]
     assert rows[0] == rows[1]
@@ -127,7 +123,7 @@ def test_a_reference_of_another_dataset_is_refused(changed):
         "rankings": run_of(OTHERS, rankings={"q0": ["a"]}),
     }[changed]
     with pytest.raises(ArtifactError, match="they must be the same to be compared"):
-        retrieval_record(*PLACE, run_of(OWN), other, {})
+        retrieval_record(PLACE, run_of(OWN), other, {})
 
 
 def test_overlap_is_a_share_of_what_is_ranked():
@@ -135,7 +131,7 @@ def test_overlap_is_a_share_of_what_is_ranked():
     rankings = {query: ["a", "b", "c"] for query in OWN}
     others = {**rankings, "q0": ["a", "x", "y"]}
     row = retrieval_record(
-        *PLACE, run_of(OWN, 3, rankings), run_of(OTHERS, 3, others), {"resamples": 9}
+        PLACE, run_of(OWN, 3, rankings), run_of(OTHERS, 3, others), {"resamples": 9}
     )["rows"][0]
     assert row["top10_overlap"] == pytest.approx((5 + 1 / 3) / 6)
     scores = np.array([[3.0, 2, 1]])

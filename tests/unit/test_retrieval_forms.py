@@ -7,13 +7,13 @@ import pytest
 
 from colport.base.names import FULL
 from colport.scoring import forms
-from colport.scoring.forms import Form, blocks, derive
+from colport.scoring.forms import Form, blocks, derive, pool_tokens
 from colport.scoring.maxsim import maxsim
-from colport.scoring.pooling import pool_tokens
 from colport.scoring.record import retrieval_record
-from colport.scoring.score import RunScores, rank, score_forms, score_run
+from colport.scoring.score import RunScores, rank, score_forms
 from colport.scoring.statistics import paired_randomisation
 from colport.scoring.store import EmbeddingSet, read_embeddings, write_embeddings
+from tests.scores import score_run
 
 FORMS = [
     Form("float16", storage="float16"),
@@ -68,7 +68,7 @@ def test_forms_that_are_pooled_alike_are_pooled_once(monkeypatch):
 
 
 def test_each_form_is_scored_as_it_is_stored(tmp_path, monkeypatch):
-    """Against files written in each form, and read back."""
+    """Against files that are written and read back, and then stored so."""
     monkeypatch.setattr(forms, "_BLOCK_TOKENS", 60)
     queries, documents = corpus()
     shards = [
@@ -82,8 +82,8 @@ def test_each_form_is_scored_as_it_is_stored(tmp_path, monkeypatch):
     for form in FORMS:
         items = [pool_tokens(item, form.pooling) for item in documents]
         path = tmp_path / f"{form.name}.safetensors"
-        write_embeddings(path, NAMES, items, {}, form.storage)
-        stored = read_embeddings(path)
+        write_embeddings(path, NAMES, items, {})
+        stored = read_embeddings(path).stored_as(form.storage or "float32")
         expected = rank(maxsim(queries, stored), queries.ids, NAMES, QRELS)
         found = smaller[form.name]
         assert (found.per_query, found.rankings) == (expected.per_query, expected.rankings)
@@ -96,10 +96,10 @@ def test_each_form_is_scored_as_it_is_stored(tmp_path, monkeypatch):
 def test_the_record_has_a_row_a_form_against_pytorchs_full_embeddings():
     queries, documents = corpus()
     run, smaller = score_forms(queries, documents, QRELS, FORMS)
-    place = ("demo", "int8", "cpu", "pages")
-    record = retrieval_record(*place, run, run, {"resamples": 200}, smaller)
+    place = {"model": "demo", "variant": "int8", "provider": "cpu", "dataset": "pages"}
+    record = retrieval_record(place, run, run, {"resamples": 200}, smaller)
     assert [row["embeddings"] for row in record["rows"]] == [FULL, *smaller]
-    alone = retrieval_record(*place, run, run, {"resamples": 200})
+    alone = retrieval_record(place, run, run, {"resamples": 200})
     for key in ("statistics", "per_query", "rankings"):
         assert record[key] == alone[key]
     assert record["rows"][0] == alone["rows"][0]
@@ -112,7 +112,8 @@ def test_the_record_has_a_row_a_form_against_pytorchs_full_embeddings():
         assert record["forms"][name]["per_query"] == found.per_query
     assert record["rows"][3]["ndcg_at_5_delta"] != 0  # a bit a value changes rankings here
     reference = retrieval_record(
-        "demo", "pytorch", "torch-cpu", "pages", run, None, {"resamples": 200}, smaller
+        {**place, "variant": "pytorch", "provider": "torch-cpu"},
+        *(run, None, {"resamples": 200}, smaller),
     )
     assert [row["ndcg_at_5_delta"] for row in reference["rows"]] == [
         row["ndcg_at_5_delta"] for row in record["rows"]
@@ -126,7 +127,8 @@ def test_a_form_that_cannot_be_is_unsupported():
     run, smaller = score_forms(queries, documents, QRELS, FORMS[1:3])
     reason = "Embeddings have 12 dimensions; binary storage needs a multiple of 8."
     assert smaller["binary"] == reason
-    rows = retrieval_record("demo", "int8", "cpu", "pages", run, run, {}, smaller)["rows"]
+    place = {"model": "demo", "variant": "int8", "provider": "cpu", "dataset": "pages"}
+    rows = retrieval_record(place, run, run, {}, smaller)["rows"]
     assert [(row["embeddings"], row["status"], row["reason"]) for row in rows] == [
         (FULL, "ok", ""),
         ("int8", "ok", ""),

@@ -5,7 +5,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from colport.scoring.maxsim import blocks, maxsim, products
+from colport.scoring.maxsim import blocks, maxsim
 from colport.scoring.store import EmbeddingSet
 
 QUERIES = [np.array([[1, 0], [0, 1]], np.float32), np.array([[2, -1]], np.float32)]
@@ -179,12 +179,6 @@ def test_segment_maxima(columns, dtype):
         blocks.segment_maxima(values, starts, out)
         parts = np.split(values, starts[1:])
         np.testing.assert_array_equal(out, [part.max(axis=0) for part in parts])
-
-
-@pytest.mark.parametrize("name", products.GRAPHS)
-def test_stored_graphs_are_what_their_module_builds(name):
-    pytest.importorskip("onnx")
-    assert products.graph_file(name).read_bytes() == products.graph(name).SerializeToString()
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])

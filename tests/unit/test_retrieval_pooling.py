@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from colport.scoring.pooling import pool_tokens
+from colport.scoring.forms import pool_tokens
 
 
 def tokens(count: int, seed: int = 0, dim: int = 128) -> np.ndarray:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from colport.scoring.ranking import BestDocuments
+from colport.scoring.score import BestDocuments
 
 
 def whole(scores: np.ndarray, ids: list[str], depth: int) -> list[list[tuple[str, float]]]:

@@ -12,14 +12,15 @@ import pytest
 import pytrec_eval
 
 from colport.base.columns import TABLES
-from colport.base.errors import ArtifactError
+from colport.base.errors import ArtifactError, UnsupportedError
 from colport.base.files import read_json, write_json
 from colport.scoring.maxsim import maxsim
 from colport.scoring.metrics import METRIC_NAMES, METRICS, evaluate
 from colport.scoring.record import retrieval_record, unsupported_record
-from colport.scoring.score import RunScores, rank, score_run, top_k_overlap
+from colport.scoring.score import RunScores, rank, top_k_overlap
 from colport.scoring.statistics import bootstrap_interval, paired_randomisation
 from colport.scoring.store import EmbeddingSet
+from tests.scores import score_run
 
 AXES = np.eye(4, dtype=np.float32)
 DESIGN_COLUMNS = (
@@ -130,8 +131,12 @@ def test_incomplete_embeddings(documents, qrels, message):
         score_run(QUERIES, documents, qrels)
 
 
+def place(variant, provider, dataset="pages"):
+    return {"model": "demo", "variant": variant, "provider": provider, "dataset": dataset}
+
+
 def test_record_of_the_reference(run):
-    record = retrieval_record("demo", "pytorch", "torch-cpu", "pages", run, None, {"seed": 3})
+    record = retrieval_record(place("pytorch", "torch-cpu"), run, None, {"seed": 3})
     (row,) = record["rows"]
     assert tuple(row) == TABLES["retrieval"].all
     assert (row["embeddings"], row["bytes_per_document"]) == ("full", 16 * 5 / 4)
@@ -151,7 +156,7 @@ def test_record_of_the_reference(run):
 
 def test_every_metric_has_its_interval_and_its_test(run):
     worse = score_run(QUERIES, WORSE, QRELS)
-    record = retrieval_record("demo", "int8", "cpu", "pages", worse, run, {"resamples": 200})
+    record = retrieval_record(place("int8", "cpu"), worse, run, {"resamples": 200})
     (row,) = record["rows"]
     assert record["statistics"].keys() == set(METRIC_NAMES)
     for name, found in record["statistics"].items():
@@ -172,9 +177,8 @@ def test_rankings_are_compared_where_nothing_is_judged():
     scores = np.arange(12, dtype=np.float32)
     reference = rank(scores[None], ["q"], names, {})
     assert reference.rankings == {"q": names[:1:-1]}
-    record = retrieval_record(
-        "demo", "int8", "cpu", "own", rank(-scores[None], ["q"], names, {}), reference, {}
-    )
+    run = rank(-scores[None], ["q"], names, {})
+    record = retrieval_record(place("int8", "cpu", "own"), run, reference, {})
     (row,) = record["rows"]
     assert (row["status"], row["reason"]) == ("ok", "no judgements")
     assert (row["queries"], row["documents"]) == (1, 12)
@@ -185,12 +189,12 @@ def test_rankings_are_compared_where_nothing_is_judged():
 
 def test_record_of_a_variant_is_compared_with_the_stored_reference(run, tmp_path):
     path = tmp_path / "reference.json"
-    write_json(path, retrieval_record("demo", "pytorch", "torch-cpu", "pages", run, None, {}))
+    write_json(path, retrieval_record(place("pytorch", "torch-cpu"), run, None, {}))
     reference = RunScores.from_record(read_json(path))
     assert reference == run
 
     variant = score_run(QUERIES, WORSE, QRELS)
-    (row,) = retrieval_record("demo", "int8", "cpu", "pages", variant, reference, {})["rows"]
+    (row,) = retrieval_record(place("int8", "cpu"), variant, reference, {})["rows"]
     values, others = (list(scores.per_query["ndcg_at_5"].values()) for scores in (variant, run))
     assert row["ndcg_at_5_delta"] == pytest.approx(np.mean(values) - np.mean(others))
     assert row["ndcg_at_5_delta"] < 0
@@ -198,12 +202,12 @@ def test_record_of_a_variant_is_compared_with_the_stored_reference(run, tmp_path
     ends = bootstrap_interval(np.subtract(values, others))
     assert (row["ndcg_at_5_delta_low"], row["ndcg_at_5_delta_high"]) == ends
 
-    (same,) = retrieval_record("demo", "fp32", "cpu", "pages", run, reference, {})["rows"]
+    (same,) = retrieval_record(place("fp32", "cpu"), run, reference, {})["rows"]
     assert (same["ndcg_at_5_delta"], same["p_value"]) == (0.0, 1.0)
 
 
 def test_variant_without_reference_has_no_delta(run):
-    (row,) = retrieval_record("demo", "fp32", "cpu", "pages", run, None, {})["rows"]
+    (row,) = retrieval_record(place("fp32", "cpu"), run, None, {})["rows"]
     assert row["ndcg_at_5_delta"] is None
     assert row["p_value"] is None
 
@@ -211,11 +215,13 @@ def test_variant_without_reference_has_no_delta(run):
 def test_reference_on_other_queries_is_refused(run):
     other = score_run(QUERIES, DOCUMENTS, {"q0": {"d0": 1}})
     with pytest.raises(ArtifactError, match="The reference has 1 judged of 3 queries on 4"):
-        retrieval_record("demo", "fp32", "cpu", "pages", run, other, {})
+        retrieval_record(place("fp32", "cpu"), run, other, {})
 
 
 def test_unsupported_record_has_the_same_columns():
-    record = unsupported_record("demo", "fp16", "openvino", "pages", "provider is not installed")
+    record = unsupported_record(
+        place("fp16", "openvino"), UnsupportedError("provider is not installed")
+    )
     (row,) = record["rows"]
     assert tuple(row) == TABLES["retrieval"].all
     assert (row["status"], row["reason"]) == ("unsupported", "provider is not installed")

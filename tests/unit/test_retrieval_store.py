@@ -133,10 +133,11 @@ def floats(count: int, dim: int) -> np.ndarray:
 )
 def test_precisions(tmp_path, precision, dtype, size):
     path, values = tmp_path / "x.safetensors", floats(30, 128)
-    write_embeddings(path, ["a", "b"], [values[:10], values[10:]], {}, precision)
-    stored = read_embeddings(path)
+    write_embeddings(path, ["a", "b"], [values[:10], values[10:]], {})
+    read = read_embeddings(path)
+    assert isinstance(read.values, np.memmap)
+    stored = read.stored_as(precision)
     assert stored.precision == precision
-    assert isinstance(stored.values, np.memmap)
     assert stored.values.dtype == dtype
     assert stored.dim == 128
     assert stored.bytes_per_item == 15 * size
@@ -173,19 +174,3 @@ def test_precisions_that_cannot_be(tmp_path):
     assert items.stored_as("float32") is items
     with pytest.raises(ValueError, match="Embeddings are int8; only floats"):
         items.stored_as("int8").stored_as("float16")
-
-
-def test_scales_that_do_not_fit(tmp_path):
-    path = tmp_path / "x.safetensors"
-    tensors = {
-        "embeddings": np.ones((3, 8), np.int8),
-        "lengths": np.array([3], np.int32),
-        "scales": np.ones(2, np.float16),
-    }
-    save_file(tensors, path, {"ids": json.dumps(["a"]), "schema_version": "1"})
-    with pytest.raises(ArtifactError, match="2 scales for 3 tokens"):
-        read_embeddings(path)
-    del tensors["scales"]
-    save_file(tensors, path, {"ids": json.dumps(["a"]), "schema_version": "1"})
-    with pytest.raises(ArtifactError, match="is not an embeddings file"):
-        read_embeddings(path)

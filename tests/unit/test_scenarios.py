@@ -10,15 +10,26 @@ import numpy as np
 import pytest
 
 from colport.base.errors import ConfigError
-from colport.timing import Inputs
 from colport.timing.server import rows as scenario_rows
 from colport.timing.server.arrivals import Batching, poisson_arrivals, simulate
-from colport.timing.server.cases import ScenarioCase
-from colport.timing.server.probes import Probe, ServerRun, plan_given, plan_probe
 from colport.timing.server.rows import COLUMNS
 from colport.timing.server.scenarios import measure
-from colport.timing.server.search import NEVER, RateSearch, predict_highest_rate
-from colport.timing.server.settings import SCENARIOS, ScenarioSettings, ServerSettings
+from colport.timing.server.search import (
+    NEVER,
+    Probe,
+    RateSearch,
+    ServerRun,
+    plan_given,
+    plan_probe,
+    predict_highest_rate,
+)
+from colport.timing.server.settings import (
+    SCENARIOS,
+    ScenarioCase,
+    ScenarioSettings,
+    ServerSettings,
+)
+from colport.timing.settings import Inputs
 from tests.latency_runs import contender, in_place
 from tests.unit import test_latency_contenders as contenders
 

@@ -16,8 +16,8 @@ from colport.base import declared
 from colport.base.errors import ConfigError
 from colport.cli.parity import parity
 from colport.scoring.statistics import RESAMPLES
-from colport.timing import LatencySettings
 from colport.timing.server.settings import ScenarioSettings
+from colport.timing.settings import LatencySettings
 
 ROOT = Path(__file__).parents[2]
 PAGE, SCHEMA = "config/README.md", "config/schemas/config.schema.yaml"

@@ -20,7 +20,6 @@ FORBIDDEN_CALLS = {
 IMAGES_ARE_OPENED_IN = {"images.py"}
 OWN_IMAGES = {
     "worker.py",
-    "lane.py",
     "graphs.py",
     "graph_contenders.py",
     "picture.py",

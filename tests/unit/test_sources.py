@@ -132,9 +132,10 @@ def test_a_script_counts_by_what_it_does(package):
         ("report/assets/tables.css", {"report"}),
         ("base/columns.yaml", {"aggregate", "gate", "report"}),
         ("timing/server/serving.py", {"scenarios"}),
-        ("timing/server/lane.py", {"scenarios"}),
+        ("timing/server/scenarios.py", {"scenarios"}),
         ("measure/scenarios.py", {"scenarios"}),
         ("measure/latency.py", {"latency"}),
+        ("peers/torch_onnx.py", {"peer_export"}),
     ],
 )
 def test_what_an_edit_reruns(file, rules):
@@ -147,7 +148,7 @@ def test_latency_knows_nothing_of_servers():
         {*loaded(ROOT / f"scripts/{name}.py")} for name in ("latency", "scenarios")
     )
     own = {file.stem for file in scenarios - latency}
-    assert {"arrivals", "early_stopping", "search", "probes", "scenarios", "serving"} < own
+    assert {"arrivals", "search", "scenarios", "serving"} < own
     assert {file.stem for file in latency - scenarios} == {"latency"}
     assert not any("scenario" in file.name for file in latency)
 

@@ -335,17 +335,17 @@ def test_latency_rows_say_what_pytorch_was(monkeypatch, tmp_path):
     monkeypatch.setattr(entrants, "read_manifest", lambda folder: SimpleNamespace(opset=24))
     (tmp_path / "weights").write_bytes(bytes(3_000_000))
     checkpoint = {"folder": str(DEMOS["colpali-demo"]), "family": "colpali"}
-    given = ("m", "cpu", checkpoint, {"fp32": str(tmp_path)}, {}, 2)
-    found, _ = entrants.entrants(*given, pytorch=["bf16"], memory_mb=1000.0)
+    given = ("m", "cpu", checkpoint, {"fp32": str(tmp_path)}, list, "", {})
+    found, _ = entrants.Contest(*given, 1000.0).entrants(2, ["bf16"])
     assert [one.arguments.get("memory_mb") for one in found] == [1000.0, 1000.0, None]
     assert [one.note.partition(":")[0] for one in found] == [
         *["the weights are read from the checkpoint's files in each pass"] * 2,
         "",
     ]
-    found, _ = entrants.entrants(*given, memory_mb=PLENTY)
+    found, _ = entrants.Contest(*given, PLENTY).entrants(2)
     assert [one.note for one in found] == ["", ""]
     monkeypatch.setattr(machine, "available_mb", lambda: 1003)
-    found, _ = entrants.entrants(*given, pytorch=["bf16"])
+    found, _ = entrants.Contest(*given).entrants(2, ["bf16"])
     assert found[0].arguments["memory_mb"] == 500
 
 

@@ -11,22 +11,22 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from colport.families.pages import images
 from colport.families.reference import blas
-from colport.timing.worker import threads
+from colport.timing.worker import cores
 
 
 def test_the_busiest_threads_get_a_core_each():
     ticks = {10: 5, 11: 90, 12: 0, 13: 400, 14: 90}
-    assert threads.assign(ticks, 10, [2, 4, 6]) == {10: 2, 13: 4, 11: 6, 12: None, 14: None}
+    assert cores.assign(ticks, 10, [2, 4, 6]) == {10: 2, 13: 4, 11: 6, 12: None, 14: None}
 
 
 def test_threads_without_work_are_not_pinned():
-    assert threads.assign({10: 0, 11: 0}, 10, [0, 1]) == {10: 0, 11: None}
-    assert threads.assign({10: 3, 11: 7}, 10, [5]) == {10: 5, 11: None}
+    assert cores.assign({10: 0, 11: 0}, 10, [0, 1]) == {10: 0, 11: None}
+    assert cores.assign({10: 3, 11: 7}, 10, [5]) == {10: 5, 11: None}
 
 
 PLACED = """
 import os, threading, time
-from colport.timing.worker.threads import _cpu_ticks, place, release
+from colport.timing.worker.cores import _cpu_ticks, place, release
 cores = sorted(os.sched_getaffinity(0))[:2]
 ids, end = [], threading.Event()
 def work():
@@ -49,7 +49,7 @@ end.set()
 """
 
 
-@pytest.mark.skipif(not threads.can_place(), reason="this system does not pin threads")
+@pytest.mark.skipif(not cores.can_place(), reason="this system does not pin threads")
 def test_threads_of_a_process_are_placed_and_released():
     if len(os.sched_getaffinity(0)) < 2:
         pytest.skip("takes two cores")

@@ -34,15 +34,6 @@ PYTORCH: Mapping[str, Mapping[str, Any]] = {
 They are timed beside the reference and shown in the latency table, and are no candidates to ship.
 """
 
-_HERE = __name__
-
-
-def exported(folder: str, provider: Mapping[str, Any], threads: int) -> Embedder:
-    """A variant's folder in ONNX Runtime; see :func:`colport.measure.embedders.load`."""
-    from colport.measure.embedders import load
-
-    return load(folder, provider, threads)
-
 
 def reference(
     checkpoint: str,
@@ -112,7 +103,8 @@ class Contest:
             where nothing can run.
         scratch: Folder for the pages of the inputs.
         entry: The provider's entry in the config, with its ``type``.
-        memory_mb: MB that PyTorch may take; by default what the machine has for it.
+        memory_mb: MB that each PyTorch may take; by default a share of what the machine has beside
+            the variants, which are all in memory meanwhile.
     """
 
     model: str
@@ -142,15 +134,12 @@ class Contest:
             cases: What each row of a variant that a known limit prevents is about.
             count: So many first queries and documents are the inputs.
             threads: Threads of each contender.
-            pytorch: As of :func:`entrants`.
+            pytorch: As of :meth:`entrants`.
 
         Returns:
             The stage's record, noise marked.
         """
-        everyone, missing = entrants(
-            *(self.model, self.provider, self.checkpoint, self.folders, self.entry, threads),
-            *(pytorch, self.memory_mb),
-        )
+        everyone, missing = self.entrants(threads, pytorch)
         rows = [
             columns.row(table, **place, **case, status=limit.status, reason=str(limit))
             for variant, limit in missing.items()
@@ -168,72 +157,57 @@ class Contest:
         }
         return {**record, "rows": [*record["rows"], *rows]}
 
+    def entrants(
+        self, threads: int, pytorch: Iterable[str] = ()
+    ) -> tuple[list[Contender], dict[str, UnsupportedError]]:
+        """PyTorch and the variants that can run here, and why the others cannot.
 
-def entrants(
-    model: str,
-    provider: str,
-    checkpoint: Mapping[str, Any],
-    folders: Mapping[str, str],
-    entry: Mapping[str, Any],
-    threads: int,
-    pytorch: Iterable[str] = (),
-    memory_mb: float | None = None,
-) -> tuple[list[Contender], dict[str, UnsupportedError]]:
-    """PyTorch and the variants that can run here, and why the others cannot.
+        Args:
+            threads: Threads of each contender.
+            pytorch: Names of :data:`PYTORCH`: further ways to run PyTorch, beside the reference.
 
-    Args:
-        model: Name of the model.
-        provider: Name of the provider.
-        checkpoint: Record of :func:`colport.hub.checkpoints.record`.
-        folders: Variant to exported folder.
-        entry: The provider's entry in the config, with its ``type``.
-        threads: Threads of each contender.
-        pytorch: Names of :data:`PYTORCH`: further ways to run PyTorch, beside the reference.
-        memory_mb: MB that each PyTorch may take; by default a share of what the machine has beside
-            the variants, which are all in memory meanwhile.
-
-    Returns:
-        The contenders, none where no variant can run, and the known limit by variant.
-    """
-    settings = ProviderSettings.from_config(provider, entry)
-    own = without_python(entry)
-    runnable, missing = [], {}
-    try:
-        run_in(settings.python, "colport.providers.session:require", settings.provider.name)
-    except UnsupportedError as limit:
-        return [], dict.fromkeys(folders, limit)
-    for variant, folder in folders.items():
+        Returns:
+            The contenders, none where no variant can run, and the known limit by variant.
+        """
+        settings = ProviderSettings.from_config(self.provider, self.entry)
+        own = without_python(self.entry)
+        runnable, missing = [], {}
         try:
-            if not is_folder(folder):
-                require_opset(settings.provider, read_manifest(folder).opset)
-            arguments = {
-                "folder": str(Path(folder).resolve()),
-                "provider": own,
-                "threads": threads,
-            }
-            factory = f"{_HERE}:exported"
-            runnable.append(
-                Contender(
-                    *(model, variant, provider, factory, arguments),
-                    files=(arguments["folder"],),
-                    python=settings.python,
-                )
-            )
+            run_in(settings.python, "colport.providers.session:require", settings.provider.name)
         except UnsupportedError as limit:
-            missing[variant] = limit
-    if not runnable:
-        return [], missing
-    forms = {"pytorch": {}, **{f"pytorch-{name}": PYTORCH[name] for name in pytorch}}
-    if memory_mb is None:
-        weights = sum(map(folder_bytes, folders.values())) / 1e6
-        memory_mb = max(0.0, machine.available_mb() - weights) / len(forms)
-    room = Room.of(Path(checkpoint["folder"]), memory_mb)
-    device = settings.provider.torch_device
-    references = [
-        _pytorch(model, name, checkpoint, device, threads, room, further)
-        for name, further in forms.items()
-    ]
-    return [*references, *runnable], missing
+            return [], dict.fromkeys(self.folders, limit)
+        for variant, folder in self.folders.items():
+            try:
+                if not is_folder(folder):
+                    require_opset(settings.provider, read_manifest(folder).opset)
+                place = str(Path(folder).resolve())
+                arguments = {"folder": place, "provider": own, "threads": threads}
+                factory, python = "colport.measure.embedders:load", settings.python
+                identity = (self.model, variant, self.provider, factory, arguments)
+                runnable.append(Contender(*identity, files=(place,), python=python))
+            except UnsupportedError as limit:
+                missing[variant] = limit
+        if not runnable:
+            return [], missing
+        forms = {"pytorch": {}, **{f"pytorch-{name}": PYTORCH[name] for name in pytorch}}
+        memory_mb = self.memory_mb
+        if memory_mb is None:
+            weights = sum(map(folder_bytes, self.folders.values())) / 1e6
+            memory_mb = max(0.0, machine.available_mb() - weights) / len(forms)
+        room = Room.of(Path(self.checkpoint["folder"]), memory_mb)
+        device, place = settings.provider.torch_device, self.checkpoint["folder"]
+        given = {"checkpoint": place, "family": self.checkpoint["family"], "device": device}
+        given |= {"threads": threads, "memory_mb": room.allowed_mb}
+        provider, factory = f"torch-{device}", f"{__name__}:reference"
+        references = [
+            Contender(
+                *(self.model, name, provider, factory, {**given, **further}),
+                files=(str(place),),
+                note=room.note,
+            )
+            for name, further in forms.items()
+        ]
+        return [*references, *runnable], missing
 
 
 def mark_noise(record: Mapping[str, Any]) -> None:
@@ -255,24 +229,3 @@ def inputs(dataset: Any, count: int, scratch: Path) -> Inputs:
             page.save(file)
         documents = [str(file) for file in files]
     return Inputs(tuple(dataset.queries[:count]), tuple(documents), pages)
-
-
-def _pytorch(
-    model: str,
-    variant: str,
-    checkpoint: Mapping[str, Any],
-    device: str,
-    threads: int,
-    room: Room,
-    further: Mapping[str, Any],
-) -> Contender:
-    arguments = {
-        "checkpoint": checkpoint["folder"],
-        "family": checkpoint["family"],
-        "device": device,
-        "threads": threads,
-        "memory_mb": room.allowed_mb,
-        **further,
-    }
-    identity = (model, variant, f"torch-{device}", f"{_HERE}:reference", arguments)
-    return Contender(*identity, files=(str(checkpoint["folder"]),), note=room.note)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from colport import timing
 from colport.base.names import KINDS
 from colport.measure.entrants import Contest
+from colport.timing.runner import measure
 from colport.timing.settings import LatencySettings
 
 
@@ -29,7 +29,7 @@ def compare(
     own = {name: value for name, value in settings.items() if name != "pytorch"}
     chosen = LatencySettings(**{"threads": threads, **own})
     return contest.run(
-        lambda everyone, inputs: timing.measure(everyone, inputs, chosen, report),
+        lambda everyone, inputs: measure(everyone, inputs, chosen, report),
         "latency",
         [{"kind": kind, "batch_size": size} for kind in KINDS for size in chosen.batch_sizes],
         count=max(chosen.batch_sizes),

@@ -9,7 +9,7 @@ and of documents that tie for the thousandth place it keeps any, we those with t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,13 @@ except ModuleNotFoundError as error:
 
 UNDETERMINED = "und"
 """ISO 639-3 code of a language that is not known."""
+
+
+_UNKNOWN = (
+    *("loader", "release_date", "languages", "memory_usage_mb", "max_tokens", "license"),
+    *("public_training_code", "public_training_data", "training_datasets"),
+)
+"""What ``ModelMeta`` asks for and a folder does not say."""
 
 
 class ColPortEncoder:
@@ -67,23 +74,15 @@ class ColPortEncoder:
         pages = self._encoder.document_type == "pages"
         self._column = "image" if pages else "text"
         self.mteb_model_meta = ModelMeta(
-            loader=None,
+            **dict.fromkeys(_UNKNOWN),
             name=name,
             revision=manifest.digest,
-            release_date=None,
-            languages=None,
             n_parameters=max(graph.parameters for graph in manifest.graphs.values()),
-            memory_usage_mb=None,
-            max_tokens=None,
             embed_dim=manifest.dim,
-            license=None,
             open_weights=True,
-            public_training_code=None,
-            public_training_data=None,
             framework=["ONNX"],
             similarity_fn_name=ScoringFunction.MAX_SIM,
             use_instructions=False,
-            training_datasets=None,
             modalities=["text", "image"] if pages else ["text"],
             model_type=["late-interaction"],
         )
@@ -154,8 +153,13 @@ def retrieval_task(dataset: RetrievalDataset, revision: str) -> mteb.AbsTask:
     if passages:
         corpus = Dataset.from_dict({"id": ids, "text": list(dataset.documents)})
     else:
+
+        def decoded(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+            pages = [dataset.documents[row] for row in batch.get("image", ())]
+            return {**batch, "image": pages} if "image" in batch else batch
+
         rows = Dataset.from_dict({"id": ids, "image": range(len(ids))})
-        corpus = rows.with_transform(_decoding(dataset.documents))
+        corpus = rows.with_transform(decoded)
     queries = Dataset.from_dict({"id": dataset.query_ids, "text": dataset.queries})
 
     class Task(AbsTaskRetrieval):
@@ -229,14 +233,3 @@ def evaluate(
         co2_tracker=False,
     )
     return {result.task_name: result.get_score() for result in found.task_results}
-
-
-def _decoding(pages: Sequence[Any]) -> Callable[[dict[str, list[Any]]], dict[str, list[Any]]]:
-    """A transform from row numbers to the pages in these rows."""
-
-    def decode(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        if "image" in batch:
-            batch["image"] = [pages[row] for row in batch["image"]]
-        return batch
-
-    return decode

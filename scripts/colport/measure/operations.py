@@ -7,7 +7,7 @@ import math
 import statistics
 import tempfile
 import time
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,7 @@ def profiled_calls(
         for _ in range(warmup + calls):
             profiled.run(None, dict(feeds))
         events = json.loads(Path(profiled.end_profiling()).read_text(encoding="utf-8"))
-        taken: dict[str, int] = defaultdict(int)
+        taken: Counter[str] = Counter()
         for part in profiled.get_provider_graph_assignment_info():
             taken[part.ep_name] += len(part.get_nodes())
     runs = sorted(event["ts"] for event in events if event["name"] == "model_run")[warmup:]
@@ -86,18 +86,6 @@ def call_ms(
     return statistics.median(durations[warmup:])
 
 
-def count_operations(file: Path, feeds: Path) -> float:
-    """Multiplications and additions of one run on the CPU, from the shapes that it had.
-
-    Args:
-        file: An ONNX graph.
-        feeds: A ``.npz`` with its inputs.
-    """
-    arrays = dict(np.load(feeds, allow_pickle=False))
-    (call,), _ = profiled_calls(file, arrays, threads=0, warmup=0, calls=1)
-    return operations(call)
-
-
 def operations(call: Iterable[Mapping[str, Any]]) -> float:
     """Multiplications and additions of matrix products, convolutions and attention.
 
@@ -120,18 +108,17 @@ def largest_product(call: Iterable[Mapping[str, Any]]) -> tuple[int, int, int] |
 
 def matmul(rows: int, inner: int, columns: int, batch: int = 1) -> bytes:
     """A model of one fp32 matrix product, ``x [batch, rows, inner]`` with a stored right side."""
-    from onnx import TensorProto, helper, numpy_helper
+    from onnx import numpy_helper, parser
 
-    weight = np.random.default_rng(0).standard_normal((inner, columns), np.float32)
-    graph = helper.make_graph(
-        [helper.make_node("MatMul", ["x", "weight"], ["y"])],
-        "matmul",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [batch, rows, inner])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [batch, rows, columns])],
-        [numpy_helper.from_array(weight, "weight")],
+    model = parser.parse_model(
+        f"""<ir_version: 10, opset_import: ["": 21]>
+        matmul (float[{batch}, {rows}, {inner}] x) => (float[{batch}, {rows}, {columns}] y) {{
+            y = MatMul (x, weight)
+        }}"""
     )
-    opset = helper.make_opsetid("", 21)
-    return helper.make_model(graph, opset_imports=[opset], ir_version=10).SerializeToString()
+    weight = np.random.default_rng(0).standard_normal((inner, columns), np.float32)
+    model.graph.initializer.append(numpy_helper.from_array(weight, "weight"))
+    return model.SerializeToString()
 
 
 def _operations(node: Mapping[str, Any]) -> float:

@@ -144,19 +144,7 @@ def measure(
             runs[size] = embeddings(encoder, queries, documents, batch_size=size)
         except PeerError as error:  # at another batch size it may still run
             broken[size] = str(error)
-    overlap = (
-        0.0
-        if broken
-        else min(
-            top_k_overlap(
-                maxsim(reference["query"], reference["document"]),
-                maxsim(run["query"], run["document"]),
-            )
-            if _comparable(run, reference)
-            else 0.0
-            for run in runs.values()
-        )
-    )
+    overlap = 0.0 if broken else min(_overlap(reference, run) for run in runs.values())
     rows, quantiles, worst = [], {}, {}
     reaches = reaches or {}
     for kind in KINDS:
@@ -196,8 +184,11 @@ def _batch_effect(runs: Sequence[Sequence[np.ndarray]]) -> float | None:
     return max(differences) if differences and not np.isnan(differences).any() else None
 
 
-def _comparable(run: Mapping[str, Any], reference: Mapping[str, Any]) -> bool:
-    return all(not compare(reference[kind], run[kind]).reason for kind in KINDS)
+def _overlap(reference: Mapping[str, Any], run: Mapping[str, Any]) -> float:
+    """Of the ten best documents; 0 where embeddings cannot be compared."""
+    if any(compare(reference[kind], run[kind]).reason for kind in KINDS):
+        return 0.0
+    return top_k_overlap(*(maxsim(side["query"], side["document"]) for side in (reference, run)))
 
 
 def _figures(

@@ -29,11 +29,7 @@ def rows(
         calls: Node events of each call.
         taken: Execution provider to the nodes that it took.
     """
-    sums: dict[str, list[float]] = defaultdict(lambda: [0.0] * len(calls))
-    for number, call in enumerate(calls):
-        for event in call:
-            sums[event["args"]["provider"]][number] += event["dur"] / 1e3
-    times = {name: statistics.median(values) for name, values in sums.items()}
+    times = median_ms(calls, "provider")
     names = dict.fromkeys([execution_provider, *taken, *times])
     spent, nodes = sum(times.values()), sum(taken.values())
     return [
@@ -48,6 +44,15 @@ def rows(
         )
         for name in names
     ]
+
+
+def median_ms(calls: Sequence[Sequence[Mapping[str, Any]]], key: str) -> dict[str, float]:
+    """Milliseconds of a call by what its nodes' events say under ``key``, the median over calls."""
+    sums: dict[str, list[float]] = defaultdict(lambda: [0.0] * len(calls))
+    for number, call in enumerate(calls):
+        for event in call:
+            sums[event["args"][key]][number] += event["dur"] / 1e3
+    return {name: statistics.median(values) for name, values in sums.items()}
 
 
 def mark_fallback(latency: pd.DataFrame, placement: pd.DataFrame) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -16,6 +17,7 @@ from colport import families
 from colport.base import machine
 from colport.base.columns import row
 from colport.base.errors import UnsupportedError
+from colport.base.names import KINDS
 from colport.families.base import Batch
 from colport.folder import manifest
 from colport.folder.manifest import Manifest
@@ -123,7 +125,7 @@ def graph_profile(
     product = operations.largest_product(calls[0])
     gflop = operations.operations(calls[0]) / 1e9
     session = open_session(file, settings, threads, exact_sums=exact_sums)
-    runs = [_runner(session, feeds)]
+    runs = [partial(session.run, None, dict(feeds))]
     if product is not None:
         runs.append(_matmul_runner(*product[1:], threads))
     # Side by side, so that a drift of the machine's speed meets both alike.
@@ -148,12 +150,10 @@ def _batches(
     """
     require_opset(settings.provider, found.opset)
     runtime = families.get(found.family).runtime(found.processing, folder)
-    batches = {
-        "query": runtime.query_batch([query]),
-        "document": runtime.document_batch([document]),
-    }
+    batches = runtime.query_batch([query]), runtime.document_batch([document])
     return [
-        (kind, folder / found.graphs[batch.graph].file, batch) for kind, batch in batches.items()
+        (kind, folder / found.graphs[batch.graph].file, batch)
+        for kind, batch in zip(KINDS, batches, strict=True)
     ]
 
 
@@ -169,17 +169,9 @@ def _rows(labels: Mapping[str, str], found: Mapping[str, Any]) -> list[dict[str,
 
 
 def _by_operator(calls: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, dict[str, Any]]:
-    sums: dict[str, list[float]] = defaultdict(lambda: [0.0] * len(calls))
-    counts: dict[str, int] = defaultdict(int)
-    for number, call in enumerate(calls):
-        for event in call:
-            name = event["args"]["op_name"]
-            sums[name][number] += event["dur"] / 1e3
-            counts[name] += number == 0
-    return {
-        name: {"nodes": counts[name], "ms": statistics.median(values)}
-        for name, values in sums.items()
-    }
+    counts = Counter(event["args"]["op_name"] for event in calls[0])
+    times = placement.median_ms(calls, "op_name")
+    return {name: {"nodes": counts[name], "ms": ms} for name, ms in times.items()}
 
 
 def _matmul_runner(inner: int, columns: int, threads: int) -> Callable[[], Any]:
@@ -190,11 +182,8 @@ def _matmul_runner(inner: int, columns: int, threads: int) -> Callable[[], Any]:
     rows = max(1, round(_MATMUL_GFLOP * 1e9 / (2 * inner * columns)))
     values = np.random.default_rng(0).standard_normal((1, rows, inner), np.float32)
     model = operations.matmul(rows, inner, columns)
-    return _runner(open_session(model, ProviderSettings.of("cpu"), threads), {"x": values})
-
-
-def _runner(session: Any, feeds: Mapping[str, np.ndarray]) -> Callable[[], Any]:
-    return lambda: session.run(None, dict(feeds))
+    session = open_session(model, ProviderSettings.of("cpu"), threads)
+    return partial(session.run, None, {"x": values})
 
 
 def _median_ms(runs: Sequence[Callable[[], Any]]) -> list[float]:

@@ -1,16 +1,14 @@
-"""Which peers there are, how each is asked to export, and what it cannot do. One table.
-
-Versions are those of ``envs/peers/``; ``docs/peers.md`` says what was seen of each.
-"""
+"""Which peers there are, how each is asked to export, and what it cannot do: ``catalogue.toml``."""
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from colport.base.errors import ConfigError
-from colport.base.names import PEER_PREFIX
 
 FILE = "peer.json"
 """In a peer's folder: what it is, for the client that runs it; the peer wrote the other files."""
@@ -48,129 +46,18 @@ class PeerVariant:
     tolerance: Mapping[str, float] = field(default_factory=dict)
 
 
-_FLOAT = {"max_abs_diff": 1.0e-4, "min_cosine": 0.99999}
-_INTEGER = {"min_cosine": 0.85}
-_TEXT = {"text": "text/model.onnx"}
-_TWO = {**_TEXT, "image": "image/model.onnx"}
-_KINDS = ("passages", "pages")
-_PYLATE = ("{bin}/pylate-onnx-export", "{checkpoint}", "--force", "--output-dir", "{output}")
-_CLIENTS = {"passages": "tokens", "pages": "processor"}
-_OPTIMUM = ("{bin}/optimum-cli", "export", "onnx", "--model", "{checkpoint}")
-_OPTIMUM_TASK = ("--task", "feature-extraction", "--library", "transformers")
-_OPTIMUM_TEXT = (*_OPTIMUM, *_OPTIMUM_TASK)
-_OPTIMUM_LIMITS = (
-    r"Unrecognized configuration class",
-    r"custom or unsupported architecture",
-    r"only supported for the following tasks",
-)
+def _variant(name: str, written: Mapping[str, Any]) -> PeerVariant:
+    programs = {
+        kind: [tuple(program.split()) for program in lines]
+        for kind, lines in written["programs"].items()
+    }
+    return PeerVariant(name, **{**written, "programs": programs})
 
 
-def _optimum_int8(graph: str) -> Program:
-    folder = ("--onnx_model", f"{{output}}/float/{graph}", "-o", f"{{output}}/{graph}")
-    options = ("--avx512_vnni", "--per_channel")
-    return ("{bin}/optimum-cli", "onnxruntime", "quantize", *options, *folder)
-
-
-def _optimum_pages(variant: str, graph: str) -> Program:
-    return (*_OPTIMUM, *_OPTIMUM_TASK, "--variant", variant, f"{{output}}/{graph}")
-
-
-def _torch_onnx(mode: str) -> PeerVariant:
-    program = ("{bin}/python", "-P", "-m", "colport.peers.torch_onnx", mode)
-    programs = ((*program, "{checkpoint}", "{output}"),)
-    return PeerVariant(
-        name=f"{PEER_PREFIX}torch-onnx-{mode}",
-        peer="torch-onnx",
-        programs=dict.fromkeys(_KINDS, programs),
-        graphs={"passages": _TEXT, "pages": _TWO},
-        clients=_CLIENTS,
-        tolerance=_FLOAT,
-    )
-
-
-def _onnxruntime_tools(graph: str) -> Program:
-    return (
-        *("{bin}/python", "-m", "onnxruntime_tools.optimizer_cli", "--model_type", "bert"),
-        "--disable_skip_layer_norm",  # its shape inference ends at operator sets from 13 on
-        *("--input", f"{{base}}/{graph}/model.onnx", "--output", f"{{output}}/{graph}/model.onnx"),
-    )
-
+_WRITTEN = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 
 VARIANTS: Mapping[str, PeerVariant] = {
-    variant.name: variant
-    for variant in (
-        PeerVariant(
-            name=f"{PEER_PREFIX}optimum",
-            peer="optimum",
-            environment="optimum",
-            programs={
-                "passages": ((*_OPTIMUM_TEXT, "{output}/text"),),
-                "pages": (_optimum_pages("text", "text"), _optimum_pages("vision", "image")),
-            },
-            graphs={"passages": _TEXT, "pages": _TWO},
-            clients=_CLIENTS,
-            limits=_OPTIMUM_LIMITS,
-            tolerance=_FLOAT,
-        ),
-        PeerVariant(
-            name=f"{PEER_PREFIX}optimum-int8",
-            peer="optimum",
-            environment="optimum",
-            programs={
-                "passages": ((*_OPTIMUM_TEXT, "{output}/float/text"), _optimum_int8("text")),
-                "pages": (
-                    _optimum_pages("text", "float/text"),
-                    _optimum_pages("vision", "float/image"),
-                    _optimum_int8("text"),
-                    _optimum_int8("image"),
-                ),
-            },
-            graphs={
-                "passages": {"text": "text/model_quantized.onnx"},
-                "pages": {
-                    "text": "text/model_quantized.onnx",
-                    "image": "image/model_quantized.onnx",
-                },
-            },
-            clients=_CLIENTS,
-            limits=_OPTIMUM_LIMITS,
-            tolerance=_INTEGER,
-        ),
-        *(
-            PeerVariant(
-                name=f"{PEER_PREFIX}pylate-onnx-export{suffix}",
-                peer="pylate-onnx-export",
-                environment="pylate-onnx-export",
-                programs=dict.fromkeys(_KINDS, ((*_PYLATE, *options),)),
-                graphs={kind: {"text": file} for kind in _KINDS},
-                clients=dict.fromkeys(_KINDS, "pylate"),
-                limits=(
-                    r"Unrecognized configuration class",
-                    r"No module named 'sentence_transformers\.base'",
-                ),
-                tolerance=tolerance,
-            )
-            for suffix, options, file, tolerance in (
-                ("", (), "model.onnx", _FLOAT),
-                ("-int8", ("--quantize",), "model_int8.onnx", _INTEGER),
-            )
-        ),
-        _torch_onnx("torchscript"),
-        _torch_onnx("dynamo"),
-        PeerVariant(
-            name=f"{PEER_PREFIX}onnxruntime-tools",
-            peer="onnxruntime-tools",
-            environment="onnxruntime-tools",
-            base=f"{PEER_PREFIX}torch-onnx-torchscript",
-            programs={
-                "passages": (_onnxruntime_tools("text"),),
-                "pages": (_onnxruntime_tools("text"), _onnxruntime_tools("image")),
-            },
-            graphs={"passages": _TEXT, "pages": _TWO},
-            clients=_CLIENTS,
-            tolerance=_FLOAT,
-        ),
-    )
+    name: _variant(name, written) for name, written in _WRITTEN.items()
 }
 """Every peer variant by its name."""
 

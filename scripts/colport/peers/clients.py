@@ -42,8 +42,9 @@ class Client(ABC):
         }
 
     @abstractmethod
-    def embed(self, kind: str, inputs: Sequence[Any]) -> list[np.ndarray]:
-        """Token embeddings of one batch of a ``query`` or ``document``."""
+    def embed(self, kind: str, inputs: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
+        """One batch of a ``query`` or ``document``: ``float32 [batch, tokens, dim]``, and which
+        tokens are embeddings, ``bool [batch, tokens]``."""
 
     def encode_queries(self, queries: Sequence[str], batch_size: int = 8) -> list[np.ndarray]:
         """Token embeddings of each query, ``float32 [tokens, dim]``."""
@@ -59,7 +60,8 @@ class Client(ABC):
         embeddings: list[np.ndarray] = []
         for start in range(0, len(inputs), batch_size):
             stop = min(start + batch_size, len(inputs))
-            embeddings += self.embed(kind, [inputs[index] for index in range(start, stop)])
+            rows, keep = self.embed(kind, [inputs[index] for index in range(start, stop)])
+            embeddings += [row[kept] for row, kept in zip(rows, keep, strict=True)]
         return embeddings
 
 
@@ -70,12 +72,11 @@ class TokenClient(Client):
         super().__init__(folder, record, threads)
         self._runtime = families.get(record["family"]).runtime(record["processing"], folder)
 
-    def embed(self, kind: str, inputs: Sequence[Any]) -> list[np.ndarray]:
+    def embed(self, kind: str, inputs: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
         """See :meth:`Client.embed`."""
         make = self._runtime.query_batch if kind == "query" else self._runtime.document_batch
         batch = make(inputs)
-        output = _normalised(self.graphs["text"].run(batch.feeds))
-        return [row[kept] for row, kept in zip(output, batch.keep, strict=True)]
+        return _normalised(self.graphs["text"].run(batch.feeds)), batch.keep
 
 
 class ProcessorClient(Client):
@@ -86,7 +87,7 @@ class ProcessorClient(Client):
         family = families.get(record["family"])
         self._processor = family.processor(Path(record["checkpoint"]))
 
-    def embed(self, kind: str, inputs: Sequence[Any]) -> list[np.ndarray]:
+    def embed(self, kind: str, inputs: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
         """See :meth:`Client.embed`."""
         if kind == "query":
             features = self._processor.process_queries(list(inputs))
@@ -94,9 +95,7 @@ class ProcessorClient(Client):
             features = self._processor.process_images([as_page(page) for page in inputs])
         feeds = {name: value.numpy() for name, value in features.items()}
         graph = self.graphs["text" if kind == "query" else "image"]
-        output = graph.run(feeds)
-        keep = feeds["attention_mask"].astype(bool)
-        return [row[kept] for row, kept in zip(output, keep, strict=True)]
+        return graph.run(feeds), feeds["attention_mask"].astype(bool)
 
 
 class PylateClient(Client):
@@ -116,7 +115,7 @@ class PylateClient(Client):
         ids = [self._tokenizer.token_to_id(word) for word in self._config["skiplist_words"]]
         self._skiplist = [token for token in ids if token is not None]
 
-    def embed(self, kind: str, inputs: Sequence[Any]) -> list[np.ndarray]:
+    def embed(self, kind: str, inputs: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
         """See :meth:`Client.embed`."""
         config = self._config
         prefix, limit = config[f"{kind}_prefix"], config[f"{kind}_length"]
@@ -135,8 +134,7 @@ class PylateClient(Client):
         keep = np.ones_like(mask, bool) if expands else mask.astype(bool)
         if kind == "document":
             keep &= ~np.isin(ids, self._skiplist)
-        output = self.graphs["text"].run(feeds)
-        return [row[kept] for row, kept in zip(output, keep, strict=True)]
+        return self.graphs["text"].run(feeds), keep
 
 
 CLIENTS: Mapping[str, type[Client]] = {

@@ -24,6 +24,8 @@ _WORDS = re.compile(
     r"^(?:<class '[\w.]+'>|Error|[\w.]*(?:Error|Exception|Fail)\b).*$", re.MULTILINE
 )
 _REASON_LENGTH = 300
+_OWN = "colport.peers.torch_onnx"
+"""The module that is a program of the catalogue: it alone finds this library."""
 
 
 def export(
@@ -101,23 +103,20 @@ def record(
         row("export", **labels, graph=name, **figures, **cost, folder_bytes=size)
         for name, figures in exported["graphs"].items()
     ]
-    return {
-        "rows": rows,
-        "programs": exported["programs"],
-        "peer": {key: installed.get(key) for key in ("python", "packages", "requirements")},
-        "environment": machine.describe(),
-    }
+    return {"rows": rows, "programs": exported["programs"], **_surroundings(installed)}
 
 
 def not_exported(
     labels: Mapping[str, str], limit: UnsupportedError, installed: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The record of a peer that failed, or that cannot do such a model."""
-    return {
-        "rows": [row("export", **labels, graph="", status=limit.status, reason=str(limit))],
-        "peer": {key: installed.get(key) for key in ("python", "packages", "requirements")},
-        "environment": machine.describe(),
-    }
+    found = row("export", **labels, graph="", status=limit.status, reason=str(limit))
+    return {"rows": [found], **_surroundings(installed)}
+
+
+def _surroundings(installed: Mapping[str, Any]) -> dict[str, Any]:
+    peer = {key: installed.get(key) for key in ("python", "packages", "requirements")}
+    return {"peer": peer, "environment": machine.describe()}
 
 
 def words(output: str) -> str:
@@ -138,7 +137,7 @@ def _drop_others(folder: Path, graphs: list[Path]) -> None:
 def _run(command: list[str], variant: PeerVariant, timeout_s: float, log: Path) -> dict[str, Any]:
     """Exit ``code``, ``seconds`` and ``peak_rss_mb`` of a program that did not fail."""
     start = time.perf_counter()
-    with Child(command, environment=_variables(variant), log=log) as child:
+    with Child(command, environment=_variables(command), log=log) as child:
         try:
             child.wait(timeout_s, is_metered=True)
         except ChildTimeoutError as late:
@@ -160,10 +159,10 @@ def _outputs(command: list[str], scratch: Path) -> list[Path]:
     return [path.parent if path.suffix else path for path in named]
 
 
-def _variables(variant: PeerVariant) -> dict[str, str]:
+def _variables(command: list[str]) -> dict[str, str]:
     """This process's variables without its Python's, and without the Hub."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
-    own = {} if variant.environment else {"PYTHONPATH": str(LIBRARY)}
+    own = {"PYTHONPATH": str(LIBRARY)} if _OWN in command else {}
     return {**kept, **own, "HF_HUB_OFFLINE": "1", "PYTHONIOENCODING": "utf-8"}
 
 

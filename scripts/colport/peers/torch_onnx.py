@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -25,11 +25,10 @@ def export(mode: str, checkpoint: Path, output: Path) -> None:
         file = output / name / "model.onnx"
         file.parent.mkdir(parents=True)
         axes = {key: _dynamic(key, value) for key, value in features.items()}
-        arguments: dict[str, Any] = (
-            {"dynamo": True, "dynamic_shapes": (tuple(_as_dims(axes[key]) for key in features),)}
-            if mode == "dynamo"
-            else {"dynamo": False, "dynamic_axes": {**axes, "output": {0: "batch", 1: "tokens"}}}
-        )
+        arguments = {"dynamo": False, "dynamic_axes": {**axes, "output": {0: "batch", 1: "tokens"}}}
+        if mode == "dynamo":
+            shapes = (dict.fromkeys(names, torch.export.Dim.AUTO) for names in axes.values())
+            arguments = {"dynamo": True, "dynamic_shapes": (tuple(shapes),)}
         with torch.inference_mode(mode == "torchscript"):
             torch.onnx.export(
                 _Positional(module, list(features)),
@@ -44,13 +43,15 @@ def export(mode: str, checkpoint: Path, output: Path) -> None:
 def _graphs(checkpoint: Path) -> Iterator[tuple[str, Any, dict[str, Any]]]:
     """Graph name, the library's module, and its inputs for two texts or pages."""
     import torch
+    from PIL import Image
 
     from colport import families
 
     family = families.detect(checkpoint)
     reference = family.reference(checkpoint, "cpu", math.inf)  # an exporter takes the weights
     if family.document_type == "pages":
-        texts, pages = reference.prepare_queries(_TEXTS), reference.prepare_documents([_page()] * 2)
+        page = Image.new("RGB", (320, 448), "white")
+        texts, pages = reference.prepare_queries(_TEXTS), reference.prepare_documents([page] * 2)
         yield "text", reference.module, dict(reference.on_device(texts))
         yield "image", reference.module, dict(reference.on_device(pages))
         return
@@ -61,23 +62,11 @@ def _graphs(checkpoint: Path) -> Iterator[tuple[str, Any, dict[str, Any]]]:
     yield "text", reference.module, {key: torch.from_numpy(value) for key, value in feeds.items()}
 
 
-def _page() -> Any:
-    from PIL import Image
-
-    return Image.new("RGB", (320, 448), "white")
-
-
 def _dynamic(name: str, value: Any) -> dict[int, str]:
     """Axes that change from call to call: texts in both, what belongs to an image in the first."""
     if value.dim() == 2 and name in ("input_ids", "attention_mask", "token_type_ids"):
         return {0: "batch", 1: "tokens"}
     return {0: "batch" if name == "pixel_values" and value.dim() == 4 else f"{name}_rows"}
-
-
-def _as_dims(axes: Mapping[int, str]) -> dict[int, Any]:
-    import torch
-
-    return dict.fromkeys(axes, torch.export.Dim.AUTO)
 
 
 def _Positional(module: Any, names: list[str]) -> Any:  # noqa: N802 - makes a module

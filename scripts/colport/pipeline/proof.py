@@ -32,7 +32,7 @@ from colport.hub.checkpoints import reading
 from colport.measure import overflow, parity
 from colport.measure.parity import Tolerance
 from colport.pipeline import variants
-from colport.quantize.plan import read
+from colport.quantize.widen import read
 from colport.runtime.encoder import Encoder
 from colport.tensors import external_data, mapped
 from colport.tensors.external_data import Layout

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import nullcontext
+from dataclasses import dataclass
 from threading import Lock
 from typing import Any
 
 import numpy as np
+import onnxruntime
 
 from colport.providers.settings import ProviderSettings
 
@@ -56,10 +58,7 @@ class Graph:
         return self._run_bound(padded).numpy()[cut]
 
     def _run_bound(self, feeds: Feeds) -> Any:
-        values = self._values(feeds)  # held here: bindings of older releases only point into them
-        binding = self.session.io_binding()
-        for name, value in values.items():
-            binding.bind_ortvalue_input(name, value)
+        binding, _held = self._bound(feeds)  # bindings of older releases only point into inputs
         binding.bind_output(self._output, *self._device)
         self.session.run_with_iobinding(binding, self._run_options(_NOT_CAPTURED))
         (output,) = binding.get_outputs()
@@ -73,33 +72,29 @@ class Graph:
 
     def _capture(self, feeds: Feeds, number: str) -> _Captured:
         """Buffers for these shapes; the output's shape is that of a call without a capture."""
-        import onnxruntime
-
         shaped = self._run_bound(feeds)
         output = onnxruntime.OrtValue.ortvalue_from_shape_and_type(
             shaped.shape(), np.float32, *self._device
         )
-        values = self._values(feeds)
-        binding = self.session.io_binding()
-        for name, value in values.items():
-            binding.bind_ortvalue_input(name, value)
+        binding, values = self._bound(feeds)
         binding.bind_ortvalue_output(self._output, output)
         return _Captured(self.session, binding, values, output, self._run_options(number))
 
-    def _values(self, feeds: Feeds) -> dict[str, Any]:
-        import onnxruntime
-
+    def _bound(self, feeds: Feeds) -> tuple[Any, dict[str, Any]]:
+        """A binding with its inputs, and these."""
         # On the host a value is the array itself, so it has to lie in one piece.
-        return {
+        values = {
             name: onnxruntime.OrtValue.ortvalue_from_numpy(
                 np.ascontiguousarray(array), *self._device
             )
             for name, array in feeds.items()
         }
+        binding = self.session.io_binding()
+        for name, value in values.items():
+            binding.bind_ortvalue_input(name, value)
+        return binding, values
 
     def _run_options(self, number: str) -> Any:
-        import onnxruntime
-
         if not self._settings.cuda_graph:
             return None
         options = onnxruntime.RunOptions()
@@ -107,20 +102,21 @@ class Graph:
         return options
 
 
+@dataclass(frozen=True)
 class _Captured:
     """Buffers that keep their place on the device, as a captured graph needs them."""
 
-    def __init__(
-        self, session: Any, binding: Any, values: Mapping[str, Any], output: Any, options: Any
-    ) -> None:
-        self._session, self._binding = session, binding
-        self._values, self._output, self._options = values, output, options
+    session: Any
+    binding: Any
+    values: Mapping[str, Any]
+    output: Any
+    options: Any
 
     def run(self, feeds: Feeds) -> Any:
         for name, array in feeds.items():
-            self._values[name].update_inplace(np.ascontiguousarray(array))
-        self._session.run_with_iobinding(self._binding, self._options)
-        return self._output
+            self.values[name].update_inplace(np.ascontiguousarray(array))
+        self.session.run_with_iobinding(self.binding, self.options)
+        return self.output
 
 
 _OUTPUT = ("batch", "tokens")

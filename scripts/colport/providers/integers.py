@@ -10,15 +10,11 @@ from __future__ import annotations
 import warnings
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from colport.base.errors import UnsupportedError
 from colport.providers.table import PROVIDERS, Provider
-
-if TYPE_CHECKING:
-    import onnx
 
 EXACT, FULL = "exact", "full"
 RANGES = (EXACT, FULL)
@@ -31,7 +27,7 @@ IN_WORDS = {
 """What a folder of each range promises of its integer sums."""
 
 GRAPH = Path(__file__).with_suffix(".onnx")
-"""What :func:`saturates` runs, as :func:`graph` makes it."""
+"""What :func:`saturates` runs: sums of products, as ``tests/stored_graphs.py`` makes it."""
 
 _LARGEST = (255, 127)
 
@@ -80,18 +76,3 @@ def needs_exact_kernels(range_: str | None, provider: Provider, place: object) -
 def promising() -> list[str]:
     """Types of the providers that compute the full range exactly on every processor."""
     return [provider.name for provider in PROVIDERS.values() if provider.exact_sums]
-
-
-def graph() -> onnx.ModelProto:
-    """Build :data:`GRAPH`; needs ``onnx``, which running it does not."""
-    from onnx import TensorProto, helper
-
-    kinds = {"a": TensorProto.UINT8, "b": TensorProto.INT8, "sums": TensorProto.INT32}
-    values = [helper.make_tensor_value_info(name, kinds[name], None) for name in kinds]
-    node = helper.make_node("MatMulInteger", ["a", "b"], ["sums"])
-    body = helper.make_graph([node], "sums", values[:2], values[2:])
-    return helper.make_model(body, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
-
-
-if __name__ == "__main__":
-    GRAPH.write_bytes(graph().SerializeToString())

@@ -103,7 +103,9 @@ def open_session(
     with _logged(provider) as log:
         try:
             if provider.memory == "cuda" and hasattr(onnxruntime, "preload_dlls"):
-                _preload(onnxruntime)
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    onnxruntime.preload_dlls()  # those of PyTorch's packages, without its import
             session = onnxruntime.InferenceSession(
                 model if isinstance(model, bytes) else str(model),
                 options,
@@ -113,11 +115,11 @@ def open_session(
             )
         except Exception as error:  # onnxruntime's classes share no public base
             raise _refusal(settings, name, error, log()) from error
-    if provider.execution_provider not in session.get_providers():
-        raise UnsupportedError(
-            f"{provider.execution_provider} is in this onnxruntime {onnxruntime.__version__}, but "
-            f"does not start on this machine ({_cause(log())})."
-        )
+        if provider.execution_provider not in session.get_providers():
+            raise UnsupportedError(
+                f"{provider.execution_provider} is in this onnxruntime {onnxruntime.__version__}, "
+                f"but does not start on this machine ({_cause(log())})."
+            )
     return session
 
 
@@ -140,13 +142,6 @@ def _session_options(settings: ProviderSettings, threads: int | None, share_weig
             options.execution_mode = onnxruntime.ExecutionMode.ORT_PARALLEL
     options.enable_cpu_mem_arena = settings.arena
     return options
-
-
-def _preload(onnxruntime: Any) -> None:
-    """CUDA's libraries from the Python packages that PyTorch brings, without importing it."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        onnxruntime.preload_dlls()
 
 
 def _refusal(settings: ProviderSettings, name: str, error: Exception, log: str) -> Exception:
@@ -193,18 +188,10 @@ def _logged(provider: Provider) -> Iterator[Callable[[], str]]:
     sys.stderr.flush()
     kept = os.dup(2)
     with tempfile.TemporaryFile() as file:
-        text = ""
         os.dup2(file.fileno(), 2)
-
-        def read() -> str:
-            if text:
-                return text
-            file.seek(0)
-            return file.read().decode("utf-8", errors="replace")
-
+        size = 1 << 20  # without moving the place in the file, at which ONNX Runtime goes on
         try:
-            yield read
+            yield lambda: os.pread(file.fileno(), size, 0).decode("utf-8", errors="replace")
         finally:
             os.dup2(kept, 2)
             os.close(kept)
-            text = read()

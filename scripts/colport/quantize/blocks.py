@@ -9,7 +9,6 @@ bytes]``, packed likewise (contrib operators, ``MatMulNBits``).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 
 import numpy as np
 import onnx_ir as ir
@@ -36,31 +35,38 @@ def blockwise(
     """
     inputs, outputs = matrix.shape
     blocks = -(-inputs // block_size)
-    packed = partial(_packed, matrix, bits, block_size, curved)
-    tensors = [
-        StreamedTensor(
-            packed,
-            ir.DataType.UINT8,
-            (outputs, blocks, block_size * bits // 8),
-            f"{name}@int{bits}",
-        ),
-        StreamedTensor(
-            partial(_block_scales, matrix, bits, block_size),
-            ir.DataType.FLOAT,
-            (outputs, blocks),
-            f"{name}@scale",
-        ),
+
+    def codes() -> Iterator[np.ndarray]:
+        weights = matrix.whole()
+        integers = None if curved is None else _gptq(weights, bits, block_size, curved())
+        for place, values in _channels(weights, block_size):
+            scales, zero_points = (part[..., None] for part in _ranges(values, bits))
+            if integers is None:
+                found = nearest(values / scales + zero_points, *_limits(bits))
+            else:
+                found = np.broadcast_to(zero_points, values.shape).copy()
+                found.reshape(len(found), -1)[:, :inputs] = integers[:, place].T
+            found = found.astype(np.uint8)
+            yield found if bits == 8 else _halves(found)
+
+    def scales() -> Iterator[np.ndarray]:
+        for _, values in _channels(matrix.whole(), block_size):
+            yield _ranges(values, bits)[0]
+
+    def zero_points() -> Iterator[np.ndarray]:
+        for _, values in _channels(matrix.whole(), block_size):
+            found = _ranges(values, bits)[1].astype(np.uint8)
+            yield _halves(np.pad(found, [(0, 0), (0, blocks % 2)]))
+
+    parts = [
+        (codes, ir.DataType.UINT8, (blocks, block_size * bits // 8), f"int{bits}"),
+        (scales, ir.DataType.FLOAT, (blocks,), "scale"),
+        (zero_points, ir.DataType.UINT8, ((blocks + 1) // 2,), "zero_point"),
     ]
-    if bits == 4:
-        tensors.append(
-            StreamedTensor(
-                partial(_block_zero_points, matrix, block_size),
-                ir.DataType.UINT8,
-                (outputs, (blocks + 1) // 2),
-                f"{name}@zero_point",
-            )
-        )
-    return tensors
+    return [
+        StreamedTensor(made, dtype, (outputs, *shape), f"{name}@{part}")
+        for made, dtype, shape, part in (parts if bits == 4 else parts[:2])
+    ]
 
 
 def rounded(weights: np.ndarray, bits: int, block_size: int) -> np.ndarray:
@@ -99,22 +105,6 @@ def _ranges(values: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
     return scales, np.clip(np.rint(-low / scales), 0, _TOP).astype(np.float32)
 
 
-def _packed(
-    matrix: Matrix, bits: int, block_size: int, curved: Curved | None
-) -> Iterator[np.ndarray]:
-    weights = matrix.whole()
-    integers = None if curved is None else _gptq(weights, bits, block_size, curved())
-    for place, values in _channels(weights, block_size):
-        scales, zero_points = (part[..., None] for part in _ranges(values, bits))
-        if integers is None:
-            codes = nearest(values / scales + zero_points, *_limits(bits))
-        else:
-            codes = np.broadcast_to(zero_points, values.shape).copy()
-            codes.reshape(len(codes), -1)[:, : len(weights)] = integers[:, place].T
-        codes = codes.astype(np.uint8)
-        yield codes if bits == 8 else _halves(codes)
-
-
 def _gptq(weights: np.ndarray, bits: int, block_size: int, curvature: Curvature) -> np.ndarray:
     """Codes, ``[inputs, outputs]``."""
     found = [_ranges(values, bits) for _, values in _channels(weights, block_size)]
@@ -123,19 +113,6 @@ def _gptq(weights: np.ndarray, bits: int, block_size: int, curvature: Curvature)
         for parts in zip(*found, strict=True)
     )
     return gptq(weights / scales + zero_points, scales, curvature, *_limits(bits))
-
-
-def _block_scales(matrix: Matrix, bits: int, block_size: int) -> Iterator[np.ndarray]:
-    for _, values in _channels(matrix.whole(), block_size):
-        yield _ranges(values, bits)[0]
-
-
-def _block_zero_points(matrix: Matrix, block_size: int) -> Iterator[np.ndarray]:
-    for _, values in _channels(matrix.whole(), block_size):
-        codes = _ranges(values, 4)[1].astype(np.uint8)
-        if codes.shape[1] % 2:
-            codes = np.concatenate([codes, np.zeros((len(codes), 1), np.uint8)], axis=1)
-        yield _halves(codes)
 
 
 def _halves(codes: np.ndarray) -> np.ndarray:

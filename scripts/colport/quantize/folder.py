@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -16,18 +16,19 @@ from colport.folder import graphs, manifest
 from colport.folder.convert import copy_companions
 from colport.folder.manifest import Manifest, Prove
 from colport.providers.integers import saturates
-from colport.quantize.plan import Recipes, calibrate, read, uncalibrated
+from colport.quantize.plan import Recipes, calibrate
 from colport.quantize.products import IntegerForm
+from colport.quantize.recipe import TABLE, Recipe
+from colport.quantize.sensitivity import Report
 from colport.quantize.settings import QuantizeSettings
 from colport.quantize.sites import Group, find_groups, split_gemm
+from colport.quantize.widen import read
 from colport.tensors import external_data
 from colport.tensors.editing import MICROSOFT, remove_unused_initializers
 from colport.tensors.external_data import Layout, Progress
 
 BASES = ("fp32", "fp16", "bf16")
 """Precisions that a folder to quantize may have."""
-
-Report = Callable[[str], None]
 
 
 def quantize(
@@ -85,7 +86,8 @@ def quantize(
         for model in models.values():
             split_gemm(model.graph)
         groups = find_groups(models, settings)
-        recipes, record = uncalibrated(groups, settings), {}
+        form, record = Recipe(settings.forms[0]), {}
+        recipes = {group.name: TABLE if group.is_table else form for group in groups}
         if settings.is_calibrated:
             runtime = families.get(source.family).runtime(source.processing, base)
             recipes, record = calibrate(

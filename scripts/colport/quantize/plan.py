@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,35 +10,17 @@ from typing import Any
 import onnx_ir as ir
 
 from colport.families.base import Runtime
-from colport.folder.manifest import Manifest
 from colport.quantize.calibration import CalibrationSet, measure
 from colport.quantize.recipe import TABLE, Recipe, calibrated
-from colport.quantize.sensitivity import FLOAT, Ladder, Outcome, search
+from colport.quantize.sensitivity import FLOAT, Ladder, Outcome, Report, search
 from colport.quantize.settings import Calibration, QuantizeSettings, Sensitivity
 from colport.quantize.sites import Group
 from colport.quantize.weights import Matrix
-from colport.quantize.widen import widen
-from colport.tensors import external_data
 
 _BATCH_SIZE = 8  # of the search's runs
 
-Report = Callable[[str], None]
 Recipes = Mapping[str, Recipe]
 """Group name to recipe; groups that stay float are not in it."""
-
-
-def read(base: Path, source: Manifest) -> dict[str, ir.Model]:
-    """The graphs of a base as float ones; weights stay where they are until they are needed."""
-    models = {name: external_data.read(base / graph.file) for name, graph in source.graphs.items()}
-    if source.precision != "fp32":
-        for model in models.values():
-            widen(model)
-    return models
-
-
-def uncalibrated(groups: Sequence[Group], settings: QuantizeSettings) -> Recipes:
-    """One recipe for all products, which needs to know nothing of them."""
-    return {group.name: TABLE if group.is_table else Recipe(settings.forms[0]) for group in groups}
 
 
 def calibrate(

@@ -1,11 +1,16 @@
-"""Products and tables with integer weights, in the place of float ones."""
+"""Products and tables with integer weights, in the place of float ones.
+
+Activations become eight-bit integers, too, with one scale a tensor or a token, measured or known
+before. They are ``uint8``: x86's instructions multiply unsigned by signed bytes.
+"""
 
 from __future__ import annotations
+
+from dataclasses import dataclass, field
 
 import numpy as np
 import onnx_ir as ir
 
-from colport.quantize.activations import Integers, quantized, smoothed
 from colport.quantize.blocks import blockwise
 from colport.quantize.recipe import Recipe
 from colport.quantize.settings import QuantizeSettings
@@ -16,23 +21,43 @@ from colport.tensors.editing import MICROSOFT, Chain, replace
 _INT8_ACTIVATIONS = 4
 """``accuracy_level`` of ``MatMulNBits``: blocks of activations become int8, too."""
 
+_STEPS = 255
+_MIDDLE = 128
 
+
+@dataclass(frozen=True)
+class Integers:
+    """An activation in eight bits.
+
+    Attributes:
+        values: ``uint8 [..., inputs]``.
+        scale: A scalar, or ``[..., 1]`` where each token has its own.
+        zero_point: A scalar, or ``None`` for zero.
+        is_per_token: Whether each token has its own scale.
+    """
+
+    values: ir.Value
+    scale: ir.Value
+    zero_point: ir.Value | None
+    is_per_token: bool = False
+
+
+@dataclass(frozen=True, eq=False)
 class IntegerForm:
     """One group with integer weights.
 
-    Args:
+    Attributes:
         group: What is written.
         recipe: How.
         settings: Range and block size.
         suffix: Ends the names of initializers, where one graph holds several forms.
     """
 
-    def __init__(
-        self, group: Group, recipe: Recipe, settings: QuantizeSettings, suffix: str = ""
-    ) -> None:
-        self._group, self._recipe, self._settings = group, recipe, settings
-        self._suffix = suffix
-        self._activations: dict[ir.Value, Integers | ir.Value] = {}
+    group: Group
+    recipe: Recipe
+    settings: QuantizeSettings
+    suffix: str = ""
+    _activations: dict[ir.Value, Integers | ir.Value] = field(default_factory=dict, init=False)
 
     def put(self, site: Site) -> None:
         """Put it in a site's place."""
@@ -42,7 +67,7 @@ class IntegerForm:
 
     def write(self, chain: Chain, site: Site) -> ir.Value:
         """Append what gives a site's result."""
-        chain.suffix = self._suffix
+        chain.suffix = self.suffix
         return self._table(chain, site) if site.is_table else self._product(chain, site)
 
     def _table(self, chain: Chain, site: Site) -> ir.Value:
@@ -53,40 +78,19 @@ class IntegerForm:
         return chain.add("Mul", [rows, chain.add("Gather", [scales, site.activation])])
 
     def _product(self, chain: Chain, site: Site) -> ir.Value:
-        matrix = Matrix(site.weight.const_value, self._recipe.factors)
-        activation = self._activation(chain, site)
-        bias = self._bias(chain, site)
-        if isinstance(activation, Integers):
-            return self._integer_product(chain, site, matrix, activation, bias)
-        return self._blocks_product(chain, site, matrix, activation, bias)
-
-    def _activation(self, chain: Chain, site: Site) -> Integers | ir.Value:
-        """The activation as the product reads it; several products share it."""
-        if site.activation not in self._activations:
-            value = smoothed(chain, site.activation, self._recipe, self._group.name)
-            if not self._recipe.block_bits:
-                value = quantized(chain, value, self._recipe, self._group)
-            self._activations[site.activation] = value
-        return self._activations[site.activation]
-
-    def _bias(self, chain: Chain, site: Site) -> ir.Value | None:
-        """The site's bias, and what the activation's shift contributes."""
-        if self._recipe.shift is None:
-            return site.bias
-        bias = None if site.bias is None else site.bias.const_value
-        matrix, name = Matrix(site.weight.const_value), f"{site.weight.name}@bias"
-        return chain.stored(column_sums(matrix, self._recipe.shift, bias, name))
-
-    def _integer_product(
-        self,
-        chain: Chain,
-        site: Site,
-        matrix: Matrix,
-        activation: Integers,
-        bias: ir.Value | None,
-    ) -> ir.Value:
-        exact, curved = self._settings.is_exact, self._recipe.curved
-        tensors = per_channel(matrix, site.weight.name, exact=exact, curved=curved)
+        matrix, name = Matrix(site.weight.const_value, self.recipe.factors), site.weight.name
+        activation, bias = self._activation(chain, site), self._bias(chain, site)
+        curved, bits = self.recipe.curved, self.recipe.block_bits
+        if bits:
+            block_size = self.settings.block_size
+            tensors = blockwise(matrix, name, bits, block_size, curved)
+            weights = [chain.stored(tensor) for tensor in tensors]
+            operands = [activation, *weights, *[None] * (4 - len(weights)), bias]
+            inputs, outputs = matrix.shape
+            attributes = {"K": inputs, "N": outputs, "bits": bits, "block_size": block_size}
+            attributes["accuracy_level"] = _INT8_ACTIVATIONS
+            return chain.add("MatMulNBits", operands, attributes, MICROSOFT)
+        tensors = per_channel(matrix, name, exact=self.settings.is_exact, curved=curved)
         weight, scales = (chain.stored(tensor) for tensor in tensors)
         operands = [activation.values, weight, activation.scale, scales, activation.zero_point]
         if not activation.is_per_token:
@@ -96,19 +100,69 @@ class IntegerForm:
         result = chain.add("Mul", [result, activation.scale])
         return result if bias is None else chain.add("Add", [result, bias])
 
-    def _blocks_product(
-        self,
-        chain: Chain,
-        site: Site,
-        matrix: Matrix,
-        activation: ir.Value,
-        bias: ir.Value | None,
-    ) -> ir.Value:
-        bits, block_size = self._recipe.block_bits, self._settings.block_size
-        tensors = blockwise(matrix, site.weight.name, bits, block_size, self._recipe.curved)
-        weights = [chain.stored(tensor) for tensor in tensors]
-        operands = [activation, *weights, *[None] * (4 - len(weights)), bias]
-        inputs, outputs = matrix.shape
-        attributes = {"K": inputs, "N": outputs, "bits": bits, "block_size": block_size}
-        attributes["accuracy_level"] = _INT8_ACTIVATIONS
-        return chain.add("MatMulNBits", operands, attributes, MICROSOFT)
+    def _activation(self, chain: Chain, site: Site) -> Integers | ir.Value:
+        """The activation as the product reads it; several products share it."""
+        if site.activation not in self._activations:
+            value = smoothed(chain, site.activation, self.recipe, self.group.name)
+            if not self.recipe.block_bits:
+                value = quantized(chain, value, self.recipe, self.group)
+            self._activations[site.activation] = value
+        return self._activations[site.activation]
+
+    def _bias(self, chain: Chain, site: Site) -> ir.Value | None:
+        """The site's bias, and what the activation's shift contributes."""
+        if self.recipe.shift is None:
+            return site.bias
+        bias = None if site.bias is None else site.bias.const_value
+        matrix, name = Matrix(site.weight.const_value), f"{site.weight.name}@bias"
+        return chain.stored(column_sums(matrix, self.recipe.shift, bias, name))
+
+
+def smoothed(chain: Chain, value: ir.Value, recipe: Recipe, name: str) -> ir.Value:
+    """The activation without its shift, divided by the factors."""
+    if recipe.shift is not None:
+        value = chain.add("Sub", [value, chain.constant(recipe.shift, f"{name}@shift")])
+    if recipe.factors is not None:
+        inverse = (1 / recipe.factors).astype(np.float32)
+        value = chain.add("Mul", [value, chain.constant(inverse, f"{name}@smoothing")])
+    return value
+
+
+def quantized(chain: Chain, value: ir.Value, recipe: Recipe, group: Group) -> Integers:
+    """The activation in eight bits."""
+    if recipe.form == "static":
+        return _static(chain, value, recipe.range, group.name)
+    if recipe.form == "per_tensor":
+        return Integers(*chain.add("DynamicQuantizeLinear", [value], outputs=3))
+    return _per_token(chain, value, group.width, is_positive=recipe.shift is not None)
+
+
+def _static(chain: Chain, value: ir.Value, bounds: tuple[float, float], name: str) -> Integers:
+    """One scale and zero point, chosen before; values beyond the bounds are clipped."""
+    low, high = bounds
+    step = (high - low) / _STEPS or 1.0
+    scale = chain.constant(np.float32(step), f"{name}@activation_scale")
+    zero_point = chain.constant(np.uint8(round(-low / step)), f"{name}@activation_zero_point")
+    values = chain.add("QuantizeLinear", [value, scale, zero_point])
+    return Integers(values, scale, zero_point)
+
+
+def _per_token(chain: Chain, value: ir.Value, width: int, *, is_positive: bool) -> Integers:
+    """One scale a token, from its largest magnitude.
+
+    A token of zeros has scale 0: its products are 0, whatever its integers are.
+    """
+    last_axis = chain.constant(np.array([-1], np.int64), "last_axis")
+    steps = _STEPS if is_positive else _STEPS - _MIDDLE
+    magnitudes = value if is_positive else chain.add("Abs", [value])
+    largest = chain.add("ReduceMax", [magnitudes, last_axis], {"keepdims": 1})
+    scale = chain.add("Mul", [largest, chain.constant(np.float32(1 / steps), f"1/{steps}")])
+    inputs, zero_point = [value, scale], None
+    if not is_positive:
+        middle = ir.tensor(np.array([_MIDDLE], np.uint8))
+        extent = chain.add("Shape", [scale])
+        inputs.append(chain.add("ConstantOfShape", [extent], {"value": middle}))
+        zero_point = chain.constant(np.uint8(_MIDDLE), "middle")
+    # Blocks of a whole row: ONNX Runtime's kernel for a scale a row is not vectorised.
+    values = chain.add("QuantizeLinear", inputs, {"axis": -1, "block_size": width})
+    return Integers(values, scale, zero_point, is_per_token=True)

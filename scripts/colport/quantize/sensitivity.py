@@ -158,33 +158,28 @@ def _steps(
             yield saved / (there.cost - here.cost), name, above
 
 
+@dataclass
 class _Trial:
-    """The graphs with all forms, ready to run with any choice of them."""
+    """The graphs with all forms, ready to run with any choice of them; ``count``: how often so."""
 
-    def __init__(
-        self,
-        models: Mapping[str, ir.Model],
-        ladders: Sequence[tuple[Group, Ladder]],
-        batches: Sequence[Batch],
-        settings: QuantizeSettings,
-        scratch: Path,
-    ) -> None:
-        self._switches: dict[str, list[tuple[str, str, int]]] = {name: [] for name in models}
-        copies, groups = copied(models, [group for group, _ in ladders])
-        names = {id(model.graph): name for name, model in copies.items()}
-        for number, (group, (_, ladder)) in enumerate(zip(groups, ladders, strict=True)):
+    models: Mapping[str, ir.Model]
+    ladders: Sequence[tuple[Group, Ladder]]
+    batches: Sequence[Batch]
+    settings: QuantizeSettings
+    scratch: Path
+    count: int = 0
+
+    def __post_init__(self) -> None:
+        self._switches: list[tuple[str, str, int]] = []
+        copies, groups = copied(self.models, [group for group, _ in self.ladders])
+        for number, (group, (_, ladder)) in enumerate(zip(groups, self.ladders, strict=True)):
             switches = [f"switch.{number}.{place}" for place in range(len(ladder))]
-            _add_forms(group, ladder, settings, switches)
-            for graph in {id(site.graph): site.graph for site in group.sites}.values():
-                self._switches[names[id(graph)]] += [
-                    (switch, group.name, place) for place, switch in enumerate(switches)
-                ]
+            _add_forms(group, ladder, self.settings, switches)
+            self._switches += [(switch, group.name, place) for place, switch in enumerate(switches)]
         for model in copies.values():
             model.graph.sort()
-        self._sessions = open_sessions(copies, scratch)
-        self._batches = batches
-        self._exact = self._embeddings({group.name: len(ladder) for group, ladder in ladders})
-        self.count = 0
+        self._sessions = open_sessions(copies, self.scratch)
+        self._exact = self._embeddings({group.name: len(ladder) for group, ladder in self.ladders})
 
     def run(self, choice: Mapping[str, int]) -> Quality:
         """Quality of the embeddings with these rungs."""
@@ -201,12 +196,15 @@ class _Trial:
     def _embeddings(self, choice: Mapping[str, int]) -> list[np.ndarray]:
         """Kept token embeddings of each batch, ``[tokens, dim]``."""
         found = []
-        for batch in self._batches:
+        for batch in self.batches:
+            session = self._sessions[batch.graph]
+            inputs = {item.name for item in session.get_inputs()}
             switches = {
                 switch: np.array(choice[name] == place)
-                for switch, name, place in self._switches[batch.graph]
+                for switch, name, place in self._switches
+                if switch in inputs
             }
-            (output,) = self._sessions[batch.graph].run(None, {**batch.feeds, **switches})
+            (output,) = session.run(None, {**batch.feeds, **switches})
             found.append(output[batch.keep])
         return found
 

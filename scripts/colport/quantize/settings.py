@@ -150,12 +150,8 @@ class QuantizeSettings:
     @property
     def is_calibrated(self) -> bool:
         """Whether calibration inputs are needed."""
-        return (
-            self.method == "static"
-            or self.smoothing is not None
-            or self.rounding == "gptq"
-            or self.sensitivity is not None
-        )
+        measured = self.method == "static" or self.rounding == "gptq"
+        return measured or (self.smoothing, self.sensitivity) != (None, None)
 
     @property
     def is_exact(self) -> bool:

@@ -49,6 +49,11 @@ class Site:
         return self.node.inputs[1 if self.is_table else 0]
 
     @property
+    def keys(self) -> list[object]:
+        """What it shares with others of its group: the weight, and a product's activation."""
+        return [self.weight.name] if self.is_table else [self.weight.name, self.activation]
+
+    @property
     def bias(self) -> ir.Value | None:
         """A stored vector that is added to the product, if nothing else reads it."""
         product = self.node.outputs[0]
@@ -102,16 +107,12 @@ def find_groups(models: Mapping[str, ir.Model], settings: QuantizeSettings) -> l
     together: dict[object, list[Site]] = {}
     for site in (site for model in models.values() for site in _sites(model.graph, settings)):
         # Shared activation or shared weight: either joins two sites.
-        keys = [site.weight.name] if site.is_table else [site.weight.name, site.activation]
         joined = [site]
-        for members in {
-            id(together[key]): together[key] for key in keys if key in together
-        }.values():
+        known = {id(together[key]): together[key] for key in site.keys if key in together}
+        for members in known.values():
             joined = members + joined
         for member in joined:
-            together[member.weight.name] = joined
-            if not member.is_table:
-                together[member.activation] = joined
+            together |= dict.fromkeys(member.keys, joined)
     groups = {id(members): members for members in together.values()}
     return [_group(members) for members in groups.values()]
 

@@ -13,13 +13,14 @@ need, which costs 0.3 to 0.6 bits on the embedded default's models, and every su
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from functools import cache, partial
+from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import onnx_ir as ir
 
 from colport.quantize.rounding import Curvature, gptq, nearest
-from colport.tensors.streaming import StreamedTensor, row_ranges, stored_rows
+from colport.tensors.streaming import StreamedTensor, stored_blocks
 
 LARGEST = 127
 """Symmetric in eight bits: -128 is not used."""
@@ -31,16 +32,17 @@ Curved = Callable[[], Curvature]
 """Gives the curvature of a product's activations when it is needed."""
 
 
+@dataclass(frozen=True, eq=False)
 class Matrix:
     """A stored matrix whose rows are scaled.
 
-    Args:
+    Attributes:
         tensor: ``float32 [inputs, outputs]``.
         factors: ``float32 [inputs]``; what each row is multiplied by, ``None`` for one.
     """
 
-    def __init__(self, tensor: ir.TensorProtocol, factors: np.ndarray | None = None) -> None:
-        self.tensor, self.factors = tensor, factors
+    tensor: ir.TensorProtocol
+    factors: np.ndarray | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -51,7 +53,7 @@ class Matrix:
     def blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
         """Consecutive rows with their place, a block at a time."""
         start = 0
-        for values in _stored_blocks(self.tensor):
+        for values in stored_blocks(self.tensor):
             place = slice(start, start + len(values))
             yield place, values if self.factors is None else values * self.factors[place, None]
             start += len(values)
@@ -98,15 +100,21 @@ def per_channel(
 
 def per_row(table: Matrix, name: str) -> tuple[StreamedTensor, StreamedTensor]:
     """``int8 [rows, columns]`` and one scale a row, ``float32 [rows, 1]``."""
-    rows, _ = table.shape
+
+    def scale(values: np.ndarray) -> np.ndarray:
+        return symmetric_scales(np.abs(values).max(axis=1, keepdims=True))
+
+    def codes() -> Iterator[np.ndarray]:
+        for _, values in table.blocks():
+            yield nearest(values / scale(values), -LARGEST, LARGEST).astype(np.int8)
+
+    def scales() -> Iterator[np.ndarray]:
+        for _, values in table.blocks():
+            yield scale(values)
+
     return (
-        StreamedTensor(partial(_row_blocks, table), ir.DataType.INT8, table.shape, f"{name}@int8"),
-        StreamedTensor(
-            lambda: (_row_scales(values) for _, values in table.blocks()),
-            ir.DataType.FLOAT,
-            (rows, 1),
-            f"{name}@scale",
-        ),
+        StreamedTensor(codes, ir.DataType.INT8, table.shape, f"{name}@int8"),
+        StreamedTensor(scales, ir.DataType.FLOAT, (table.shape[0], 1), f"{name}@scale"),
     )
 
 
@@ -123,20 +131,6 @@ def column_sums(
         yield (total if bias is None else total + bias.numpy()).astype(np.float32)
 
     return StreamedTensor(blocks, ir.DataType.FLOAT, matrix.shape[1:], name)
-
-
-def _stored_blocks(tensor: ir.TensorProtocol) -> Iterator[np.ndarray]:
-    if isinstance(tensor, StreamedTensor):
-        yield from tensor.blocks()
-        return
-    rows, columns = (int(size) for size in tensor.shape)
-    for start, stop in row_ranges(rows, 4 * columns):
-        yield stored_rows(tensor, start, stop)
-
-
-def _row_blocks(table: Matrix) -> Iterator[np.ndarray]:
-    for _, values in table.blocks():
-        yield nearest(values / _row_scales(values), -LARGEST, LARGEST).astype(np.int8)
 
 
 def channel_scales(blocks: Iterable[np.ndarray], *, exact: bool) -> np.ndarray:
@@ -157,11 +151,6 @@ def channel_scales(blocks: Iterable[np.ndarray], *, exact: bool) -> np.ndarray:
             largest = np.maximum(largest, sums.max(axis=0, initial=0))
             waiting = values[paired:]
     return symmetric_scales(largest)
-
-
-def _row_scales(values: np.ndarray) -> np.ndarray:
-    """Symmetric scale of each row of a table, ``float32 [rows, 1]``."""
-    return symmetric_scales(np.abs(values).max(axis=1, keepdims=True))
 
 
 def symmetric_scales(largest: np.ndarray) -> np.ndarray:

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
+from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
 
-from colport.tensors.streaming import StreamedTensor, row_ranges, stored_rows
+from colport.folder.manifest import Manifest
+from colport.tensors import external_data
+from colport.tensors.streaming import StreamedTensor, stored_blocks
 
 _HALF = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 _FLOAT = ir.TensorType(ir.DataType.FLOAT)
+
+
+def read(base: Path, source: Manifest) -> dict[str, ir.Model]:
+    """The graphs of a base as float ones; weights stay where they are until they are needed."""
+    models = {name: external_data.read(base / graph.file) for name, graph in source.graphs.items()}
+    if source.precision != "fp32":
+        for model in models.values():
+            widen(model)
+    return models
 
 
 def widen(model: ir.Model) -> None:
@@ -43,14 +54,9 @@ def _widen_attribute(node: ir.Node, attribute: ir.Attr) -> None:
 
 
 def _wide(tensor: ir.TensorProtocol) -> StreamedTensor:
+    def blocks() -> Iterator[np.ndarray]:
+        for values in stored_blocks(tensor, itemsize=4):
+            yield np.asarray(values, np.float32)
+
     shape = tuple(int(size) for size in tensor.shape)
-    return StreamedTensor(partial(_blocks, tensor), ir.DataType.FLOAT, shape, tensor.name)
-
-
-def _blocks(tensor: ir.TensorProtocol) -> Iterator[np.ndarray]:
-    if not tensor.shape:
-        yield np.asarray(tensor.numpy(), np.float32)
-        return
-    rows = int(tensor.shape[0])
-    for start, stop in row_ranges(rows, 4 * tensor.size // max(rows, 1)):  # of what is yielded
-        yield stored_rows(tensor, start, stop).astype(np.float32)
+    return StreamedTensor(blocks, ir.DataType.FLOAT, shape, tensor.name)

@@ -50,22 +50,28 @@ class Interpreter:
                 "packages of envs/openvino.in (docs/providers.md)."
             ) from None
 
-    def call(self, function: str, *arguments: Any, **settings: Any) -> Any:
-        """The result of ``package.module:function``.
+    def ask(self, do: str, name: str, /, *arguments: Any, **settings: Any) -> Any:
+        """What comes of doing something there.
+
+        Args:
+            do: ``call`` for the result of ``package.module:function``, ``make`` to keep it there,
+                ``method`` for the result of a method of what was made, or for an attribute of it.
+            name: Of the function or of the method.
+            *arguments: What it is called with.
+            **settings: The same.
 
         Raises:
             ColPortError: The function raised it, with its own class.
             RuntimeError: The function raised anything else, or the process ended.
         """
-        return self._ask("call", function, arguments, settings)
-
-    def make(self, factory: str, *arguments: Any, **settings: Any) -> None:
-        """Make the object whose methods :meth:`method` calls."""
-        self._ask("make", factory, arguments, settings)
-
-    def method(self, name: str, *arguments: Any, **settings: Any) -> Any:
-        """The result of a method of the object; see :meth:`call` for errors."""
-        return self._ask("method", name, arguments, settings)
+        request = {"do": do, "name": name, "arguments": arguments, "settings": settings}
+        try:
+            answer = self._child.ask(request)
+        except ChildError as ended:
+            raise RuntimeError(f"{self._python} on {name}: {ended}") from None
+        if "error" in answer:
+            raise getattr(errors, answer["error"], RuntimeError)(answer["reason"])
+        return answer["result"]
 
     def close(self) -> None:
         """Let the process end; safe to call twice."""
@@ -76,18 +82,6 @@ class Interpreter:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _ask(
-        self, do: str, name: str, arguments: Sequence[Any], settings: Mapping[str, Any]
-    ) -> Any:
-        request = {"do": do, "name": name, "arguments": arguments, "settings": settings}
-        try:
-            answer = self._child.ask(request)
-        except ChildError as ended:
-            raise RuntimeError(f"{self._python} on {name}: {ended}") from None
-        if "error" in answer:
-            raise getattr(errors, answer["error"], RuntimeError)(answer["reason"])
-        return answer["result"]
 
 
 class RemoteEncoder:
@@ -101,8 +95,10 @@ class RemoteEncoder:
         self.folder = Path(folder)
         self.manifest = manifest.read(self.folder)
         self._interpreter = Interpreter(python)
-        self._interpreter.make("colport.runtime.encoder:Encoder", str(folder), entry, threads)
-        self.document_type = self._interpreter.method("document_type")
+        self._interpreter.ask(
+            *("make", "colport.runtime.encoder:Encoder", str(folder), entry, threads)
+        )
+        self.document_type = self._interpreter.ask("method", "document_type")
 
     @property
     def dim(self) -> int:
@@ -127,7 +123,7 @@ class RemoteEncoder:
             for first, chosen in inputs.batches(argument, given, batch_size)
             for item in inputs.checked(argument, chosen, kind, first)
         ]
-        return self._interpreter.method(f"encode_{argument}", taken, batch_size)
+        return self._interpreter.ask("method", f"encode_{argument}", taken, batch_size)
 
 
 def open_encoder(
@@ -158,7 +154,7 @@ def run_in(python: str | None, function: str, *arguments: Any, **settings: Any) 
     if python is None:
         return _named(function)(*arguments, **settings)
     with Interpreter(python) as interpreter:
-        return interpreter.call(function, *arguments, **settings)
+        return interpreter.ask("call", function, *arguments, **settings)
 
 
 class _Server:

@@ -49,8 +49,8 @@ def control_record(
             run = bm25_run(dataset)
             used = {"tokens": TOKEN_PATTERN, "stop_words": _lists(dataset.languages)}
     except UnsupportedError as limit:
-        return unsupported_record(**labels, reason=str(limit))
-    return retrieval_record(**labels, run=run, reference_run=None, settings={**settings, **used})
+        return unsupported_record(labels, limit)
+    return retrieval_record(labels, run, None, {**settings, **used})
 
 
 def shuffled_run(dataset: RetrievalDataset, seed: int = 0) -> RunScores:

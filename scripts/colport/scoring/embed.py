@@ -130,12 +130,10 @@ def _named(dataset: Any, first: int) -> Iterator[None]:
     except InputError as error:
         if error.index is None:
             raise
-        is_query = error.argument == "queries"
-        name = (
-            f"query {dataset.query_ids[error.index]}"
-            if is_query
-            else dataset.document_ids[first + error.index]
-        )
+        if error.argument == "queries":
+            name = f"query {dataset.query_ids[error.index]}"
+        else:
+            name = dataset.document_ids[first + error.index]
         raise DatasetError(f"{dataset.name}: {name} {error.reason}.") from error
 
 

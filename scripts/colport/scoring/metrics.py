@@ -64,8 +64,6 @@ def evaluate(qrels: Qrels, run: Run) -> dict[str, dict[str, float]]:
 
 
 def _first(scores: Mapping[str, float], depth: int) -> list[tuple[str, float]]:
-    """Best documents of one query in trec_eval's order."""
-    # trec_eval compares scores as C floats.
-    return sorted(scores.items(), key=lambda item: (np.float32(item[1]), item[0]), reverse=True)[
-        :depth
-    ]
+    """Best documents of one query in trec_eval's order, which compares scores as C floats."""
+    ranked = sorted(scores.items(), key=lambda item: (np.float32(item[1]), item[0]), reverse=True)
+    return ranked[:depth]

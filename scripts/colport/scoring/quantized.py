@@ -66,13 +66,3 @@ def decode(values: np.ndarray, scales: np.ndarray | None) -> np.ndarray:
         dim = 8 * values.shape[1]
         return (_SIGNS / np.float32(np.sqrt(dim)))[values].reshape(-1, dim)
     return values
-
-
-def dim_of(values: np.ndarray) -> int:
-    """Size of a token embedding that is stored as ``values``."""
-    return values.shape[1] * (8 if values.dtype == np.uint8 else 1)
-
-
-def precision_of(values: np.ndarray) -> str:
-    """The precision of stored ``values``."""
-    return "binary" if values.dtype == np.uint8 else values.dtype.name

@@ -9,7 +9,7 @@ import numpy as np
 
 from colport.base import machine
 from colport.base.columns import row
-from colport.base.errors import ArtifactError
+from colport.base.errors import ArtifactError, UnsupportedError
 from colport.base.names import FULL, REFERENCE_VARIANT
 from colport.scoring.metrics import METRIC_NAMES
 from colport.scoring.score import EVALUATION_DEPTH, HEADLINE, OVERLAP, RunScores
@@ -26,10 +26,7 @@ NO_JUDGEMENTS = "no judgements"
 
 
 def retrieval_record(
-    model: str,
-    variant: str,
-    provider: str,
-    dataset: str,
+    labels: Mapping[str, str],
     run: RunScores,
     reference_run: RunScores | None,
     settings: Mapping[str, Any],
@@ -38,10 +35,8 @@ def retrieval_record(
     """The JSON payload of one retrieval job, with its rows of ``retrieval.csv``.
 
     Args:
-        model: Name of the model.
-        variant: Name of the variant; ``pytorch`` for the reference.
-        provider: Execution provider; ``torch-cpu`` or ``torch-cuda`` for PyTorch.
-        dataset: Name of the dataset.
+        labels: Names of the ``model``, of the ``variant`` (``pytorch`` for the reference), of the
+            ``provider`` (``torch-cpu`` or ``torch-cuda`` for PyTorch) and of the ``dataset``.
         run: The scores of this job, on full embeddings.
         reference_run: The PyTorch scores on the same dataset; ``None`` if this is that reference,
             whose delta is 0.0 and whose p-value is null. Without a reference both are null.
@@ -66,8 +61,7 @@ def retrieval_record(
         "seed": SEED,
         **settings,
     }
-    labels = {"model": model, "variant": variant, "provider": provider, "dataset": dataset}
-    is_reference = variant == REFERENCE_VARIANT
+    is_reference = labels["variant"] == REFERENCE_VARIANT
     figures, result = _result(run, reference_run, used, is_reference=is_reference)
     form = None if run.bytes_per_document is None else FULL
     rows, results = [row("retrieval", **labels, **figures, embeddings=form)], {}
@@ -86,18 +80,10 @@ def retrieval_record(
     }
 
 
-def unsupported_record(
-    model: str,
-    variant: str,
-    provider: str,
-    dataset: str,
-    reason: str,
-    status: str = "unsupported",
-) -> dict[str, Any]:
+def unsupported_record(labels: Mapping[str, str], limit: UnsupportedError) -> dict[str, Any]:
     """The payload of a job that met a known limit: the same columns, null, and the reason."""
-    labels = {"model": model, "variant": variant, "provider": provider, "dataset": dataset}
     return {
-        "rows": [row("retrieval", **labels, status=status, reason=reason)],
+        "rows": [row("retrieval", **labels, status=limit.status, reason=str(limit))],
         "statistics": {},
         "per_query": {name: {} for name in METRIC_NAMES},
         "rankings": {},

@@ -13,7 +13,6 @@ from colport.base.names import FULL
 from colport.scoring.forms import Form, blocks, derive
 from colport.scoring.maxsim import DEFAULT_MAX_BYTES, maxsim
 from colport.scoring.metrics import METRIC_NAMES, Qrels, evaluate
-from colport.scoring.ranking import BestDocuments
 from colport.scoring.store import EmbeddingSet
 
 HEADLINE = "ndcg_at_5"
@@ -58,28 +57,54 @@ class RunScores:
             raise ArtifactError(f"Retrieval record has no {error}.") from error
 
 
-def score_run(
-    queries: EmbeddingSet,
-    documents: EmbeddingSet | Sequence[EmbeddingSet],
-    qrels: Qrels,
-    *,
-    max_bytes: int = DEFAULT_MAX_BYTES,
-) -> RunScores:
-    """Rank all documents for all queries by MaxSim and evaluate the rankings.
+class BestDocuments:
+    """The ranking that trec_eval sees, cut at a depth.
+
+    Memory does not grow with the documents added: only those that are still among the best of
+    some query are kept. What is kept is the same however documents are cut into shards.
 
     Args:
-        queries: Query embeddings.
-        documents: Document embeddings, one set or its shards. Each shard is indexed when it is
-            scored and let go before the next one, so memory is that of one, of the ids and of the
-            best documents.
-        qrels: Judgements, query id to document id to an integer; may be empty.
-        max_bytes: Extra memory of the scoring, see :func:`colport.scoring.maxsim.maxsim`.
-
-    Raises:
-        ArtifactError: A judged query or document has no embedding, a document id occurs twice, or
-            a score is NaN or infinite.
+        queries: Number of queries.
+        depth: Documents to keep for each.
     """
-    return score_forms(queries, documents, qrels, [], max_bytes=max_bytes)[0]
+
+    def __init__(self, queries: int, depth: int) -> None:
+        self._depth = depth
+        self._ids: list[str] = []  # descending
+        self._places = np.empty((queries, 0), np.int64)  # in the ids
+        self._scores = np.empty((queries, 0), np.float32)
+
+    def add(self, scores: np.ndarray, document_ids: Sequence[str]) -> None:
+        """Rank further documents.
+
+        Args:
+            scores: ``[queries, documents]`` float32, finite, higher is better.
+            document_ids: One a column, none added before; equal scores are ordered by descending
+                id.
+        """
+        if self._scores.shape[1] == self._depth:
+            # A tie with the last one may still be decided by the id.
+            near = np.flatnonzero((scores >= self._scores[:, -1:]).any(axis=0))
+            scores, document_ids = scores[:, near], [document_ids[index] for index in near]
+        ids = [*self._ids, *document_ids]
+        order = sorted(range(len(ids)), key=ids.__getitem__, reverse=True)
+        rank = np.empty(len(ids), np.int64)
+        rank[order] = np.arange(len(ids))
+        new = np.broadcast_to(rank[len(self._ids) :], scores.shape)
+        places = np.hstack([rank[self._places], new])
+        scores = np.hstack([self._scores, scores])
+        best = np.lexsort((places, -scores))[:, : self._depth]
+        self._scores = np.take_along_axis(scores, best, axis=1)
+        used, places = np.unique(np.take_along_axis(places, best, axis=1), return_inverse=True)
+        self._places = places.reshape(best.shape)
+        self._ids = [ids[order[place]] for place in used]
+
+    def rankings(self) -> list[list[tuple[str, float]]]:
+        """Ids and scores of each query's best documents, best first."""
+        return [
+            [(self._ids[place], score) for place, score in zip(row, scores, strict=True)]
+            for row, scores in zip(self._places.tolist(), self._scores.tolist(), strict=True)
+        ]
 
 
 def score_forms(
@@ -90,15 +115,45 @@ def score_forms(
     *,
     max_bytes: int = DEFAULT_MAX_BYTES,
 ) -> tuple[RunScores, dict[str, RunScores | str]]:
-    """As :func:`score_run`, with the documents stored in each form too, in one pass over them.
+    """Rank all documents for all queries by MaxSim and evaluate the rankings.
+
+    Args:
+        queries: Query embeddings.
+        documents: Document embeddings, one set or its shards. Each shard is indexed when it is
+            scored and let go before the next one, so memory is that of one, of the ids and of the
+            best documents.
+        qrels: Judgements, query id to document id to an integer; may be empty.
+        forms: Further ways to store the documents, scored in the same pass over them.
+        max_bytes: Extra memory of the scoring, see :func:`colport.scoring.maxsim.maxsim`.
 
     Returns:
         The scores of full embeddings; and each form's, or why it has none, by its name.
+
+    Raises:
+        ArtifactError: A judged query or document has no embedding, a document id occurs twice, or
+            a score is NaN or infinite.
     """
     full = Form(FULL)
     limits = {form: form.limit(queries.dim) for form in forms}
     possible = [full, *(form for form in forms if not limits[form])]
-    runs = _score(queries, documents, qrels, possible, max_bytes)
+    shards = [documents] if isinstance(documents, EmbeddingSet) else documents
+    count = _check_ids(queries, shards, qrels)
+    best = {form: BestDocuments(len(queries), EVALUATION_DEPTH) for form in possible}
+    sizes = dict.fromkeys(possible, 0.0)
+    for shard in shards:
+        found: dict[Form, list[np.ndarray]] = {form: [] for form in possible}
+        for block in blocks(shard):
+            for form, stored in derive(block, possible):
+                scores = maxsim(queries, stored, max_bytes=max_bytes)
+                _check_finite(scores, queries, stored)
+                found[form].append(scores)
+                sizes[form] += stored.bytes_per_item * len(stored)
+        for form, scores in found.items():
+            best[form].add(np.hstack(scores), shard.ids)
+    runs = {
+        form: _run_scores(best[form], queries.ids, qrels, count, sizes[form] / count)
+        for form in possible
+    }
     return runs[full], {form.name: limits[form] or runs[form] for form in forms}
 
 
@@ -141,33 +196,6 @@ def top_k_overlap(scores_a: np.ndarray, scores_b: np.ndarray, k: int = 10) -> fl
     )
     shared = [len(np.intersect1d(a, b)) for a, b in zip(best_a, best_b, strict=True)]
     return float(np.mean(shared) / best_a.shape[1])
-
-
-def _score(
-    queries: EmbeddingSet,
-    documents: EmbeddingSet | Sequence[EmbeddingSet],
-    qrels: Qrels,
-    forms: Sequence[Form],
-    max_bytes: int,
-) -> dict[Form, RunScores]:
-    shards = [documents] if isinstance(documents, EmbeddingSet) else documents
-    count = _check_ids(queries, shards, qrels)
-    best = {form: BestDocuments(len(queries), EVALUATION_DEPTH) for form in forms}
-    sizes = dict.fromkeys(forms, 0.0)
-    for shard in shards:
-        found: dict[Form, list[np.ndarray]] = {form: [] for form in forms}
-        for block in blocks(shard):
-            for form, stored in derive(block, forms):
-                scores = maxsim(queries, stored, max_bytes=max_bytes)
-                _check_finite(scores, queries, stored)
-                found[form].append(scores)
-                sizes[form] += stored.bytes_per_item * len(stored)
-        for form, scores in found.items():
-            best[form].add(np.hstack(scores), shard.ids)
-    return {
-        form: _run_scores(best[form], queries.ids, qrels, count, sizes[form] / count)
-        for form in forms
-    }
 
 
 def _check_ids(queries: EmbeddingSet, shards: Sequence[EmbeddingSet], qrels: Qrels) -> int:

@@ -17,12 +17,7 @@ from colport.base.errors import ArtifactError
 from colport.base.files import SCHEMA_VERSION, atomic_path
 from colport.scoring import quantized
 
-_DTYPES = {
-    "F32": np.dtype("<f4"),
-    "F16": np.dtype("<f2"),
-    "I8": np.dtype("i1"),
-    "U8": np.dtype("u1"),
-}
+_DTYPES = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2")}
 _RESERVED = ("ids", "schema_version")
 
 
@@ -48,12 +43,7 @@ class EmbeddingSet(Sequence[np.ndarray]):
     scales: np.ndarray | None = None
 
     @classmethod
-    def from_arrays(
-        cls,
-        ids: Sequence[str],
-        embeddings: Sequence[np.ndarray],
-        metadata: Mapping[str, str] | None = None,
-    ) -> EmbeddingSet:
+    def from_arrays(cls, ids: Sequence[str], embeddings: Sequence[np.ndarray]) -> EmbeddingSet:
         """Stack one ``[tokens, dim]`` float32 or float16 array an item.
 
         Raises:
@@ -78,7 +68,7 @@ class EmbeddingSet(Sequence[np.ndarray]):
                 raise ArtifactError(f"Embeddings of {name!r} hold NaN or infinity.")
         lengths = [len(item) for item in embeddings]
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        return cls(tuple(ids), np.concatenate(embeddings), offsets, dict(metadata or {}))
+        return cls(tuple(ids), np.concatenate(embeddings), offsets)
 
     @cached_property
     def lengths(self) -> np.ndarray:
@@ -88,12 +78,12 @@ class EmbeddingSet(Sequence[np.ndarray]):
     @property
     def dim(self) -> int:
         """Size of a token embedding."""
-        return quantized.dim_of(self.values)
+        return self.values.shape[1] * (8 if self.values.dtype == np.uint8 else 1)
 
     @property
     def precision(self) -> str:
         """How the values are stored: one of :data:`colport.scoring.quantized.PRECISIONS`."""
-        return quantized.precision_of(self.values)
+        return "binary" if self.values.dtype == np.uint8 else self.values.dtype.name
 
     @property
     def bytes_per_item(self) -> float:
@@ -137,32 +127,26 @@ def write_embeddings(
     ids: Sequence[str],
     embeddings: Sequence[np.ndarray],
     metadata: Mapping[str, str],
-    precision: str | None = None,
 ) -> None:
     """Write embeddings as one safetensors file, all or nothing.
 
-    The file holds ``embeddings`` (:attr:`EmbeddingSet.values`), ``lengths`` (``[n]`` int32) and for
-    ``int8`` ``scales``; its metadata holds ``ids`` as JSON beside the given settings.
+    The file holds ``embeddings`` (:attr:`EmbeddingSet.values`) and ``lengths`` (``[n]`` int32); its
+    metadata holds ``ids`` as JSON beside the given settings.
 
     Args:
         path: The file.
         ids: One id an item.
         embeddings: One ``[tokens, dim]`` float32 or float16 array an item.
         metadata: Settings that are stored along.
-        precision: See :meth:`EmbeddingSet.stored_as`; as given when ``None``.
 
     Raises:
-        ValueError: See :meth:`EmbeddingSet.from_arrays` and :meth:`EmbeddingSet.stored_as`; or
-            ``metadata`` uses a reserved key.
+        ValueError: See :meth:`EmbeddingSet.from_arrays`; or ``metadata`` uses a reserved key.
         ArtifactError: An embedding holds NaN or infinity.
     """
     if clash := set(metadata) & set(_RESERVED):
         raise ValueError(f"Metadata keys {sorted(clash)} are reserved.")
     items = EmbeddingSet.from_arrays(ids, embeddings)
-    items = items.stored_as(precision or items.precision)
     tensors = {"embeddings": items.values, "lengths": items.lengths}
-    if items.scales is not None:
-        tensors["scales"] = items.scales
     header = {**metadata, "ids": json.dumps(list(ids)), "schema_version": str(SCHEMA_VERSION)}
     with atomic_path(path) as temporary:
         save_file(tensors, temporary, header)
@@ -180,7 +164,6 @@ def read_embeddings(path: Path | str) -> EmbeddingSet:
             metadata = dict(tensors.metadata() or {})
             lengths = tensors.get_tensor("lengths")
         values = _map_tensor(path, "embeddings")
-        scales = _map_tensor(path, "scales") if values.dtype == np.int8 else None
         ids = json.loads(metadata["ids"])
     except OSError as error:
         raise ArtifactError(
@@ -200,11 +183,9 @@ def read_embeddings(path: Path | str) -> EmbeddingSet:
             f"{path}: {len(ids)} ids, {lengths.size} lengths of {tokens} tokens in all and "
             f"embeddings of shape {list(values.shape)} do not fit together."
         )
-    if scales is not None and scales.shape != (tokens,):
-        raise ArtifactError(f"{path}: {scales.size} scales for {tokens} tokens.")
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     settings = {key: value for key, value in metadata.items() if key not in _RESERVED}
-    return EmbeddingSet(tuple(ids), values, offsets, settings, scales)
+    return EmbeddingSet(tuple(ids), values, offsets, settings)
 
 
 def _map_tensor(path: Path, name: str) -> np.ndarray:

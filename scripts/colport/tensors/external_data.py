@@ -19,7 +19,7 @@ from colport.base.errors import ArtifactError, ConfigError, ExportError
 from colport.base.files import require_space
 from colport.base.foreign import leaves_folder
 from colport.base.redaction import plain
-from colport.tensors.streaming import StreamedTensor, row_ranges, stored_rows
+from colport.tensors.streaming import stored_blocks
 
 Mode = Literal["split", "merge", "shard"]
 MODES: tuple[Mode, ...] = ("split", "merge", "shard")
@@ -281,20 +281,8 @@ def _chunks(tensor: ir.TensorProtocol) -> Iterator[bytes | memoryview]:
     if tensor.dtype.bitwidth < 8:
         yield tensor.tobytes()
         return
-    for block in _blocks(tensor):
+    for block in stored_blocks(tensor):
         yield memoryview(np.ascontiguousarray(block).reshape(-1).view(np.uint8))
-
-
-def _blocks(tensor: ir.TensorProtocol) -> Iterator[np.ndarray]:
-    """The tensor's values in storage order, never more than a block at a time."""
-    if isinstance(tensor, StreamedTensor):
-        yield from tensor.blocks()
-    elif isinstance(tensor, ir.ExternalTensor) and len(tensor.shape):
-        rows = int(tensor.shape[0])
-        for start, stop in row_ranges(rows, tensor.nbytes // max(rows, 1)):
-            yield stored_rows(tensor, start, stop)
-    else:
-        yield tensor.numpy()
 
 
 def _aligned(offset: int, nbytes: int) -> int:

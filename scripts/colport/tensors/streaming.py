@@ -62,3 +62,21 @@ def stored_rows(tensor: ir.TensorProtocol, start: int, stop: int) -> np.ndarray:
         stream.seek((tensor.offset or 0) + start * row * dtype.itemsize)
         values = np.fromfile(stream, dtype=dtype, count=(stop - start) * row)
     return values.reshape(stop - start, *shape[1:])
+
+
+def stored_blocks(tensor: ir.TensorProtocol, itemsize: int = 0) -> Iterator[np.ndarray]:
+    """A tensor's values in storage order, never more than a block of rows at a time.
+
+    Args:
+        tensor: Any tensor; only streamed and external ones are cut.
+        itemsize: Bytes that the caller makes of a value, where they are more than its own.
+    """
+    if isinstance(tensor, StreamedTensor):
+        yield from tensor.blocks()
+    elif isinstance(tensor, ir.ExternalTensor) and len(tensor.shape):
+        rows = int(tensor.shape[0])
+        size = max(tensor.nbytes, itemsize * tensor.size)
+        for start, stop in row_ranges(rows, size // max(rows, 1)):
+            yield stored_rows(tensor, start, stop)
+    else:
+        yield tensor.numpy()

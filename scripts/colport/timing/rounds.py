@@ -9,20 +9,17 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from colport.timing import statistics
-from colport.timing.intervals import percentile_interval
 from colport.timing.machine import meters
 from colport.timing.schedule import plan_block
 from colport.timing.settings import Case, Contender, Inputs, LatencySettings
-from colport.timing.worker import page_cache
-from colport.timing.worker.process import WorkerFailure, WorkerProcess
+from colport.timing.worker.process import WorkerFailure, WorkerProcess, drop_cached
 
-_NS_PER_MS = 1e6
-_NS_PER_S = 1e9
+_RAW = ("first_ns", "warmup_ns", "settle_ns", "rounds_ns", "preprocess_ns", "graph_ns")
 
 
 @dataclass
@@ -30,23 +27,23 @@ class Record:
     """What is known of one contender's case; durations in nanoseconds.
 
     Attributes:
-        rounds: Samples, one list a round.
+        rounds_ns: Samples, one list a round.
         outputs: Embeddings ``float32 [tokens, dim]`` of the case's inputs, from the first call.
-        preprocess: Durations of the preprocessing alone.
-        graph: Durations of the model alone.
+        preprocess_ns: Durations of the preprocessing alone.
+        graph_ns: Durations of the model alone.
         joules: Energy of all blocks; ``None`` where the machine does not tell it.
         metered_inputs: Inputs encoded meanwhile, settling calls included.
     """
 
-    rounds: list[list[int]]
+    rounds_ns: list[list[int]]
     tokens: float | None = None
     outputs: list[np.ndarray] = field(default_factory=list)
     first_ns: int | None = None
     warmup_ns: list[int] = field(default_factory=list)
     warmup_stable: bool = False
     settle_ns: list[int] = field(default_factory=list)
-    preprocess: list[int] = field(default_factory=list)
-    graph: list[int] = field(default_factory=list)
+    preprocess_ns: list[int] = field(default_factory=list)
+    graph_ns: list[int] = field(default_factory=list)
     joules: float | None = None
     metered_inputs: int = 0
     failure: WorkerFailure | None = None
@@ -57,13 +54,14 @@ class Record:
 
     def samples(self) -> list[int]:
         """Samples of all rounds."""
-        return [duration for durations in self.rounds for duration in durations]
+        return [duration for durations in self.rounds_ns for duration in durations]
 
 
+@dataclass(eq=False)
 class Lane:
     """A contender, its worker and its records.
 
-    Args:
+    Attributes:
         contender: Who.
         cases: What it is timed on.
         inputs: What it encodes.
@@ -73,34 +71,28 @@ class Lane:
         energy: Read around each block.
     """
 
-    module = "colport.timing.worker.worker"
+    module: ClassVar[str] = "colport.timing.worker.worker"
     """What its worker runs."""
 
-    def __init__(
-        self,
-        contender: Contender,
-        cases: Sequence[Case],
-        inputs: Inputs,
-        settings: LatencySettings,
-        stack: ExitStack,
-        cores: Sequence[int] | None,
-        energy: meters.EnergyMeter,
-    ) -> None:
-        self.contender = contender
-        self.settings = settings
-        self.records = {case: Record([[] for _ in range(settings.rounds)]) for case in cases}
-        self.loaded: Mapping[str, Any] = {}
-        self.restless = False
-        self.restarts: list[str] = []
-        self._inputs = inputs
-        self._batches = {case: self.batches(case) for case in cases}
-        self._stack = stack
-        self._cores = cores
-        self._energy = energy
-        self._gpu_mb: float | None = None
-        self._cold_load_ns: int | None = None
-        self._worker: WorkerProcess | None = None
-        self._peak_rss_mb: float | None = None
+    contender: Contender
+    cases: Sequence[Case]
+    inputs: Inputs
+    settings: LatencySettings
+    stack: ExitStack
+    cores: Sequence[int] | None
+    energy: meters.EnergyMeter
+    loaded: Mapping[str, Any] = field(default_factory=dict, init=False)
+    restless: bool = field(default=False, init=False)
+    restarts: list[str] = field(default_factory=list, init=False)
+    _gpu_mb: float | None = field(default=None, init=False)
+    _cold_load_ns: int | None = field(default=None, init=False)
+    _worker: WorkerProcess | None = field(default=None, init=False)
+    _peak_rss_mb: float | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        rounds = range(self.settings.rounds)
+        self.records = {case: Record([[] for _ in rounds]) for case in self.cases}
+        self._batches = {case: self.batches(case) for case in self.cases}
 
     @property
     def name(self) -> str:
@@ -112,7 +104,7 @@ class Lane:
 
         A failure is left to :meth:`start`, which meets it again.
         """
-        page_cache.drop(self.contender.files)
+        drop_cached(self.contender.files)
         with ExitStack() as stack, contextlib.suppress(WorkerFailure):
             self._cold_load_ns = self._load_in(self._new_worker(stack))["load_ns"]
 
@@ -143,7 +135,7 @@ class Lane:
         record = self.records[case]
         if record.failure is not None:
             return True
-        low, high = percentile_interval(record.rounds, 0.5)
+        low, high = statistics.percentile_interval(record.rounds_ns, 0.5)
         median = np.median(record.samples()) if record.samples() else 0.0
         reach = self.settings.precision * median
         return low is not None and median - reach <= low and high <= median + reach
@@ -154,7 +146,7 @@ class Lane:
 
     def batches(self, case: Case) -> list[list[int]]:
         """Numbers of the inputs of each call of a case, before they start again."""
-        return [self._inputs.first(case.kind, case.batch_size)]
+        return [self.inputs.first(case.kind, case.batch_size)]
 
     def sizes(self, case: Case) -> list[int]:
         """Inputs of each call of a case, before they start again."""
@@ -165,7 +157,7 @@ class Lane:
         return self.settings
 
     def _load(self) -> bool:
-        self._worker = self._new_worker(self._stack)
+        self._worker = self._new_worker(self.stack)
         try:
             loaded = self._load_in(self._worker)
         except WorkerFailure as failure:
@@ -178,7 +170,7 @@ class Lane:
 
     def _new_worker(self, stack: ExitStack) -> WorkerProcess:
         worker = WorkerProcess(
-            *(self.settings.threads, self.settings.timeout_s, self._cores, self.contender.python),
+            *(self.settings.threads, self.settings.timeout_s, self.cores, self.contender.python),
             self.module,
         )
         stack.callback(worker.stop)
@@ -190,11 +182,9 @@ class Lane:
             factory=self.contender.factory,
             arguments=dict(self.contender.arguments),
             threads=self.settings.threads,
-            cores=self._cores,
+            cores=self.cores,
             max_memory_mb=self.settings.max_memory_mb,
-            queries=self._inputs.queries,
-            documents=self._inputs.documents,
-            pages=self._inputs.pages,
+            **dataclasses.asdict(self.inputs),
         )
 
     def _warm_up(self, case: Case) -> None:
@@ -206,13 +196,9 @@ class Lane:
                 record.first_ns, record.tokens = reply["duration_ns"], reply["tokens"]
                 with np.load(file, allow_pickle=False) as outputs:
                     record.outputs = [outputs[name] for name in outputs.files]
-        reply = self._ask(
-            "warm_up",
-            case,
-            wait_seconds=settings.warmup_max_seconds,
-            max_calls=settings.warmup_max_calls,
-            max_seconds=settings.warmup_max_seconds,
-        )
+        most, seconds = settings.warmup_max_calls, settings.warmup_max_seconds
+        bounds = {"max_calls": most, "max_seconds": seconds}
+        reply = self._ask("warm_up", case, wait_seconds=seconds, **bounds)
         record.warmup_ns, record.warmup_stable = reply["durations_ns"], reply["stable"]
 
     def _block(self, round_number: int, case: Case) -> None:
@@ -224,35 +210,30 @@ class Lane:
             self.timing(case),
             round_number,
             samples=len(samples),
-            sampled_seconds=sampled / _NS_PER_S,
-            spent_seconds=(sampled + sum(record.settle_ns)) / _NS_PER_S,
-            call_seconds=last_call / _NS_PER_S,
+            sampled_seconds=sampled / statistics.NS_PER_S,
+            spent_seconds=(sampled + sum(record.settle_ns)) / statistics.NS_PER_S,
+            call_seconds=last_call / statistics.NS_PER_S,
         )
         if block is None:
             return
         wait = max(0.0, block.max_seconds)
-        before = self._energy.read()
+        before = self.energy.read()
         reply = self._ask("block", case, wait_seconds=wait, **dataclasses.asdict(block))
-        joules = self._energy.joules(before, self._energy.read())
+        joules = self.energy.joules(before, self.energy.read())
         if joules is not None:
             sizes = self.sizes(case)
             record.joules = (record.joules or 0.0) + joules
             record.metered_inputs += sizes[0] * len(reply["settle_ns"])
             record.metered_inputs += statistics.encoded(len(reply["durations_ns"]), sizes)
-        record.rounds[round_number] = reply["durations_ns"]
+        record.rounds_ns[round_number] = reply["durations_ns"]
         record.settle_ns += reply["settle_ns"]
 
     def _parts(self, case: Case) -> None:
-        record, settings = self.records[case], self.settings
-        reply = self._ask(
-            "parts",
-            case,
-            wait_seconds=settings.parts_seconds,
-            calls=settings.parts_calls,
-            seconds=settings.parts_seconds,
-        )
-        record.preprocess += reply["preprocess_ns"]
-        record.graph += reply["graph_ns"]
+        record, seconds = self.records[case], self.settings.parts_seconds
+        bounds = {"calls": self.settings.parts_calls, "seconds": seconds}
+        reply = self._ask("parts", case, wait_seconds=seconds, **bounds)
+        record.preprocess_ns += reply["preprocess_ns"]
+        record.graph_ns += reply["graph_ns"]
 
     def _ask(self, request: str, case: Case, **fields: Any) -> dict[str, Any]:
         given = {"kind": case.kind, "batches": self._batches[case], **fields}
@@ -328,12 +309,10 @@ class Lane:
         timed = Case(case.kind, case.batch_size)
         identity = (contender.model, contender.variant, contender.provider, timed)
         if record.failure is not None:
-            return statistics.make_row(
-                *identity,
-                **statistics.failed(record.failure.reason, record.failure.unsupported),
-            )
+            status = "unsupported" if record.failure.unsupported else "failed"
+            return statistics.make_row(*identity, status=status, reason=record.failure.reason)
         samples = record.samples()
-        short = sum(samples) / _NS_PER_S < settings.min_seconds
+        short = sum(samples) / statistics.NS_PER_S < settings.min_seconds
         few = len(samples) < settings.min_samples
         cold = self._cold_load_ns
         return statistics.make_row(
@@ -341,47 +320,39 @@ class Lane:
             reason=self.remark(),
             tokens=record.tokens,
             image_size=self.loaded["image_size"] if case.kind == "document" else "",
-            load_ms=self.loaded["load_ns"] / _NS_PER_MS,
-            import_ms=self.loaded["import_ns"] / _NS_PER_MS,
-            first_ms=record.first_ns / _NS_PER_MS,
+            load_ms=self.loaded["load_ns"] / statistics.NS_PER_MS,
+            import_ms=self.loaded["import_ns"] / statistics.NS_PER_MS,
+            first_ms=record.first_ns / statistics.NS_PER_MS,
             warmup_calls=len(record.warmup_ns),
             warmup_stable=record.warmup_stable,
             truncated=(short or few) and not self.is_precise(case),
             peak_rss_mb=self._peak_rss_mb,
-            preprocess_ms=statistics.median_ms(record.preprocess),
-            graph_ms=statistics.median_ms(record.graph),
-            cold_load_ms=None if cold is None else cold / _NS_PER_MS,
+            preprocess_ms=statistics.median_ms(record.preprocess_ns),
+            graph_ms=statistics.median_ms(record.graph_ns),
+            cold_load_ms=None if cold is None else cold / statistics.NS_PER_MS,
             joules_per_input=record.joules_per_input(),
             gpu_peak_mb=self._gpu_mb,
             **statistics.summarize(samples, case.batch_size),
-            **statistics.intervals(record.rounds),
+            **statistics.intervals(record.rounds_ns),
         )
 
     def raw(self, case: Case) -> dict[str, Any]:
         """Every duration of one case, in nanoseconds."""
         record = self.records[case]
-        return {
-            "variant": self.contender.variant,
-            "provider": self.contender.provider,
-            **dataclasses.asdict(case),
-            "first_ns": record.first_ns,
-            "warmup_ns": record.warmup_ns,
-            "settle_ns": record.settle_ns,
-            "rounds_ns": record.rounds,
-            "preprocess_ns": record.preprocess,
-            "graph_ns": record.graph,
-        }
+        return self._named(case) | {name: getattr(record, name) for name in _RAW}
 
     def failures(self) -> list[dict[str, Any]]:
         """Reasons and tracebacks, a failed case each."""
         return [
             {
-                "variant": self.contender.variant,
-                "provider": self.contender.provider,
-                **dataclasses.asdict(case),
+                **self._named(case),
                 "reason": record.failure.reason,
                 "detail": record.failure.detail,
             }
             for case, record in self.records.items()
             if record.failure is not None
         ]
+
+    def _named(self, case: Case) -> dict[str, Any]:
+        own = {"variant": self.contender.variant, "provider": self.contender.provider}
+        return {**own, **dataclasses.asdict(case)}

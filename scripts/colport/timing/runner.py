@@ -12,10 +12,11 @@ from colport.base import machine
 from colport.base.errors import ConfigError
 from colport.base.names import REFERENCE_VARIANT
 from colport.timing import statistics
-from colport.timing.machine import cores, meters, noise
+from colport.timing.machine import meters, noise
 from colport.timing.rounds import Lane
 from colport.timing.schedule import turns
 from colport.timing.settings import Case, Contender, Inputs, LatencySettings
+from colport.timing.worker import cores
 
 Progress = Callable[[str], None]
 _PARTS_ROUNDS = 1
@@ -76,63 +77,54 @@ def measure(
     pairs = [(lane, case) for lane in run.lanes for case in cases]
     rows = [lane.row(case) for lane, case in pairs]
     records = [lane.records[case] for lane, case in pairs]
-    statistics.add_speedups(rows, [record.rounds for record in records])
+    statistics.add_speedups(rows, [record.rounds_ns for record in records])
     statistics.add_cosines(rows, [record.outputs for record in records])
     return {
         "rows": rows,
         "samples": [lane.raw(case) for lane, case in pairs],
-        "inputs": {
-            "queries": list(given.queries),
-            "documents": list(given.documents),
-            "pages": given.pages,
-        },
+        "inputs": dataclasses.asdict(given),
         "settings": dataclasses.asdict(settings),
         **run.record(),
     }
 
 
+@dataclasses.dataclass(eq=False)
 class Run:
     """The contenders of a run in their processes, and what the machine did meanwhile.
 
     A context, whose end ends the processes.
 
-    Args:
+    Attributes:
         contenders: Who takes part.
         cases: What they are timed on.
         inputs: What they encode.
         settings: How long and how often.
         progress: Called with one line for each step.
         lane: Makes the lane of a contender.
-
-    Attributes:
         lanes: One a contender, in their order.
 
     Raises:
         ConfigError: The contenders do not belong together, or there is nothing to encode.
     """
 
-    def __init__(
-        self,
-        contenders: Sequence[Contender],
-        cases: Sequence[Case],
-        inputs: Inputs,
-        settings: LatencySettings,
-        progress: Progress,
-        lane: Callable[..., Lane] = Lane,
-    ) -> None:
-        check(contenders, cases, settings.threads)
-        self._settings = settings
-        self._progress = progress
+    contenders: Sequence[Contender]
+    cases: Sequence[Case]
+    inputs: Inputs
+    settings: LatencySettings
+    progress: Progress
+    lane: Callable[..., Lane] = Lane
+
+    def __post_init__(self) -> None:
+        settings = self.settings
+        check(self.contenders, self.cases, settings.threads)
         self._stack = ExitStack()
         allowed = cores.usable()
         self._pinned = cores.choose(settings.affinity, settings.threads, allowed)
         self._energy = meters.EnergyMeter()
         self._machine = meters.Machine(self._pinned or sorted(allowed))
         self._watch = noise.Watch(machine.usable_cores(), settings.quiet_wait_s)
-        self.lanes = [
-            lane(contender, cases, inputs, settings, self._stack, self._pinned, self._energy)
-            for contender in contenders
-        ]
+        shared = (self.cases, self.inputs, settings, self._stack, self._pinned, self._energy)
+        self.lanes = [self.lane(contender, *shared) for contender in self.contenders]
 
     def __enter__(self) -> Self:
         return self
@@ -146,7 +138,7 @@ class Run:
     def announce(self, step: str = "") -> None:
         """Name the next step, if it has a name, and wait until other processes are quiet."""
         if step:
-            self._progress(step)
+            self.progress(step)
         self._watch.wait_for_quiet()
 
     def load(self) -> None:
@@ -157,10 +149,10 @@ class Run:
 
     def take_turns(self, cases: Sequence[Case]) -> None:
         """All rounds: case by case, one contender after the other."""
-        settings, last_round = self._settings, None
+        settings, last_round = self.settings, None
         for number, case, order in turns(len(self.lanes), cases, settings.rounds, settings.seed):
             if number != last_round:
-                self._progress(f"round {number + 1} of {settings.rounds}")
+                self.progress(f"round {number + 1} of {settings.rounds}")
                 self._machine.read()
                 last_round = number
             if settings.precision and all(lane.is_precise(case) for lane in self.lanes):
@@ -172,8 +164,8 @@ class Run:
 
     def take_parts(self, cases: Sequence[Case]) -> None:
         """Preprocessing and the model alone, in one round."""
-        self._progress("preprocessing and graph apart")
-        for _, case, order in turns(len(self.lanes), cases, _PARTS_ROUNDS, self._settings.seed):
+        self.progress("preprocessing and graph apart")
+        for _, case, order in turns(len(self.lanes), cases, _PARTS_ROUNDS, self.settings.seed):
             self.announce()
             for index in order:
                 self.lanes[index].run_parts(case)
@@ -181,15 +173,9 @@ class Run:
     def record(self) -> dict[str, Any]:
         """What is the same for every kind of run: failures, environment, noise, cores, meters."""
         found = self._watch.record()
-        reasons = [
-            *found["reasons"],
-            *self._machine.throttled(),
-            *(
-                f"{one.name} kept using the CPU between its turns"
-                for one in self.lanes
-                if one.restless
-            ),
-        ]
+        restless = [lane.name for lane in self.lanes if lane.restless]
+        reasons = [*found["reasons"], *self._machine.throttled()]
+        reasons += [f"{name} kept using the CPU between its turns" for name in restless]
         return {
             "failures": [failure for lane in self.lanes for failure in lane.failures()],
             "environment": machine.describe(),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from colport.base import declared
 from colport.base.errors import ConfigError
@@ -17,6 +17,9 @@ Cores = Annotated[tuple[declared.Natural, ...], declared.Allowed(minItems=1, uni
 @dataclass(frozen=True)
 class Case:
     """What is timed: one call that encodes ``batch_size`` inputs of one kind."""
+
+    table: ClassVar[str] = "latency"
+    """Name of the table that its row is of."""
 
     kind: str
     batch_size: int

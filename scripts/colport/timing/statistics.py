@@ -1,21 +1,30 @@
-"""From raw durations to the rows of ``latency.csv``: pure functions, no clock."""
+"""From raw durations to the rows of ``latency.csv``: pure functions, no clock.
+
+Samples of one round resemble each other, as a machine's speed drifts from round to round. Order
+statistics of all samples, as if independent, would then give intervals that are too narrow; a
+bootstrap over ten rounds does too, for want of rounds. So the samples are counted for what
+they are worth, as survey statistics counts those of clusters, and an order-statistic interval is
+taken for that number.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from colport.base import columns
 from colport.base.names import REFERENCE_VARIANT
-from colport.timing.intervals import percentile_interval
 from colport.timing.settings import Case
 
 PERCENTILES = (50, 90, 95, 99)
+NS_PER_MS, NS_PER_S = 1e6, 1e9
 
-_NS_PER_MS = 1e6
+CONFIDENCE = 0.95
+"""Probability with which an interval holds the percentile, at least."""
 
 
 def summarize(durations_ns: Sequence[int], batch_size: int) -> dict[str, Any]:
@@ -32,7 +41,7 @@ def summarize(durations_ns: Sequence[int], batch_size: int) -> dict[str, Any]:
         ``p50_ms`` … ``p99_ms``, ``mean_ms``, ``min_ms``, ``max_ms`` in milliseconds, ``samples``,
         and ``per_second``: inputs a second at the mean duration.
     """
-    values = np.asarray(durations_ns, dtype=np.float64) / _NS_PER_MS
+    values = np.asarray(durations_ns, dtype=np.float64) / NS_PER_MS
     mean = float(values.mean())
     return {
         **{f"p{p}_ms": float(np.percentile(values, p)) for p in PERCENTILES},
@@ -59,8 +68,84 @@ def intervals(rounds_ns: Sequence[Sequence[int]]) -> dict[str, float | None]:
     for percentile in PERCENTILES:
         ends = percentile_interval(rounds_ns, percentile / 100)
         for name, value in zip(("low", "high"), ends, strict=True):
-            figures[f"p{percentile}_{name}_ms"] = None if value is None else value / _NS_PER_MS
+            figures[f"p{percentile}_{name}_ms"] = None if value is None else value / NS_PER_MS
     return figures
+
+
+def effective_samples(rounds: Sequence[np.ndarray], share: float) -> int:
+    """How many independent samples the rounds are worth for one percentile.
+
+    The variance of the share of samples below a percentile, estimated from the rounds, over that
+    of independent samples is the design effect; the samples divided by it, and by the square of
+    the ratio of Student's t for the rounds to that for the samples, are the effective number (Korn
+    and Graubard, Survey Methodology 24, 1998, section 2). The larger effect of the percentile and
+    of the median counts: the tail of a few rounds says little about their drift.
+
+    Args:
+        rounds: Durations ``[samples]`` of each round, none empty.
+        share: The percentile, from 0 to 1.
+
+    Returns:
+        At most the samples; 0 for fewer than six rounds, whose own medians hold the median with
+        less than 95%.
+    """
+    from scipy.stats import t
+
+    size, count = sum(map(len, rounds)), len(rounds)
+    if count < needed_samples(0.5):
+        return 0
+    effect = max(_design_effect(rounds, share), _design_effect(rounds, 0.5), 1.0)
+    tail = (1 + CONFIDENCE) / 2
+    return int(size / effect * (t.ppf(tail, size - 1) / t.ppf(tail, count - 1)) ** 2)
+
+
+def _design_effect(rounds: Sequence[np.ndarray], share: float) -> float:
+    values, count = np.concatenate(rounds), len(rounds)
+    limit = np.quantile(values, share)
+    sizes = np.array([len(durations) for durations in rounds])
+    below = np.array([np.mean(durations <= limit) for durations in rounds])
+    overall = float(np.average(below, weights=sizes))
+    if overall == 1:  # all durations alike
+        return 1.0
+    variance = count / (count - 1) * np.sum((sizes * (below - overall)) ** 2) / values.size**2
+    return float(variance / (overall * (1 - overall) / values.size))
+
+
+def percentile_interval(
+    rounds: Sequence[Sequence[float]], share: float
+) -> tuple[float | None, float | None]:
+    """Distribution-free interval that holds a percentile with a probability of 95% or more.
+
+    Of ``n`` independent samples, the ``k``-th and ``m``-th smallest hold it with a probability
+    that the binomial distribution gives (David and Nagaraja, Order Statistics, 2003, section 7.1);
+    ``n`` is :func:`effective_samples`, and the ranks are those places among all samples
+    (Woodruff, Journal of the American Statistical Association 47, 1952, for clusters).
+
+    Args:
+        rounds: Durations of each round, in any unit; a round may be empty.
+        share: The percentile, from 0 to 1.
+
+    Returns:
+        Both ends, or ``None`` twice where the samples are too few: :func:`needed_samples`.
+    """
+    from scipy.stats import binom
+
+    filled = [np.asarray(durations, dtype=np.float64) for durations in rounds if len(durations)]
+    worth = effective_samples(filled, share) if filled else 0
+    tail = (1 - CONFIDENCE) / 2
+    # P(B < low) <= tail and P(B >= high) <= tail, for B binomial with `worth` and `share`.
+    low, high = int(binom.ppf(tail, worth, share)), int(binom.ppf(1 - tail, worth, share)) + 1
+    if worth == 0 or low < 1 or high > worth:
+        return None, None
+    values = np.concatenate(filled)
+    ends = np.quantile(values, [low / (worth + 1), high / (worth + 1)], method="weibull")
+    return float(ends[0]), float(ends[1])
+
+
+def needed_samples(share: float) -> int:
+    """Independent samples below which a percentile has no interval: 368 for a p99."""
+    rarer = max(share, 1 - share)
+    return math.ceil(math.log((1 - CONFIDENCE) / 2) / math.log(rarer))
 
 
 def round_ratios(reference: Sequence[Sequence[int]], other: Sequence[Sequence[int]]) -> list[float]:
@@ -109,30 +194,18 @@ def compare_rounds(
         of the ratios; ``None`` where there is no round in which both have samples.
     """
     ratios = round_ratios(reference, other)
-    if not ratios:
-        return dict.fromkeys(("speedup_vs_pytorch", "speedup_low", "speedup_high"))
-    return {
-        "speedup_vs_pytorch": float(np.median(ratios)),
-        "speedup_low": min(ratios),
-        "speedup_high": max(ratios),
-    }
+    found = (float(np.median(ratios)), min(ratios), max(ratios)) if ratios else (None,) * 3
+    return dict(zip(("speedup_vs_pytorch", "speedup_low", "speedup_high"), found, strict=True))
 
 
-def make_row(
-    model: str,
-    variant: str,
-    provider: str,
-    case: Case,
-    table: str = "latency",
-    **figures: Any,
-) -> dict[str, Any]:
+def make_row(model: str, variant: str, provider: str, case: Case, **figures: Any) -> dict[str, Any]:
     """The row of one case; see :func:`colport.base.columns.row`.
 
     Raises:
         KeyError: A figure is not a column.
     """
     names = {"model": model, "variant": variant, "provider": provider, **dataclasses.asdict(case)}
-    return columns.row(table, **names, **figures)
+    return columns.row(case.table, **names, **figures)
 
 
 def add_speedups(rows: Sequence[dict[str, Any]], rounds: Sequence[Sequence[Sequence[int]]]) -> None:
@@ -145,16 +218,8 @@ def add_speedups(rows: Sequence[dict[str, Any]], rounds: Sequence[Sequence[Seque
         rows: Rows of :func:`make_row`, the reference's among them.
         rounds: The durations behind each row, one sequence a round.
     """
-    references = {
-        (row["kind"], row["batch_size"]): durations
-        for row, durations in zip(rows, rounds, strict=True)
-        if row["variant"] == REFERENCE_VARIANT and row["status"] == "ok"
-    }
-    for row, durations in zip(rows, rounds, strict=True):
-        found = references.get((row["kind"], row["batch_size"]))
-        if found is None or row["status"] != "ok":
-            continue
-        row.update(compare_rounds(found, durations))
+    for row, durations, reference in _beside_reference(rows, rounds):
+        row.update(compare_rounds(reference, durations))
 
 
 def add_cosines(rows: Sequence[dict[str, Any]], outputs: Sequence[Sequence[np.ndarray]]) -> None:
@@ -164,15 +229,9 @@ def add_cosines(rows: Sequence[dict[str, Any]], outputs: Sequence[Sequence[np.nd
         rows: Rows of :func:`make_row`, the reference's among them.
         outputs: Embeddings ``[tokens, dim]`` of the inputs behind each row; empty where it failed.
     """
-    references = {
-        (row["kind"], row["batch_size"]): embeddings
-        for row, embeddings in zip(rows, outputs, strict=True)
-        if row["variant"] == REFERENCE_VARIANT and row["status"] == "ok"
-    }
-    for row, embeddings in zip(rows, outputs, strict=True):
-        expected = references.get((row["kind"], row["batch_size"]), ())
+    for row, embeddings, expected in _beside_reference(rows, outputs):
         shapes = [[array.shape for array in arrays] for arrays in (expected, embeddings)]
-        if row["status"] == "ok" and embeddings and shapes[0] == shapes[1]:
+        if embeddings and shapes[0] == shapes[1]:
             ours, theirs = (
                 np.concatenate(arrays).astype(np.float64) for arrays in (embeddings, expected)
             )
@@ -181,11 +240,20 @@ def add_cosines(rows: Sequence[dict[str, Any]], outputs: Sequence[Sequence[np.nd
             row["mean_cosine"], row["min_cosine"] = float(cosines.mean()), float(cosines.min())
 
 
+def _beside_reference(
+    rows: Sequence[dict[str, Any]], found: Sequence[Any]
+) -> Iterator[tuple[dict[str, Any], Any, Any]]:
+    """Each row that was measured, what is behind it, and what is behind the reference's row."""
+    references: dict[tuple[str, int], Any] = {}
+    measured = [pair for pair in zip(rows, found, strict=True) if pair[0]["status"] == "ok"]
+    for row, own in measured:
+        if row["variant"] == REFERENCE_VARIANT:
+            references[row["kind"], row["batch_size"]] = own
+    for row, own in measured:
+        if (row["kind"], row["batch_size"]) in references:
+            yield row, own, references[row["kind"], row["batch_size"]]
+
+
 def median_ms(durations_ns: Sequence[int]) -> float | None:
     """The median in milliseconds; ``None`` without durations."""
-    return float(np.median(durations_ns)) / _NS_PER_MS if len(durations_ns) else None
-
-
-def failed(reason: str, unsupported: bool) -> Mapping[str, Any]:
-    """The status columns of a case that gave no figures."""
-    return {"status": "unsupported" if unsupported else "failed", "reason": reason}
+    return float(np.median(durations_ns)) / NS_PER_MS if len(durations_ns) else None

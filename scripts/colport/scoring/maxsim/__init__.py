@@ -10,21 +10,21 @@ are still in the processor's cache. Each thread takes the next block of document
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
 
 from colport.scoring.maxsim.blocks import (
-    Columns,
     FloatColumns,
     QueryBlock,
+    TorchColumns,
     as_float32,
+    default_device,
     read,
     starts_of,
 )
 from colport.scoring.maxsim.tiling import Tiling, Workspace, run
-from colport.scoring.maxsim.torch_columns import TorchColumns, default_device
 
 DEFAULT_MAX_BYTES = 16 * 2**20
 """Extra memory of :func:`maxsim`; similarities of this size still fit a processor's L3 cache."""
@@ -64,27 +64,12 @@ def maxsim(
             or ``max_bytes`` is not positive.
     """
     device = device or default_device()
-    if device is None:
-        tiling = Tiling.of(queries, documents, max_bytes, threads)
-        return _score_all(FloatColumns, queries, documents, tiling)
-    tiling = Tiling.of(queries, documents, max_bytes, threads=1)
-    return _score_all(partial(TorchColumns, device=device), queries, documents, tiling)
-
-
-def _score_all(
-    columns: Callable[[np.ndarray], Columns],
-    queries: Sequence[np.ndarray],
-    documents: Sequence[np.ndarray],
-    tiling: Tiling,
-) -> np.ndarray:
-    """MaxSim with a given way to compute products, ``[n_queries, n_documents]`` float32."""
+    columns = FloatColumns if device is None else partial(TorchColumns, device=device)
+    tiling = Tiling.of(queries, documents, max_bytes, threads if device is None else 1)
     scores = np.zeros((len(tiling.query_lengths), len(tiling.document_lengths)), dtype=np.float32)
     for group in tiling.query_groups:
         query_blocks = tiling.query_blocks(columns, queries, np.arange(*group))
-
-        def score(first: int, last: int, workspace: Workspace, query_blocks=query_blocks) -> None:
-            _score_documents(query_blocks, documents, first, last, tiling, workspace, scores)
-
+        score = partial(_score_documents, query_blocks, documents, tiling, scores)
         run(score, tiling.documents, tiling)
     return scores
 
@@ -92,11 +77,11 @@ def _score_all(
 def _score_documents(
     query_blocks: Sequence[QueryBlock],
     documents: Sequence[np.ndarray],
+    tiling: Tiling,
+    scores: np.ndarray,
     first: int,
     last: int,
-    tiling: Tiling,
     workspace: Workspace,
-    scores: np.ndarray,
 ) -> None:
     """Fill in the scores of documents ``first`` up to ``last``, which the workspace holds."""
     lengths = tiling.document_lengths[first:last]

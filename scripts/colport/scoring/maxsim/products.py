@@ -1,30 +1,16 @@
 """Matrix products of token embeddings in ONNX Runtime, on one thread, into given memory.
 
 On processors with AVX-512 its product is twice as fast as NumPy's OpenBLAS
-(``benchmarks/maxsim.md``). The graphs beside this module are written by :func:`graph`.
+(``benchmarks/maxsim.md``). The graphs beside this module are written by ``tests/stored_graphs.py``.
 """
 
 from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import onnxruntime
-
-if TYPE_CHECKING:
-    import onnx
-
-GRAPHS = {
-    "multiply": """multiply (float[m, k] rows, float[k, n] columns) => (float[m, n] products) {
-        products = MatMul (rows, columns)
-    }""",
-    "widen": """widen (float16[m, k] halves) => (float[m, k] singles) {
-        singles = Cast <to: int = 1> (halves)
-    }""",
-}
-"""Files ``<name>.onnx`` in the folder ``graphs`` beside this module, in ONNX's text format."""
 
 
 def multiply(rows: np.ndarray, columns: np.ndarray, out: np.ndarray) -> None:
@@ -37,16 +23,8 @@ def widen(halves: np.ndarray, out: np.ndarray) -> None:
     _run("widen", {"halves": halves}, {"singles": out})
 
 
-def graph(name: str) -> onnx.ModelProto:
-    """Build one of :data:`GRAPHS`; needs ``onnx``, which running them does not."""
-    from onnx import helper, parser
-
-    opsets = [helper.make_opsetid("", 20)]
-    return helper.make_model(parser.parse_graph(GRAPHS[name]), opset_imports=opsets, ir_version=9)
-
-
 def graph_file(name: str) -> Path:
-    """Where one of :data:`GRAPHS` is stored."""
+    """Where a graph of this module is stored: ``multiply`` or ``widen``."""
     return Path(__file__).parent / "graphs" / f"{name}.onnx"
 
 
@@ -71,14 +49,3 @@ def _run(name: str, inputs: dict[str, np.ndarray], outputs: dict[str, np.ndarray
     for key, array in outputs.items():
         binding.bind_output(key, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
     session.run_with_iobinding(binding)
-
-
-def write_graphs() -> None:
-    """Store the graphs anew: ``python -m colport.scoring.maxsim.products``."""
-    graph_file("").parent.mkdir(exist_ok=True)
-    for name in GRAPHS:
-        graph_file(name).write_bytes(graph(name).SerializeToString())
-
-
-if __name__ == "__main__":
-    write_graphs()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -146,26 +145,23 @@ def run(
     work: Callable[[int, int, Workspace], None], tasks: Iterable[tuple[int, int]], tiling: Tiling
 ) -> None:
     """Do all tasks, each thread the next one that is left, in memory of its own."""
-    pending = deque(tasks)
-    helpers = min(tiling.threads, len(pending)) - 1
+    pending = list(tasks)
+    workers = max(1, min(tiling.threads, len(pending)))
+    free = [tiling.workspace() for _ in range(workers)]
 
-    def drain() -> None:
-        workspace = tiling.workspace()
-        while True:
-            try:
-                task = pending.popleft()
-            except IndexError:
-                return
+    def do(task: tuple[int, int]) -> None:
+        workspace = free.pop()
+        try:
             work(*task, workspace)
+        finally:
+            free.append(workspace)
 
-    if helpers < 1:
-        drain()
+    if workers == 1:
+        for task in pending:
+            do(task)
         return
-    with ThreadPoolExecutor(helpers) as pool:
-        others = [pool.submit(drain) for _ in range(helpers)]
-        drain()
-        for other in others:
-            other.result()
+    with ThreadPoolExecutor(workers) as pool:
+        list(pool.map(do, pending))  # raises what a thread has raised
 
 
 def runs(sizes: np.ndarray, limit: int) -> Iterator[tuple[int, int]]:

@@ -1,1 +1,1 @@
-"""What the machine does beside: its load, cores, clocks and energy."""
+"""What the machine does beside: its load, clocks and energy."""

@@ -5,12 +5,10 @@ Every figure may be missing; then :meth:`Machine.record` says why, and nothing i
 
 from __future__ import annotations
 
-import csv
 import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +18,6 @@ _QUERY_SECONDS = 5.0
 
 Query = Callable[[str], str | None]
 """Takes a query of ``nvidia-smi``, gives its CSV lines, or ``None`` without a GPU."""
-
-
-@dataclass(frozen=True)
-class EnergyZone:
-    """A counter of Linux's powercap: one CPU package.
-
-    Attributes:
-        counter: File with microjoules since some start.
-        wraps_at: The counter starts again from 0 beyond so many microjoules.
-    """
-
-    counter: Path
-    wraps_at: int
 
 
 def frequencies_mhz(
@@ -60,47 +45,39 @@ def throttle_count(cores: Iterable[int], cpus: Path = _CPUS) -> int | None:
         return None
 
 
-def energy_zones(powercap: Path = _POWERCAP) -> tuple[list[EnergyZone], str]:
-    """The packages' counters that can be read, and else the reason why there are none."""
-    packages = [
-        folder
-        for folder in sorted(powercap.glob("*-rapl:*"))
-        if folder.name.count(":") == 1  # deeper ones are parts of a package
-    ]
-    if not packages:
-        return [], "the machine has no energy counters (powercap)"
-    try:
-        zones = []
-        for folder in packages:
-            counter = folder / "energy_uj"
-            counter.read_text()
-            limit = int((folder / "max_energy_range_uj").read_text())
-            zones.append(EnergyZone(counter, limit))
-        return zones, ""
-    except OSError as error:
-        return [], f"energy counters cannot be read ({error.strerror})"
-
-
 class EnergyMeter:
-    """Energy of the CPU packages between two readings, the whole machine's."""
+    """Energy of the CPU packages between two readings, the whole machine's.
+
+    Attributes:
+        reason: Why there is none, or empty.
+    """
 
     def __init__(self, powercap: Path = _POWERCAP) -> None:
-        self._zones, self.reason = energy_zones(powercap)
+        self._counters: dict[Path, int] = {}
+        """Files with microjoules since some start, and where they start again from 0."""
+        self.reason = "the machine has no energy counters (powercap)"
+        # Deeper ones are parts of a package.
+        zones = [zone for zone in sorted(powercap.glob("*-rapl:*")) if zone.name.count(":") == 1]
+        try:
+            for zone in zones:
+                (zone / "energy_uj").read_text()
+                limit = int((zone / "max_energy_range_uj").read_text())
+                self._counters[zone / "energy_uj"] = limit
+                self.reason = ""
+        except OSError as error:
+            self._counters = {}
+            self.reason = f"energy counters cannot be read ({error.strerror})"
 
     def read(self) -> list[int] | None:
         """The counters now, in microjoules; ``None`` without any."""
-        if not self._zones:
-            return None
-        return [int(zone.counter.read_text()) for zone in self._zones]
+        return [int(counter.read_text()) for counter in self._counters] or None
 
     def joules(self, before: list[int] | None, after: list[int] | None) -> float | None:
         """Joules between two readings less than a turn of the counter apart."""
         if before is None or after is None:
             return None
-        return sum(
-            (end - start if end >= start else end + zone.wraps_at - start) / 1e6
-            for start, end, zone in zip(before, after, self._zones, strict=True)
-        )
+        parts = zip(before, after, self._counters.values(), strict=True)
+        return sum((end - start + turn * (end < start)) / 1e6 for start, end, turn in parts)
 
 
 def nvidia_smi(query: str) -> str | None:
@@ -127,9 +104,11 @@ def gpu_memory_mb(pid: int, ask: Query = nvidia_smi) -> float | None:
     answer = ask("--query-compute-apps=pid,used_memory")
     if answer is None:
         return None
-    found = [row for row in csv.reader(answer.splitlines()) if row and row[0].strip() == str(pid)]
-    sizes = [row[1].strip() for row in found]
-    return sum(map(float, sizes)) if sizes and all(map(_is_number, sizes)) else None
+    sizes = re.findall(rf"^\s*{pid}\s*,\s*(.*?)\s*$", answer, re.MULTILINE)
+    try:
+        return sum(map(float, sizes)) if sizes else None
+    except ValueError:  # [N/A]
+        return None
 
 
 class Machine:
@@ -170,7 +149,3 @@ class Machine:
             "throttle_count": self._throttles,
             "missing": {name: reason for name, reason in missing.items() if reason},
         }
-
-
-def _is_number(text: str) -> bool:
-    return re.fullmatch(r"\d+(\.\d+)?", text) is not None

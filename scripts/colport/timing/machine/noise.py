@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 MAX_STEAL = 0.02
 """Share of CPU time that a hypervisor may give to other guests before a run counts as noisy."""
@@ -28,8 +28,7 @@ MAX_BURST = 0.10
 _WINDOW_SECONDS = 0.1
 
 
-@dataclass(frozen=True)
-class CpuTimes:
+class CpuTimes(NamedTuple):
     """CPU seconds of the whole machine since its start, and those of this process.
 
     Attributes:
@@ -47,8 +46,7 @@ class CpuTimes:
     throttled: float
 
     def __sub__(self, other: CpuTimes) -> CpuTimes:
-        names = (field.name for field in fields(self))
-        return CpuTimes(*(getattr(self, name) - getattr(other, name) for name in names))
+        return CpuTimes(*map(operator.sub, self, other))
 
     @property
     def total(self) -> float:
@@ -166,41 +164,33 @@ def describe(load_before: float | None, cores: int, spent: CpuTimes | None) -> d
         ``noisy``, ``reasons`` (sentences), ``load_before``, the shares from 0 to 1
         ``steal_share`` and ``others_share``, and ``throttled_seconds`` (``None`` where unknown).
     """
-    record: dict[str, Any] = {
-        "load_before": load_before,
-        "steal_share": None,
-        "others_share": None,
-        "throttled_seconds": None,
-    }
+    steal = others = throttled = None
     reasons = []
-    if spent is None:
-        if load_before is not None and load_before > cores + MAX_EXTRA_LOAD:
-            reasons = [f"the load average was {load_before:.1f} on {cores} cores before the run"]
-    else:
+    if spent is not None:
+        throttled = spent.throttled
         if spent.total > 0:
-            record["steal_share"] = max(0.0, spent.steal) / spent.total
-            record["others_share"] = max(0.0, spent.busy - spent.own) / spent.total
-        record["throttled_seconds"] = spent.throttled
-        reasons = _reasons(record)
-    return {"noisy": bool(reasons), "reasons": reasons, **record}
+            steal = max(0.0, spent.steal) / spent.total
+            others = max(0.0, spent.busy - spent.own) / spent.total
+    elif load_before is not None and load_before > cores + MAX_EXTRA_LOAD:
+        reasons.append(f"the load average was {load_before:.1f} on {cores} cores before the run")
+    if steal is not None and steal > MAX_STEAL:
+        reasons.append(f"the hypervisor gave {steal:.1%} of the CPU time to other guests")
+    if others is not None and others > MAX_OTHERS:
+        reasons.append(f"other processes took {others:.1%} of the CPU time")
+    if throttled:
+        reasons.append(f"the CPU limit of the container stopped it for {throttled:.2f} s")
+    return {
+        "noisy": bool(reasons),
+        "reasons": reasons,
+        "load_before": load_before,
+        "steal_share": steal,
+        "others_share": others,
+        "throttled_seconds": throttled,
+    }
 
 
 def _share_in_use(spent: CpuTimes) -> float:
     return (spent.busy + spent.steal) / spent.total if spent.total > 0 else 0.0
-
-
-def _reasons(record: dict[str, Any]) -> list[str]:
-    reasons = []
-    steal, others = record["steal_share"] or 0.0, record["others_share"] or 0.0
-    if steal > MAX_STEAL:
-        reasons.append(f"the hypervisor gave {steal:.1%} of the CPU time to other guests")
-    if others > MAX_OTHERS:
-        reasons.append(f"other processes took {others:.1%} of the CPU time")
-    if record["throttled_seconds"] > 0:
-        reasons.append(
-            f"the CPU limit of the container stopped it for {record['throttled_seconds']:.2f} s"
-        )
-    return reasons
 
 
 def _throttled_seconds(cgroup: Path) -> float:

@@ -11,35 +11,24 @@ import time
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
 
-class Clock(Protocol):
-    """What the serving loop needs of time, in seconds."""
-
-    def now(self) -> float:
-        """The time."""
-
-    def sleep_until(self, moment: float) -> None:
-        """Return at ``moment``, or at once where it has passed."""
-
-
-class WallClock:
-    """Real time; sleeps as a server does that waits for a request."""
+class Clock:
+    """What the serving loop needs of time, in seconds; sleeps as a server that waits does."""
 
     def now(self) -> float:
         """Seconds of the monotonic clock with the finest steps."""
         return time.perf_counter()
 
     def sleep_until(self, moment: float) -> None:
-        """Give the processor away until then."""
+        """Give the processor away until then; returns at once where that has passed."""
         while (left := moment - time.perf_counter()) > 0:
             time.sleep(left)
 
 
-class SimulatedClock:
+class SimulatedClock(Clock):
     """Time that passes only when told to."""
 
     def __init__(self) -> None:
@@ -82,6 +71,10 @@ class Served:
     latencies: list[float]
     batches: list[int]
     seconds: float
+
+    def slow(self, limit_s: float) -> int:
+        """Requests that took longer."""
+        return sum(latency > limit_s for latency in self.latencies)
 
 
 def poisson_arrivals(rate: float, count: int, seed: int) -> list[float]:

@@ -12,21 +12,17 @@ import numpy as np
 from colport.base.columns import TABLES
 from colport.base.names import REFERENCE_VARIANT
 from colport.timing import statistics
-from colport.timing.server.cases import ScenarioCase
-from colport.timing.server.early_stopping import upper_bound
-from colport.timing.server.probes import PERCENTILE, Probe, ServerRun
-from colport.timing.server.settings import OFFLINE, SERVER, SINGLE_STREAM
+from colport.timing.server.search import Probe, ServerRun, upper_bound
+from colport.timing.server.settings import OFFLINE, SERVER, SINGLE_STREAM, ScenarioCase
 from colport.timing.settings import Contender
-from colport.timing.statistics import cost_ratios, encoded, summarize
+from colport.timing.statistics import NS_PER_MS, cost_ratios, encoded, summarize
 
 COLUMNS = TABLES["scenarios"].columns
 
-make_row = partial(statistics.make_row, table="scenarios", best=False)
+make_row = partial(statistics.make_row, best=False)
 """See :func:`colport.timing.statistics.make_row`."""
 
 Key = tuple[Any, ...]
-
-_NS_PER_MS = 1e6
 
 
 def timed_row(
@@ -69,16 +65,13 @@ def round_costs(
         Nanoseconds: the 90th percentile of single calls, or the mean of an input; ``None`` for a
         round without calls.
     """
-    return [
-        (
-            float(np.percentile(calls, 90))
-            if scenario == SINGLE_STREAM
-            else sum(calls) / encoded(len(calls), sizes)
-        )
-        if calls
-        else None
-        for calls in rounds_ns
-    ]
+
+    def cost(calls: Sequence[int]) -> float:
+        if scenario == SINGLE_STREAM:
+            return float(np.percentile(calls, 90))
+        return sum(calls) / encoded(len(calls), sizes)
+
+    return [cost(calls) if calls else None for calls in rounds_ns]
 
 
 def server_rows(
@@ -164,13 +157,13 @@ def _served(probe: Probe, run: ServerRun) -> dict[str, Any]:
     known = summarize(probe.latencies_ns, 1)
     bound = None
     if not probe.stopped:
-        bound = upper_bound(probe.latencies_ns, PERCENTILE, run.settings.confidence)
+        bound = upper_bound(probe.latencies_ns, run.settings.confidence)
     return {
         **{name: known[name] for name in ("p50_ms", "p90_ms", "p99_ms", "samples")},
         "rate": probe.rate,
         "per_second": len(probe.latencies_ns) / probe.seconds,
         "meets_target": probe.meets(run.target_ms) if probe.allowed_slow >= 0 else None,
-        "p99_bound_ms": None if bound is None else bound / _NS_PER_MS,
+        "p99_bound_ms": None if bound is None else bound / NS_PER_MS,
         "slow": probe.slow(run.target_ms),
         "allowed_slow": probe.allowed_slow,
         "stopped": probe.stopped,

@@ -15,10 +15,6 @@ from colport.timing.worker.worker import Worker
 class Server(Worker):
     """A worker with one more request, ``serve``."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._actions["serve"] = self._serve
-
     def _serve(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Serve a Poisson process of requests; see :func:`colport.timing.server.arrivals.serve`.
 
@@ -36,7 +32,7 @@ class Server(Worker):
         served = arrivals.serve(
             arrivals.poisson_arrivals(request["rate"], count, seed),
             lambda call: self._call(kind, [drawn[number] for number in call]),
-            arrivals.WallClock(),
+            arrivals.Clock(),
             arrivals.Batching(request["max_batch"], request["max_wait_ms"] / 1e3),
             request["limit_ms"] / 1e3,
             request["allowed_slow"],

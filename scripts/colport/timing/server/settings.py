@@ -4,17 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from colport.base import declared
 from colport.base.errors import ConfigError
 from colport.base.machine import usable_cores
 from colport.base.names import KINDS
+from colport.timing.settings import Case, Inputs, LatencySettings
 
 SINGLE_STREAM, OFFLINE, SERVER = "single_stream", "offline", "server"
 SCENARIOS = (SINGLE_STREAM, OFFLINE, SERVER)
 _NAMES = {"enum": SCENARIOS}
 _ABOVE_0 = {"type": "number", "exclusiveMinimum": 0}
+
+
+@dataclass(frozen=True)
+class ScenarioCase(Case):
+    """A scenario for one kind of input; a server's ``batch_size`` is its largest."""
+
+    table: ClassVar[str] = "scenarios"
+
+    scenario: str
 
 
 def _by_kind(values: Mapping[str, Any]) -> declared.Allowed:
@@ -105,7 +115,7 @@ class ScenarioSettings:
     """Threads of each contender."""
 
     affinity: Annotated[bool | tuple[int, ...], declared.IN_CODE] = True
-    """As in :class:`colport.timing.LatencySettings`."""
+    """As in :class:`colport.timing.settings.LatencySettings`."""
 
     seed: declared.Natural = 0
     """Of arrivals, of the inputs that they bring and of the order of turns."""
@@ -136,6 +146,35 @@ class ScenarioSettings:
         parts = {"offline": OfflineSettings, "server": ServerSettings}
         made = {name: make(**section[name]) for name, make in parts.items() if name in section}
         return cls(**{**section, "threads": threads, **made})
+
+    def cases(self, inputs: Inputs) -> list[ScenarioCase]:
+        """Single stream always, as the target and the first rate of a server come from it."""
+        found: list[ScenarioCase] = []
+        for kind in inputs.kinds():
+            found.append(ScenarioCase(kind, 1, SINGLE_STREAM))
+            if OFFLINE in self.run:
+                # A batch larger than the inputs are is one with all of them.
+                count = len(inputs.of(kind))
+                sizes = dict.fromkeys(min(size, count) for size in self.offline.batch_sizes)
+                found += [ScenarioCase(kind, size, OFFLINE) for size in sizes]
+            if SERVER in self.run:
+                found.append(ScenarioCase(kind, self.server.max_batch, SERVER))
+        return found
+
+    def timing(self, scenario: str) -> LatencySettings:
+        """How long it is timed, one pass in each round at least; single inputs warm up."""
+        is_single = scenario == SINGLE_STREAM
+        seconds = self.min_seconds if is_single else self.offline.min_seconds
+        shared = ("rounds", "max_seconds", "threads", "affinity", "seed")
+        shared += ("quiet_wait_s", "timeout_s")
+        return LatencySettings(
+            warmup_max_calls=self.warmup_calls if is_single else 1,
+            warmup_max_seconds=self.max_seconds,
+            min_samples=1,
+            min_seconds=min(seconds, self.max_seconds),
+            precision=0,
+            **{name: getattr(self, name) for name in shared},
+        )
 
     def __post_init__(self) -> None:
         declared.check(self, "scenarios.")

@@ -1,4 +1,8 @@
-"""The parent's side of a worker: a child with threads, cores and a time-out of its own."""
+"""The parent's side of a worker: a child with threads, cores and a time-out of its own.
+
+Its files can be dropped from the page cache before, for a load from the disk; that needs no rights
+of root.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +10,15 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from colport.base.errors import UnsupportedError
 from colport.base.redaction import redacted
 from colport.processes.child import LIBRARY, Child, ChildError, ChildTimeoutError, one_line
+from colport.timing.worker.cores import stat_fields
 from colport.timing.worker.memory import kernel_kills, names_memory
 
 _THREAD_VARIABLES = (
@@ -140,6 +146,29 @@ class WorkerProcess:
         )
 
 
+def drop_cached(folders: Iterable[Path | str]) -> None:
+    """Ask the kernel to forget the cached pages of all files below some folders.
+
+    Pages that a process has mapped, or that are not yet on the disk, stay (``posix_fadvise``,
+    ``POSIX_FADV_DONTNEED``); so they are written first.
+
+    Raises:
+        UnsupportedError: The system has no such call.
+        OSError: A file cannot be opened.
+    """
+    if not hasattr(os, "posix_fadvise"):
+        raise UnsupportedError("latency.cold_load: this system cannot drop files from its cache.")
+    for folder in folders:
+        for file in sorted(Path(folder).rglob("*")):
+            if file.is_file():
+                descriptor = os.open(file, os.O_RDONLY)
+                try:
+                    os.fsync(descriptor)
+                    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+                finally:
+                    os.close(descriptor)
+
+
 @contextlib.contextmanager
 def _pinned(cores: Sequence[int] | None) -> Iterator[None]:
     """Pin this thread meanwhile: a process that it starts inherits that, with all its threads."""
@@ -165,7 +194,6 @@ def _environment(threads: int) -> dict[str, str]:
 
 def _is_running(stat: Path) -> bool:
     try:
-        # The name in parentheses may itself hold blanks and parentheses.
-        return stat.read_text().rpartition(")")[2].split()[0] == "R"
+        return stat_fields(stat)[0] == "R"
     except (OSError, IndexError):
         return False

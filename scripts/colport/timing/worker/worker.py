@@ -20,8 +20,8 @@ from colport.base.errors import ColPortError, UnsupportedError
 from colport.base.machine import peak_rss_mb
 from colport.processes.wire import serve
 from colport.timing.schedule import is_stable
+from colport.timing.worker.cores import place, release
 from colport.timing.worker.memory import is_out_of_memory, limit_memory
-from colport.timing.worker.threads import place, release
 
 
 class Worker:
@@ -32,21 +32,15 @@ class Worker:
         self._encode: dict[str, Callable[..., list[np.ndarray]]] = {}
         self._inputs: dict[str, list[Any]] = {}
         self._cores: list[int] | None = None
-        self._actions = {
-            "load": self._load,
-            "first": self._first,
-            "warm_up": self._warm_up,
-            "block": self._block,
-            "parts": self._parts,
-        }
 
     def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Do what one request asks; an exception of the contender is part of the answer."""
+        asked = request["request"]
         try:
             if self._cores is not None:
-                (release if request["request"] == "first" else place)(self._cores)
-            reply = self._actions[request["request"]](request)
-            if request["request"] in ("load", "first"):
+                (release if asked == "first" else place)(self._cores)
+            reply = getattr(self, f"_{asked}")(request)
+            if asked in ("load", "first"):
                 _keep_from_collection()
         except Exception as error:  # noqa: BLE001 - whatever a contender raises is a result
             reply = _failure(error)
@@ -55,14 +49,8 @@ class Worker:
     def _load(self, request: Mapping[str, Any]) -> dict[str, Any]:
         if request.get("max_memory_mb") is not None:
             limit_memory(request["max_memory_mb"])
-        self._inputs = {
-            "query": list(request["queries"]),
-            "document": (
-                [_open_page(path) for path in request["documents"]]
-                if request["pages"]
-                else list(request["documents"])
-            ),
-        }
+        pages = [_open_page(path) for path in request["documents"]] if request["pages"] else []
+        self._inputs = {"query": request["queries"], "document": pages or request["documents"]}
         self._cores = request["cores"]
         module_name, _, attribute = request["factory"].partition(":")
         start = time.perf_counter_ns()
@@ -81,11 +69,7 @@ class Worker:
         return {
             "import_ns": imported - start,
             "load_ns": loaded - begin,
-            "image_size": (
-                "{}x{}".format(*self._inputs["document"][0].size)
-                if request["pages"] and self._inputs["document"]
-                else ""
-            ),
+            "image_size": "{}x{}".format(*pages[0].size) if pages else "",
         }
 
     def _first(self, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -168,6 +152,14 @@ def _open_page(path: str) -> Any:
 
     with Image.open(path) as image:
         return image.convert("RGB")
+
+
+def page_pixels(file: str) -> int:
+    """Pixels of a page of the inputs; its file is not decoded."""
+    from PIL import Image
+
+    with Image.open(file) as page:
+        return page.width * page.height
 
 
 def _count_tokens(outputs: list[np.ndarray], batch_size: int) -> float:
