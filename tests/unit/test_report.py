@@ -10,9 +10,12 @@ import pandas as pd
 import pytest
 
 from colport import tables
-from colport.report import render
-from colport.report.charts import ChartTable, Point, pareto, scatter, shape_and_colour
+from colport.report import Report
+from colport.report.charts import scatter
 from colport.report.charts.frame import BOTTOM, LEFT, RIGHT, TOP
+from colport.report.charts.marks import Mark, shape_and_colour
+from colport.report.charts.scatter import Point, pareto
+from colport.report.columns import ShownTable
 
 RUN = {
     "title": "Demo",
@@ -28,6 +31,10 @@ RUN = {
     "settings": {"models": ["m"], "hub": {"token": "s3cret-value"}},
     "allow_failed_parity": False,
 }
+
+
+def render(*given: Any, **named: Any) -> str:
+    return Report(*given, **named).html()
 
 
 def row(name: str, **values: Any) -> dict[str, Any]:
@@ -327,7 +334,7 @@ def test_a_table_of_another_shape_is_shown_with_its_further_columns():
 
 
 def point(x: float, y: float, sound: bool = True) -> Point:
-    return Point(x, y, "a", 0, "M0 0", "c1", sound)
+    return Point(x, y, "a", 0, Mark("M0 0", "c1"), sound)
 
 
 def test_pareto_front():
@@ -347,8 +354,8 @@ def test_pareto_front():
     ],
 )
 def test_a_chart_stays_inside_its_frame(points: list[Point]):
-    table = ChartTable.of([{"variant": "a"}], ["variant"])
-    chart = scatter("k", "m", "c", "x", points, table, reference=0.95, accepted_loss=0.01)
+    table = ShownTable.of([{"variant": "a"}], ["variant"])
+    chart = scatter.chart("k", "m", "c", "x", points, table, reference=0.95, accepted_loss=0.01)
     assert chart is not None
     assert len(chart.points) == len(points)
     for shape, words in chart.points:
@@ -435,7 +442,7 @@ def test_smaller_embeddings_change_nothing_else():
 
 def test_no_chart_without_points():
     points = [point(float("nan"), 0.5), point(0.0, 0.5)]
-    assert scatter("k", "m", "c", "x", points, ChartTable.of([], []), None, 0.01) is None
+    assert scatter.chart("k", "m", "c", "x", points, ShownTable.of([], []), None, 0.01) is None
 
 
 def test_variants_differ_in_shape_and_colour():

@@ -16,7 +16,7 @@ from colport.base.redaction import HIDDEN, plain, redacted
 from colport.folder.manifest import Manifest
 from colport.pipeline.job import job
 from colport.report import formatting, model_card
-from colport.report.page import render
+from tests.unit.test_report import render
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 TOKEN = "hf_PlantedTokenThatNobodyMaySee123"
