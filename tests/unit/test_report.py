@@ -16,6 +16,7 @@ from colport.report.charts.frame import BOTTOM, LEFT, RIGHT, TOP
 from colport.report.charts.marks import Mark, shape_and_colour
 from colport.report.charts.scatter import Point, pareto
 from colport.report.columns import ShownTable
+from colport.tables.summary import summary_table
 
 RUN = {
     "title": "Demo",
@@ -46,7 +47,7 @@ def make(rows: dict[str, list[dict[str, Any]]]) -> dict[str, pd.DataFrame]:
         name: tables.flatten(name, [{"rows": rows.get(name, [])}])
         for name in ("export", "parity", "retrieval", "latency")
     }
-    return {**measured, "summary": tables.summary_table(**measured)}
+    return {**measured, "summary": summary_table(**measured)}
 
 
 def variant(

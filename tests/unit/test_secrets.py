@@ -16,6 +16,7 @@ from colport.base.redaction import HIDDEN, plain, redacted
 from colport.folder.manifest import Manifest
 from colport.pipeline.job import job
 from colport.report import formatting, model_card
+from colport.tables.summary import build
 from tests.unit.test_report import render
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
@@ -166,7 +167,7 @@ def test_records_tables_report_and_card(tmp_path):
     described = machine.describe()
     write_json(tmp_path / "parity.json", {"rows": [row], "environment": described})
     record = json.loads((tmp_path / "parity.json").read_text())
-    made = tables.build({stage: [record] * (stage == "parity") for stage in tables.STAGES})
+    made = build({stage: [record] * (stage == "parity") for stage in tables.STAGES})
     tables.write_tables(made, tmp_path)
     page = render(made, {"settings": {"token": ODD, "header": LEAKS[1], "url": LEAKS[2]}})
     (tmp_path / "report.html").write_text(page)
