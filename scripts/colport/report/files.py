@@ -7,7 +7,7 @@ from pathlib import Path
 
 from colport.base.files import atomic_folder
 from colport.report.charts.chart import Chart
-from colport.report.page import Report, asset, templates
+from colport.report.page import Report, asset, fill
 
 
 def write_charts(report: Report, folder: Path | str) -> None:
@@ -49,4 +49,4 @@ def standalone(chart: Chart) -> str:
     """A chart as an SVG file, with its title, its colours' names and its style inside."""
     colours = re.findall(r"(?:@media[^{]*\{\s*)?:root \{[^}]*\}\s*\}?", asset("base.css"))
     style = "".join(colours) + asset("charts.css")
-    return templates().get_template("chart.svg").render(chart=chart, style=style)
+    return fill("chart.svg", chart=chart, style=style)

@@ -134,27 +134,22 @@ class Report:
         style = stylesheet()
         behaviour = '"use strict";\n(() => {\n' + "".join(map(asset, BEHAVIOUR)) + "})();\n"
         measured = {"machine": in_words(run.get("environment") or {})}
-        bodies = [
-            Markup(templates().get_template(f"{section.key}.html").render(content | measured))
+        parts = [
+            (section, Markup(fill(f"{section.key}.html", **content, **measured)))
             for section, content in sections
         ]
-        return (
-            templates()
-            .get_template("page.html")
-            .render(
-                **measured,
-                title=title,
-                created=_date(run.get("created")),
-                version=run.get("colport_version"),
-                counts=_counts(self.material.tables["summary"]),
-                sections=[
-                    (section, body) for (section, _), body in zip(sections, bodies, strict=True)
-                ],
-                style=Markup(style),
-                behaviour=Markup(behaviour),
-                style_hash=_hash(style),
-                behaviour_hash=_hash(behaviour),
-            )
+        return fill(
+            "page.html",
+            **measured,
+            title=title,
+            created=_date(run.get("created")),
+            version=run.get("colport_version"),
+            counts=_counts(self.material.tables["summary"]),
+            sections=parts,
+            style=Markup(style),
+            behaviour=Markup(behaviour),
+            style_hash=_hash(style),
+            behaviour_hash=_hash(behaviour),
         )
 
 
@@ -163,8 +158,13 @@ def stylesheet() -> str:
     return "".join(map(asset, STYLES))
 
 
+def fill(name: str, /, **values: Any) -> str:
+    """The text of a template, whatever it prints escaped and without access tokens."""
+    return _templates().get_template(name).render(values)
+
+
 @cache
-def templates() -> jinja2.Environment:
+def _templates() -> jinja2.Environment:
     """What every template may use: the figures' formats as ``fmt``, the test ``missing``."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_HERE / "templates"),

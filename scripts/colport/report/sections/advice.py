@@ -24,11 +24,7 @@ _NEEDS = {
 def section(material: Material) -> dict[str, Any]:
     """What to ship for which need, for each model, and why not the others."""
     tables = material.tables
-    summary, latency, retrieval = (
-        tables["summary"],
-        tables["latency"],
-        full_rows(tables["retrieval"]),
-    )
+    summary, timed, retrieval = (tables[name] for name in ("summary", "latency", "retrieval"))
     summary = summary.reindex(columns=[*dict.fromkeys((*TABLES["summary"].all, *summary))])
     advice = []
     for model, rows in typed("summary", summary).groupby("model", sort=False):
@@ -40,8 +36,8 @@ def section(material: Material) -> dict[str, Any]:
                 "needs": ", ".join(_NEEDS[need] for need in needs[index]),
                 "row": row,
                 "note": delta_note(row["ndcg_at_5_delta"], row["p_value"]),
-                "worst": _worst_dataset(row, retrieval),
-                "noisy": _of(row, latency)["reason"].str.startswith("noisy machine").any(),
+                "worst": _worst_dataset(row, full_rows(retrieval)),
+                "noisy": _of(row, timed)["reason"].str.startswith("noisy machine").any(),
             }
             for index, row in rows.loc[chosen].iterrows()
         ]
@@ -66,19 +62,11 @@ def _reasons(rows: pd.DataFrame) -> list[tuple[str, list[str]]]:
     """Verdicts in order of appearance, the variants of one provider together."""
     verdicts = rows["verdict"].replace("", "no verdict was recorded")
     rows = rows.assign(verdict=verdicts, provider=rows["provider"].map(fmt.provider))
-    reasons = [
-        (
-            verdict,
-            [
-                f"{', '.join(own['variant'])} on {provider}"
-                for provider, own in found.groupby("provider", sort=False)
-            ],
-        )
-        for verdict, found in rows[rows["variant"] != REFERENCE_VARIANT].groupby(
-            "verdict", sort=False
-        )
-    ]
-    return sorted(reasons, key=lambda reason: reason[0].startswith("unsupported"))
+    reasons = {}
+    for verdict, found in rows[rows["variant"] != REFERENCE_VARIANT].groupby("verdict", sort=False):
+        own = found.groupby("provider", sort=False)["variant"].agg(", ".join)
+        reasons[verdict] = [f"{names} on {provider}" for provider, names in own.items()]
+    return sorted(reasons.items(), key=lambda reason: reason[0].startswith("unsupported"))
 
 
 def _largest(rows: pd.DataFrame) -> pd.Series | None:
