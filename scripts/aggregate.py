@@ -7,6 +7,7 @@ from colport.base.files import read_json
 from colport.measure import placement
 from colport.pipeline.job import job
 from colport.scoring import details
+from colport.tables import further, summary
 
 
 def main(snakemake):
@@ -16,9 +17,9 @@ def main(snakemake):
             stage: [read_json(file) for file in snakemake.input[stage]]
             for stage in ("export", "parity", "retrieval", "latency")
         }
-        built = {**tables.build(records), **details.build(records["retrieval"])}
-        built["parity_inputs"] = tables.parity_inputs(records["parity"])
-        built["stages"] = tables.stages(file for file in snakemake.input if file.endswith(".tsv"))
+        built = {**summary.build(records), **details.build(records["retrieval"])}
+        built["parity_inputs"] = further.parity_inputs(records["parity"])
+        built["stages"] = further.stages(file for file in snakemake.input if file.endswith(".tsv"))
         if files := snakemake.input.get("mteb"):
             built["mteb"] = tables.flatten("mteb", map(read_json, files))
         if files := snakemake.input.get("operators"):

@@ -12,10 +12,10 @@ from colport import tables
 from colport.base import columns
 from colport.base.columns import COLUMNS, TABLES, Column, row
 from colport.base.errors import ArtifactError
-from colport.report import render
 from colport.report.formatting import FORMATS
 from colport.scoring.metrics import METRIC_NAMES
 from colport.timing.statistics import PERCENTILES
+from tests.unit.test_report import render
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = ROOT / "scripts/colport/base/columns.yaml"
@@ -143,12 +143,13 @@ def test_one_entry_makes_a_column_typed_labelled_and_documented(tmp_path):
         )
     )
     code = (
-        "from colport import tables, report\n"
+        "from colport import tables\n"
         "from colport.base.columns import row\n"
+        "from colport.report import Report\n"
         "rows = [row('export', model='m', variant='fp32', graph='text', weight_bytes=91400000)]\n"
         "table = tables.flatten('export', [{'rows': rows}])\n"
-        "print(table['weight_bytes'].dtype, 'Weight bytes' in report.render({'export': table}, {}),"
-        " '91.4 MB' in report.render({'export': table}, {}))"
+        "page = Report({'export': table}, {}).html()\n"
+        "print(table['weight_bytes'].dtype, 'Weight bytes' in page, '91.4 MB' in page)"
     )
     environment = {"PYTHONPATH": str(tmp_path / "scripts"), "PATH": ""}
     run = {"env": environment, "capture_output": True, "text": True, "check": True}

@@ -10,7 +10,7 @@ import pytest
 from colport import tables
 from colport.folder.manifest import GraphInfo, Manifest
 from colport.report import model_card
-from colport.report.page import render
+from tests.unit.test_report import render
 
 HOSTILE = (
     "<script>alert(1)</script>",

@@ -12,6 +12,7 @@ from colport.base.files import read_json, write_json
 from colport.data.base import RetrievalDataset
 from colport.measure import embedders
 from colport.scoring.embed import read_documents, read_queries
+from colport.tables.summary import build
 from tests.conftest import ROOT
 
 NAMES = [f"d{index}" for index in range(5)]
@@ -217,7 +218,7 @@ def test_the_gate_reads_every_table(job, stage, allowed, code):
     }
     if stage:
         rows[stage] |= {"status": "failed", "reason": "it broke"}
-    made = tables.build(
+    made = build(
         {name: [{"rows": [row | {"reason": row["reason"] or ""}]}] for name, row in rows.items()}
     )
     tables.write_tables(made, job.folder / "tables")

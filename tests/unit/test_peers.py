@@ -279,10 +279,10 @@ else:
 
 
 def test_peers_are_grey_and_keep_their_marks_from_ours():
-    from colport.report.charts import legend
+    from colport.report.charts.marks import Legend
 
-    marks = legend(["pytorch", "fp32", "peer-optimum", "int8", "peer-torch-onnx-dynamo"])
-    ours = legend(["pytorch", "fp32", "int8"])
+    marks = Legend(["pytorch", "fp32", "peer-optimum", "int8", "peer-torch-onnx-dynamo"])
+    ours = Legend(["pytorch", "fp32", "int8"])
     assert {name: marks[name] for name in ours} == ours
     peers = [marks["peer-optimum"], marks["peer-torch-onnx-dynamo"]]
     assert {mark.colour for mark in peers} == {ours["pytorch"].colour}

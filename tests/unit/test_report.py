@@ -10,9 +10,13 @@ import pandas as pd
 import pytest
 
 from colport import tables
-from colport.report import render
-from colport.report.charts import ChartTable, Point, pareto, scatter, shape_and_colour
+from colport.report import Report
+from colport.report.charts import scatter
 from colport.report.charts.frame import BOTTOM, LEFT, RIGHT, TOP
+from colport.report.charts.marks import Mark, shape_and_colour
+from colport.report.charts.scatter import Point, pareto
+from colport.report.columns import ShownTable
+from colport.tables.summary import summary_table
 
 RUN = {
     "title": "Demo",
@@ -30,6 +34,10 @@ RUN = {
 }
 
 
+def render(*given: Any, **named: Any) -> str:
+    return Report(*given, **named).html()
+
+
 def row(name: str, **values: Any) -> dict[str, Any]:
     return {**dict.fromkeys(tables.COLUMNS[name]), "status": "ok", "reason": "", **values}
 
@@ -39,7 +47,7 @@ def make(rows: dict[str, list[dict[str, Any]]]) -> dict[str, pd.DataFrame]:
         name: tables.flatten(name, [{"rows": rows.get(name, [])}])
         for name in ("export", "parity", "retrieval", "latency")
     }
-    return {**measured, "summary": tables.summary_table(**measured)}
+    return {**measured, "summary": summary_table(**measured)}
 
 
 def variant(
@@ -327,7 +335,7 @@ def test_a_table_of_another_shape_is_shown_with_its_further_columns():
 
 
 def point(x: float, y: float, sound: bool = True) -> Point:
-    return Point(x, y, "a", 0, "M0 0", "c1", sound)
+    return Point(x, y, "a", 0, Mark("M0 0", "c1"), sound)
 
 
 def test_pareto_front():
@@ -347,8 +355,8 @@ def test_pareto_front():
     ],
 )
 def test_a_chart_stays_inside_its_frame(points: list[Point]):
-    table = ChartTable.of([{"variant": "a"}], ["variant"])
-    chart = scatter("k", "m", "c", "x", points, table, reference=0.95, accepted_loss=0.01)
+    table = ShownTable.of([{"variant": "a"}], ["variant"])
+    chart = scatter.chart("k", "m", "c", "x", points, table, reference=0.95, accepted_loss=0.01)
     assert chart is not None
     assert len(chart.points) == len(points)
     for shape, words in chart.points:
@@ -435,7 +443,7 @@ def test_smaller_embeddings_change_nothing_else():
 
 def test_no_chart_without_points():
     points = [point(float("nan"), 0.5), point(0.0, 0.5)]
-    assert scatter("k", "m", "c", "x", points, ChartTable.of([], []), None, 0.01) is None
+    assert scatter.chart("k", "m", "c", "x", points, ShownTable.of([], []), None, 0.01) is None
 
 
 def test_variants_differ_in_shape_and_colour():

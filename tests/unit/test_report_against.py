@@ -12,10 +12,10 @@ import pytest
 from colport import tables
 from colport.base.files import write_json
 from colport.compare import Finding
-from colport.report import Report, files, inputs, render
+from colport.report import Report, files, inputs
 from colport.report.section import Against
 from colport.report.sections import against
-from tests.unit.test_report import REFERENCE, RUN, Page, joined, make, variant
+from tests.unit.test_report import REFERENCE, RUN, Page, joined, make, render, variant
 
 EVIL = "<script>alert(1)</script>"
 

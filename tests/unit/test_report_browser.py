@@ -9,9 +9,8 @@ from itertools import pairwise
 
 import pytest
 
-from colport.report import render
 from tests.browser import NAMES, Browser, find
-from tests.unit.test_report import REFERENCE, RUN, joined, make, variant
+from tests.unit.test_report import REFERENCE, RUN, joined, make, render, variant
 from tests.unit.test_report_matches import record as matched
 
 PROGRAM = find()

@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from colport.report import render
-from colport.report.charts import Bar, ChartTable, Dot, Lane, lanes
-from colport.report.charts.lanes import LEFT, RIGHT, WIDTH, Axis
+from colport.report.charts import lanes
+from colport.report.charts.lanes import ACROSS, WIDTH, Axis, Bar, Dot, Lane
 from colport.report.charts.scales import cost, from_zero, logarithmic
+from colport.report.columns import ShownTable
 from colport.report.section import Material
 from colport.report.sections import losses, run_cost, speed
-from tests.unit.test_report import REFERENCE, RUN, joined, make, variant
+from tests.unit.test_report import REFERENCE, RUN, joined, make, render, variant
 
 EVIL = '<img src=x onerror="alert(1)">'
 
@@ -24,7 +24,7 @@ def material(**tables):
 
 
 def charts(section):
-    return [chart for group in section.content["groups"] for chart in group.charts]
+    return [chart for group in section["groups"].values() for chart in group]
 
 
 def test_every_chart_has_its_rows_its_marks_and_its_file():
@@ -40,7 +40,7 @@ def test_every_chart_has_its_rows_its_marks_and_its_file():
 
 
 def test_a_row_in_words_names_its_place_first():
-    table = ChartTable.of(
+    table = ShownTable.of(
         [{"variant": EVIL, "provider": "cpu", "ndcg_at_5": math.nan}],
         ["variant", "provider", "ndcg_at_5"],
     )
@@ -53,8 +53,8 @@ def test_lanes_stay_inside_and_shorten_names():
         Lane("a name that is much too long " * 4 + EVIL, "12.3 ms", [Bar(0, 5, "c1", 0)], 0),
         Lane("b", "x", [Dot(10, 4, "c1", 0)]),
     ]
-    table = ChartTable.of([{"variant": "v"}], ["variant"])
-    chart = lanes("k", "m", "c", Axis(from_zero(10, LEFT, RIGHT), "ms"), rows, table)
+    table = ShownTable.of([{"variant": "v"}], ["variant"])
+    chart = lanes.chart("k", "m", "c", Axis(from_zero(10, *ACROSS), "ms"), rows, table)
     first, second = chart.drawing.hits
     assert f'width="{WIDTH}"' in first.shape
     assert "circle" in second.shape

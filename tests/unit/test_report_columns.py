@@ -138,4 +138,4 @@ def test_which_way_is_better():
 )
 def test_a_column_has_its_label_and_unit(name, label, value, text):
     shown = column(name, numeric=True)
-    assert (shown.label, shown.show(value)) == (label, text)
+    assert (shown.label, fmt.FORMATS[shown.format](value)) == (label, text)

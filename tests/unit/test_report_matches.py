@@ -7,10 +7,9 @@ import re
 import pytest
 from PIL import Image
 
-from colport.report import render
+from colport.report.section import Material
 from colport.report.sections import matches
-from colport.report.sections.matches import match_views
-from tests.unit.test_report import RUN, Page
+from tests.unit.test_report import RUN, Page, render
 
 
 def picture(colour: str) -> str:
@@ -131,8 +130,10 @@ def test_variants_that_are_not_drawn_are_counted():
 def test_pictures_stay_within_their_bytes(monkeypatch, drawn):
     size = matches._bytes_of(record()["figures"][0])
     monkeypatch.setattr(matches, "_MAX_BYTES", drawn * size)
-    view = match_views([record(), record(model="n")])
-    assert sum(len(model.figures) for model in view.models) == drawn
-    assert view.further == 2 - drawn
+    found = matches.section(Material({}, explained=[record(), record(model="n")]))
+    shown = sum(len(one["figures"]) for one in found["records"]) if found else 0
+    assert shown == drawn
+    assert (found is None) == (drawn == 0)
+    assert found is None or found["further"] == 2 - drawn
     if drawn == 1:
         assert "1 more figure would make this page too large" in report(record(), record()).text

@@ -7,8 +7,9 @@ import pytest
 
 from colport import tables
 from colport.base.columns import TABLES, row
-from colport.report import render
-from colport.report.sections.operators import LARGEST, MAX_BARS, operator_charts
+from colport.report.section import Material
+from colport.report.sections.operators import LARGEST, MAX_BARS, section
+from tests.unit.test_report import render
 
 
 def rows(variant, operators, graph_ms, kind="document", model="<model>", share_of_peak=0.5):
@@ -35,7 +36,7 @@ def table(*parts):
 
 
 def drawn(found):
-    (chart,) = operator_charts(found).values()
+    (chart,) = section(Material({"operators": found}))["groups"][""]
     return chart
 
 
@@ -67,8 +68,8 @@ def test_a_bar_is_as_long_as_its_call_and_the_slowest_comes_first():
 
 def test_only_the_largest_operators_have_a_colour_of_their_own():
     chart = drawn(table(rows("fp32", MANY, 54.0)))
-    assert [entry.name for entry in chart.legend] == [*list(MANY)[:LARGEST], "other"]
-    assert [entry.colour for entry in chart.legend] == [*(f"c{n}" for n in range(1, 7)), "c0"]
+    assert list(chart.legend) == [*list(MANY)[:LARGEST], "other"]
+    assert list(chart.legend.values()) == [*(f"c{n}" for n in range(1, 7)), "c0"]
     assert len(bars(chart)) == LARGEST + 1
     other = dict(zip(chart.table.names, chart.table.raw[-1], strict=True))
     assert (other["operator"], other["ms"]) == ("other", "9")
@@ -83,8 +84,8 @@ def test_the_longest_kind_and_the_slowest_variants_are_drawn():
 
 
 def test_nothing_profiled_draws_nothing():
-    assert operator_charts(tables.empty("operators")) == {}
-    assert operator_charts(table()) == {}
+    assert section(Material({})) is None
+    assert section(Material({"operators": table()})) is None
 
 
 def test_the_page_shows_bars_and_table(tmp_path):

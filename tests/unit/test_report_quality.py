@@ -20,7 +20,7 @@ def drawn(monkeypatch):
             found[label] = points
             found["reference"], found["accepted"] = reference, accepted
 
-        monkeypatch.setattr(quality, "scatter", scatter)
+        monkeypatch.setattr(quality.scatter, "chart", scatter)
         quality.section(material(**make(rows)))
         return found
 

@@ -6,17 +6,14 @@ import pandas as pd
 import pytest
 
 from colport import tables
-from colport.report import render
-from colport.report.charts import LegendEntry
 from colport.report.charts.frame import BOTTOM, LEFT, RIGHT, TOP
+from colport.report.charts.marks import Mark
 from colport.report.sections.scenarios import load_charts, shown_rows
 from colport.timing.server.rows import COLUMNS, make_row
 from colport.timing.server.settings import ScenarioCase
+from tests.unit.test_report import render
 
-MARKS = {
-    name: LegendEntry(name, "M0 0Z", colour)
-    for name, colour in (("pytorch", "c0"), ("<fp32>", "c1"))
-}
+MARKS = {"pytorch": Mark("M0 0Z", "c0"), "<fp32>": Mark("M0 0Z", "c1")}
 
 
 def row(variant, rate, p99_ms, met, best=False, **changes):

@@ -13,6 +13,7 @@ from colport.base.names import CONTROL
 from colport.data.base import RetrievalDataset
 from colport.scoring import details
 from colport.scoring.controls import CONTROLS, bm25_run, control_record
+from colport.tables.summary import build
 
 TEXTS = [
     "Revenue of the year 2019 by quarter",
@@ -96,7 +97,7 @@ def test_controls_without_judgements_have_rankings_only():
 
 def test_controls_stand_in_the_retrieval_tables_and_not_in_the_summary():
     records = [control_record(control, DATASET, SETTINGS) for control in CONTROLS]
-    built = tables.build({"export": [], "parity": [], "latency": [], "retrieval": records})
+    built = build({"export": [], "parity": [], "latency": [], "retrieval": records})
     assert built["retrieval"]["variant"].tolist() == list(CONTROLS)
     assert built["summary"].empty
 

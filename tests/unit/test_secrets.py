@@ -16,7 +16,8 @@ from colport.base.redaction import HIDDEN, plain, redacted
 from colport.folder.manifest import Manifest
 from colport.pipeline.job import job
 from colport.report import formatting, model_card
-from colport.report.page import render
+from colport.tables.summary import build
+from tests.unit.test_report import RUN, joined, make, render, variant
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 TOKEN = "hf_PlantedTokenThatNobodyMaySee123"
@@ -166,7 +167,7 @@ def test_records_tables_report_and_card(tmp_path):
     described = machine.describe()
     write_json(tmp_path / "parity.json", {"rows": [row], "environment": described})
     record = json.loads((tmp_path / "parity.json").read_text())
-    made = tables.build({stage: [record] * (stage == "parity") for stage in tables.STAGES})
+    made = build({stage: [record] * (stage == "parity") for stage in tables.STAGES})
     tables.write_tables(made, tmp_path)
     page = render(made, {"settings": {"token": ODD, "header": LEAKS[1], "url": LEAKS[2]}})
     (tmp_path / "report.html").write_text(page)
@@ -178,3 +179,13 @@ def test_records_tables_report_and_card(tmp_path):
     assert len(written) >= 8
     assert all(clean(text) for text in written)
     assert any(HIDDEN in text for text in written)
+
+
+@pytest.mark.parametrize("leak", LEAKS)
+def test_no_name_of_a_run_carries_a_token_onto_its_page(leak):
+    """Headings, navigation, cells, drawings and the data behind the buttons."""
+    rows = joined(variant(model=leak, name=leak, provider=leak), variant(model=leak, name="b"))
+    explained = [{"model": leak, "dataset": leak, "figures": [], "left_out": [], "reason": leak}]
+    page = render(make(rows), {**RUN, "title": leak}, explained)
+    assert page.count(HIDDEN) > 20
+    assert clean(page)

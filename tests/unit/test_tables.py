@@ -9,6 +9,7 @@ import pytest
 from colport import tables
 from colport.base.columns import TABLES
 from colport.base.errors import ArtifactError
+from colport.tables.summary import summary_table
 
 MODEL = "colbert-small"
 
@@ -97,7 +98,7 @@ class Run:
         return {name: tables.flatten(name, [{"rows": rows}]) for name, rows in self.rows.items()}
 
     def summary(self) -> pd.DataFrame:
-        return tables.summary_table(**self.tables())
+        return summary_table(**self.tables())
 
     def recommended(self) -> list[str]:
         summary = self.summary()
@@ -368,13 +369,13 @@ def test_models_are_judged_apart():
         for item in rows:
             item["model"] = "other"
     both = {name: [{"rows": first.rows[name]}, {"rows": second.rows[name]}] for name in first.rows}
-    summary = tables.summary_table(**{name: tables.flatten(name, both[name]) for name in both})
+    summary = summary_table(**{name: tables.flatten(name, both[name]) for name in both})
     assert summary.groupby("model")["recommended"].sum().to_dict() == {MODEL: 1, "other": 1}
 
 
 def test_empty_tables_give_an_empty_summary():
     empty = {name: tables.flatten(name, []) for name in tables.COLUMNS if name != "summary"}
-    summary = tables.summary_table(**empty)
+    summary = summary_table(**empty)
     assert summary.empty
     assert tuple(summary.columns) == TABLES["summary"].all
 

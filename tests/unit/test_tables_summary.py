@@ -6,12 +6,13 @@ from statistics import NormalDist
 import pandas as pd
 import pytest
 
-from colport.tables import frames, summary
+from colport import tables
+from colport.tables import summary
 
 
 def table(name, *rows):
-    plain = {**dict.fromkeys(frames.COLUMNS[name]), "status": "ok", "reason": ""}
-    return frames.flatten(name, [{"rows": [{**plain, **row} for row in rows]}])
+    plain = {**dict.fromkeys(tables.COLUMNS[name]), "status": "ok", "reason": ""}
+    return tables.flatten(name, [{"rows": [{**plain, **row} for row in rows]}])
 
 
 @pytest.mark.parametrize(
@@ -157,5 +158,5 @@ def test_rows_stand_in_the_order_of_their_export_pytorch_first():
     ],
 )
 def test_cells_of_a_file(value, text):
-    (cell,) = frames.text_table(pd.DataFrame({"a": pd.Series([value], dtype=object)}))["a"]
+    (cell,) = tables.text_table(pd.DataFrame({"a": pd.Series([value], dtype=object)}))["a"]
     assert cell == text

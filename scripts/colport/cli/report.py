@@ -36,7 +36,7 @@ def report(
 
     import colport
     from colport.base.files import write_text
-    from colport.report import inputs, render
+    from colport.report import Report, inputs
     from colport.report.sections import against as other_run
 
     found = inputs.read(inputs.files(results))
@@ -48,5 +48,5 @@ def report(
     }
     compared = other_run.read(against, results) if against else None
     page = output or results / "report.html"
-    write_text(page, render(found.tables, run, found.explained, compared))
+    write_text(page, Report(found.tables, run, found.explained, compared).html())
     say(str(page))

@@ -2,17 +2,41 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
+from colport.base.names import REFERENCE_VARIANT
 from colport.compare import latency, scenarios, stages
 from colport.compare.findings import Finding, ranked
-from colport.compare.repeat import Repeat, repeat
-from colport.compare.results import Results
+from colport.compare.results import Results, common, is_number
 
 THRESHOLD = 0.05
 """Share of a speed-up or of a time that may be lost before it counts, noise apart."""
 
 __all__ = ["THRESHOLD", "Finding", "Repeat", "compare", "repeatability"]
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """Differences of the speed-ups that two runs give for the same rows.
+
+    Attributes:
+        rows: Rows of ``latency.csv`` with a speed-up in both, PyTorch's own left out.
+        median: The median over them of the larger speed-up over the smaller one, less 1.
+        largest: The largest.
+    """
+
+    rows: int
+    median: float
+    largest: float
+
+    def __str__(self) -> str:
+        return (
+            f"speed-ups of {self.rows} rows differ by {self.median:.1%} at the median, "
+            f"{self.largest:.1%} at most"
+        )
 
 
 def compare(old: Path | str, new: Path | str, threshold: float = THRESHOLD) -> list[Finding]:
@@ -56,4 +80,14 @@ def repeatability(old: Path | str, new: Path | str) -> Repeat | None:
     Raises:
         ArtifactError: A table is missing, or a file is damaged or of another schema version.
     """
-    return repeat(Results(old), Results(new))
+    pairs = [
+        [row["speedup_vs_pytorch"] for row in rows]
+        for rows in common(Results(old), Results(new), "latency")
+        if rows[0]["variant"] != REFERENCE_VARIANT
+    ]
+    changes = [
+        math.exp(abs(math.log(after / before))) - 1
+        for before, after in pairs
+        if is_number(before) and is_number(after)
+    ]
+    return Repeat(len(changes), median(changes), max(changes)) if changes else None

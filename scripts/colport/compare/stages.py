@@ -198,24 +198,16 @@ def export_cost(old: Results, new: Results) -> Iterator[Finding]:
             records[owner] = same_machine(
                 old.record("export", *owner), new.record("export", *owner)
             )
-        name = place(before, "graph")
-        if records[owner] and _grew(before, after, "seconds", LEAST_SECONDS):
-            yield _cost(name, "seconds", before, after, "s")
-        if _grew(before, after, "peak_rss_mb"):
-            yield _cost(name, "peak_rss_mb", before, after, "MB peak memory")
+        if records[owner]:
+            yield from _cost(before, after, "seconds", "s", LEAST_SECONDS)
+        yield from _cost(before, after, "peak_rss_mb", "MB peak memory")
     if not all(records.values()):
         text = "export times: the records do not name the same machine"
         yield Finding("export", "not compared", "", text)
 
 
-def _grew(before: Row, after: Row, figure: str, least: float = 0.0) -> bool:
-    values = before[figure], after[figure]
-    return all(map(is_number, values)) and abs(values[1] - values[0]) > max(
-        least, COST * min(values)
-    )
-
-
-def _cost(name: str, figure: str, before: Row, after: Row, unit: str) -> Finding:
-    old, new = float(before[figure]), float(after[figure])
-    text = f"{old:.4g} -> {new:.4g} {unit} ({new / old - 1:+.0%})"
-    return changed("export", name, figure, old, new, text)
+def _cost(before: Row, after: Row, figure: str, unit: str, least: float = 0.0) -> Iterator[Finding]:
+    old, new = before[figure], after[figure]
+    if is_number(old) and is_number(new) and abs(new - old) > max(least, COST * min(old, new)):
+        text = f"{old:.4g} -> {new:.4g} {unit} ({new / old - 1:+.0%})"
+        yield changed("export", place(before, "graph"), figure, float(old), float(new), text)

@@ -61,6 +61,13 @@ class Lazy(Sequence[Any]):
         return self._read(self._places[index])
 
 
+def _picked(items: Sequence[Any], rows: Sequence[int]) -> Sequence[Any]:
+    """Some of the items; those that are read one by one still are."""
+    if isinstance(items, list):
+        return [items[row] for row in rows]
+    return Lazy(rows, items.__getitem__)
+
+
 @dataclass(frozen=True, eq=False)
 class RetrievalDataset:
     """Queries, documents and judgements.
@@ -114,12 +121,7 @@ class RetrievalDataset:
         if not rows:
             first, reason = next(iter(bad.items()))
             raise DatasetError(f"{self.name}: no document is left; {first} {reason}.")
-        qrels = {
-            query: {name: score for name, score in judged.items() if name not in bad}
-            for query, judged in self.qrels.items()
-        }
-        kept = replace(self, qrels={query: judged for query, judged in qrels.items() if judged})
-        return replace(kept._with_documents(rows), skipped={**self.skipped, **bad})
+        return replace(self._with_documents(rows), skipped={**self.skipped, **bad})
 
     def recorded(self, record: Mapping[str, Any]) -> RetrievalDataset:
         """The documents, queries and judgements that a record of this dataset names.
@@ -142,11 +144,19 @@ class RetrievalDataset:
         )
 
     def _with_documents(self, rows: Sequence[int]) -> RetrievalDataset:
+        """The dataset with the documents of these rows only, and their judgements."""
+        document_ids = [self.document_ids[row] for row in rows]
+        kept = set(document_ids)
+        qrels = {
+            query: {name: score for name, score in judged.items() if name in kept}
+            for query, judged in self.qrels.items()
+        }
         return replace(
             self,
-            document_ids=[self.document_ids[row] for row in rows],
-            documents=Lazy(rows, self.documents.__getitem__),
-            texts=None if self.texts is None else Lazy(rows, self.texts.__getitem__),
+            document_ids=document_ids,
+            documents=_picked(self.documents, rows),
+            texts=None if self.texts is None else _picked(self.texts, rows),
+            qrels={query: judged for query, judged in qrels.items() if judged},
         )
 
     def first_documents(self, limit: int) -> RetrievalDataset:
@@ -154,20 +164,10 @@ class RetrievalDataset:
 
         Without any judgement, all queries are kept.
         """
-        document_ids = self.document_ids[:limit]
-        kept = set(document_ids)
-        limited = replace(
-            self,
-            document_ids=document_ids,
-            documents=self.documents[:limit],
-            texts=None if self.texts is None else self.texts[:limit],
-            qrels={
-                query: {name: score for name, score in judged.items() if name in kept}
-                for query, judged in self.qrels.items()
-            },
-        )
+        limited = self._with_documents(range(len(self.document_ids))[:limit])
         if not self.qrels:
             return limited
+        kept = set(limited.document_ids)
         relevant = [
             {name for name, score in self.qrels.get(query, {}).items() if score > 0}
             for query in self.query_ids

@@ -72,11 +72,6 @@ class Match:
         return float(self.strengths.sum())
 
     @property
-    def shares(self) -> np.ndarray:
-        """Part of the score that each query token makes, ``float32 [query tokens]``."""
-        return self.strengths / (self.score or 1.0)
-
-    @property
     def heats(self) -> np.ndarray:
         """Similarity of each query token with each patch, ``[query tokens, rows, columns]``."""
         patches = self.similarities[:, self.grid.tokens]

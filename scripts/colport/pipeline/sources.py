@@ -37,7 +37,7 @@ def loaded(script: Path | str) -> set[Path]:
         new = _read(pending.pop())[1] - reached
         reached |= new
         pending.extend(new)
-    if _PACKAGE / "tables/frames.py" not in reached:
+    if _PACKAGE / "tables/__init__.py" not in reached:
         reached.discard(_PACKAGE / "base/columns.yaml")
     return reached
 

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from colport.report.page import Report, render
+from colport.report.page import Report
 
-__all__ = ["Report", "render"]
+__all__ = ["Report"]

@@ -5,13 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from markupsafe import escape
-
 from colport.base.files import atomic_folder
-from colport.report.charts import Chart
-from colport.report.page import Report, asset
-
-_MARGIN, _HEAD, _LINE = 16, 48, 16
+from colport.report.charts.chart import Chart
+from colport.report.page import Report, asset, fill
 
 
 def write_charts(report: Report, folder: Path | str) -> None:
@@ -52,21 +48,5 @@ def _plain(name: str) -> str:
 def standalone(chart: Chart) -> str:
     """A chart as an SVG file, with its title, its colours' names and its style inside."""
     colours = re.findall(r"(?:@media[^{]*\{\s*)?:root \{[^}]*\}\s*\}?", asset("base.css"))
-    drawing = chart.drawing
-    legend = 18 * len(chart.legend)
-    width, height = drawing.width + 2 * _MARGIN, drawing.height + _HEAD + legend + 2 * _MARGIN
-    entries = "".join(
-        f'<g transform="translate(0 {18 * number})"><path class="bar {entry.colour}" '
-        f'd="M0 0H12V12H0Z"/><text x="20" y="10">{escape(entry.name)}</text></g>'
-        for number, entry in enumerate(chart.legend)
-    )
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" '
-        f'width="{width:g}" height="{height:g}" role="img"><title>{escape(chart.title)}</title>'
-        f"<desc>{escape(chart.description)}</desc>"
-        f"<style>{escape(''.join(colours) + asset('charts.css'))}</style>"
-        f'<rect width="100%" height="100%" style="fill: var(--paper)"/>'
-        f'<text class="label" x="{_MARGIN}" y="{_MARGIN + 14}">{escape(chart.title)}</text>'
-        f'<g transform="translate({_MARGIN} {_HEAD})">{entries}</g>'
-        f'<g transform="translate({_MARGIN} {_HEAD + legend + 8})">{drawing.markup}</g></svg>\n'
-    )
+    style = "".join(colours) + asset("charts.css")
+    return fill("chart.svg", chart=chart, style=style)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import pandas as pd
@@ -23,9 +24,20 @@ def is_missing(value: Any) -> bool:
     return bool(pd.isna(value)) or (isinstance(value, float) and math.isinf(value))
 
 
+def _or_missing(show: Callable[..., str]) -> Callable[..., str]:
+    """The formatter, which is asked for what is there only."""
+
+    @wraps(show)
+    def shown(value: Any, *more: Any) -> str:
+        return MISSING if is_missing(value) else show(value, *more)
+
+    return shown
+
+
+@_or_missing
 def text(value: Any) -> str:
     """Any value as text, secrets blanked."""
-    if is_missing(value) or value == "":
+    if value == "":
         return MISSING
     if pd.api.types.is_bool(value):
         return "yes" if value else "no"
@@ -37,9 +49,8 @@ def text(value: Any) -> str:
 def fixed(digits: int, signed: bool = False):
     """A formatter with ``digits`` decimals, and a plus sign on gains if ``signed``."""
 
+    @_or_missing
     def format_value(value: Any) -> str:
-        if is_missing(value):
-            return MISSING
         shown = f"{float(value):{'+' if signed else ''},.{digits}f}"
         if not shown.strip("+-0."):
             shown = shown.lstrip("+-")
@@ -48,10 +59,9 @@ def fixed(digits: int, signed: bool = False):
     return format_value
 
 
+@_or_missing
 def significant(value: Any, digits: int = 3) -> str:
     """At least ``digits`` significant digits, thousands separated: ``3.03``, ``142``, ``1,864``."""
-    if is_missing(value):
-        return MISSING
     number = float(value)
     if number == 0:
         return "0"
@@ -61,10 +71,9 @@ def significant(value: Any, digits: int = 3) -> str:
     return f"{number:,.{max(0, digits - 1 - exponent)}f}".replace("-", _MINUS)
 
 
+@_or_missing
 def scientific(value: Any) -> str:
     """Two significant digits and a power of ten: ``3.1`` times ``10⁻⁶``."""
-    if is_missing(value):
-        return MISSING
     if float(value) == 0:
         return "0"
     mantissa, exponent = f"{float(value):.1e}".split("e")
@@ -72,11 +81,8 @@ def scientific(value: Any) -> str:
     return f"{mantissa.replace('-', _MINUS)}{_TIMES}10{power}"
 
 
-def count(value: Any) -> str:
-    """An integer with thousands separated."""
-    if is_missing(value):
-        return MISSING
-    return f"{float(value):,.0f}".replace("-", _MINUS)
+count = fixed(0)
+"""An integer with thousands separated."""
 
 
 def parameters(value: Any) -> str:
@@ -89,34 +95,35 @@ def size_bytes(value: Any) -> str:
     return _scaled(value, (("B", 1), ("kB", 1e3), ("MB", 1e6), ("GB", 1e9), ("TB", 1e12)))
 
 
+@_or_missing
 def size_mb(value: Any) -> str:
     """Megabytes (10**6 bytes), in gigabytes above a thousand."""
-    return MISSING if is_missing(value) else size_bytes(float(value) * 1e6)
+    return size_bytes(float(value) * 1e6)
 
 
+@_or_missing
 def milliseconds(value: Any) -> str:
     """A duration with its unit: ``3.03 ms``, ``12.4 s`` above ten seconds."""
-    if is_missing(value):
-        return MISSING
     if float(value) >= 10_000:
         return f"{significant(float(value) / 1000)} s"
     return f"{significant(value)} ms"
 
 
+@_or_missing
 def ratio(value: Any) -> str:
     """A speed-up: ``2.35`` and a multiplication sign."""
-    return MISSING if is_missing(value) else f"{significant(value)}{_TIMES}"
+    return f"{significant(value)}{_TIMES}"
 
 
+@_or_missing
 def change(value: Any) -> str:
     """A relative change: ``+4.2%``."""
-    return MISSING if is_missing(value) else f"{fixed(1, signed=True)(100 * float(value))}%"
+    return f"{fixed(1, signed=True)(100 * float(value))}%"
 
 
+@_or_missing
 def p_value(value: Any) -> str:
     """A p-value: two significant digits, ``<0.001`` below that."""
-    if is_missing(value):
-        return MISSING
     number = float(value)
     if number < 0.001:
         return "<0.001"
@@ -133,9 +140,8 @@ def words(name: Any) -> str:
     return text(name).replace("_", " ")
 
 
+@_or_missing
 def _scaled(value: Any, units: tuple[tuple[str, float], ...]) -> str:
-    if is_missing(value):
-        return MISSING
     number = float(value)
     unit, scale = next(
         ((unit, scale) for unit, scale in reversed(units) if abs(number) >= scale), units[0]
@@ -147,12 +153,8 @@ def _scaled(value: Any, units: tuple[tuple[str, float], ...]) -> str:
 FORMATS: dict[str, Callable[[Any], str]] = {
     **{f"fixed{digits}": fixed(digits) for digits in (2, 3, 5)},
     **{f"signed{digits}": fixed(digits, signed=True) for digits in (2, 3)},
-    **{
-        function.__name__: function
-        for function in (
-            *(text, words, provider, count, significant, scientific),
-            *(parameters, size_bytes, size_mb, ratio, change, p_value),
-        )
-    },
+    **{show.__name__: show for show in (text, words, provider, significant, scientific)},
+    **{show.__name__: show for show in (parameters, size_bytes, size_mb, ratio, change, p_value)},
+    "count": count,
 }
 """What the ``format`` of a column may name."""

@@ -8,6 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import EvalResult, ModelCardData
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
 from colport import families
 from colport.base.errors import ArtifactError
 from colport.base.files import read_json
@@ -82,30 +86,30 @@ def write(found: Manifest, repo_id: str, measured: Measured) -> str:
         repo_id: Where it will be.
         measured: What was measured on it.
     """
-    from jinja2 import Environment, StrictUndefined
-    from markupsafe import Markup
-
     parity, scores = _rows(measured.parity), _rows(measured.retrieval)
     retrieval = [row for row in scores if (row.get("embeddings") or FULL) == FULL]
     # Without judgements a row is ok and has no score.
     done = [row for row in retrieval if row["status"] == "ok" and row["ndcg_at_5"] is not None]
-    license_name = found.source.get("license", {}).get("license")
     environment = Environment(
         trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined, finalize=_plain
     )
     environment.filters |= {"raw": Markup, "code": _code, "number": _number, "linked": _linked}
     return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
         metadata=_metadata(found, repo_id, _own(done)),
-        title=repo_id.rpartition("/")[2],
         repo_id=repo_id,
         found=found,
         source=str(found.source.get("source") or "A checkpoint that is not recorded"),
-        license=license_name or "none is stated by the checkpoint; its terms apply",
+        license=found.source.get("license", {}).get("license"),
         quantization=_listed(found.quantization.get("settings", {})),
         sums=integers.IN_WORDS.get(found.integer_range),
-        made_with=_listed(found.made_with) or "not recorded",
-        check=_check(found.check),
-        range=_range(found.precision, parity),
+        made_with=_listed(found.made_with),
+        largest=sorted(
+            {
+                f"{row['largest_activation']:.4g} ({row['kind']})"
+                for row in parity
+                if row.get("largest_activation") is not None
+            }
+        ),
         runtime=_runtimes(measured),
         pages=families.get(found.family).document_type == "pages",
         parity=[row for row in parity if row["status"] != "unsupported"],
@@ -144,8 +148,6 @@ def _own(rows: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 def _metadata(found: Manifest, repo_id: str, scored: Sequence[Mapping[str, Any]]) -> str:
     """The YAML that the Hub reads; its fields are those of the Hub's model cards."""
-    from huggingface_hub import EvalResult, ModelCardData
-
     task = _PIPELINE_TAGS[families.get(found.family).document_type]
     results = [
         EvalResult(
@@ -184,41 +186,6 @@ def _runtimes(measured: Measured) -> str:
     return f"measured with {', '.join(sorted(used))}" if used else "not run"
 
 
-def _check(check: Mapping[str, Any]) -> str:
-    """What was found when the folder was written, before it had its name."""
-    status = check.get("status", "not recorded")
-    if not (rows := check.get("rows")):
-        return status
-    against = "the checkpoint's own library"
-    if check.get("against") == "base":
-        against = f"its float base (whose own check: {check.get('base')})"
-    inputs = " and ".join(f"{row['inputs']} {row['kind']} inputs" for row in rows)
-    computed = f", computed in {check['computed_in']}" if "computed_in" in check else ""
-    least = min(row["min_cosine"] for row in rows)
-    return (
-        f"{status}: against {against} on {inputs}{computed}, least cosine {least:.6f}, "
-        f"allowed {check.get('tolerance') or 'any, since its ranges are those of other inputs'}"
-    )
-
-
-def _range(precision: str, parity: Sequence[Mapping[str, Any]]) -> str:
-    """Whether activations fit a half precision, and how that is known."""
-    if precision == "bf16":
-        return "bf16 has the range of fp32: no activation overflows in it alone."
-    if precision != "fp16":
-        return ""
-    seen = {
-        f"{row['largest_activation']:.4g} ({row['kind']})"
-        for row in parity
-        if row.get("largest_activation") is not None
-    }
-    if not seen:
-        return "Largest activations were not looked at; fp16 ends at 65504."
-    return (
-        f"fp16 ends at 65504; the largest activations on these inputs: {', '.join(sorted(seen))}."
-    )
-
-
 def _machines(records: Sequence[Mapping[str, Any]]) -> str:
     return "; ".join(sorted({in_words(record["environment"]) for record in records}))
 
@@ -236,14 +203,10 @@ def _listed(settings: Mapping[str, Any]) -> str:
 
 
 def _code(value: str) -> str:
-    from markupsafe import Markup
-
     return Markup("`" + re.sub(r"[`|\s]", " ", value) + "`")
 
 
 def _linked(source: str) -> str:
-    from markupsafe import Markup
-
     match = _HUB_SOURCE.match(source)
     return Markup(f"[{match[1]}](https://huggingface.co/{match[1]})") if match else source
 

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jinja2
 import pandas as pd
 from markupsafe import Markup
 
+from colport.base.machine import in_words
 from colport.base.names import REFERENCE_VARIANT
-from colport.report.charts import Chart
-from colport.report.section import Maker, Material, Section
+from colport.base.redaction import redacted
+from colport.report import formatting
+from colport.report.charts.chart import Chart
+from colport.report.section import Against, Material
 from colport.report.sections import (
     advice,
+    against,
     losses,
     machine,
     matches,
@@ -29,22 +35,37 @@ from colport.report.sections import (
     speed,
     views,
 )
-from colport.report.sections import against as other_run
-from colport.tables import COLUMNS, typed
 
-SECTIONS: tuple[Maker, ...] = (
-    advice.section,
-    other_run.section,
-    quality.section,
-    speed.section,
-    operators.section,
-    scenarios.section,
-    losses.section,
-    matches.section,
-    views.section,
-    problems.section,
-    run_cost.section,
-    machine.section,
+
+class Section(NamedTuple):
+    """One part of the page.
+
+    Attributes:
+        key: Its id, which links name; ``templates/{key}.html`` prints it.
+        title: Its heading.
+        link: Its name in the navigation.
+        content: What the template prints, or ``None`` where the material has nothing for it.
+    """
+
+    key: str
+    title: str
+    link: str
+    content: Callable[[Material], Mapping[str, Any] | None]
+
+
+SECTIONS = (
+    Section("recommendation", "Recommendation", "Recommendation", advice.section),
+    Section("against", "Compared with another run", "Compared", against.section),
+    Section("charts", "Quality against cost", "Charts", quality.section),
+    Section("speed", "Speed", "Speed", speed.section),
+    Section("operators", "Where the time goes", "Operators", operators.section),
+    Section("load", "Servers under load", "Servers under load", scenarios.section),
+    Section("losses", "What was lost", "Losses", losses.section),
+    Section("matches", "What matched", "What matched", matches.section),
+    Section("tables", "Tables", "Tables", views.section),
+    Section("problems", "Failed or unsupported", "Failed or unsupported", problems.section),
+    Section("run-cost", "Cost of the run", "Cost of the run", run_cost.section),
+    Section("environment", "Environment and settings", "Environment", machine.section),
 )
 """What the page shows, in this order."""
 
@@ -78,51 +99,53 @@ class Report:
         tables: Mapping[str, pd.DataFrame],
         run: Mapping[str, Any],
         explained: Sequence[Mapping[str, Any]] = (),
-        against: other_run.Against | None = None,
+        against: Against | None = None,
     ) -> None:
-        complete = {name: _complete(name, tables.get(name)) for name in COLUMNS}
-        self._run, self._summary = run, complete["summary"]
-        material = Material({**tables, **complete}, run, explained, against)
-        made = (maker(material) for maker in SECTIONS)
-        self.sections = [section for section in made if section is not None]
+        self.material = Material(tables, run, explained, against)
+        made = ((section, section.content(self.material)) for section in SECTIONS)
+        self.sections = [(section, content) for section, content in made if content is not None]
 
     def html(self) -> str:
         """One page that needs no network and no server.
 
-        Every text from outside is escaped, and its content security policy lets nothing run or
-        load but its own style and behaviour.
+        Every text from outside is escaped, without what looks like an access token, and the page's
+        content security policy lets nothing run or load but its own style and behaviour.
         """
-        return self._page(str(self._run.get("title") or "ColPort report"), self.sections)
+        title = str(self.material.run.get("title") or "ColPort report")
+        return self._page(title, self.sections)
 
     def charts(self) -> Iterator[Chart]:
         """The charts of every section."""
-        for section in self.sections:
-            for group in section.content.get("groups", ()):
-                yield from group.charts
+        for _, content in self.sections:
+            for group in content.get("groups", {}).values():
+                yield from group
 
     def tables(self) -> Iterator[tuple[str, str]]:
         """Name of each table that has rows, and a page with that table alone."""
-        for section in self.sections:
-            for view in section.content.get("views", ()):
-                if view.rows:
-                    content = {"views": [view]}
-                    alone = Section("tables", view.title, view.title, "tables.html", content)
-                    yield view.name, self._page(view.title, [alone])
+        for _, content in self.sections:
+            for view in content.get("views", ()):
+                if view["rows"]:
+                    title = view["schema"].title
+                    alone = Section("tables", title, title, views.section)
+                    yield view["name"], self._page(title, [(alone, {"views": [view]})])
 
-    def _page(self, title: str, sections: Sequence[Section]) -> str:
-        templates = _templates()
+    def _page(self, title: str, sections: Sequence[tuple[Section, Mapping[str, Any]]]) -> str:
+        run = self.material.run
         style = stylesheet()
         behaviour = '"use strict";\n(() => {\n' + "".join(map(asset, BEHAVIOUR)) + "})();\n"
-        return templates.get_template("page.html").render(
+        measured = {"machine": in_words(run.get("environment") or {})}
+        parts = [
+            (section, Markup(fill(f"{section.key}.html", **content, **measured)))
+            for section, content in sections
+        ]
+        return fill(
+            "page.html",
+            **measured,
             title=title,
-            created=_date(self._run.get("created")),
-            version=self._run.get("colport_version"),
-            machine=machine.in_words(self._run.get("environment") or {}),
-            counts=_counts(self._summary),
-            sections=[
-                (section, Markup(templates.get_template(section.template).render(section.content)))
-                for section in sections
-            ],
+            created=_date(run.get("created")),
+            version=run.get("colport_version"),
+            counts=_counts(self.material.tables["summary"]),
+            sections=parts,
             style=Markup(style),
             behaviour=Markup(behaviour),
             style_hash=_hash(style),
@@ -130,35 +153,43 @@ class Report:
         )
 
 
-def render(
-    tables: Mapping[str, pd.DataFrame],
-    run: Mapping[str, Any],
-    explained: Sequence[Mapping[str, Any]] = (),
-    against: other_run.Against | None = None,
-) -> str:
-    """The page of a :class:`Report`.
-
-    Raises:
-        ArtifactError: A column holds a value that it cannot hold.
-    """
-    return Report(tables, run, explained, against).html()
-
-
 def stylesheet() -> str:
     """The style of the page."""
     return "".join(map(asset, STYLES))
 
 
+def fill(name: str, /, **values: Any) -> str:
+    """The text of a template, whatever it prints escaped and without access tokens."""
+    return _templates().get_template(name).render(values)
+
+
+@cache
 def _templates() -> jinja2.Environment:
+    """What every template may use: the figures' formats as ``fmt``, the test ``missing``."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_HERE / "templates"),
         autoescape=True,
+        finalize=_plain,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["script_json"] = lambda value: Markup(views.script_json(value))
+    environment.filters["script_json"] = _script_json
+    environment.tests["missing"] = formatting.is_missing
+    environment.globals["fmt"] = formatting
     return environment
+
+
+def _plain(value: Any) -> Any:
+    """What a template prints of a value."""
+    return value if hasattr(value, "__html__") else redacted(value)
+
+
+def _script_json(value: Any) -> Markup:
+    """JSON that cannot end the ``script`` element it stands in."""
+    text = json.dumps(redacted(value), ensure_ascii=False, separators=(",", ":"))
+    text = text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+    return Markup(text)
 
 
 def asset(name: str) -> str:
@@ -168,12 +199,6 @@ def asset(name: str) -> str:
 
 def _hash(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-
-
-def _complete(name: str, table: pd.DataFrame | None) -> pd.DataFrame:
-    table = pd.DataFrame() if table is None else table
-    further = [column for column in table.columns if column not in COLUMNS[name]]
-    return typed(name, table.reindex(columns=[*COLUMNS[name], *further]).reset_index(drop=True))
 
 
 def _counts(summary: pd.DataFrame) -> list[str]:

@@ -1,22 +1,28 @@
-"""What the page consists of: sections, each made from the same material by one function.
+"""What the page is made from: the same material for every section.
 
-To add one: a module with ``section(material) -> Section | None``, a template of that section's
-body in ``templates/``, and its function in :data:`colport.report.page.SECTIONS`. A further table
-needs a title, a caption and its columns in ``base/columns.yaml`` and its name in ``inputs.py``.
+To add one: a module with ``section(material)``, which gives what the section's template prints or
+``None``, that template in ``templates/``, and an entry in :data:`colport.report.page.SECTIONS`. A
+further table needs a title, a caption and its columns in ``base/columns.yaml`` and its name in
+``inputs.py``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import pandas as pd
-from markupsafe import Markup
 
+from colport.base.columns import TABLES
 from colport.compare import Finding
-from colport.report.charts import Chart, LegendEntry
-from colport.tables import empty
+from colport.report import formatting as fmt
+from colport.report.charts.chart import Chart
+from colport.report.charts.marks import Legend
+from colport.report.sections.embeddings import embeddings_table
+from colport.tables import COLUMNS, empty, typed
+from colport.tables.recommendation import SIGNIFICANCE
 
 MAX_MODELS = 12
 """Models that a section of charts draws; all are in its tables."""
@@ -42,11 +48,14 @@ class Material:
     """What a report is made from.
 
     Attributes:
-        tables: The tables of :data:`colport.tables.COLUMNS` by name, complete and typed (missing
-            ones are empty), and whatever further tables the run has.
+        tables: Those of :data:`colport.base.columns.TABLES` by name. One that the run does not have
+            is empty; of those of the contract a missing column has empty cells.
         run: ``title``, ``created``, ``environment``, ``settings`` and so on.
         explained: Records of :func:`colport.explain.record.explain_record`.
         against: Another run to compare with.
+
+    Raises:
+        ArtifactError: A column holds a value that it cannot hold.
     """
 
     tables: Mapping[str, pd.DataFrame]
@@ -54,73 +63,59 @@ class Material:
     explained: Sequence[Mapping[str, Any]] = ()
     against: Against | None = None
 
-    def table(self, name: str) -> pd.DataFrame:
-        """A table by name; one that the run does not have is empty."""
-        return self.tables[name] if name in self.tables else empty(name)
+    def __post_init__(self) -> None:
+        tables = {name: empty(name) for name in TABLES} | dict(self.tables)
+        for name, columns in COLUMNS.items():
+            table = tables[name].reset_index(drop=True)
+            further = [column for column in table if column not in columns]
+            tables[name] = typed(name, table.reindex(columns=[*columns, *further]))
+        tables["embeddings"] = embeddings_table(tables["retrieval"])
+        object.__setattr__(self, "tables", tables)
+
+    @cached_property
+    def marks(self) -> Legend:
+        """Shape and colour of each variant of the summary."""
+        return Legend(map(str, self.tables["summary"]["variant"]))
 
 
-@dataclass(frozen=True)
-class Section:
-    """One part of the page.
-
-    Attributes:
-        key: Its id, which links name.
-        title: Its heading.
-        link: Its name in the navigation.
-        template: File in ``templates/`` that prints it; finds ``content`` as a variable.
-        content: What the template prints; everything in it is escaped.
-    """
-
-    key: str
-    title: str
-    link: str
-    template: str
-    content: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class ChartGroup:
-    """Charts under one heading, mostly a model's name."""
-
-    heading: str
-    charts: Sequence[Chart]
-
-
-def chart_section(
-    key: str,
-    title: str,
-    link: str,
-    intro: str,
-    groups: Iterable[ChartGroup],
-    legend: Iterable[LegendEntry] = (),
-    further_marks: Sequence[tuple[str, Markup]] = (),
-    note: str = "",
-) -> Section | None:
-    """A section that consists of charts; ``None`` where there are none.
+def drawn(
+    material: Material,
+    tables: Sequence[pd.DataFrame],
+    charts: Callable[..., Sequence[Chart | None]],
+) -> dict[str, Any] | None:
+    """Charts under the name of each model, for the templates that print them.
 
     Args:
-        key: Its id.
-        title: Its heading.
-        link: Its name in the navigation.
-        intro: What is measured, which direction is better, from which samples.
-        groups: Its charts; a group without any is left out.
-        legend: The marks of variants, where the charts draw them.
-        further_marks: What else the legend explains: a name and its mark around (0, 0).
-        note: What is not shown, and where it is.
+        material: Its summary has the models in their order.
+        tables: What is drawn.
+        charts: From a model's number and name, and its rows in each table, to its charts.
+
+    Returns:
+        ``groups``: heading to charts; ``further``: models beyond those that are drawn. ``None``
+        where there is no chart.
     """
-    groups = [group for group in groups if group.charts]
-    content = {"intro": intro, "groups": groups, "legend": list(legend), "note": note}
-    content["further_marks"] = further_marks
-    return Section(key, title, link, "charts.html", content) if groups else None
+    there = {name for table in tables for name in table["model"]}
+    known = (name for table in (material.tables["summary"], *tables) for name in table["model"])
+    names = [name for name in dict.fromkeys(known) if name in there]
+    groups = {}
+    for number, name in enumerate(names[:MAX_MODELS]):
+        found = charts(number, str(name), *(table[table["model"] == name] for table in tables))
+        groups[str(name)] = [chart for chart in found if chart]
+    return {"groups": groups, "further": len(names) - MAX_MODELS} if any(groups.values()) else None
 
 
-def undrawn(table: pd.DataFrame) -> str:
-    """What to say of models beyond those that are drawn."""
-    further = table["model"].nunique() - MAX_MODELS
-    if further <= 0:
+def namer(rows: pd.DataFrame, between: str = " on ") -> Callable[..., str]:
+    """How rows are called in a chart: variant, and provider where the rows have several."""
+    several = rows["provider"].nunique() > 1
+    return lambda variant, provider: (
+        f"{variant}{between}{fmt.provider(provider)}" if several else str(variant)
+    )
+
+
+def delta_note(delta: Any, p_value: Any) -> str:
+    """What a difference to PyTorch means: ``within noise``, ``loss``, ``gain`` or nothing."""
+    if fmt.is_missing(delta) or fmt.is_missing(p_value):
         return ""
-    return f"The first models of the run are drawn; {further} more are in the tables."
-
-
-Maker = Callable[[Material], Section | None]
-"""Makes a section, or ``None`` where the material has nothing for it."""
+    if p_value > SIGNIFICANCE:
+        return "within noise"
+    return "loss" if delta < 0 else "gain" if delta else ""

@@ -1,42 +1,199 @@
-"""The five tables of the output contract.
+"""Tables as data frames: from leaf records, to CSV files and back.
 
-The four measured tables concatenate the rows of the stages' records; ``summary`` is computed from
-them.
+Every leaf record (one JSON file of a stage) carries ``rows``: dicts with the columns of its table.
+Four of the five tables of the output contract concatenate them; ``summary`` is computed from those.
 """
 
 from __future__ import annotations
 
-from colport.tables.frames import (
-    COLUMNS,
-    STAGES,
-    STATUSES,
-    empty,
-    flatten,
-    full_rows,
-    read_table,
-    read_tables,
-    text_table,
-    typed,
-    write_tables,
-)
-from colport.tables.further import parity_inputs, stages
-from colport.tables.summary import build, quality, summary_table
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
 
-__all__ = [
-    "COLUMNS",
-    "STAGES",
-    "STATUSES",
-    "build",
-    "empty",
-    "flatten",
-    "full_rows",
-    "parity_inputs",
-    "quality",
-    "read_table",
-    "read_tables",
-    "stages",
-    "summary_table",
-    "text_table",
-    "typed",
-    "write_tables",
-]
+import pandas as pd
+
+from colport.base import columns as schema
+from colport.base.columns import TABLES
+from colport.base.errors import ArtifactError
+from colport.base.files import atomic_path
+from colport.base.names import FULL
+
+STAGES = ("export", "parity", "retrieval", "latency")
+
+COLUMNS = {name: TABLES[name].columns for name in (*STAGES, "summary")}
+"""The columns of the output contract, in order; a table may have further ones after them."""
+
+STATUSES = ("ok", "failed", "unsupported")
+
+_FORMULA = ("=", "+", "-", "@", "\t")
+
+
+def flatten(name: str, records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """The rows of all records, in their order, as one table.
+
+    Args:
+        name: Of a table of :data:`colport.base.columns.TABLES` whose rows have a ``status``.
+        records: Leaf records; each has ``rows``, a list of dicts.
+
+    Returns:
+        The table's columns in order, then further ones that a row has. Missing text is
+        ``""``, a missing number NaN or ``<NA>``, a missing truth value ``<NA>``.
+
+    Raises:
+        ArtifactError: A record has no ``rows``, a row misses a column, has an unknown ``status``
+            or a value that its column cannot hold.
+    """
+    rows: list[Mapping[str, Any]] = []
+    for number, record in enumerate(records, start=1):
+        found = record.get("rows")
+        if not isinstance(found, list):
+            raise ArtifactError(
+                f"{name} record {number}: 'rows' is {type(found).__name__}; a list is needed."
+            )
+        for row in found:
+            _check_row(name, number, row)
+        rows += found
+    given = dict.fromkeys(key for row in rows for key in row)
+    known = (column for column in TABLES[name].further if column in given)
+    columns = dict.fromkeys([*TABLES[name].columns, *known, *given])
+    frame = pd.DataFrame([dict(row) for row in rows], columns=[*columns], dtype=object)
+    return typed(name, frame)
+
+
+def empty(name: str) -> pd.DataFrame:
+    """A table without rows."""
+    return typed(name, pd.DataFrame(columns=TABLES[name].columns, dtype=object))
+
+
+def typed(name: str, frame: pd.DataFrame) -> pd.DataFrame:
+    """``frame`` with the data type of each column of the schema; that of others is inferred.
+
+    Raises:
+        ArtifactError: A column has a value that it cannot hold.
+    """
+    columns = {}
+    for column in frame.columns:
+        try:
+            columns[column] = _typed_column(column, frame[column])
+        except (TypeError, ValueError) as error:
+            raise ArtifactError(f"{name} table, column {column!r}: {error}.") from error
+    return pd.DataFrame(columns, index=frame.index, columns=frame.columns)
+
+
+def full_rows(retrieval: pd.DataFrame) -> pd.DataFrame:
+    """Rows of ``retrieval.csv`` without those of smaller forms of embeddings."""
+    if "embeddings" not in retrieval:
+        return retrieval
+    return retrieval[retrieval["embeddings"].isin(["", FULL])]
+
+
+def write_tables(tables: Mapping[str, pd.DataFrame], folder: Path | str) -> None:
+    """Write each table as ``{folder}/{name}.csv``, each file all or nothing.
+
+    Floats have six significant digits, truth values are ``true`` and ``false``, what is missing
+    is empty. A text that a spreadsheet would take for a formula has an apostrophe in front, as
+    OWASP advises ("CSV Injection").
+    """
+    for name, table in tables.items():
+        with atomic_path(Path(folder) / f"{name}.csv") as temporary:
+            text_table(table).to_csv(temporary, index=False, lineterminator="\n", encoding="utf-8")
+
+
+def read_tables(folder: Path | str) -> dict[str, pd.DataFrame]:
+    """Read the five tables that :func:`write_tables` wrote, in the order of :data:`COLUMNS`.
+
+    Raises:
+        ArtifactError: A file is missing, unreadable or lacks a column.
+    """
+    return {name: read_table(Path(folder) / f"{name}.csv") for name in COLUMNS}
+
+
+def read_table(path: Path, *only: str) -> pd.DataFrame:
+    """Read ``{name}.csv``, a table of the schema, or some of its columns.
+
+    Raises:
+        ArtifactError: The file is missing, unreadable or lacks a column.
+    """
+    needed = only or TABLES[path.stem].columns
+    try:
+        frame = pd.read_csv(
+            path,
+            usecols=(lambda column: column in only) if only else None,
+            dtype={
+                column.name: object for column in schema.COLUMNS.values() if column.type == "text"
+            },
+            keep_default_na=False,
+            na_values=[""],
+            encoding="utf-8",
+        )
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot be read ({error.strerror}).") from error
+    except ValueError as error:
+        raise ArtifactError(f"{path}: is not a CSV table ({error}).") from error
+    missing = [column for column in needed if column not in frame.columns]
+    if missing:
+        raise ArtifactError(f"{path}: misses the column(s) {', '.join(missing)}.")
+    return typed(path.stem, frame)
+
+
+def text_table(table: pd.DataFrame) -> pd.DataFrame:
+    """Every cell as the text that it has in the CSV file."""
+    columns = [[_cell_text(value) for value in table[column]] for column in table.columns]
+    names = [str(column) for column in table.columns]
+    return pd.DataFrame(dict(zip(names, columns, strict=True)), columns=names, dtype=object)
+
+
+def _check_row(name: str, number: int, row: Any) -> None:
+    if not isinstance(row, Mapping):
+        raise ArtifactError(f"{name} record {number}: a row is {type(row).__name__}, not a dict.")
+    where = "/".join(str(row[key]) for key in ("model", "variant", "provider") if key in row)
+    missing = [column for column in TABLES[name].columns if column not in row]
+    if missing:
+        raise ArtifactError(
+            f"{name} record {number} ({where}): a row misses the column(s) {', '.join(missing)}."
+        )
+    if row["status"] not in STATUSES:
+        raise ArtifactError(
+            f"{name} record {number} ({where}): status is {row['status']!r}; "
+            f"allowed are {', '.join(STATUSES)}."
+        )
+
+
+def _typed_column(column: str, values: pd.Series) -> pd.Series:
+    known = schema.COLUMNS.get(column)
+    match known and known.type:
+        case "text":
+            texts = ["" if _missing(value) else _plain_text(value) for value in values]
+            return pd.Series(texts, index=values.index, dtype=object)
+        case "boolean":
+            return values.astype("boolean")
+        case "integer":
+            return pd.to_numeric(values.where(values.notna(), None)).astype("Int64")
+        case "float":
+            return pd.to_numeric(values).astype("float64")
+    present = [value for value in values if not _missing(value)]
+    if present and all(pd.api.types.is_bool(value) for value in present):
+        return values.astype("boolean")
+    if present and all(pd.api.types.is_number(value) for value in present):
+        return pd.to_numeric(values)
+    return values.astype(object)
+
+
+def _plain_text(value: Any) -> str:
+    return "x".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def _missing(value: Any) -> bool:
+    return not isinstance(value, list | tuple | dict) and bool(pd.isna(value))
+
+
+def _cell_text(value: Any) -> str:
+    if _missing(value):
+        return ""
+    if pd.api.types.is_bool(value):
+        return "true" if value else "false"
+    if pd.api.types.is_float(value):
+        return f"{value:.0f}" if float(value).is_integer() else f"{value:.6g}"
+    text = _plain_text(value).replace("\r", " ")  # which readers take for the end of a row
+    is_formula = isinstance(value, str) and text.startswith(_FORMULA) and len(text) > 1
+    return f"'{text}" if is_formula else text

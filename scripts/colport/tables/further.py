@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import math
 from collections.abc import Iterable, Mapping
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from colport.base.columns import TABLES, row
 from colport.base.errors import ArtifactError
+from colport.tables import empty
 
 _TOLD = {"seconds": "s", "cpu_seconds": "cpu_time", "peak_rss_mb": "max_rss"}
 """Columns of ``stages.csv`` to Snakemake's."""
@@ -44,21 +43,15 @@ def stages(files: Iterable[Path | str]) -> pd.DataFrame:
     Raises:
         ArtifactError: A file is not Snakemake's.
     """
-    rows = []
+    parts = []
     for file in map(Path, files):
-        with file.open(encoding="utf-8", newline="") as stream:
-            lines = list(csv.DictReader(stream, delimiter="\t"))
-        parts = PurePath(file).with_suffix("").parts
-        start = len(parts) - parts[::-1].index("benchmarks") if "benchmarks" in parts else 0
-        stage, *job = parts[start:]
-        for line in lines:
-            try:
-                figures = {name: _number(line[told]) for name, told in _TOLD.items()}
-            except (KeyError, ValueError, TypeError) as error:
-                raise ArtifactError(f"{file}: is not a benchmark of Snakemake's.") from error
-            rows.append(row("stages", stage=stage, job="/".join(job), **figures))
-    return pd.DataFrame(rows, columns=TABLES["stages"].columns)
-
-
-def _number(text: str) -> float:
-    return math.nan if text in ("NA", "-", "") else float(text)
+        try:
+            told = pd.read_csv(file, sep="\t", na_values=["-"])
+            figures = {name: pd.to_numeric(told[column]) for name, column in _TOLD.items()}
+        except (KeyError, ValueError) as error:
+            raise ArtifactError(f"{file}: is not a benchmark of Snakemake's.") from error
+        places = file.with_suffix("").parts
+        start = len(places) - places[::-1].index("benchmarks") if "benchmarks" in places else 0
+        stage, *job = places[start:]
+        parts.append(pd.DataFrame({"stage": stage, "job": "/".join(job), **figures}))
+    return pd.concat(parts, ignore_index=True) if parts else empty("stages")

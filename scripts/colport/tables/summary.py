@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from statistics import NormalDist
 from typing import Any
 
@@ -11,8 +11,10 @@ import pandas as pd
 
 from colport.base.columns import TABLES
 from colport.base.names import CONTROL, REFERENCE_VARIANT
-from colport.tables.frames import STAGES, flatten, full_rows, typed
+from colport.tables import STAGES, flatten, full_rows, typed
 from colport.tables.recommendation import recommend
+
+_KEYS = ["model", "variant", "provider"]
 
 QUALITY = (
     *("ndcg_at_5", "ndcg_at_5_delta", "p_value"),
@@ -89,22 +91,16 @@ def _candidates(latency: pd.DataFrame) -> pd.DataFrame:
     return latency[~further & ~limits]
 
 
-def _row_keys(
-    export: pd.DataFrame, measured: Iterable[pd.DataFrame]
-) -> Iterator[tuple[str, str, str]]:
+def _row_keys(export: pd.DataFrame, measured: Iterable[pd.DataFrame]) -> list[tuple[str, str, str]]:
     """Model, variant and provider in order of appearance; PyTorch first within its model."""
-    models: dict[str, dict[str, dict[str, None]]] = {}
-    for model, variant in zip(export["model"], export["variant"], strict=True):
-        models.setdefault(model, {}).setdefault(variant, {})
-    for table in measured:
-        for model, variant, provider in zip(
-            table["model"], table["variant"], table["provider"], strict=True
-        ):
-            models.setdefault(model, {}).setdefault(variant, {})[provider] = None
-    for model, variants in models.items():
-        for variant in sorted(variants, key=lambda name: name != REFERENCE_VARIANT):
-            for provider in variants[variant]:
-                yield model, variant, provider
+    tables = [table.reindex(columns=_KEYS) for table in (export, *measured)]
+    places = list(pd.concat(tables).itertuples(index=False, name=None))
+    models = {model: number for number, (model, *_) in reversed([*enumerate(places)])}
+    variants = {place[:2]: number for number, place in reversed([*enumerate(places)])}
+    return sorted(
+        dict.fromkeys(place for place in places if isinstance(place[2], str)),
+        key=lambda place: (models[place[0]], place[1] != REFERENCE_VARIANT, variants[place[:2]]),
+    )
 
 
 def _worst_status(tables: Iterable[pd.DataFrame]) -> tuple[str, str]:

@@ -5,6 +5,7 @@ import random
 
 from colport import tables
 from colport.base.files import write_json
+from colport.tables.summary import build
 
 MODEL, FP32, INT8 = "model", "fp32", "int8"
 QUERIES = [f"q{number:02d}" for number in range(40)]
@@ -131,7 +132,7 @@ class Run:
             "retrieval": list(self.retrieval.values()),
             "latency": [self.latency],
         }
-        tables.write_tables(tables.build(stages), folder / "tables")
+        tables.write_tables(build(stages), folder / "tables")
         if records:
             for variant, record in self.export.items():
                 write_json(folder / f"export/{MODEL}/{variant}.json", record)

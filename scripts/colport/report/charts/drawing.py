@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
+from colport.base.redaction import redacted
+
 
 @dataclass(frozen=True)
 class Hit:
@@ -58,10 +60,11 @@ class Drawing:
         self._parts.append(f'<circle class="{css}" cx="{_n(x)}" cy="{_n(y)}" r="{_n(r)}"/>')
 
     def text(self, x: float, y: float, text: str, css: str = "", anchor: str = "start") -> None:
-        """One line of text."""
+        """One line of text, without what looks like an access token."""
+        text = escape(redacted(text))
         css = f' class="{css}"' if css else ""
         anchor = f' text-anchor="{anchor}"' if anchor != "start" else ""
-        self._parts.append(f'<text{css} x="{_n(x)}" y="{_n(y)}"{anchor}>{escape(text)}</text>')
+        self._parts.append(f'<text{css} x="{_n(x)}" y="{_n(y)}"{anchor}>{text}</text>')
 
     def hit_circle(self, x: float, y: float, r: float, row: int, note: str = "") -> None:
         """A round place that shows a row."""

@@ -9,8 +9,9 @@ WIDTH, HEIGHT = 440, 310
 LEFT, RIGHT, TOP, BOTTOM = 46, WIDTH - 24, 14, HEIGHT - 44
 
 
-def draw_axes(drawing: Drawing, x_scale: Scale, y_scale: Scale, x_label: str) -> None:
-    """Grid lines, ticks and the name of the horizontal axis."""
+def framed(x_scale: Scale, y_scale: Scale, x_label: str) -> Drawing:
+    """Grid lines, ticks and the name of the horizontal axis, to draw on."""
+    drawing = Drawing(WIDTH, HEIGHT)
     for tick in y_scale.ticks:
         drawing.line(LEFT, tick.at, RIGHT, tick.at, "grid")
         drawing.text(LEFT - 8, tick.at + 4, tick.text, "tick", "end")
@@ -19,3 +20,4 @@ def draw_axes(drawing: Drawing, x_scale: Scale, y_scale: Scale, x_label: str) ->
         drawing.text(tick.at, BOTTOM + 18, tick.text, "tick", "middle")
     drawing.line(LEFT, BOTTOM, RIGHT, BOTTOM, "axis")
     drawing.text(RIGHT, BOTTOM + 36, x_label, "axis-label", "end")
+    return drawing

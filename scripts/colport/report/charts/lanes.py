@@ -5,15 +5,18 @@ The name stands above the marks, so that long ones fit and the chart stays reada
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from colport.report.charts.chart import Chart, ChartTable, Swatch
+from colport.report.charts.chart import Chart
 from colport.report.charts.drawing import Drawing
-from colport.report.charts.scales import Scale
+from colport.report.charts.scales import Scale, from_zero
+from colport.report.columns import ShownTable
 
 WIDTH = 440
-LEFT, RIGHT = 2, WIDTH - 14
+ACROSS = LEFT, RIGHT = 2, WIDTH - 14
+"""Where a scale begins and ends."""
 
 _CHARACTER = 6.6
 _HEAD, _GAP = 17, 8
@@ -78,14 +81,14 @@ class Axis:
     lane_height: float = 14.0
 
 
-def lanes(
+def chart(
     key: str,
     model: str,
     caption: str,
     axis: Axis,
     rows: Sequence[Lane],
-    table: ChartTable,
-    legend: Sequence[Swatch] = (),
+    table: ShownTable,
+    legend: Mapping[str, str] | None = None,
 ) -> Chart:
     """A chart of lanes.
 
@@ -96,7 +99,7 @@ def lanes(
         axis: The axis; without ticks none is drawn.
         rows: Its lanes, from the top.
         table: The rows behind the marks.
-        legend: Colours that only this chart has.
+        legend: Colours that only this chart has, by what they stand for.
     """
     pitch = _HEAD + axis.lane_height + _GAP
     bottom = len(rows) * pitch
@@ -105,7 +108,37 @@ def lanes(
     for number, lane in enumerate(rows):
         _draw_lane(drawing, axis, lane, number * pitch)
     said = "; ".join(f"{lane.name}: {lane.figure}" for lane in rows)
-    return Chart(key, model, f"{caption}, {model}", caption, f"{said}.", drawing, table, legend)
+    return Chart(
+        key, model, f"{caption}, {model}", caption, f"{said}.", drawing, table, legend or {}
+    )
+
+
+def bars(
+    key: str,
+    model: str,
+    caption: str,
+    label: str,
+    rows: Sequence[tuple[str, float, str, str]],
+    records: Sequence[Mapping[str, Any]],
+    columns: Sequence[str],
+) -> Chart:
+    """A chart of one bar a lane, from zero.
+
+    Args:
+        key: Unique in the page.
+        model: What the chart is about.
+        caption: What is drawn.
+        label: The axis with its unit.
+        rows: Name, length, figure in words and colour of each bar.
+        records: The rows behind them.
+        columns: Those of the table behind the chart.
+    """
+    axis = Axis(from_zero(max(length for _, length, *_ in rows), *ACROSS), label)
+    drawn = [
+        Lane(str(name), figure, [Bar(0.0, float(length), colour, number)], number)
+        for number, (name, length, figure, colour) in enumerate(rows)
+    ]
+    return chart(key, model, caption, axis, drawn, ShownTable.of(records, columns))
 
 
 def _draw_axis(drawing: Drawing, axis: Axis, bottom: float) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from markupsafe import Markup
 
@@ -25,36 +25,39 @@ REFERENCE_SHAPE = (
 COLOURS = 7
 """Seven colours and eight shapes: both repeat, their pair does so only after 56 variants."""
 
+GREY = "c0"
 
 RECOMMENDED = Markup('<circle class="ring" r="9.5"/>')
 HOLLOW = Markup('<circle class="mark c0 unsound" r="5.6"/>')
 
 
-@dataclass(frozen=True)
-class LegendEntry:
-    """The mark of one variant."""
+class Mark(NamedTuple):
+    """The mark of one variant: a path around (0, 0), and the class of its colour."""
 
-    variant: str
     shape: str
     colour: str
 
 
-def shape_and_colour(number: int | None) -> tuple[str, str]:
+def shape_and_colour(number: int | None) -> Mark:
     """Mark of the variant with this number; ``None`` is PyTorch."""
     if number is None:
-        return REFERENCE_SHAPE, "c0"
-    return SHAPES[number % len(SHAPES)], f"c{1 + number % COLOURS}"
+        return Mark(REFERENCE_SHAPE, GREY)
+    return Mark(SHAPES[number % len(SHAPES)], f"c{1 + number % COLOURS}")
 
 
-def legend(variants: Iterable[str]) -> dict[str, LegendEntry]:
-    """A mark for each variant by its name, PyTorch's first if it is among them."""
-    names = list(dict.fromkeys(variants))
-    entries = {}
-    if REFERENCE_VARIANT in names:
-        entries[REFERENCE_VARIANT] = LegendEntry(REFERENCE_VARIANT, *shape_and_colour(None))
-    ours = [name for name in names if name != REFERENCE_VARIANT and not is_peer(name)]
-    for number, name in enumerate(ours):
-        entries[name] = LegendEntry(name, *shape_and_colour(number))
-    for number, name in enumerate(filter(is_peer, names)):  # grey, as PyTorch is
-        entries[name] = LegendEntry(name, SHAPES[number % len(SHAPES)], "c0")
-    return entries
+class Legend(dict[str, Mark]):
+    """A mark for each variant by its name, PyTorch's first; any other is as grey as PyTorch."""
+
+    def __init__(self, variants: Iterable[str]) -> None:
+        names = list(dict.fromkeys(variants))
+        if REFERENCE_VARIANT in names:
+            self[REFERENCE_VARIANT] = shape_and_colour(None)
+        ours = [name for name in names if name != REFERENCE_VARIANT and not is_peer(name)]
+        self.update((name, shape_and_colour(number)) for number, name in enumerate(ours))
+        peers = enumerate(filter(is_peer, names))
+        self.update(
+            (name, shape_and_colour(number)._replace(colour=GREY)) for number, name in peers
+        )
+
+    def __missing__(self, name: str) -> Mark:
+        return shape_and_colour(None)

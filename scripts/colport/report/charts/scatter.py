@@ -8,9 +8,11 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from colport.report.charts import scales
-from colport.report.charts.chart import Chart, ChartTable
+from colport.report.charts.chart import Chart
 from colport.report.charts.drawing import Drawing
-from colport.report.charts.frame import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, draw_axes
+from colport.report.charts.frame import BOTTOM, LEFT, RIGHT, TOP, WIDTH, framed
+from colport.report.charts.marks import Mark
+from colport.report.columns import ShownTable
 
 _LABEL_HEIGHT, _CHARACTER_WIDTH = 12.0, 6.8
 
@@ -24,8 +26,7 @@ class Point:
         y: NDCG@5.
         label: Short name beside the mark.
         row: Index of its row in the chart's table.
-        shape: Path of the mark around (0, 0).
-        colour: Class of its colour.
+        mark: Its shape and colour.
         sound: Counts for the Pareto front (parity did not fail).
         chosen: It is the recommended row.
     """
@@ -34,14 +35,13 @@ class Point:
     y: float
     label: str
     row: int
-    shape: str
-    colour: str
+    mark: Mark
     sound: bool = True
     chosen: bool = False
 
 
 @dataclass(frozen=True)
-class Mark:
+class _Placed:
     """A point with its place in the drawing, and where its label goes, if there is room."""
 
     point: Point
@@ -53,13 +53,13 @@ class Mark:
     anchor: str = ""
 
 
-def scatter(
+def chart(
     key: str,
     model: str,
     caption: str,
     x_label: str,
     points: Sequence[Point],
-    table: ChartTable,
+    table: ShownTable,
     reference: float | None,
     accepted_loss: float,
 ) -> Chart | None:
@@ -91,11 +91,10 @@ def scatter(
     y_scale = scales.quality(min(heights), max(heights), BOTTOM, TOP)
     front = pareto(points)
     marks = [
-        Mark(point, x_scale.place(point.x), y_scale.place(point.y), index in front)
+        _Placed(point, x_scale.place(point.x), y_scale.place(point.y), index in front)
         for index, point in enumerate(points)
     ]
-    drawing = Drawing(WIDTH, HEIGHT)
-    draw_axes(drawing, x_scale, y_scale, x_label)
+    drawing = framed(x_scale, y_scale, x_label)
     level = None
     if reference is not None:
         level = y_scale.place(reference)
@@ -137,12 +136,12 @@ def pareto(points: Sequence[Point]) -> list[int]:
     return front
 
 
-def _draw_mark(drawing: Drawing, mark: Mark) -> None:
+def _draw_mark(drawing: Drawing, mark: _Placed) -> None:
     point = mark.point
     if point.chosen:
         drawing.circle(mark.x, mark.y, 11, "ring")
     hollow = "" if point.sound else " unsound"
-    drawing.path(point.shape, f"mark {point.colour}{hollow}", mark.x, mark.y)
+    drawing.path(point.mark.shape, f"mark {point.mark.colour}{hollow}", mark.x, mark.y)
     if mark.anchor:
         css = "label strong" if point.chosen else "label"
         drawing.text(mark.label_x, mark.label_y, point.label, css, mark.anchor)
@@ -150,12 +149,14 @@ def _draw_mark(drawing: Drawing, mark: Mark) -> None:
     drawing.hit_circle(mark.x, mark.y, 12, point.row, note)
 
 
-def _step(marks: Sequence[Mark]) -> str:
+def _step(marks: Sequence[_Placed]) -> str:
     path = f"M{marks[0].x:.1f} {marks[0].y:.1f}"
     return path + "".join(f"H{mark.x:.1f}V{mark.y:.1f}" for mark in marks[1:])
 
 
-def _with_labels(marks: Sequence[Mark], front: Sequence[Mark], level: float | None) -> list[Mark]:
+def _with_labels(
+    marks: Sequence[_Placed], front: Sequence[_Placed], level: float | None
+) -> list[_Placed]:
     """Put labels beside marks where they hit nothing; the chosen and the front go first."""
     radii = [(mark, 11 if mark.point.chosen else 7) for mark in marks]
     taken = [(mark.x - r, mark.y - r, mark.x + r, mark.y + r) for mark, r in radii]

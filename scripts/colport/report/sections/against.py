@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from colport.base.columns import TABLES
 from colport.compare import compare
 from colport.compare.findings import verdict
-from colport.report.section import Against, Material, Section
+from colport.report.section import Against, Material
 from colport.report.sections.views import table_view
 from colport.tables import read_tables
 
-KEYS = ("model", "variant", "provider")
+KEYS = ["model", "variant", "provider"]
 _COLUMNS = TABLES["side_by_side"].columns
-FIGURES = tuple(name for name in _COLUMNS if f"{name}_change" in _COLUMNS)
-_MEASURED = FIGURES[1:]
+FIGURES = [name for name in _COLUMNS if f"{name}_change" in _COLUMNS]
 
 
 def read(old: Path | str, new: Path | str) -> Against:
@@ -33,28 +32,19 @@ def read(old: Path | str, new: Path | str) -> Against:
     return Against(str(old), read_tables(Path(old) / "tables")["summary"], compare(old, new))
 
 
-def section(material: Material) -> Section | None:
+def section(material: Material) -> dict[str, Any] | None:
     """What became slower, larger or worse, then every figure beside that of the other run."""
     other = material.against
     if other is None:
         return None
-    found = [
-        {
-            **{"stage": item.group, "judgement": item.verdict, "row": item.place},
-            **{"change": item.text},
-        }
-        for item in other.findings
-    ]
+    found = [(item.group, item.verdict, item.place, item.text) for item in other.findings]
     findings = pd.DataFrame(found, columns=TABLES["findings"].columns)
-    content = {
+    both = side_by_side(other.summary, material.tables["summary"])
+    return {
         "name": other.name,
         "verdict": verdict(other.findings),
-        "views": [
-            table_view("findings", findings),
-            table_view("side_by_side", side_by_side(other.summary, material.tables["summary"])),
-        ],
+        "views": [table_view("findings", findings), table_view("side_by_side", both)],
     }
-    return Section("against", "Compared with another run", "Compared", "against.html", content)
 
 
 def side_by_side(old: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
@@ -64,21 +54,15 @@ def side_by_side(old: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
         The measured rows of both, the new run's first. Changes of NDCG@5 are differences, all
         others shares; ``run`` says which of the two has a row.
     """
-    runs = [
-        table.loc[table[list(_MEASURED)].notna().any(axis=1), [*KEYS, *FIGURES]].drop_duplicates(
-            list(KEYS)
-        )
+    now, before = (
+        table.loc[table[FIGURES[1:]].notna().any(axis=1), [*KEYS, *FIGURES]].drop_duplicates(KEYS)
         for table in (new, old)
-    ]
-    order = pd.concat(runs)[list(KEYS)].drop_duplicates()
-    both = runs[0].merge(
-        runs[1], on=list(KEYS), how="outer", suffixes=("", "_before"), indicator="run"
     )
-    found = order.merge(both, on=list(KEYS), how="left")
+    order = pd.concat([now, before])[KEYS].drop_duplicates()
+    both = now.merge(before, on=KEYS, how="outer", suffixes=("", "_before"), indicator="run")
+    found = order.merge(both, on=KEYS, how="left")
     found["run"] = found["run"].map({"both": "both", "left_only": "this", "right_only": "other"})
-    columns: Mapping[str, pd.Series] = {name: found[name] for name in (*KEYS, "run")}
     for figure in FIGURES:
-        before, now = found[f"{figure}_before"], found[figure]
-        change = now - before if figure == "ndcg_at_5" else now / before - 1
-        columns |= {f"{figure}_before": before, figure: now, f"{figure}_change": change}
-    return pd.DataFrame(columns)
+        now, before = found[figure], found[f"{figure}_before"]
+        found[f"{figure}_change"] = now - before if figure == "ndcg_at_5" else now / before - 1
+    return found[list(_COLUMNS)]

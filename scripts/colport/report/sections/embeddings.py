@@ -8,7 +8,8 @@ import pandas as pd
 
 from colport.base.columns import TABLES
 from colport.base.names import FULL
-from colport.tables import quality, typed
+from colport.tables import typed
+from colport.tables.summary import quality
 
 
 def embeddings_table(retrieval: pd.DataFrame) -> pd.DataFrame:

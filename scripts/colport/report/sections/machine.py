@@ -8,46 +8,42 @@ from typing import Any
 
 import yaml
 
-from colport.base import machine
 from colport.base.redaction import redacted
 from colport.report import formatting as fmt
-from colport.report.section import Material, Section
+from colport.report.section import Material
+
+_LABELS = {
+    **{"cpu": "CPU", "instructions": "Instructions", "cores": "Cores", "caches": "Caches"},
+    **{"memory_mb": "Memory", "gpu": "GPU", "platform": "Platform", "python": "Python"},
+}
+_ELSEWHERE = {*_LABELS, "packages", "provider_packages"}
 
 
-def section(material: Material) -> Section:
+def section(material: Material) -> dict[str, Any]:
     """Machine, packages and settings; access tokens are blanked."""
     described = redacted(dict(material.run.get("environment") or {}))
-    content = {
+    settings = json.loads(json.dumps(material.run.get("settings") or {}, default=str))
+    text = yaml.safe_dump(redacted(settings), sort_keys=False, allow_unicode=True, width=88)
+    return {
         "environment": _environment_rows(described),
         "packages": _packages(described),
-        "settings": _settings(material.run.get("settings")),
+        "settings": text if settings else "",
     }
-    title = "Environment and settings"
-    return Section("environment", title, "Environment", "environment.html", content)
-
-
-def in_words(described: Mapping[str, Any]) -> str:
-    """See :func:`colport.base.machine.in_words`; access tokens are blanked."""
-    return machine.in_words(redacted(dict(described)))
 
 
 def _environment_rows(described: Mapping[str, Any]) -> list[tuple[str, str]]:
-    labels = {"cpu": "CPU", "instructions": "Instructions", "cores": "Cores", "caches": "Caches"}
-    labels |= {"memory_mb": "Memory", "gpu": "GPU", "platform": "Platform", "python": "Python"}
     rows = []
-    for key, label in labels.items():
+    for key, label in _LABELS.items():
         value = described.get(key)
         if isinstance(value, Mapping):
             value = [f"{name} {size}" for name, size in value.items()]
         if isinstance(value, list):
             value = ", ".join(map(str, value))
         if key == "memory_mb" and isinstance(value, int | float):
-            rows.append((label, f"{value / 1024:.1f} GiB"))
-        else:
-            rows.append((label, "none" if key == "gpu" and value is None else fmt.text(value)))
-    elsewhere = {*labels, "packages", "provider_packages"}
-    further = [key for key in described if key not in elsewhere]
-    return rows + [(key.replace("_", " "), fmt.text(described[key])) for key in further]
+            value = f"{value / 1024:.1f} GiB"
+        rows.append((label, "none" if key == "gpu" and value is None else fmt.text(value)))
+    further = [key for key in described if key not in _ELSEWHERE]
+    return rows + [(fmt.words(key), fmt.text(described[key])) for key in further]
 
 
 def _packages(described: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -56,10 +52,3 @@ def _packages(described: Mapping[str, Any]) -> list[tuple[str, str]]:
     for provider, versions in (described.get("provider_packages") or {}).items():
         found |= {f"{name} ({provider})": version for name, version in versions.items()}
     return sorted(found.items())
-
-
-def _settings(settings: Any) -> str:
-    if not settings:
-        return ""
-    plain = json.loads(json.dumps(settings, default=str))
-    return yaml.safe_dump(redacted(plain), sort_keys=False, allow_unicode=True, width=88)

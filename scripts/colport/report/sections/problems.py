@@ -3,82 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from typing import Any
 
 import pandas as pd
 
 from colport.base.names import CONTROL
-from colport.base.redaction import redacted
 from colport.report import formatting as fmt
-from colport.report.section import Material, Section
+from colport.report.section import Material
 
 _STAGES = ("export", "parity", "retrieval", "latency", "scenarios")
-_SHOWN_NAMES = 12
+_PLACE = ["stage", "model", "variant", "provider"]
+_FURTHER = ["dataset", "kind"]
+"""What is told of the rows of a single stage."""
+
+_NOTHING = ("", fmt.MISSING, CONTROL)
 
 
-@dataclass
-class Problem:
-    """One status and reason, with all the rows that it was recorded for."""
-
-    status: str
-    reason: str
-    rows: int = 0
-    places: dict[str, dict[str, None]] = field(default_factory=dict)
-
-    def facts(self) -> list[tuple[str, str]]:
-        """Label and names, for each kind of place that is known."""
-        labels = {"stage": "Stages", "model": "Models", "variant": "Variants"}
-        labels |= {"provider": "Providers"}
-        if len(self.places["stage"]) == 1:
-            labels |= {"dataset": "Datasets", "kind": "Kinds"}
-        facts = []
-        for key, label in labels.items():
-            names = [fmt.provider(name) if key == "provider" else name for name in self.places[key]]
-            if names:
-                more = f" and {len(names) - _SHOWN_NAMES} more" if len(names) > _SHOWN_NAMES else ""
-                singular = label[:-1] if len(names) == 1 else label
-                facts.append((singular, ", ".join(names[:_SHOWN_NAMES]) + more))
-        return facts
+def section(material: Material) -> dict[str, Any]:
+    """What failed or is unsupported, and rows that were compared and lie outside the tolerance."""
+    parity = material.tables["parity"]
+    failed = parity[parity["passed"].eq(False).fillna(False).astype(bool)]
+    return {"problems": find_problems(material.tables), "failed_parity": failed.to_dict("records")}
 
 
-def section(material: Material) -> Section:
-    """What failed or is unsupported."""
-    content = {
-        "problems": find_problems(material.tables),
-        "failed_parity": failed_parity(material.tables["parity"]),
-    }
-    title = "Failed or unsupported"
-    return Section("problems", title, title, "problems.html", content)
+def find_problems(tables: Mapping[str, pd.DataFrame]) -> list[dict[str, Any]]:
+    """Failures first, then what is unsupported, each in the order of the stages.
 
-
-def find_problems(tables: Mapping[str, pd.DataFrame]) -> list[Problem]:
-    """Failures first, then what is unsupported, each in the order of the stages."""
-    problems: dict[tuple[str, str], Problem] = {}
-    for stage in filter(tables.__contains__, _STAGES):
-        table = tables[stage]
-        for row in table[~table["status"].isin(["ok", ""])].to_dict("records"):
-            reason = redacted(row["reason"]) or "No reason was recorded."
-            problem = problems.setdefault((row["status"], reason), Problem(row["status"], reason))
-            problem.rows += 1
-            for key in ("stage", "model", "variant", "provider", "dataset", "kind"):
-                name = stage if key == "stage" else row.get(key, "")
-                names = problem.places.setdefault(key, {})
-                if name not in ("", CONTROL):
-                    names[str(name)] = None
-    return sorted(problems.values(), key=lambda problem: problem.status != "failed")
-
-
-def failed_parity(parity: pd.DataFrame) -> list[dict[str, str]]:
-    """Rows that were compared and lie outside the tolerance, as texts."""
-    rows = parity[parity["passed"].eq(False).fillna(False).astype(bool)]
-    return [
-        {
-            "place": f"{row['model']}, {row['variant']} on {fmt.provider(row['provider'])}",
-            "kind": row["kind"],
-            "difference": fmt.scientific(row["max_abs_diff"]),
-            "cosine": fmt.fixed(5)(row["min_cosine"]),
-            "tolerance": fmt.text(row["tolerance"]),
-            "reason": redacted(row["reason"]),
-        }
-        for row in rows.to_dict("records")
-    ]
+    Returns:
+        ``status`` and ``reason``, the number of ``rows`` that have them, and ``facts``: names for
+        each kind of place that is known.
+    """
+    columns = ["status", "reason", *_PLACE, *_FURTHER]
+    rows = pd.concat(
+        tables[stage].assign(stage=stage).reindex(columns=columns).astype(object)
+        for stage in _STAGES
+    )
+    rows = rows[~rows["status"].isin(["ok", ""])].fillna("")
+    rows["provider"] = rows["provider"].map(fmt.provider)
+    problems = []
+    for (status, reason), found in rows.groupby(["status", "reason"], sort=False):
+        keys = [*_PLACE, *(_FURTHER if found["stage"].nunique() == 1 else ())]
+        places = {key: [n for n in found[key].unique() if n not in _NOTHING] for key in keys}
+        facts = {key: names for key, names in places.items() if names}
+        problems.append({"status": status, "reason": reason, "rows": len(found), "facts": facts})
+    return sorted(problems, key=lambda problem: problem["status"] != "failed")

@@ -1,178 +1,106 @@
-"""From data frames to what the template prints: cells, notes and the data behind the buttons."""
+"""The section "Tables": from data frames to what the template prints."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
 from colport.base.columns import TABLES
 from colport.base.names import CONTROL, REFERENCE_VARIANT, is_peer
-from colport.base.redaction import redacted
 from colport.report import formatting as fmt
-from colport.report.columns import ROW_HEADERS, Shown, column
-from colport.report.section import Material, Section
-from colport.report.sections.embeddings import embeddings_table
+from colport.report.columns import ShownTable
+from colport.report.section import Material, delta_note
 from colport.report.sections.scenarios import shown_rows
-from colport.tables import COLUMNS, full_rows, text_table
-from colport.tables.recommendation import SIGNIFICANCE
+from colport.tables import COLUMNS, full_rows
+
+ROW_HEADERS = ("model", "variant", "provider", "graph", "row")
 
 _LONG_NAME = 24
+_SENTENCES = ("reason", "verdict", "change")
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One cell: its text, a short note after it, its classes, and whether it heads its row."""
-
-    text: str
-    note: str = ""
-    classes: str = ""
-    header: bool = False
-
-
-@dataclass(frozen=True)
-class Header:
-    """One column header."""
-
-    label: str
-    classes: str
+def section(material: Material) -> dict[str, Any]:
+    """Every table that has a title; beyond those of the contract only what has rows."""
+    tables = {**material.tables, "retrieval": full_rows(material.tables["retrieval"])}
+    tables["scenarios"] = shown_rows(tables["scenarios"])
+    shown = [name for name in TABLES if TABLES[name].title]
+    return {
+        "views": [
+            table_view(name, tables[name]) for name in shown if name in COLUMNS or len(tables[name])
+        ]
+    }
 
 
-@dataclass(frozen=True)
-class Row:
-    """One table row; ``classes`` marks a failed, unsupported, reference or recommended one."""
-
-    cells: list[Cell]
-    classes: str
-
-
-@dataclass(frozen=True)
-class TableView:
+def table_view(name: str, frame: pd.DataFrame) -> dict[str, Any]:
     """One table as the template prints it.
 
-    Attributes:
-        name: The table's name in the output contract.
-        title: Heading.
-        caption: What is measured, which direction is better, from which samples.
-        headers: One a column.
-        rows: In the table's order.
-        data: ``columns``, ``numeric``, ``better``, ``shown`` (at first) and
-            ``rows`` (the CSV file's texts).
-        unsupported: Number of rows marked so; they are not visible at first unless all are.
+    Args:
+        name: The table's name in the schema.
+        frame: Has at least the columns of the schema.
+
+    Returns:
+        ``name``, ``schema``, ``columns`` (each with its classes), ``rows`` (the class of a failed,
+        unsupported, reference or recommended one, and its cells: text, a short note after it,
+        classes, and whether the cell heads its row), ``unsupported`` (rows marked so, which are not
+        visible at first unless all are) and ``data`` (what is behind the buttons, the CSV file's
+        texts among it).
     """
-
-    name: str
-    title: str
-    caption: str
-    headers: list[Header]
-    rows: list[Row]
-    data: Mapping[str, Any]
-    unsupported: int
-
-
-def section(material: Material) -> Section:
-    """Every table that has a title; beyond those of the contract only what has rows."""
-    retrieval = material.tables["retrieval"]
-    tables = {**material.tables, "embeddings": embeddings_table(retrieval)}
-    tables["retrieval"] = full_rows(retrieval)
-    if "scenarios" in tables:
-        tables["scenarios"] = shown_rows(tables["scenarios"])
-    views = [
-        table_view(name, tables[name])
-        for name in TABLES
-        if TABLES[name].title and (name in COLUMNS or len(tables.get(name, ())))
-    ]
-    return Section("tables", "Tables", "Tables", "tables.html", {"views": views})
-
-
-def table_view(name: str, table: pd.DataFrame) -> TableView:
-    """The view of one table; ``table`` has at least the columns of the contract."""
-    schema = TABLES[name]
-    names = [str(label) for label in table.columns]
-    columns = [
-        column(label, pd.api.types.is_numeric_dtype(table[label].dtype)) for label in table.columns
-    ]
+    table, shown = ShownTable(frame), TABLES[name].shown
     classes = [
-        " ".join(filter(None, ("n" * item.numeric, _text_class(label))))
-        for label, item in zip(names, columns, strict=True)
+        " ".join(filter(None, ("n" * item.numeric, "long" * (item.name in _SENTENCES))))
+        for item in table.columns
     ]
-    texts = text_table(table)
-    rows = [
-        _row(dict(zip(names, values, strict=True)), columns, classes)
-        for values in table.astype(object).itertuples(index=False, name=None)
-    ]
-    return TableView(
-        name=name,
-        title=schema.title,
-        caption=schema.caption,
-        headers=[Header(item.label, css) for item, css in zip(columns, classes, strict=True)],
-        rows=rows,
-        data={
+    rows = []
+    for values, texts in zip(table.values, table.shown, strict=True):
+        row = dict(zip(table.names, values, strict=True))
+        cells = [
+            _cell(label, row, text, css)
+            for label, text, css in zip(row, texts, classes, strict=True)
+        ]
+        rows.append((_row_class(row), cells))
+    return {
+        "name": name,
+        "schema": TABLES[name],
+        "columns": list(zip(table.columns, classes, strict=True)),
+        "rows": rows,
+        "unsupported": sum(css == "unsupported" for css, _ in rows),
+        "data": {
             "name": name,
-            "columns": names,
-            "numeric": [item.numeric for item in columns],
-            "better": [item.better for item in columns],
-            "shown": [label in schema.shown for label in names],
-            "rows": [[redacted(cell) for cell in row] for row in texts.to_numpy().tolist()],
+            "columns": table.names,
+            "numeric": [item.numeric for item in table.columns],
+            "better": [item.better for item in table.columns],
+            "shown": [label in shown for label in table.names],
+            "rows": table.raw,
         },
-        unsupported=sum(row.classes == "unsupported" for row in rows),
-    )
+    }
 
 
-def script_json(value: Any) -> str:
-    """JSON that cannot end the ``script`` element it stands in."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+def _cell(label: str, row: Mapping[str, Any], text: str, css: str) -> tuple[str, str, str, bool]:
+    text, note, mark = _marked(label, row, text)
+    long = "name" if label in ROW_HEADERS and len(text) > _LONG_NAME else ""
+    return text, note, " ".join(filter(None, (css, mark, long))), label in ROW_HEADERS
 
 
-def delta_note(delta: Any, p_value: Any) -> str:
-    """What a difference to PyTorch means: ``within noise``, ``loss``, ``gain`` or nothing."""
-    if fmt.is_missing(delta) or fmt.is_missing(p_value):
-        return ""
-    if p_value > SIGNIFICANCE:
-        return "within noise"
-    if delta == 0:
-        return ""
-    return "loss" if delta < 0 else "gain"
-
-
-def _text_class(label: str) -> str:
-    return "long" if label in ("reason", "verdict", "change") else ""
-
-
-def _row(values: Mapping[str, Any], columns: list[Shown], classes: list[str]) -> Row:
-    cells = []
-    for (label, value), item, css in zip(values.items(), columns, classes, strict=True):
-        text, note, mark = _content(label, value, values, item)
-        if label in ROW_HEADERS and len(text) > _LONG_NAME:
-            mark = f"{mark} name".strip()
-        cells.append(Cell(text, note, f"{css} {mark}".strip(), label in ROW_HEADERS))
-    return Row(cells, _row_class(values))
-
-
-def _content(
-    label: str, value: Any, values: Mapping[str, Any], item: Shown
-) -> tuple[str, str, str]:
-    if label in ("passed", "parity_passed"):
-        if fmt.is_missing(value):
-            return fmt.MISSING, "", ""
+def _marked(label: str, row: Mapping[str, Any], text: str) -> tuple[str, str, str]:
+    """A cell's text, its note and the class of what is good or bad."""
+    value = row[label]
+    if label in ("passed", "parity_passed") and not fmt.is_missing(value):
         return ("passed", "", "good") if value else ("✕ failed", "", "bad")
-    if label == "model" and value == CONTROL:
-        return "baseline", "", ""
     if label == "recommended":
         return ("✓ ship", "", "good") if value is not pd.NA and value else ("", "", "")
-    if label == "judgement":
-        return fmt.text(value), "", {"worse": "bad", "better": "good"}.get(value, "")
+    if label == "model" and value == CONTROL:
+        return "baseline", "", ""
     if label == "status":
-        mark = {"failed": "✕ failed", "unsupported": "○ unsupported"}.get(value, value)
-        return fmt.text(mark), "", "bad" if value == "failed" else ""
+        mark = {"failed": "✕ failed", "unsupported": "○ unsupported"}.get(value, text)
+        return mark, "", "bad" if value == "failed" else ""
+    if label == "judgement":
+        return text, "", {"worse": "bad", "better": "good"}.get(value, "")
     if label == "ndcg_at_5_delta":
-        note = delta_note(value, values.get("p_value"))
-        return item.show(value), note, "bad" if note == "loss" else ""
-    return item.show(value), "", ""
+        note = delta_note(value, row.get("p_value"))
+        return text, note, "bad" if note == "loss" else ""
+    return text, "", ""
 
 
 def _row_class(values: Mapping[str, Any]) -> str:
