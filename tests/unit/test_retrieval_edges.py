@@ -17,7 +17,7 @@ from colport.scoring.forms import Form
 from colport.scoring.metrics import evaluate
 from colport.scoring.record import retrieval_record
 from colport.scoring.score import RunScores, rank, top_k_overlap
-from colport.scoring.statistics import bootstrap_interval, paired_randomisation
+from colport.scoring.statistics import bootstrap_interval, paired_interval, paired_randomisation
 from colport.scoring.store import EmbeddingSet, read_embeddings, write_embeddings
 from tests.scores import score_run
 
@@ -98,7 +98,7 @@ def test_settings_of_the_statistics_are_followed():
     used = {"resamples": 99, "seed": 5}
     low, high = bootstrap_interval(own, 0.5, **used)
     assert (row["ndcg_at_5_low"], row["ndcg_at_5_high"]) == (low, high)
-    ends = bootstrap_interval(np.subtract(own, others), 0.5, **used)
+    ends = paired_interval(own, others, 0.5, **used)
     assert (row["ndcg_at_5_delta_low"], row["ndcg_at_5_delta_high"]) == ends
     assert row["p_value"] == paired_randomisation(own, others, **used)
     default = retrieval_record(PLACE, run_of(OWN), run_of(OTHERS), {})["rows"][0]

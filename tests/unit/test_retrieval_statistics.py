@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import math
 from itertools import product
 
 import numpy as np
 import pytest
 
 from colport.scoring import statistics
-from colport.scoring.statistics import bootstrap_interval, paired_randomisation
+from colport.scoring.statistics import bootstrap_interval, paired_interval, paired_randomisation
 
 
 def test_interval_of_constant_values_is_a_point():
@@ -72,6 +73,49 @@ def test_the_observed_assignment_counts_as_one():
 
 def test_single_query_says_nothing():
     assert paired_randomisation([1.0], [0.0]) == 1
+    assert paired_interval([1.0], [0.0]) == (-math.inf, math.inf)
+
+
+def differences():
+    """Values of two systems over 1 to 60 queries: rounded ones, ties, small and large gaps."""
+    rng = np.random.default_rng(3)
+    for number in range(150):
+        first = np.round(rng.random(1 + number % 60), 1 + number % 4)
+        moved = np.clip(first + rng.normal(0.05, 0.1, len(first)), 0, 1)
+        yield first, np.where(rng.random(len(first)) < 0.5, first, moved)
+
+
+@pytest.mark.parametrize("confidence", [0.5, 0.95])
+def test_zero_lies_outside_just_where_the_test_rejects_it(confidence):
+    rejected = 0
+    for first, second in differences():
+        p_value = paired_randomisation(first, second, resamples=200)
+        low, high = paired_interval(first, second, confidence, resamples=200)
+        assert low <= (first - second).mean() <= high
+        assert (p_value <= 1 - confidence) == (not low <= 0 <= high)
+        rejected += p_value <= 1 - confidence
+    assert 20 < rejected < 130
+
+
+def test_an_interval_holds_what_the_test_does_not_reject():
+    """Just inside of each end a true difference is not rejected, just outside it is."""
+    first, second = np.random.default_rng(4).random((2, 25))
+    ends = paired_interval(first, second)
+    assert -0.3 < ends[0] < (first - second).mean() < ends[1] < 0.3
+    for end, out in zip(ends, (-1e-6, 1e-6), strict=True):
+        assert paired_randomisation(first - end - out, second) <= 0.05
+        assert paired_randomisation(first - end + out, second) > 0.05
+
+
+def test_an_interval_moves_and_turns_with_the_difference():
+    first, second = np.random.default_rng(5).random((2, 30))
+    low, high = paired_interval(first, second)
+    assert paired_interval(first + 0.25, second) == pytest.approx((low + 0.25, high + 0.25))
+    assert paired_interval(3 * first, 3 * second) == pytest.approx((3 * low, 3 * high))
+    assert paired_interval(second, first) == pytest.approx((-high, -low))
+    assert paired_interval(first, first) == (0, 0)
+    wide, narrow = (paired_interval(first, second, share) for share in (0.99, 0.8))
+    assert wide[0] < low < narrow[0] < narrow[1] < high < wide[1]
 
 
 def test_blocks_cover_all_resamples(monkeypatch):
@@ -89,6 +133,8 @@ def test_blocks_cover_all_resamples(monkeypatch):
         (lambda: bootstrap_interval([1.0], confidence=95), "confidence is 95"),
         (lambda: bootstrap_interval([1.0], resamples=0), "resamples is 0"),
         (lambda: paired_randomisation([1.0], [1.0, 2.0]), "1 and 2"),
+        (lambda: paired_interval([1.0], [1.0, 2.0]), "1 and 2"),
+        (lambda: paired_interval([1.0], [1.0], confidence=95), "confidence is 95"),
     ],
 )
 def test_wrong_arguments(call, message):

@@ -18,6 +18,7 @@ from colport.scoring.statistics import (
     RESAMPLES,
     SEED,
     bootstrap_interval,
+    paired_interval,
     paired_randomisation,
 )
 
@@ -152,8 +153,9 @@ def _statistics(
     elif reference is not None:
         others = [reference[query] for query in values]
         found["delta"] = float(np.mean(own) - np.mean(others))
-        ends = bootstrap_interval(np.subtract(own, others), settings["confidence"], **sampling)
-        found["delta_low"], found["delta_high"] = ends
+        ends = paired_interval(own, others, settings["confidence"], **sampling)
+        if np.isfinite(ends).all():
+            found["delta_low"], found["delta_high"] = ends
         found["p_value"] = paired_randomisation(own, others, **sampling)
     return found
 

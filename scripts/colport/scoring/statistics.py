@@ -38,8 +38,7 @@ def bootstrap_interval(
         ValueError: There are no values, or a setting is out of range.
     """
     values = _vector(per_query)
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence is {confidence}; it must lie between 0 and 1.")
+    tail = _tails(confidence) / 2
     rng = np.random.default_rng(seed)
     means = np.concatenate(
         [
@@ -47,7 +46,6 @@ def bootstrap_interval(
             for count in _counts(resamples, len(values))
         ]
     )
-    tail = (1 - confidence) / 2
     low, high = np.quantile(means, [tail, 1 - tail])
     return float(low), float(high)
 
@@ -77,19 +75,82 @@ def paired_randomisation(
     Raises:
         ValueError: There are no values, the lengths differ, or ``resamples`` is not positive.
     """
+    low, high = _as_extreme(a, b, resamples, seed)
+    extreme = int(np.count_nonzero((low <= 0) & (high >= 0)))
+    return (extreme + 1) / (resamples + 1)
+
+
+def paired_interval(
+    a: Sequence[float] | np.ndarray,
+    b: Sequence[float] | np.ndarray,
+    confidence: float = CONFIDENCE,
+    resamples: int = RESAMPLES,
+    seed: int = SEED,
+) -> tuple[float, float]:
+    """Interval of the difference between two means over the same queries.
+
+    It holds the differences that :func:`paired_randomisation` does not reject at
+    ``1 - confidence``, if ``b`` had them (the test inverted: Lehmann, "Nonparametrics", 1975). So
+    zero lies outside just where the test says that the means differ.
+
+    Args:
+        a: See :func:`paired_randomisation`.
+        b: See :func:`paired_randomisation`.
+        confidence: Between 0 and 1.
+        resamples: See :func:`paired_randomisation`.
+        seed: See :func:`paired_randomisation`.
+
+    Returns:
+        The lower and the upper bound of ``mean(a) - mean(b)``; infinite where so few queries leave
+        nothing to reject.
+
+    Raises:
+        ValueError: See :func:`paired_randomisation`, or ``confidence`` is out of range.
+    """
+    low, high = _as_extreme(a, b, resamples, seed)
+    most = int(round(_tails(confidence) * (resamples + 1), 6))
+    if not most:
+        return -np.inf, np.inf
+    return float(np.sort(low)[most - 1]), float(np.sort(high)[-most])
+
+
+def _as_extreme(
+    a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray, resamples: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """From which to which true difference each random assignment is as extreme as the observed one.
+
+    Of differences ``x`` less a true one ``d``, and signs ``s``: where
+    ``|sum(s * (x - d))| >= |sum(x - d)|``, which is so between two roots.
+    """
     first, second = _vector(a), _vector(b)
     if first.shape != second.shape:
         raise ValueError(f"Paired values differ in number: {len(first)} and {len(second)}.")
-    differences = first - second
-    observed = abs(differences.sum())
-    # Sums that are equal on paper differ by rounding.
-    threshold = observed - 1e-12 * np.abs(differences).sum()
+    differences, count = first - second, len(first)
+    total = differences.sum()
+    rounding = 1e-12 * np.abs(differences).sum()  # sums that are equal on paper differ by it
     rng = np.random.default_rng(seed)
-    extreme = 0
-    for count in _counts(resamples, len(differences)):
-        signs = rng.integers(2, size=(count, len(differences)), dtype=np.int8) * 2.0 - 1.0
-        extreme += int(np.count_nonzero(np.abs(signs @ differences) >= threshold))
-    return (extreme + 1) / (resamples + 1)
+    ends = []
+    for block in _counts(resamples, count):
+        signs = rng.integers(2, size=(block, count), dtype=np.int8) * 2.0 - 1.0
+        signed, kept = signs @ differences, signs.sum(axis=1)
+        one_sign = np.abs(kept) == count  # all swapped or none: as extreme whatever is true
+        with np.errstate(divide="ignore", invalid="ignore"):
+            roots = (total - signed) / (count - kept), (total + signed) / (count + kept)
+        ends.append(
+            [
+                np.where(one_sign, -np.inf, np.minimum(*roots) - rounding),
+                np.where(one_sign, np.inf, np.maximum(*roots) + rounding),
+            ]
+        )
+    low, high = np.concatenate(ends, axis=1)
+    return low, high
+
+
+def _tails(confidence: float) -> float:
+    """What lies outside of an interval."""
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence is {confidence}; it must lie between 0 and 1.")
+    return 1 - confidence
 
 
 def _vector(values: Sequence[float] | np.ndarray) -> np.ndarray:

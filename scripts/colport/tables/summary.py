@@ -12,14 +12,11 @@ import pandas as pd
 from colport.base.columns import TABLES
 from colport.base.names import CONTROL, REFERENCE_VARIANT
 from colport.tables import STAGES, flatten, full_rows, typed
-from colport.tables.recommendation import recommend
+from colport.tables.recommendation import SIGNIFICANCE, recommend
 
 _KEYS = ["model", "variant", "provider"]
-
-QUALITY = (
-    *("ndcg_at_5", "ndcg_at_5_delta", "p_value"),
-    *("ndcg_at_5_delta_low", "ndcg_at_5_delta_high"),
-)
+_DIFFERENCE = ("p_value", "ndcg_at_5_delta_low", "ndcg_at_5_delta_high")
+QUALITY = ("ndcg_at_5", "ndcg_at_5_delta", *_DIFFERENCE)
 """Figures of :func:`quality`."""
 
 
@@ -45,8 +42,8 @@ def summary_table(
         exported folder (``folder_bytes``, else the sum of ``size_bytes``). ``ndcg_at_5`` and its
         delta: means over the model's judged datasets, missing unless all are ``ok``. Latency
         columns: those of the smallest batch size, the median if there are several rows.
-        ``p_value``: those of the datasets combined by Stouffer's method, and their intervals of
-        the difference as independent normal ones. Speed-ups have the range of their rounds.
+        Intervals of the datasets' differences are combined as independent normal ones, and
+        ``p_value`` is that of the combined one. Speed-ups have the range of their rounds.
         ``status``: the worst of all stages. ``verdict``: why the row is recommended or not, one
         phrase. ``best_for``: the :data:`colport.tables.recommendation.NEEDS` that it is chosen for.
     """
@@ -134,36 +131,32 @@ def quality(rows: pd.DataFrame, datasets: set[str]) -> dict[str, float]:
     return {
         "ndcg_at_5": rows["ndcg_at_5"].mean(skipna=False),
         "ndcg_at_5_delta": rows["ndcg_at_5_delta"].mean(skipna=False),
-        "p_value": _combined_p_value(rows),
-        **_combined_interval(rows),
+        **_difference(rows),
     }
 
 
-def _combined_interval(rows: pd.DataFrame) -> dict[str, float]:
-    """Interval of the mean difference: half-widths of the datasets add up in squares."""
-    ends = [f"ndcg_at_5_delta_{end}" for end in ("low", "high")]
-    if not len(rows) or not set(ends) <= set(rows):
-        return dict.fromkeys(ends, math.nan)
-    deltas = rows["ndcg_at_5_delta"]
-    delta = deltas.mean(skipna=False)
-    widths = [((pd.to_numeric(rows[end]) - deltas) ** 2).sum(skipna=False) for end in ends]
-    below, above = (math.sqrt(width) / len(rows) for width in widths)
-    return dict(zip(ends, (delta - below, delta + above), strict=True))
+def _difference(rows: pd.DataFrame) -> dict[str, float]:
+    """p-value and interval of the mean difference over datasets; those of one are its own.
 
-
-def _combined_p_value(rows: pd.DataFrame) -> float:
-    """Stouffer's method: signed z-scores weighted by the square root of the queries."""
-    needed = rows[["ndcg_at_5_delta", "p_value", "queries"]]
-    if needed.isna().any(axis=None):
-        return math.nan
-    if len(needed) == 1:
-        return float(needed["p_value"].iloc[0])
-    normal, total, variance = NormalDist(), 0.0, 0.0
-    for delta, p_value, queries in needed.itertuples(index=False):
-        score = normal.inv_cdf(1 - min(max(float(p_value), 1e-12), 1.0) / 2)
-        total += math.copysign(score, delta) * math.sqrt(queries) if delta else 0.0
-        variance += float(queries)
-    return 2 * (1 - normal.cdf(abs(total) / math.sqrt(variance))) if variance else math.nan
+    Half-widths of several add up in squares, as those of independent normal means. The p-value is
+    that of the interval, so that zero lies outside just where it is at most 0.05; where a dataset
+    has no interval, nothing is rejected.
+    """
+    known = rows.reindex(columns=["ndcg_at_5_delta", *_DIFFERENCE]).astype(float)
+    if len(known) == 1:
+        return known[[*_DIFFERENCE]].iloc[0].to_dict()
+    deltas, p_values, *ends = (known[name] for name in known)
+    if not len(known) or deltas.isna().any() or p_values.isna().any():
+        return dict.fromkeys(_DIFFERENCE, math.nan)
+    delta = deltas.mean()
+    below, above = (math.sqrt(((end - deltas) ** 2).sum(skipna=False)) / len(known) for end in ends)
+    reach, normal = above if delta < 0 else below, NormalDist()
+    if delta == 0 or math.isnan(reach):
+        p_value = 1.0
+    else:
+        score = abs(delta) / reach * normal.inv_cdf(1 - SIGNIFICANCE / 2) if reach else math.inf
+        p_value = 2 * (1 - normal.cdf(score))
+    return dict(zip(_DIFFERENCE, (p_value, delta - below, delta + above), strict=True))
 
 
 def _speed(rows: pd.DataFrame, kind: str, batch_size: Any) -> dict[str, float]:
