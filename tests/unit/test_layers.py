@@ -1,5 +1,6 @@
 """One layer of each kind is traced and repeated, or the stack is refused by name."""
 
+import json
 import math
 from contextlib import nullcontext
 from dataclasses import replace
@@ -347,6 +348,25 @@ def test_tensors_that_the_family_did_not_look_at_count_as_well(tmp_path):
         accounted(
             tmp_path, {}, lambda sources: [sources.pop(k) for k in list(sources) if "merg" in k]
         )
+
+
+def test_tensors_of_a_shard_that_gave_none_count_as_well(tmp_path):
+    def sharded(sources):
+        weights = load_file(tmp_path / "model.safetensors")
+        shards = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
+        files = {name: shards["mergers" in name] for name in weights}
+        for file in shards:
+            save_file({k: v for k, v in weights.items() if files[k] == file}, tmp_path / file)
+        (tmp_path / "model.safetensors").unlink()
+        index = {"metadata": {}, "weight_map": files}
+        (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+        stored = TensorIndex(tmp_path)
+        sources.clear()
+        sources |= {name: stored[name] for name in weights if "mergers" not in name}
+
+    rows = accounted(tmp_path, {"mergers": "not needed"}, sharded)
+    assert {row["file"] for row in rows} == {"model-00002-of-00002.safetensors"}
+    assert len(rows) == 6
 
 
 def test_a_reason_may_name_the_model_s_parameter(tmp_path):
