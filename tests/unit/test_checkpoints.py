@@ -204,7 +204,11 @@ def test_the_record_changes_with_any_file_that_is_read(tmp_path):
     (folder / ".cache/config.json").write_text("hidden")
     assert checkpoints.record({"path": str(folder)}, "colpali", tmp_path / "w") == recorded[0]
     (folder / "config.json").write_text('{"other": 1}')
-    for name in ("vocab.txt", "spiece.model", "chat_template.jinja", "x.metadata", "README.md"):
+    (folder / "1_Dense").mkdir()
+    for name in (
+        *("vocab.txt", "spiece.model", "chat_template.jinja", "x.metadata", "README.md"),
+        "1_Dense/config.json",
+    ):
         recorded.append(checkpoints.record({"path": str(folder)}, "colpali", tmp_path / "w"))
         assert recorded[-1] not in recorded[:-1]
         (folder / name).write_text("new")

@@ -210,12 +210,14 @@ def test_every_request_has_a_timeout(calls, asked, clock, monkeypatch):
     monkeypatch.setattr(rounds, "WorkerProcess", process.WorkerProcess)
     payload = run(
         [contender("int8", "hangs_after", calls=calls)],
+        BOTH_KINDS,
         **{"affinity": False, "timeout_s": 3.0, "warmup_max_seconds": 0.5, "max_seconds": 1.0},
         parts_seconds=0.2,
     )
-    (row,), (failure,) = payload["rows"], payload["failures"]
-    assert (row["status"], row["reason"]) == ("failed", "did not answer within 3 s (timeout_s)")
-    assert failure["detail"] == "the last words"
+    # Both kinds: the process is gone, and what it had measured with it.
+    for row, failure in zip(payload["rows"], payload["failures"], strict=True):
+        assert (row["status"], row["reason"]) == ("failed", "did not answer within 3 s (timeout_s)")
+        assert failure["detail"] == "the last words"
     assert given == pytest.approx({"load": 3.0, **asked})
 
 

@@ -87,9 +87,12 @@ def test_a_folder_without_pdfs_has_no_texts(own):
 def test_a_scan_of_several_pages(own):
     pages = [PIL.Image.new("RGB", (8, 8), (level, 0, 0)) for level in (10, 20)]
     pages[0].save(own / "pages" / "c.tiff", save_all=True, append_images=pages[1:])
+    pages[1].save(own / "pages" / "d.tiff", save_all=True, append_images=pages[:1])
     found = load(own)
-    assert found.document_ids[-2:] == ["c.tiff#1", "c.tiff#2"]
-    assert found.documents[4].getpixel((0, 0)) == (20, 0, 0)
+    assert found.document_ids[3:] == ["c.tiff#1", "c.tiff#2", "d.tiff#1", "d.tiff#2"]
+    levels = {3: 10, 4: 20, 5: 20, 6: 10}
+    for place in (4, 3, 5, 4, 6, 3):  # in any order, from one file to the other and back
+        assert found.documents[place].getpixel((0, 0)) == (levels[place], 0, 0)
 
 
 def test_a_photo_is_turned_upright(own):

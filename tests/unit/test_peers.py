@@ -123,6 +123,23 @@ def test_an_export_is_measured_and_runs(checkpoint_folders, tmp_path):
         embedders.load(output, "cuda")
 
 
+def test_what_an_export_cost_is_that_of_all_its_programs(tmp_path):
+    (tmp_path / "sub").mkdir()
+    for name in ("a.onnx", "sub/b.json"):
+        (tmp_path / name).write_bytes(b"12345")
+    programs = [{"seconds": 2.0, "peak_rss_mb": 30.0}, {"seconds": 3.0, "peak_rss_mb": 20.0}]
+    graphs = {"text": {"nodes": 1}, "image": {"nodes": 2}}
+    labels = {"model": "m", "variant": "peer-fake", "family": "colpali"}
+    exported = {"programs": programs, "graphs": graphs}
+    record = export.record(labels, exported, tmp_path, {**OWN, "python": "3.11"})
+    shown = ("graph", "nodes", "seconds", "peak_rss_mb", "folder_bytes")
+    assert [[row[name] for name in shown] for row in record["rows"]] == [
+        ["text", 1, 5.0, 30.0, 10],
+        ["image", 2, 5.0, 30.0, 10],
+    ]
+    assert record["peer"] == {"python": "3.11", "packages": None, "requirements": None}
+
+
 @pytest.mark.parametrize(
     ("code", "settings", "error", "message"),
     [
@@ -245,6 +262,10 @@ def test_pylate_files_are_read_as_next_plaid_does(checkpoint_folders, tmp_path):
     assert lengths("query", ["a dot", "a"]) == [words, words - 1]
     assert lengths("query", ["a dot"], do_query_expansion=True) == [8]
     assert lengths("document", ["one two three four five six seven eight"]) == [14]
+    tokenizer.enable_padding()  # a file may say so itself: what it fills up is no word
+    tokenizer.save(str(output / "tokenizer.json"))
+    assert lengths("query", ["a dot", "a"]) == [words, words - 1]
+    assert lengths("query", ["a dot", "a"], do_query_expansion=True) == [8, 8]
 
 
 def test_peers_neither_fail_the_run_nor_are_recommended():
@@ -308,6 +329,38 @@ def test_an_environment_is_made_once_for_a_set(tmp_path, monkeypatch):
     again = environments.build(requirements, tmp_path / "env", said.append)
     assert again["requirements"] != first["requirements"]
     assert len(said) == 2
+
+
+def test_an_environment_is_made_without_the_variables_of_this_python(tmp_path, monkeypatch):
+    given = []
+
+    class Records:
+        def __init__(self, program, environment=None):
+            given.append((program, environment))
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def wait(self):
+            (tmp_path / "env").mkdir(exist_ok=True)
+
+        def output(self):
+            return '{"python": "3", "packages": {}}'
+
+    monkeypatch.setenv("PYTHONPATH", "ours")
+    monkeypatch.setenv("PIP_INDEX_URL", "the user's")
+    monkeypatch.setattr(environments, "Child", Records)
+    (tmp_path / "set.txt").write_text("nothing==1 \\\n")
+    environments.build(tmp_path / "set.txt", tmp_path / "env", print)
+    (venv, first), (pip, second), _ = given
+    assert (venv[1:3], pip[1:3]) == (("-m", "venv"), ("-m", "pip"))
+    assert "--require-hashes" in pip
+    for environment in (first, second):
+        assert environment["PIP_INDEX_URL"] == "the user's"
+        assert not any(name.startswith("PYTHON") for name in environment)
 
 
 def test_what_does_not_exist_for_this_python_is_unsupported(tmp_path, monkeypatch):

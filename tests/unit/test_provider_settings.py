@@ -150,13 +150,14 @@ def test_every_shape_has_buffers_of_its_own(sums, captured):
         fixed_shapes={"batch": (2, 4), "tokens": (4, 8)},
     )
     graph = Graph(open_session(sums, settings), settings)
-    calls = [feeds(batch, tokens) for batch, tokens in ((1, 3), (3, 8), (2, 4), (4, 5), (1, 9))]
+    shapes = ((1, 3), (3, 8), (2, 4), (2, 7), (4, 5), (1, 9), (4, 4))
+    calls = [feeds(batch, tokens) for batch, tokens in shapes]
     for call in calls:
         call.pop("pixels")
     found = [graph.run(call) for call in calls]
     for call, output in zip(calls, found, strict=True):
         np.testing.assert_array_equal(output[..., 0], call["ids"] + call["mask"])
-    assert len(graph._captured) == (2 if captured else 0)
+    assert len(graph._captured) == (4 if captured else 0)
 
 
 AXES = {"ids": ["batch", "tokens"], "mask": ["batch", "tokens"], "pixels": ["batch", 3]}

@@ -129,6 +129,15 @@ def test_who_may_see_a_new_repository_is_the_owner_s_to_say(in_process, folder):
     assert [asked.get("private") for asked in in_process.created] == [None, None]
 
 
+def test_the_client_s_warnings_are_not_shown(in_process, folder):
+    """They name addresses that are signed."""
+    from huggingface_hub.utils import logging
+
+    logging.set_verbosity_warning()
+    upload.push(folder, REPO, "---\n{}\n---\n")
+    assert logging.get_verbosity() == logging.ERROR
+
+
 def test_private_is_never_public(in_process, folder):
     upload.push(folder, REPO, "---\n{}\n---\n")
     with pytest.raises(HubError, match="me/colpali-onnx: exists and is public"):

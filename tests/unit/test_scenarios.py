@@ -14,6 +14,7 @@ from colport.timing import Inputs
 from colport.timing.server import rows as scenario_rows
 from colport.timing.server.arrivals import Batching, poisson_arrivals, simulate
 from colport.timing.server.cases import ScenarioCase
+from colport.timing.server.lane import ScenarioLane
 from colport.timing.server.probes import Probe, ServerRun, plan_given, plan_probe
 from colport.timing.server.rows import COLUMNS
 from colport.timing.server.scenarios import measure
@@ -281,6 +282,21 @@ def test_offline_puts_inputs_of_like_length_together(clock, is_sorted):
     assert set(clock) == expected | {(text,) for text in inputs.queries}
     # A call that does not count, then the whole pass, in each of two rounds.
     assert len(clock[-4:]) == len({*clock[-3:]}) + 1 == 4
+
+
+def test_the_search_starts_from_median_calls_of_every_size(monkeypatch):
+    asked = []
+
+    def timed(lane, case, sizes):
+        asked.append(sizes)
+        return [sizes[0] * ms * 1_000_000 for ms in (90, 10, 20)[: len(sizes)]]
+
+    monkeypatch.setattr(ScenarioLane, "_timed", timed)
+    monkeypatch.setattr(ScenarioLane, "single_seconds", lambda lane, kind: [0.09, 0.01, 0.02])
+    lane = object.__new__(ScenarioLane)
+    found = lane._service_seconds(ScenarioCase("query", 5, "server"))
+    assert found == pytest.approx({1: 0.02, 2: 0.04, 4: 0.08, 5: 0.1})
+    assert asked == [[2] * 3, [3], [4] * 3, [5] * 3]
 
 
 def server(**changes):
