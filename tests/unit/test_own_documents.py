@@ -14,6 +14,7 @@ import pytest
 
 from colport.base.errors import ConfigError, DatasetError
 from colport.data.datasets import check_pages, dataset_record, load_retrieval_dataset
+from colport.data.images import Frames
 from tests.pdfs import pdf
 
 pypdfium2 = pytest.importorskip("pypdfium2")
@@ -93,6 +94,20 @@ def test_a_scan_of_several_pages(own):
     levels = {3: 10, 4: 20, 5: 20, 6: 10}
     for place in (4, 3, 5, 4, 6, 3):  # in any order, from one file to the other and back
         assert found.documents[place].getpixel((0, 0)) == (levels[place], 0, 0)
+
+
+def test_one_scan_is_open_at_a_time(tmp_path, monkeypatch):
+    for name in ("c.tiff", "d.tiff"):
+        PIL.Image.new("RGB", (8, 8)).save(tmp_path / name)
+    frames = Frames()
+    frames.decode(tmp_path / "c.tiff", 0)
+    first = frames._image
+    frames.decode(tmp_path / "c.tiff", 0)
+    assert frames._image is first
+    closed = []
+    monkeypatch.setattr(first, "close", lambda: closed.append("c"))
+    frames.decode(tmp_path / "d.tiff", 0)
+    assert closed == ["c"]
 
 
 def test_a_photo_is_turned_upright(own):

@@ -348,7 +348,7 @@ def test_an_environment_is_made_without_the_variables_of_this_python(tmp_path, m
             (tmp_path / "env").mkdir(exist_ok=True)
 
         def output(self):
-            return '{"python": "3", "packages": {}}'
+            return 'a warning of theirs\n{"python": "3", "packages": {}}'
 
     monkeypatch.setenv("PYTHONPATH", "ours")
     monkeypatch.setenv("PIP_INDEX_URL", "the user's")

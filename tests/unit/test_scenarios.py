@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import re
 import sys
 from pathlib import Path
 
@@ -19,7 +20,12 @@ from colport.timing.server.probes import Probe, ServerRun, plan_given, plan_prob
 from colport.timing.server.rows import COLUMNS
 from colport.timing.server.scenarios import measure
 from colport.timing.server.search import NEVER, RateSearch, predict_highest_rate
-from colport.timing.server.settings import SCENARIOS, ScenarioSettings, ServerSettings
+from colport.timing.server.settings import (
+    SCENARIOS,
+    OfflineSettings,
+    ScenarioSettings,
+    ServerSettings,
+)
 from tests.latency_runs import contender, in_place
 from tests.unit import test_latency_contenders as contenders
 
@@ -447,6 +453,19 @@ def test_a_figure_without_a_column_is_refused():
         scenario_rows.make_row(
             "m", "fp32", "cpu", ScenarioCase("query", 1, "offline"), colour="red"
         )
+
+
+@pytest.mark.parametrize(
+    ("make", "wrong", "place"),
+    [
+        (OfflineSettings, {"min_seconds": -1.0}, "scenarios.offline.min_seconds"),
+        (ScenarioSettings, {"rounds": 0}, "scenarios.rounds"),
+        (ScenarioSettings, {"server": ServerSettings(max_batch=0)}, "scenarios.server.max_batch"),
+    ],
+)
+def test_settings_of_code_are_checked_as_those_of_a_config(make, wrong, place):
+    with pytest.raises(ConfigError, match=re.escape(place)):
+        make(**wrong)
 
 
 def test_settings_that_contradict_each_other():
