@@ -4,14 +4,16 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 
 from colport import Encoder
 from colport.base.errors import ArtifactError, UnsupportedError
 from colport.base.files import sha256_file
 from colport.cli.inspection import inspect
-from colport.folder import manifest
+from colport.folder import graphs, manifest
 from colport.folder.convert import convert
 from colport.quantize.folder import quantize
 from colport.tensors.external_data import Layout
@@ -23,6 +25,25 @@ READERS = {
     "convert": lambda folder: convert(folder, folder.parent / "out", Layout("merge")),
     "quantize": lambda folder: quantize(folder, folder.parent / "out"),
 }
+
+
+def test_a_graph_is_described_with_all_that_is_in_it():
+    model = ir.from_onnx_text(
+        """<ir_version: 10, opset_import: ["": 21]>
+        g (bool c, float[batch, 3] x) => (float[batch, 3] y) {
+            w = Add(x, weight)
+            y = If(c) <then_branch = t () => (float[batch, 3] a) { a = Neg(w) },
+                       else_branch = e () => (float[batch, 3] b) { b = Abs(w) }>
+        }""",
+        initializers=[ir.tensor(np.zeros((5, 3), np.float32), name="weight")],
+    )
+    found = graphs.describe("text", model)
+    assert (found.file, found.nodes, found.parameters) == ("text.onnx", 4, 15)
+    assert found.inputs == {
+        "c": {"dtype": "bool", "shape": []},
+        "x": {"dtype": "float", "shape": ["batch", 3]},
+    }
+    assert found.outputs == {"y": {"dtype": "float", "shape": ["batch", 3]}}
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from colport.measure import embedders
 from colport.peers import catalogue, clients, environments, export
 from colport.peers.catalogue import PeerVariant
 from colport.pipeline.gate import check, failures
+from colport.pipeline.plan import Plan
 from colport.processes.child import Child
 from colport.tables.recommendation import recommend
 
@@ -268,6 +269,19 @@ def test_pylate_files_are_read_as_next_plaid_does(checkpoint_folders, tmp_path):
     assert lengths("query", ["a dot", "a"], do_query_expansion=True) == [8, 8]
 
 
+def test_peers_run_beside_the_variants_on_cpus_only():
+    config = {
+        "run": {"variants": ["int8"], "providers": ["cpu", "cuda"], "peers": ["optimum"]},
+        "variants": {"fp32": {}, "int8": {"base": "fp32"}},
+    }
+    plan, of = Plan(config, ROOT), catalogue.of(["optimum"])
+    assert len(of) == 2
+    assert plan.entrants() == plan.entrants("cpu") == ["int8", "fp32", *of]
+    assert plan.entrants("cuda") == ["int8", "fp32"]
+    on_cpu = [(name, "cpu") for name in plan.entrants("cpu")]
+    assert plan.runs() == [*on_cpu, ("int8", "cuda"), ("fp32", "cuda")]
+
+
 def test_peers_neither_fail_the_run_nor_are_recommended():
     row = {"model": "m", "provider": "cpu", "status": "failed", "reason": "its error"}
     table = pd.DataFrame([{**row, "variant": "peer-optimum"}])
@@ -304,6 +318,9 @@ def test_peers_are_grey_and_keep_their_marks_from_ours():
     marks = legend(["pytorch", "fp32", "peer-optimum", "int8", "peer-torch-onnx-dynamo"])
     ours = legend(["pytorch", "fp32", "int8"])
     assert {name: marks[name] for name in ours} == ours
+    many = [(mark.shape, mark.colour) for mark in legend(map(str, range(56))).values()]
+    assert len(set(many)) == 56
+    assert ours["pytorch"].colour not in {colour for _, colour in many}
     peers = [marks["peer-optimum"], marks["peer-torch-onnx-dynamo"]]
     assert {mark.colour for mark in peers} == {ours["pytorch"].colour}
     assert len({mark.shape for mark in peers}) == 2

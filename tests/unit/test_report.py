@@ -4,15 +4,17 @@ import copy
 import json
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 
-from colport import tables
+from colport import report, tables
 from colport.report import render
 from colport.report.charts import ChartTable, Point, pareto, scatter, shape_and_colour
 from colport.report.charts.frame import BOTTOM, LEFT, RIGHT, TOP
+from colport.report.page import BEHAVIOUR, STYLES
 
 RUN = {
     "title": "Demo",
@@ -125,6 +127,15 @@ def test_packages_of_a_provider_s_own_python_name_the_provider():
         assert f"<dt>{name}</dt><dd>{version}</dd>" in html
 
 
+def test_every_asset_is_in_the_page():
+    html = render(make({}), RUN)
+    assets = Path(report.__file__).parent / "assets"
+    assert {file.name for file in assets.iterdir()} == {*STYLES, *BEHAVIOUR}
+    for name in (*STYLES, *BEHAVIOUR):
+        assert (assets / name).read_text().strip() in html, name
+    assert STYLES[-1] == "media.css"  # what a narrow screen and paper change, over all others
+
+
 def test_recommendation_in_words_and_figures():
     text = page(joined(REFERENCE, variant(), variant(name="fp32", ms=60.0, mb=120.0))).text
     assert "Ship int8 on CPU ." in text
@@ -155,8 +166,11 @@ def test_each_need_has_its_variant_with_interval_and_range():
     for item in rows["latency"]:
         item.update(speedup_low=1.9, speedup_high=4.2, reason="noisy machine: busy")
     text = page(rows).text
-    assert "Fastest within parity, best quality Ship int8 on CPU ." in text
-    assert "Smallest within 1% of the quality Ship int4 on CPU ." in text
+    first, second = (
+        text.index("Fastest within parity, best quality Ship int8 on CPU ."),
+        text.index("Smallest within 1% of the quality Ship int4 on CPU ."),
+    )
+    assert first < second  # in the order of their needs, the first of each
     interval = "(\N{MINUS SIGN}0.020 to +0.012), within noise"
     assert text.count(interval) == 2
     assert "(1.90 to 4.20); PyTorch" in text
