@@ -149,6 +149,19 @@ def test_parts_of_a_call():
     assert len(payload["samples"][0]["graph_ns"]) == 12
 
 
+def test_the_first_call_of_the_parts_does_not_count(monkeypatch):
+    class Warms(contenders.InParts):
+        def run(self, batch):
+            contenders.time.sleep(0 if hasattr(self, "warm") else 5)
+            self.warm = True
+            return super().run(batch)
+
+    monkeypatch.setattr(contenders, "warms", Warms, raising=False)
+    payload = run([contender("fp32", "warms")], affinity=False, parts_calls=3, parts_seconds=1.0)
+    assert payload["samples"][0]["graph_ns"] == [12 * MS] * 3
+    assert payload["samples"][0]["preprocess_ns"] == [6 * MS] * 3
+
+
 def test_a_contender_without_parts_has_none():
     (row,) = rows_of([contender("fp32", pattern=[1])])
     assert (row["preprocess_ms"], row["graph_ms"]) == (None, None)

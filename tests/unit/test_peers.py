@@ -102,6 +102,18 @@ def test_every_peer_is_complete():
         assert peer.tolerance
 
 
+def test_integers_of_a_peer_have_a_scale_a_channel_as_ours():
+    quantized = [
+        program
+        for peer in catalogue.VARIANTS.values()
+        for programs in peer.programs.values()
+        for program in programs
+        if "quantize" in program
+    ]
+    assert quantized
+    assert all("--per_channel" in program for program in quantized)
+
+
 def test_an_export_is_measured_and_runs(checkpoint_folders, tmp_path):
     checkpoint, output = checkpoint_folders["colbert"], tmp_path / "peer"
     exported = ask(a_peer(MAKE_GRAPH), checkpoint, output)

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from colport.base.errors import ConfigError
-from colport.timing import Inputs
+from colport.timing import Inputs, LatencySettings
 from colport.timing.server import rows as scenario_rows
 from colport.timing.server.arrivals import Batching, poisson_arrivals, simulate
-from colport.timing.server.cases import ScenarioCase
+from colport.timing.server.cases import ScenarioCase, timing
 from colport.timing.server.lane import ScenarioLane
 from colport.timing.server.probes import Probe, ServerRun, plan_given, plan_probe
 from colport.timing.server.rows import COLUMNS
@@ -453,6 +453,21 @@ def test_a_figure_without_a_column_is_refused():
         scenario_rows.make_row(
             "m", "fp32", "cpu", ScenarioCase("query", 1, "offline"), colour="red"
         )
+
+
+def test_scenarios_are_timed_by_their_own_settings():
+    chosen = ScenarioSettings(
+        **{"rounds": 7, "min_seconds": 2.0, "max_seconds": 9.0, "warmup_calls": 11, "threads": 3},
+        **{"affinity": (1,), "seed": 5, "quiet_wait_s": 0.5, "timeout_s": 44.0},
+        offline=OfflineSettings(min_seconds=20.0),
+    )
+    alike = {name: getattr(chosen, name) for name in ("rounds", "max_seconds", "threads", "seed")}
+    alike |= {"affinity": (1,), "quiet_wait_s": 0.5, "timeout_s": 44.0, "warmup_max_seconds": 9.0}
+    alike |= {"min_samples": 1, "precision": 0}
+    single = LatencySettings(**alike, min_seconds=2.0, warmup_max_calls=11)
+    assert timing("single_stream", chosen) == single
+    offline = LatencySettings(**alike, min_seconds=9.0, warmup_max_calls=1)
+    assert timing("offline", chosen) == offline
 
 
 @pytest.mark.parametrize(
