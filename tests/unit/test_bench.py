@@ -18,7 +18,7 @@ def test_a_random_checkpoint_is_exported_and_removed(tmp_path):
     for row, size in ((half, 2), (eighth, 1)):
         beyond = row["folder_gb"] * 1e9 / (size * row["parameters"]) - 1
         assert row["overhead_percent"] == pytest.approx(100 * beyond)
-    assert eighth["folder_gb"] * 1e9 == pytest.approx(1.0 * half["parameters"], rel=0.06)
+    assert eighth["folder_gb"] * 1e9 == pytest.approx(1.118 * half["parameters"], rel=0.01)
     assert len(lines) == 2
     assert list(tmp_path.iterdir()) == []
     assert "| colpali-10M | 8 M | fp16 |" in export.markdown(record)

@@ -170,8 +170,16 @@ def test_a_contender_without_parts_has_none():
 def test_loading_is_timed_without_the_import(clock):
     (row,) = rows_of([contender("fp32", "slow_to_load", seconds=0.25)])
     assert (row["load_ms"], row["import_ms"], row["cold_load_ms"]) == (250, 0, None)
-    (row,) = rows_of([contender("fp32", "slow_to_load", seconds=0.25)], cold_load=True)
-    assert (row["load_ms"], row["cold_load_ms"]) == (250, 250)
+    several = [contender(name, "slow_to_load", seconds=s) for name, s in (("a", 0.25), ("b", 0.5))]
+    found = rows_of(several, cold_load=True)
+    assert [(row["load_ms"], row["cold_load_ms"]) for row in found] == [(250, 250), (500, 500)]
+
+
+def test_the_peak_of_memory_is_that_of_the_end(monkeypatch):
+    told = iter(range(100, 200))
+    monkeypatch.setattr(worker, "peak_rss_mb", lambda: next(told))
+    (row,) = rows_of([contender("fp32", pattern=[1])], rounds=2)
+    assert row["peak_rss_mb"] == next(told) - 1 == 105  # load, first, warm_up, two blocks, parts
 
 
 def test_an_import_that_takes_its_time_is_no_loading(clock, monkeypatch):

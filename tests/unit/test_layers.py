@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from contextlib import nullcontext
 from dataclasses import replace
 
@@ -13,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from colport.base.errors import ExportError, UnsupportedError
+from colport.base.redaction import print_redacted
 from colport.export.folder import _graph
 from colport.export.layers import check_stacks, repeat_layers
 from colport.export.tensors import unread
@@ -430,6 +432,16 @@ def test_what_tracing_raises_is_a_sentence_about_the_backbone(raised, kind, sent
         _graph(skeleton, definition, 24)
     assert "\n" not in str(caught.value)
     assert caught.value.__cause__ is raised
+
+
+def test_what_python_prints_of_a_fault_of_ours_has_no_secret(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "excepthook", print)
+    with pytest.raises(RuntimeError), job(tmp_path / "log", "toy"):
+        raise RuntimeError("hf_" + "t" * 34)
+    assert sys.excepthook is print_redacted
+    log = (tmp_path / "log").read_text()
+    assert "RuntimeError" in log
+    assert "ttt" not in log
 
 
 def test_the_log_has_the_traceback_of_a_failed_export(tmp_path):

@@ -178,6 +178,17 @@ def test_each_need_has_its_variant_with_interval_and_range():
     assert "Measured on A CPU, 2 cores." in text
 
 
+def test_only_its_own_figures_make_a_choice_doubtful():
+    rows = joined(REFERENCE, variant(name="int8"), variant(name="fp32", ms=90.0, mb=90.0))
+    busy = "The machine was busy"
+    for item in rows["latency"]:
+        item["reason"] = "" if item["variant"] == "int8" else "noisy machine: busy"
+    assert busy not in page(rows).text
+    for item in rows["latency"]:
+        item["reason"] = "noisy machine: busy" if item["variant"] == "int8" else ""
+    assert busy in page(rows).text
+
+
 def test_the_worst_dataset_is_named():
     rows = joined(REFERENCE, variant(delta=0.06, p=0.5))
     others = {"forms": (-0.01, 0.04), "charts": (-0.03, 0.01), "maps": (-0.04, 0.06)}
