@@ -124,6 +124,15 @@ def test_a_writer_killed_anywhere_leaves_a_whole_folder(tmp_path):
     assert places == {(True, 1), (True, 2), (False, 2)}
 
 
+def test_nothing_is_left_beside_what_was_written(tmp_path):
+    for text in ("old", "new"):
+        write_folder(tmp_path / "folder", text)
+        with atomic_path(tmp_path / "file") as temporary:
+            temporary.write_text(text)
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+    assert read_folder(tmp_path / "folder") == (tmp_path / "file").read_text() == "new"
+
+
 def test_a_failed_swap_puts_the_old_folder_back(tmp_path, monkeypatch):
     write_folder(tmp_path / "folder", "old")
     rename = Path.rename

@@ -8,6 +8,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from colport.base.errors import UnsupportedError
 from colport.families.attention import _attend
+from colport.families.attention import attention as attention_of_graphs
 from colport.families.colqwen2 import _page_attention
 
 MODULE = types.SimpleNamespace(is_causal=False)
@@ -42,6 +43,20 @@ CHANGING = {
     "dropout": 0.1,
     "flag": False,
 }
+
+
+def test_heads_share_keys_in_groups_and_padding_is_not_seen():
+    """As in torch: heads 0 and 1 read the first key head, 2 and 3 the second."""
+    query = torch.randn(2, 4, 5, 4, generator=torch.Generator().manual_seed(1))
+    _, key, value = states()
+    places = torch.arange(5) < torch.tensor([5, 3])[:, None]
+    mask = places[:, None, None].expand(2, 1, 5, 5)
+    expected = torch.nn.functional.scaled_dot_product_attention(
+        query, key, value, mask, scale=0.3, enable_gqa=True
+    )
+    for given in ((None, torch.tensor([5, 3])), (torch.where(mask, 0.0, -torch.inf), None)):
+        found = attention_of_graphs(query, key, value, *given, 0.3)
+        assert torch.allclose(found, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", CHANGING)

@@ -15,7 +15,10 @@ def test_a_random_checkpoint_is_exported_and_removed(tmp_path):
     half, eighth = record["rows"]
     assert half["parameters"] == eighth["parameters"] > 7_000_000
     assert half["folder_gb"] * 1e9 == pytest.approx(2 * half["parameters"], rel=0.06)
-    assert eighth["folder_gb"] < 0.7 * half["folder_gb"]
+    for row, size in ((half, 2), (eighth, 1)):
+        beyond = row["folder_gb"] * 1e9 / (size * row["parameters"]) - 1
+        assert row["overhead_percent"] == pytest.approx(100 * beyond)
+    assert eighth["folder_gb"] * 1e9 == pytest.approx(1.118 * half["parameters"], rel=0.01)
     assert len(lines) == 2
     assert list(tmp_path.iterdir()) == []
     assert "| colpali-10M | 8 M | fp16 |" in export.markdown(record)

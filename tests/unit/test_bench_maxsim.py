@@ -35,12 +35,32 @@ def test_rows_of_random_embeddings(tmp_path):
     rows, table = run("small", tmp_path, contenders)
     assert rows["colport"]["error"] < 1e-5
     assert rows["colport"]["same_top_10"] == 1
-    assert rows["colport"]["extra_mb"] >= 0
     assert rows["matmul numpy"]["of_matmul"] == 1
     assert rows["matmul numpy"]["error"] is None
     peer = rows["maxsim-cpu"]
     assert peer["gflops"] or peer["reason"] == "maxsim-cpu is not installed"
     assert "| small | colport | " in table
+
+
+def test_figures_by_hand(tmp_path):
+    """Rates of the fastest call, against the faster of two plain products; errors, the ten best."""
+    expected = np.tile(np.arange(12.0), (2, 1))
+    scores = expected.copy()
+    scores[1, 0] = 20.25  # among the ten best, where it does not belong
+    np.save(tmp_path / "colport.npy", scores)
+    for name in ("colport", "matmul numpy", "matmul torch"):
+        (tmp_path / f"{name}.json").write_text('{"extra_mb": 1.5}')
+    times = {"colport": 4.0, "matmul numpy": 2.0, "matmul torch": 1.0, "numpy by page": None}
+    measured = [
+        {"variant": name, "status": "ok" if ms else "failed", "reason": "r", "min_ms": ms}
+        for name, ms in times.items()
+    ]
+    rows = {row["contender"]: row for row in maxsim._rows("c", measured, 8e6, expected, tmp_path)}
+    shown = ("ms", "gflops", "of_matmul", "extra_mb", "error", "same_top_10")
+    assert [rows["colport"][name] for name in shown] == [4, 2, 0.25, 1.5, 20.25, 0.5]
+    assert [rows["matmul numpy"][name] for name in shown] == [2, 4, 0.5, 1.5, None, None]
+    assert [rows["numpy by page"][name] for name in shown] == [None] * 6
+    assert rows["numpy by page"]["reason"] == "r"
 
 
 def test_rows_of_stored_embeddings(tmp_path):

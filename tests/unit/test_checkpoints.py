@@ -197,6 +197,16 @@ def test_weights_of_an_earlier_save_are_no_part_of_the_record(tmp_path):
     assert list(record["weights"]) == ["model-00001-of-00001.safetensors"]
 
 
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError("no room"), ModuleNotFoundError("x"), UnsupportedError("y"), KeyboardInterrupt()],
+)
+def test_what_is_no_fault_of_a_checkpoint_is_not_called_so(error, tmp_path):
+    with pytest.raises(type(error)) as caught, checkpoints.reading(tmp_path, "transformers"):
+        raise error
+    assert caught.value is error
+
+
 def test_the_record_changes_with_any_file_that_is_read(tmp_path):
     folder = whole(tmp_path / "model")
     recorded = [checkpoints.record({"path": str(folder)}, "colpali", tmp_path / "w")]
@@ -204,7 +214,11 @@ def test_the_record_changes_with_any_file_that_is_read(tmp_path):
     (folder / ".cache/config.json").write_text("hidden")
     assert checkpoints.record({"path": str(folder)}, "colpali", tmp_path / "w") == recorded[0]
     (folder / "config.json").write_text('{"other": 1}')
-    for name in ("vocab.txt", "spiece.model", "chat_template.jinja", "x.metadata", "README.md"):
+    (folder / "1_Dense").mkdir()
+    for name in (
+        *("vocab.txt", "spiece.model", "chat_template.jinja", "x.metadata", "README.md"),
+        "1_Dense/config.json",
+    ):
         recorded.append(checkpoints.record({"path": str(folder)}, "colpali", tmp_path / "w"))
         assert recorded[-1] not in recorded[:-1]
         (folder / name).write_text("new")

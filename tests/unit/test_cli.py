@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,8 @@ import yaml
 from PIL import Image
 
 from colport import cli
+from colport.base.errors import ParityError
+from colport.base.redaction import print_redacted
 from colport.families.reference.models import ProcessorReference
 from colport.folder import manifest
 from colport.hub import checkpoints
@@ -297,6 +300,36 @@ def test_parity_on_own_files_goes_into_the_card(run, int8, checkpoint_folders, t
     assert record["settings"]["reference"] == "streamed"
     assert [row["passed"] for row in record["rows"]] == [False, False]
     assert record["export"] == manifest.read(folder).digest
+
+
+def test_a_tolerance_of_zero_is_one(run, exported, tmp_path, monkeypatch):
+    asked = []
+
+    def tolerance(**limits):
+        asked.append(limits)
+        raise ParityError("enough")
+
+    monkeypatch.setattr("colport.measure.parity.Tolerance", tolerance)
+    (texts := tmp_path / "texts.txt").write_text("a\nb\n")
+    call = ["parity", exported["colbert"], "x", "--queries", texts, "--documents", texts]
+    for given in (["--min-cosine", "0"], []):
+        assert run(*call, *given) == (1, "", "error: enough\n")
+    assert asked == [{"min_cosine": 0.0}, variants.tolerance("fp32")]
+
+
+def test_no_secret_is_in_a_traceback(monkeypatch):
+    """typer puts a hook of its own in the place of Python's."""
+    monkeypatch.setattr(cli, "remove_on_stop", lambda: None)
+    for error in (None, RuntimeError("a fault of ours")):
+        monkeypatch.setattr(sys, "excepthook", print)
+
+        def command(error=error):
+            if error:
+                raise error
+
+        with nullcontext() if error is None else pytest.raises(RuntimeError):
+            cli.run(command)
+        assert sys.excepthook is print_redacted
 
 
 def test_parity_inputs_that_are_none(run, exported, checkpoint_folders, tmp_path):

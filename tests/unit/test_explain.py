@@ -324,6 +324,15 @@ def test_a_model_without_a_usable_folder_says_why(exported, explained):
     assert (record["figures"], record["reason"]) == ([], "too new an operator.")
 
 
+def test_the_mean_similarity_is_over_words(monkeypatch):
+    """Each of three words with its best of two patches: 1, 0.5 and 0.25."""
+    words = np.array([[1, 0], [0.5, 0.5], [-1, 0.25]], np.float32)
+    found = words, np.eye(2, dtype=np.float32)
+    monkeypatch.setattr(stage._Contender, "embeddings", lambda *_: found)
+    contender = object.__new__(stage._Contender)
+    assert contender.mean_similarity("q", "d") == pytest.approx(1.75 / 3)
+
+
 def test_shards_and_single_sets_are_found_by_id():
     first = EmbeddingSet.from_arrays(["a", "b"], [PAGE, PAGE])
     second = EmbeddingSet.from_arrays(["c"], [PAGE])

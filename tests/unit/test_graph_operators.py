@@ -17,6 +17,7 @@ from colport.export.operators import write_operators
 from colport.export.operators.normalisation import write_rms_normalisation
 from colport.export.operators.rotary import write_rotary_embedding
 from colport.export.operators.sums import keep_sums_apart
+from colport.tensors import editing
 
 FAMILIES = ("colbert", "colpali", "colqwen2")
 TEXTS = ["a red pie chart", "", "which page shows the longest of all bars, and where?"]
@@ -278,3 +279,27 @@ def test_lengths_mask_the_keys_after_them_in_every_operator_set():
     )
     for result in results:
         assert np.abs(result - expected.numpy()).max() < 1e-6
+
+
+def test_only_what_nothing_reads_is_removed():
+    """Up from the node that is removed, to one that another node or the graph's user reads."""
+    x, y = (ir.Value(name=n, shape=ir.Shape([2]), type=ir.TensorType(1)) for n in "xy")
+    nodes = [ir.node("Relu", [x]), ir.node("Tanh", [y])]
+    nodes += [ir.node("Neg", [nodes[0].outputs[0]]), ir.node("Abs", [nodes[1].outputs[0]])]
+    nodes += [ir.node("Add", [nodes[2].outputs[0], nodes[3].outputs[0]])]
+    nodes += [ir.node("Exp", [nodes[1].outputs[0]])]
+    outputs = [nodes[0].outputs[0], nodes[5].outputs[0]]
+    graph = ir.Graph([x, y], outputs, nodes=nodes)
+    editing.remove_unread(graph, nodes[4])
+    assert [node.op_type for node in graph] == ["Relu", "Tanh", "Exp"]
+    editing.remove_unread(graph, nodes[0])
+    assert len(graph) == 3
+
+
+def test_an_operator_of_another_domain_is_another_one():
+    x = ir.Value(name="x")
+    ours, other = (ir.node("Gelu", [x], domain=domain) for domain in ("", editing.MICROSOFT))
+    assert editing.producer(ours.outputs[0], "Relu", "Gelu") is ours
+    assert editing.producer(other.outputs[0], "Gelu") is None
+    assert editing.producer(ours.outputs[0], "Relu") is None
+    assert editing.producer(x, "Gelu") is None

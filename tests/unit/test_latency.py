@@ -224,6 +224,9 @@ def test_contenders_must_belong_together():
         run([one, other])
     with pytest.raises(ConfigError, match="more than once"):
         run([one, one])
+    elsewhere = Contender("m", "pytorch", "torch-cuda", one.factory, {})
+    with pytest.raises(ConfigError, match="has one PyTorch reference; found several"):
+        run([one, elsewhere])
     with pytest.raises(ConfigError, match=r"arguments\.threads is 4"):
         run([contender("fp32", threads=4)])
     with pytest.raises(ConfigError, match="at least one contender"):

@@ -1,14 +1,19 @@
 """What a run makes of its durations, on a clock that only the contenders move."""
 
+import os
 import sys
 from contextlib import ExitStack
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from colport.processes.child import ChildTimeoutError
+from colport.timing import rounds
 from colport.timing.machine import meters
 from colport.timing.rounds import Lane
 from colport.timing.settings import Case, Contender, Inputs, LatencySettings
+from colport.timing.worker import process, worker
 from tests.latency_runs import BOTH_KINDS, ONE_QUERY, QUICK, contender, in_place, run
 from tests.unit import test_latency_contenders as contenders
 
@@ -84,6 +89,17 @@ def test_settling_calls_are_no_samples():
     assert raw["warmup_ns"] == [9 * MS] * 3
 
 
+def test_settling_calls_take_time_of_the_block_and_of_the_case():
+    payload = run(
+        [contender("fp32", pattern=[10])],
+        **{"affinity": False, "settle_calls": 5, "min_samples": 2},
+        **{"min_seconds": 0.4, "max_seconds": 0.4},
+    )
+    # 200 ms a round, 50 of which settle; what the first round left of the 400 is 200 again.
+    assert [len(found) for found in payload["samples"][0]["rounds_ns"]] == [15, 15]
+    assert payload["samples"][0]["settle_ns"] == [10 * MS] * 10
+
+
 @pytest.mark.parametrize(
     ("durations", "is_precise"),
     [([100], True), ([100] * 7 + [80] * 3, False), ([100] * 7 + [120] * 3, False)],
@@ -134,6 +150,19 @@ def test_parts_of_a_call():
     assert len(payload["samples"][0]["graph_ns"]) == 12
 
 
+def test_the_first_call_of_the_parts_does_not_count(monkeypatch):
+    class Warms(contenders.InParts):
+        def run(self, batch):
+            contenders.time.sleep(0 if hasattr(self, "warm") else 5)
+            self.warm = True
+            return super().run(batch)
+
+    monkeypatch.setattr(contenders, "warms", Warms, raising=False)
+    payload = run([contender("fp32", "warms")], affinity=False, parts_calls=3, parts_seconds=1.0)
+    assert payload["samples"][0]["graph_ns"] == [12 * MS] * 3
+    assert payload["samples"][0]["preprocess_ns"] == [6 * MS] * 3
+
+
 def test_a_contender_without_parts_has_none():
     (row,) = rows_of([contender("fp32", pattern=[1])])
     assert (row["preprocess_ms"], row["graph_ms"]) == (None, None)
@@ -142,8 +171,76 @@ def test_a_contender_without_parts_has_none():
 def test_loading_is_timed_without_the_import(clock):
     (row,) = rows_of([contender("fp32", "slow_to_load", seconds=0.25)])
     assert (row["load_ms"], row["import_ms"], row["cold_load_ms"]) == (250, 0, None)
+    several = [contender(name, "slow_to_load", seconds=s) for name, s in (("a", 0.25), ("b", 0.5))]
+    found = rows_of(several, cold_load=True)
+    assert [(row["load_ms"], row["cold_load_ms"]) for row in found] == [(250, 250), (500, 500)]
+
+
+def test_the_peak_of_memory_is_that_of_the_end(monkeypatch):
+    told = iter(range(100, 200))
+    monkeypatch.setattr(worker, "peak_rss_mb", lambda: next(told))
+    (row,) = rows_of([contender("fp32", pattern=[1])], rounds=2)
+    assert row["peak_rss_mb"] == next(told) - 1 == 105  # load, first, warm_up, two blocks, parts
+
+
+def test_an_import_that_takes_its_time_is_no_loading(clock, monkeypatch):
+    def import_module(name):
+        clock.sleep(2)
+        return contenders
+
+    monkeypatch.setattr(worker, "importlib", SimpleNamespace(import_module=import_module))
     (row,) = rows_of([contender("fp32", "slow_to_load", seconds=0.25)], cold_load=True)
-    assert (row["load_ms"], row["cold_load_ms"]) == (250, 250)
+    assert (row["load_ms"], row["import_ms"], row["cold_load_ms"]) == (250, 2000, 250)
+
+
+@pytest.mark.parametrize(
+    ("calls", "asked"),
+    [
+        (0, {"first": 3.0}),
+        (1, {"first": 3.0, "warm_up": 3.5}),
+        (4, {"first": 3.0, "warm_up": 3.5, "block": 3.0 + (1 - 0) / 2}),
+        (7, {"first": 3.0, "warm_up": 3.5, "block": 3.0 + (1 - 0.003) / 1}),
+        (10, {"first": 3.0, "warm_up": 3.5, "block": 3.997, "parts": 3.0 + 0.2}),
+    ],
+)
+def test_every_request_has_a_timeout(calls, asked, clock, monkeypatch):
+    """Ten calls: the first, three to warm up, a settling one and two in each of two rounds."""
+    given = {}
+
+    class ChildInPlace:
+        """Is too late where the clock passes what it was given."""
+
+        pid, is_alive = os.getpid(), False
+
+        def __init__(self, *_, **__):
+            self._worker = worker.Worker()
+
+        def ask(self, request, seconds):
+            given[request["request"]] = seconds
+            begin = clock.now
+            reply = self._worker.answer(request)
+            if clock.now - begin > seconds * 1e9:
+                raise ChildTimeoutError("did not answer", "the last words")
+            return reply
+
+        def close(self, grace_s=0.0):
+            pass
+
+        close_requests = close
+
+    monkeypatch.setattr(process.Child, "of", ChildInPlace)
+    monkeypatch.setattr(rounds, "WorkerProcess", process.WorkerProcess)
+    payload = run(
+        [contender("int8", "hangs_after", calls=calls)],
+        BOTH_KINDS,
+        **{"affinity": False, "timeout_s": 3.0, "warmup_max_seconds": 0.5, "max_seconds": 1.0},
+        parts_seconds=0.2,
+    )
+    # Both kinds: the process is gone, and what it had measured with it.
+    for row, failure in zip(payload["rows"], payload["failures"], strict=True):
+        assert (row["status"], row["reason"]) == ("failed", "did not answer within 3 s (timeout_s)")
+        assert failure["detail"] == "the last words"
+    assert given == pytest.approx({"load": 3.0, **asked})
 
 
 def test_inputs_start_again_where_a_batch_is_larger(monkeypatch):

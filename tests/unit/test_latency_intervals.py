@@ -48,12 +48,17 @@ def test_intervals_for_independent_samples_are_too_narrow():
     assert held < 0.6
 
 
-def test_interval_of_independent_samples_is_close_to_the_textbook_s():
-    rounds = np.random.default_rng(0).random((50, 20))
-    low, high = percentile_interval(rounds, 0.5)
-    textbook = independent_interval(rounds, 0.5)
-    assert low < 0.5 < high
-    assert high - low == pytest.approx(textbook[1] - textbook[0], rel=0.3)
+@pytest.mark.parametrize("share", [0.5, 0.9])
+def test_interval_of_samples_that_no_round_tells_apart_is_the_textbook_s(share):
+    """Each of 50 rounds has a value of every twentieth, so that only Student's t takes some."""
+    rounds = np.arange(20)[None] + np.arange(50)[:, None] / 50
+    worth = int(1000 * (1.96234 / 2.00958) ** 2)
+    assert effective_samples(rounds, share) == worth == 953
+    # Ranks that the percentile lies beyond with a probability of 2.5% at most.
+    low = max(k for k in range(1, worth) if binom.cdf(k - 1, worth, share) <= 0.025)
+    high = min(k for k in range(1, worth) if binom.sf(k - 1, worth, share) <= 0.025)
+    expected = [(rank / (worth + 1) * 1001 - 1) / 50 for rank in (low, high)]
+    assert percentile_interval(rounds, share) == pytest.approx(expected)
 
 
 def test_samples_that_an_interval_needs():

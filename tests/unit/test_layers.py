@@ -1,6 +1,8 @@
 """One layer of each kind is traced and repeated, or the stack is refused by name."""
 
+import json
 import math
+import sys
 from contextlib import nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
@@ -13,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from colport.base.errors import ExportError, UnsupportedError
+from colport.base.redaction import print_redacted
 from colport.export.folder import _graph
 from colport.export.layers import check_stacks, repeat_layers
 from colport.export.tensors import unread
@@ -351,6 +354,25 @@ def test_tensors_that_the_family_did_not_look_at_count_as_well(tmp_path):
         )
 
 
+def test_tensors_of_a_shard_that_gave_none_count_as_well(tmp_path):
+    def sharded(sources):
+        weights = load_file(tmp_path / "model.safetensors")
+        shards = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
+        files = {name: shards["mergers" in name] for name in weights}
+        for file in shards:
+            save_file({k: v for k, v in weights.items() if files[k] == file}, tmp_path / file)
+        (tmp_path / "model.safetensors").unlink()
+        index = {"metadata": {}, "weight_map": files}
+        (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+        stored = TensorIndex(tmp_path)
+        sources.clear()
+        sources |= {name: stored[name] for name in weights if "mergers" not in name}
+
+    rows = accounted(tmp_path, {"mergers": "not needed"}, sharded)
+    assert {row["file"] for row in rows} == {"model-00002-of-00002.safetensors"}
+    assert len(rows) == 6
+
+
 def test_a_reason_may_name_the_model_s_parameter(tmp_path):
     """A checkpoint of an older release has other names for it."""
 
@@ -412,6 +434,16 @@ def test_what_tracing_raises_is_a_sentence_about_the_backbone(raised, kind, sent
         _graph(skeleton, definition, 24)
     assert "\n" not in str(caught.value)
     assert caught.value.__cause__ is raised
+
+
+def test_what_python_prints_of_a_fault_of_ours_has_no_secret(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "excepthook", print)
+    with pytest.raises(RuntimeError), job(tmp_path / "log", "toy"):
+        raise RuntimeError("hf_" + "t" * 34)
+    assert sys.excepthook is print_redacted
+    log = (tmp_path / "log").read_text()
+    assert "RuntimeError" in log
+    assert "ttt" not in log
 
 
 def test_the_log_has_the_traceback_of_a_failed_export(tmp_path):

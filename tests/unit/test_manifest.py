@@ -3,15 +3,19 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 
 from colport import Encoder
 from colport.base.errors import ArtifactError, UnsupportedError
 from colport.base.files import sha256_file
 from colport.cli.inspection import inspect
-from colport.folder import manifest
+from colport.export import record as export_record
+from colport.folder import graphs, manifest
 from colport.folder.convert import convert
 from colport.quantize.folder import quantize
 from colport.tensors.external_data import Layout
@@ -23,6 +27,50 @@ READERS = {
     "convert": lambda folder: convert(folder, folder.parent / "out", Layout("merge")),
     "quantize": lambda folder: quantize(folder, folder.parent / "out"),
 }
+
+
+def test_a_graph_is_described_with_all_that_is_in_it():
+    model = ir.from_onnx_text(
+        """<ir_version: 10, opset_import: ["": 21]>
+        g (bool c, float[batch, 3] x) => (float[batch, 3] y) {
+            w = Add(x, weight)
+            y = If(c) <then_branch = t () => (float[batch, 3] a) { a = Neg(w) },
+                       else_branch = e () => (float[batch, 3] b) { b = Abs(w) }>
+        }""",
+        initializers=[ir.tensor(np.zeros((5, 3), np.float32), name="weight")],
+    )
+    found = graphs.describe("text", model)
+    assert (found.file, found.nodes, found.parameters) == ("text.onnx", 4, 15)
+    assert found.inputs == {
+        "c": {"dtype": "bool", "shape": []},
+        "x": {"dtype": "float", "shape": ["batch", 3]},
+    }
+    assert found.outputs == {"y": {"dtype": "float", "shape": ["batch", 3]}}
+
+
+def test_a_graph_is_as_large_as_its_file_and_all_weights(tmp_path):
+    sizes = {"text.onnx": 100, "image.onnx": 50, "a.onnx_data": 2000, "b.onnx_data": 3000}
+    for name, size in {**sizes, "colport.json": 7}.items():
+        (tmp_path / name).write_bytes(bytes(size))
+    found = SimpleNamespace(
+        opset=24,
+        external_data={"files": ["a.onnx_data", "b.onnx_data"]},
+        graphs={
+            name: SimpleNamespace(file=f"{name}.onnx", parameters=parameters, nodes=nodes)
+            for name, parameters, nodes in (("text", 10, 3), ("image", 20, 4))
+        },
+    )
+    labels = {"model": "m", "family": "colpali", "variant": "fp32"}
+    cost = {"seconds": 1.5, "peak_rss_mb": 80.0}
+    rows = export_record.record(found, tmp_path, labels, cost)["rows"]
+    shown = ("graph", "parameters", "nodes", "size_bytes", "folder_bytes", "weight_files")
+    assert [[row[name] for name in shown] for row in rows] == [
+        ["text", 10, 3, 5100, 5157, 2],
+        ["image", 20, 4, 5050, 5157, 2],
+    ]
+    assert all(
+        row.items() >= {**labels, **cost, "opset": 24, "status": "ok"}.items() for row in rows
+    )
 
 
 @pytest.fixture

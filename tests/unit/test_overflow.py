@@ -1,11 +1,15 @@
 """Activations beyond fp16's range, which ONNX Runtime's CPU does not show."""
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy as np
 import onnx_ir as ir
 import pytest
 
 from colport.base.errors import UnsupportedError
 from colport.families.base import Batch
+from colport.measure import overflow
 from colport.measure.overflow import measure
 
 HEADER = '<ir_version: 10, opset_import: ["": 24]>'
@@ -34,6 +38,27 @@ def test_the_first_operator_that_overflows_is_named(tmp_path):
     assert found.largest.value == pytest.approx(2 * 60000**2, rel=1e-3)
     assert str(found.first) == "Mul 'up' of the text graph gives 1.2e+05"
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("precision", "provider", "is_run"),
+    [
+        ("fp16", "cpu", True),
+        ("fp32", "cpu", False),
+        ("bf16", "cpu", False),
+        ("fp16", "cuda", False),
+    ],
+)
+def test_what_computes_in_fp16_itself_is_not_run_again(precision, provider, is_run, monkeypatch):
+    runtime = SimpleNamespace(query_batch=lambda texts: texts, document_batch=lambda pages: pages)
+    family = SimpleNamespace(runtime=lambda processing, folder: runtime)
+    monkeypatch.setattr(overflow.families, "get", lambda name: family)
+    monkeypatch.setattr(
+        overflow, "measure", lambda models, batches, place: {k: [*v] for k, v in batches.items()}
+    )
+    found = SimpleNamespace(precision=precision, family="f", processing={}, graphs={})
+    reached = overflow.reaches(Path(), found, provider, ["q", "r"], ["d"], Path())
+    assert reached == ({"query": [["q"], ["r"]], "document": [["d"]]} if is_run else {})
 
 
 @pytest.mark.parametrize("sign", [1, -1])

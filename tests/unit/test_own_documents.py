@@ -14,6 +14,7 @@ import pytest
 
 from colport.base.errors import ConfigError, DatasetError
 from colport.data.datasets import check_pages, dataset_record, load_retrieval_dataset
+from colport.data.images import Frames
 from tests.pdfs import pdf
 
 pypdfium2 = pytest.importorskip("pypdfium2")
@@ -87,9 +88,26 @@ def test_a_folder_without_pdfs_has_no_texts(own):
 def test_a_scan_of_several_pages(own):
     pages = [PIL.Image.new("RGB", (8, 8), (level, 0, 0)) for level in (10, 20)]
     pages[0].save(own / "pages" / "c.tiff", save_all=True, append_images=pages[1:])
+    pages[1].save(own / "pages" / "d.tiff", save_all=True, append_images=pages[:1])
     found = load(own)
-    assert found.document_ids[-2:] == ["c.tiff#1", "c.tiff#2"]
-    assert found.documents[4].getpixel((0, 0)) == (20, 0, 0)
+    assert found.document_ids[3:] == ["c.tiff#1", "c.tiff#2", "d.tiff#1", "d.tiff#2"]
+    levels = {3: 10, 4: 20, 5: 20, 6: 10}
+    for place in (4, 3, 5, 4, 6, 3):  # in any order, from one file to the other and back
+        assert found.documents[place].getpixel((0, 0)) == (levels[place], 0, 0)
+
+
+def test_one_scan_is_open_at_a_time(tmp_path, monkeypatch):
+    for name in ("c.tiff", "d.tiff"):
+        PIL.Image.new("RGB", (8, 8)).save(tmp_path / name)
+    frames = Frames()
+    frames.decode(tmp_path / "c.tiff", 0)
+    first = frames._image
+    frames.decode(tmp_path / "c.tiff", 0)
+    assert frames._image is first
+    closed = []
+    monkeypatch.setattr(first, "close", lambda: closed.append("c"))
+    frames.decode(tmp_path / "d.tiff", 0)
+    assert closed == ["c"]
 
 
 def test_a_photo_is_turned_upright(own):

@@ -18,6 +18,7 @@ from colport.measure import embedders
 from colport.peers import catalogue, clients, environments, export
 from colport.peers.catalogue import PeerVariant
 from colport.pipeline.gate import check, failures
+from colport.pipeline.plan import Plan
 from colport.processes.child import Child
 from colport.tables.recommendation import recommend
 
@@ -101,6 +102,18 @@ def test_every_peer_is_complete():
         assert peer.tolerance
 
 
+def test_integers_of_a_peer_have_a_scale_a_channel_as_ours():
+    quantized = [
+        program
+        for peer in catalogue.VARIANTS.values()
+        for programs in peer.programs.values()
+        for program in programs
+        if "quantize" in program
+    ]
+    assert quantized
+    assert all("--per_channel" in program for program in quantized)
+
+
 def test_an_export_is_measured_and_runs(checkpoint_folders, tmp_path):
     checkpoint, output = checkpoint_folders["colbert"], tmp_path / "peer"
     exported = ask(a_peer(MAKE_GRAPH), checkpoint, output)
@@ -121,6 +134,23 @@ def test_an_export_is_measured_and_runs(checkpoint_folders, tmp_path):
     assert embedders.digest(client) is None
     with pytest.raises(UnsupportedError, match="peers run on cpu only, not on cuda"):
         embedders.load(output, "cuda")
+
+
+def test_what_an_export_cost_is_that_of_all_its_programs(tmp_path):
+    (tmp_path / "sub").mkdir()
+    for name in ("a.onnx", "sub/b.json"):
+        (tmp_path / name).write_bytes(b"12345")
+    programs = [{"seconds": 2.0, "peak_rss_mb": 30.0}, {"seconds": 3.0, "peak_rss_mb": 20.0}]
+    graphs = {"text": {"nodes": 1}, "image": {"nodes": 2}}
+    labels = {"model": "m", "variant": "peer-fake", "family": "colpali"}
+    exported = {"programs": programs, "graphs": graphs}
+    record = export.record(labels, exported, tmp_path, {**OWN, "python": "3.11"})
+    shown = ("graph", "nodes", "seconds", "peak_rss_mb", "folder_bytes")
+    assert [[row[name] for name in shown] for row in record["rows"]] == [
+        ["text", 1, 5.0, 30.0, 10],
+        ["image", 2, 5.0, 30.0, 10],
+    ]
+    assert record["peer"] == {"python": "3.11", "packages": None, "requirements": None}
 
 
 @pytest.mark.parametrize(
@@ -246,6 +276,23 @@ def test_pylate_files_are_read_as_next_plaid_does(checkpoint_folders, tmp_path):
     assert lengths("query", ["a dot", "a"]) == [words, words - 1]
     assert lengths("query", ["a dot"], do_query_expansion=True) == [8]
     assert lengths("document", ["one two three four five six seven eight"]) == [14]
+    tokenizer.enable_padding()  # a file may say so itself: what it fills up is no word
+    tokenizer.save(str(output / "tokenizer.json"))
+    assert lengths("query", ["a dot", "a"]) == [words, words - 1]
+    assert lengths("query", ["a dot", "a"], do_query_expansion=True) == [8, 8]
+
+
+def test_peers_run_beside_the_variants_on_cpus_only():
+    config = {
+        "run": {"variants": ["int8"], "providers": ["cpu", "cuda"], "peers": ["optimum"]},
+        "variants": {"fp32": {}, "int8": {"base": "fp32"}},
+    }
+    plan, of = Plan(config, ROOT), catalogue.of(["optimum"])
+    assert len(of) == 2
+    assert plan.entrants() == plan.entrants("cpu") == ["int8", "fp32", *of]
+    assert plan.entrants("cuda") == ["int8", "fp32"]
+    on_cpu = [(name, "cpu") for name in plan.entrants("cpu")]
+    assert plan.runs() == [*on_cpu, ("int8", "cuda"), ("fp32", "cuda")]
 
 
 def test_peers_neither_fail_the_run_nor_are_recommended():
@@ -284,6 +331,9 @@ def test_peers_are_grey_and_keep_their_marks_from_ours():
     marks = Legend(["pytorch", "fp32", "peer-optimum", "int8", "peer-torch-onnx-dynamo"])
     ours = Legend(["pytorch", "fp32", "int8"])
     assert {name: marks[name] for name in ours} == ours
+    many = [(mark.shape, mark.colour) for mark in legend(map(str, range(56))).values()]
+    assert len(set(many)) == 56
+    assert ours["pytorch"].colour not in {colour for _, colour in many}
     peers = [marks["peer-optimum"], marks["peer-torch-onnx-dynamo"]]
     assert {mark.colour for mark in peers} == {ours["pytorch"].colour}
     assert len({mark.shape for mark in peers}) == 2
@@ -309,6 +359,38 @@ def test_an_environment_is_made_once_for_a_set(tmp_path, monkeypatch):
     again = environments.build(requirements, tmp_path / "env", said.append)
     assert again["requirements"] != first["requirements"]
     assert len(said) == 2
+
+
+def test_an_environment_is_made_without_the_variables_of_this_python(tmp_path, monkeypatch):
+    given = []
+
+    class Records:
+        def __init__(self, program, environment=None):
+            given.append((program, environment))
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def wait(self):
+            (tmp_path / "env").mkdir(exist_ok=True)
+
+        def output(self):
+            return 'a warning of theirs\n{"python": "3", "packages": {}}'
+
+    monkeypatch.setenv("PYTHONPATH", "ours")
+    monkeypatch.setenv("PIP_INDEX_URL", "the user's")
+    monkeypatch.setattr(environments, "Child", Records)
+    (tmp_path / "set.txt").write_text("nothing==1 \\\n")
+    environments.build(tmp_path / "set.txt", tmp_path / "env", print)
+    (venv, first), (pip, second), _ = given
+    assert (venv[1:3], pip[1:3]) == (("-m", "venv"), ("-m", "pip"))
+    assert "--require-hashes" in pip
+    for environment in (first, second):
+        assert environment["PIP_INDEX_URL"] == "the user's"
+        assert not any(name.startswith("PYTHON") for name in environment)
 
 
 def test_what_does_not_exist_for_this_python_is_unsupported(tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import onnx_ir
@@ -127,6 +128,14 @@ def test_a_quantized_folder_is_compared_with_its_base(exported, tmp_path):
     assert 0.9 < found.check["rows"][0]["min_cosine"] < 0.99999
     assert found.check["tolerance"] == "min_cosine>=0.87"
     assert names(tmp_path) == {"int8"}
+
+
+@pytest.mark.parametrize(
+    ("check", "said"), [({"status": "failed"}, "failed"), ({}, "not recorded")]
+)
+def test_what_is_known_of_a_base_is_said(check, said, monkeypatch, tmp_path):
+    monkeypatch.setattr(manifest, "read", lambda folder: SimpleNamespace(check=check))
+    assert proof.by_base(tmp_path).record == {"against": "base", "base": said}
 
 
 def names(folder):

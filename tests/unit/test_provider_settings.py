@@ -1,5 +1,7 @@
 """Settings of a provider one by one, and what a call is padded to and cut from."""
 
+from threading import Thread
+
 import numpy as np
 import onnxruntime
 import pytest
@@ -150,13 +152,31 @@ def test_every_shape_has_buffers_of_its_own(sums, captured):
         fixed_shapes={"batch": (2, 4), "tokens": (4, 8)},
     )
     graph = Graph(open_session(sums, settings), settings)
-    calls = [feeds(batch, tokens) for batch, tokens in ((1, 3), (3, 8), (2, 4), (4, 5), (1, 9))]
+    shapes = ((1, 3), (3, 8), (2, 4), (2, 7), (4, 5), (1, 9), (4, 4))
+    calls = [feeds(batch, tokens) for batch, tokens in shapes]
     for call in calls:
         call.pop("pixels")
     found = [graph.run(call) for call in calls]
     for call, output in zip(calls, found, strict=True):
         np.testing.assert_array_equal(output[..., 0], call["ids"] + call["mask"])
-    assert len(graph._captured) == (2 if captured else 0)
+    assert len(graph._captured) == (4 if captured else 0)
+    numbers = [
+        one._options.get_run_config_entry("gpu_graph_id") for one in graph._captured.values()
+    ]
+    assert numbers == ["1", "2", "3", "4"][: len(numbers)]
+
+
+@pytest.mark.parametrize("call", ["run", "run_on_device"])
+def test_calls_that_share_buffers_take_turns(sums, call):
+    settings = ProviderSettings(PROVIDERS["cpu"], io_binding=True, cuda_graph=True)
+    graph, given = Graph(open_session(sums, settings), settings), feeds(2, 4)
+    given.pop("pixels")
+    one = Thread(target=getattr(graph, call), args=(given,))
+    with graph._turn:
+        one.start()
+        one.join(0.1)
+        assert one.is_alive()
+    one.join()
 
 
 AXES = {"ids": ["batch", "tokens"], "mask": ["batch", "tokens"], "pixels": ["batch", 3]}

@@ -24,6 +24,7 @@ from colport.measure.entrants import Contest
 from colport.providers import PROVIDERS, ProviderSettings
 from colport.providers.graph import Graph, pad
 from colport.providers.session import _cause, open_session, require
+from colport.runtime import remote
 from colport.runtime.remote import Interpreter, RemoteEncoder, open_encoder, run_in
 from tests.latency_runs import QUICK
 
@@ -286,6 +287,21 @@ def test_a_latency_record_names_the_versions_of_another_python(exported, checkpo
     found = record["environment"]["provider_packages"]
     assert found == {"elsewhere": machine.packages()}
     assert found["elsewhere"]["onnxruntime"] == onnxruntime.__version__
+
+
+def test_an_encoder_of_another_python_gets_what_was_asked_for(monkeypatch):
+    monkeypatch.setattr(remote, "RemoteEncoder", lambda *given: given)
+    entry = {"type": "cpu", "python": "/other/python", "arena": False}
+    given = remote.open_encoder("folder", entry, threads=3)
+    assert given == ("folder", {"type": "cpu", "arena": False}, "/other/python", 3)
+
+
+def test_as_many_inputs_are_read_as_the_largest_batch_has():
+    asked = {}
+    contest = SimpleNamespace(run=lambda time, table, cases, **named: asked.update(named))
+    settings = {"batch_sizes": [4, 16, 1], "threads": 3, "pytorch": ["bf16"]}
+    measure_latency.compare(contest, settings, 1, lambda message: None)
+    assert asked == {"count": 16, "threads": 3, "pytorch": ["bf16"]}
 
 
 ABSENT = [

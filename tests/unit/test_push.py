@@ -129,6 +129,20 @@ def test_who_may_see_a_new_repository_is_the_owner_s_to_say(in_process, folder):
     assert [asked.get("private") for asked in in_process.created] == [None, None]
 
 
+def test_the_client_is_as_quiet_as_asked(in_process, folder, monkeypatch):
+    """Its warnings name addresses that are signed, so that they are never shown."""
+    from huggingface_hub.utils import logging
+
+    asked = []
+    monkeypatch.setattr("huggingface_hub.utils.disable_progress_bars", lambda: asked.append("bars"))
+    logging.set_verbosity_warning()
+    upload.push(folder, REPO, "---\n{}\n---\n")
+    assert logging.get_verbosity() == logging.ERROR
+    assert asked == []
+    upload.push(folder, REPO, "---\n{}\n---\n", quiet=True)
+    assert asked == ["bars"]
+
+
 def test_private_is_never_public(in_process, folder):
     upload.push(folder, REPO, "---\n{}\n---\n")
     with pytest.raises(HubError, match="me/colpali-onnx: exists and is public"):

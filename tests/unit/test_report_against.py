@@ -114,3 +114,20 @@ def test_a_name_leaves_no_folder(tmp_path):
     files.write_charts(report, tmp_path / "charts")
     assert {file.parent.name for file in tmp_path.rglob("*.svg")} == {"_.._out", "_"}
     assert all(file.is_relative_to(tmp_path / "charts") for file in tmp_path.rglob("*.svg"))
+
+
+def test_charts_of_one_name_are_two_files(tmp_path):
+    """Of models whose names are one folder's."""
+    names = ("a/b", "a?b")
+    report = Report(make(joined(*(variant(model=name) for name in names))), RUN)
+    files.write_charts(report, tmp_path / "charts")
+    found = [file.relative_to(tmp_path).as_posix() for file in tmp_path.rglob("*.svg")]
+    assert len(found) == sum(1 for _ in report.charts()) > 1
+    assert {"charts/a_b/size.svg", "charts/a_b/size-1.svg"} <= {*found}
+
+
+def test_a_table_without_rows_is_no_page():
+    rows = joined(variant())
+    assert {name for name, _ in Report(make(rows), RUN).tables()} == {*tables.COLUMNS}
+    rows["latency"] = []
+    assert {name for name, _ in Report(make(rows), RUN).tables()} == {*tables.COLUMNS} - {"latency"}

@@ -37,6 +37,7 @@ MINUS, TIMES, NONE = "\N{MINUS SIGN}", "\N{MULTIPLICATION SIGN}", "\N{EN DASH}"
         (fmt.size_bytes, 999, "999 B"),
         (fmt.size_bytes, 1000, "1.00 kB"),
         (fmt.size_bytes, 91_400_000, "91.4 MB"),
+        (fmt.size_bytes, -91_400_000, f"{MINUS}91.4 MB"),
         (fmt.size_bytes, 1e9, "1.00 GB"),
         (fmt.size_mb, 91.4, "91.4 MB"),
         (fmt.size_mb, 11_700, "11.7 GB"),

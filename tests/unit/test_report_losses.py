@@ -24,6 +24,9 @@ def test_a_query_is_paired_with_pytorch_s_on_the_same_dataset():
         ["charts", "int8"],
     ]
     assert found["difference"].tolist() == pytest.approx([-0.1, 0.3])
+    elsewhere = table[table["variant"] == "pytorch"].assign(provider="torch-cuda", ndcg_at_5=0.0)
+    twice = losses.paired(material(retrieval_queries=pd.concat([table, elsewhere])))
+    assert twice["difference"].tolist() == found["difference"].tolist()
 
 
 def rows_of(chart):

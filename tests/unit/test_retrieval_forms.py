@@ -67,6 +67,14 @@ def test_forms_that_are_pooled_alike_are_pooled_once(monkeypatch):
         np.testing.assert_array_equal(item, pool_tokens(expected, 3))
 
 
+def test_a_form_without_a_storage_keeps_the_model_s():
+    for precision in ("float32", "float16"):
+        documents = corpus()[1].stored_as(precision)
+        found = dict(derive(documents, [Form(FULL), FORMS[3]]))
+        assert [stored.precision for stored in found.values()] == [precision] * 2
+        assert found[Form(FULL)] is documents
+
+
 def test_each_form_is_scored_as_it_is_stored(tmp_path, monkeypatch):
     """Against files that are written and read back, and then stored so."""
     monkeypatch.setattr(forms, "_BLOCK_TOKENS", 60)

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import math
 import tracemalloc
 
 import numpy as np
 import pytest
 
-from colport.scoring.maxsim import blocks, maxsim
+from colport.scoring.maxsim import blocks, maxsim, products
+from colport.scoring.maxsim.tiling import _FLOAT, Tiling
 from colport.scoring.store import EmbeddingSet
 
 QUERIES = [np.array([[1, 0], [0, 1]], np.float32), np.array([[2, -1]], np.float32)]
@@ -189,3 +191,19 @@ def test_a_list_of_long_documents_is_scored_as_when_it_is_stacked(dtype):
     expected = [[(query @ item.T).max(axis=1).sum() for item in documents] for query in queries]
     np.testing.assert_allclose(maxsim(queries, documents), expected, rtol=1e-5)
     np.testing.assert_allclose(maxsim(queries, as_set(documents)), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("threads", [1, 4, 16])
+def test_the_products_of_all_threads_fit_into_the_memory(threads):
+    tokens = [np.ones((4, 8), np.float32)] * 2
+    tiling = Tiling.of(tokens, tokens, 2**24, threads)
+    assert tiling.threads == threads
+    assert threads * _FLOAT * tiling._column_limit**2 <= 2**24
+    assert tiling._column_limit == min(1024, math.isqrt(2**24 // (4 * threads)))
+
+
+@pytest.mark.parametrize("name", products.GRAPHS)
+def test_the_products_keep_no_memory_and_take_one_thread(name):
+    options = products._session(name).get_session_options()
+    assert options.enable_cpu_mem_arena is False
+    assert (options.intra_op_num_threads, options.inter_op_num_threads) == (1, 1)

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import re
 import sys
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from colport.base.errors import ConfigError
 from colport.timing.server import rows as scenario_rows
 from colport.timing.server.arrivals import Batching, poisson_arrivals, simulate
 from colport.timing.server.rows import COLUMNS
-from colport.timing.server.scenarios import measure
+from colport.timing.server.scenarios import ScenarioLane, measure, timing
 from colport.timing.server.search import (
     NEVER,
     Probe,
@@ -25,11 +26,12 @@ from colport.timing.server.search import (
 )
 from colport.timing.server.settings import (
     SCENARIOS,
+    OfflineSettings,
     ScenarioCase,
     ScenarioSettings,
     ServerSettings,
 )
-from colport.timing.settings import Inputs
+from colport.timing.settings import Inputs, LatencySettings
 from tests.latency_runs import contender, in_place
 from tests.unit import test_latency_contenders as contenders
 
@@ -294,6 +296,21 @@ def test_offline_puts_inputs_of_like_length_together(clock, is_sorted):
     assert len(clock[-4:]) == len({*clock[-3:]}) + 1 == 4
 
 
+def test_the_search_starts_from_median_calls_of_every_size(monkeypatch):
+    asked = []
+
+    def timed(lane, case, sizes):
+        asked.append(sizes)
+        return [sizes[0] * ms * 1_000_000 for ms in (90, 10, 20)[: len(sizes)]]
+
+    monkeypatch.setattr(ScenarioLane, "_timed", timed)
+    monkeypatch.setattr(ScenarioLane, "single_seconds", lambda lane, kind: [0.09, 0.01, 0.02])
+    lane = object.__new__(ScenarioLane)
+    found = lane._service_seconds(ScenarioCase("query", 5, "server"))
+    assert found == pytest.approx({1: 0.02, 2: 0.04, 4: 0.08, 5: 0.1})
+    assert asked == [[2] * 3, [3], [4] * 3, [5] * 3]
+
+
 def server(**changes):
     return ServerSettings(**{**QUICK["server"], **changes})
 
@@ -442,6 +459,34 @@ def test_a_figure_without_a_column_is_refused():
         scenario_rows.make_row(
             "m", "fp32", "cpu", ScenarioCase("query", 1, "offline"), colour="red"
         )
+
+
+def test_scenarios_are_timed_by_their_own_settings():
+    chosen = ScenarioSettings(
+        **{"rounds": 7, "min_seconds": 2.0, "max_seconds": 9.0, "warmup_calls": 11, "threads": 3},
+        **{"affinity": (1,), "seed": 5, "quiet_wait_s": 0.5, "timeout_s": 44.0},
+        offline=OfflineSettings(min_seconds=20.0),
+    )
+    alike = {name: getattr(chosen, name) for name in ("rounds", "max_seconds", "threads", "seed")}
+    alike |= {"affinity": (1,), "quiet_wait_s": 0.5, "timeout_s": 44.0, "warmup_max_seconds": 9.0}
+    alike |= {"min_samples": 1, "precision": 0}
+    single = LatencySettings(**alike, min_seconds=2.0, warmup_max_calls=11)
+    assert timing("single_stream", chosen) == single
+    offline = LatencySettings(**alike, min_seconds=9.0, warmup_max_calls=1)
+    assert timing("offline", chosen) == offline
+
+
+@pytest.mark.parametrize(
+    ("make", "wrong", "place"),
+    [
+        (OfflineSettings, {"min_seconds": -1.0}, "scenarios.offline.min_seconds"),
+        (ScenarioSettings, {"rounds": 0}, "scenarios.rounds"),
+        (ScenarioSettings, {"server": ServerSettings(max_batch=0)}, "scenarios.server.max_batch"),
+    ],
+)
+def test_settings_of_code_are_checked_as_those_of_a_config(make, wrong, place):
+    with pytest.raises(ConfigError, match=re.escape(place)):
+        make(**wrong)
 
 
 def test_settings_that_contradict_each_other():

@@ -71,6 +71,20 @@ def test_a_form_is_tested_by_its_own_queries(tmp_path):
     ]
 
 
+def test_a_form_without_its_queries_is_not_paired_by_others(tmp_path):
+    paths = []
+    for name, mean in (("a", 0.875), ("b", 0.475)):
+        with_form(run := Run())
+        record = run.retrieval[INT8, "cpu"]
+        record["forms"] = {}
+        bounds = {"ndcg_at_5_low": mean - 0.05, "ndcg_at_5_high": mean + 0.05}
+        record["rows"][1] |= {"ndcg_at_5": mean, **bounds}
+        paths.append(run.write(tmp_path / name))
+    (finding,) = compare(*paths)
+    assert finding.place == "model int8 cpu pages pooled"
+    assert "0.8750 -> 0.4750 (intervals do not overlap; no record of the" in finding.text
+
+
 def test_another_dataset_is_not_compared(found):
     def change(run):
         run.dataset["qrels"]["q00"] = {"other": 1}
