@@ -10,7 +10,7 @@ from typing import Literal
 from colport.base.errors import ConfigError
 from colport.cli import options
 from colport.cli.console import say, watch
-from colport.cli.inputs import Inputs, Read
+from colport.cli.inputs import Inputs
 from colport.pipeline import variants
 from colport.quantize.settings import QuantizeSettings
 
@@ -31,7 +31,7 @@ def export(
     layout: Layout | None = None,
     max_shard_bytes: int | None = None,
     check: bool = True,
-    reference_memory: int | None = None,
+    reference_memory: float | None = None,
     quiet: bool = False,
 ) -> None:
     """Export a checkpoint to ONNX.
@@ -63,8 +63,7 @@ def export(
                 watched.step(sentence)
             folder = Path(record["folder"])
             chosen_family = families.get(family) if family else families.detect(folder)
-            memory = options.megabytes(reference_memory)
-            known = partial(proof.reference, folder, chosen_family, memory)
+            known = partial(proof.reference, folder, chosen_family, reference_memory)
             written = variants.export(
                 folder,
                 output,
@@ -72,7 +71,7 @@ def export(
                 family=family,
                 layout=chosen,
                 source={key: record[key] for key in SOURCE_KEYS},
-                dataset=_calibration(given, chosen_family.document_type),
+                dataset=given and given.read(chosen_family.document_type, _CALIBRATION_INPUTS),
                 report=watched.step,
                 progress=watched.progress,
                 prove=proof.by_checkpoint(known, None, watched.step) if check else None,
@@ -123,7 +122,7 @@ def quantize(
             options.layout(layout, max_shard_bytes),
             report=watched.step,
             progress=watched.progress,
-            dataset=_calibration(given, family.document_type),
+            dataset=given and given.read(family.document_type, _CALIBRATION_INPUTS),
             prove=proof.by_base(folder, None, watched.step) if check else None,
         )
     say(f"{output}: {_megabytes(output)}")
@@ -164,10 +163,6 @@ def _check_calibrated(settings: QuantizeSettings, given: Inputs | None) -> None:
             "this variant is calibrated on real inputs: give --queries and --documents, or "
             "--dataset."
         )
-
-
-def _calibration(given: Inputs | None, document_type: str) -> Read | None:
-    return given and given.read(document_type, _CALIBRATION_INPUTS)
 
 
 def _lay_out(

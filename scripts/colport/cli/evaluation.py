@@ -26,7 +26,7 @@ def parity(
     min_cosine: float | None = None,
     output: Path | None = None,
     base: str | None = None,
-    reference_memory: int | None = None,
+    reference_memory: float | None = None,
     quiet: bool = False,
 ) -> None:
     """Compare an exported folder with its checkpoint in PyTorch, on your inputs or a dataset's.
@@ -57,8 +57,7 @@ def parity(
     with TemporaryDirectory() as scratch, watch("encoding", quiet) as watched:
         found = options.resolved(checkpoint, base, Path(scratch) / "checkpoint", quiet=True)
         watched.step(f"{len(texts)} queries and {len(items)} documents in PyTorch")
-        memory = options.megabytes(reference_memory)
-        original = family.reference(Path(found["folder"]), "cpu", memory)
+        original = family.reference(Path(found["folder"]), "cpu", reference_memory)
         reference = {
             "query": original.encode_queries(texts),
             "document": original.encode_documents(items),

@@ -9,7 +9,7 @@ import typer
 from colport.base.errors import DatasetError
 from colport.cli.console import say, watch
 from colport.cli.inputs import read_documents
-from colport.cli.options import megabytes, resolved
+from colport.cli.options import resolved
 
 _BOX = (420, 560)  # pixels of a picture
 
@@ -22,7 +22,7 @@ def explain(
     checkpoint: str | None = None,
     base: str | None = None,
     provider: str = "cpu",
-    reference_memory: int | None = None,
+    reference_memory: float | None = None,
     quiet: bool = False,
 ) -> None:
     """Draw which patches of a page matched which words of a query.
@@ -63,8 +63,7 @@ def explain(
             with scratch_folder(output) as workspace:
                 record = resolved(checkpoint, base, workspace, quiet)
                 source = Path(record["folder"])
-                memory = megabytes(reference_memory)
-                add("PyTorch", families.detect(source).reference(source, "cpu", memory))
+                add("PyTorch", families.detect(source).reference(source, "cpu", reference_memory))
         for folder in folders:
             same_name = sum(other.name == folder.name for other in folders) > 1
             add(str(folder) if same_name else folder.name, Encoder(folder, provider))

@@ -33,7 +33,10 @@ def inspect(folder: Path, verify: bool = False, as_json: bool = False, quiet: bo
         found = manifest.read(folder)
     graphs_read = find_spec("onnx_ir") is not None  # a machine that only encodes has no onnx
     if graphs_read:
-        _check_graphs(folder, found)
+        from colport.tensors import external_data
+
+        for graph in found.graphs.values():
+            external_data.read(folder / graph.file)
     checks = {"files": "sha256" if verify else "size", "graphs": graphs_read}
     if as_json:
         say(json.dumps({**asdict(found), "checked": checks}, indent=2))
@@ -41,13 +44,6 @@ def inspect(folder: Path, verify: bool = False, as_json: bool = False, quiet: bo
     for line in _lines(found):
         say(line)
     say(f"checked: files by {checks['files']}" + (", graphs" if graphs_read else ""))
-
-
-def _check_graphs(folder: Path, found: Manifest) -> None:
-    from colport.tensors import external_data
-
-    for graph in found.graphs.values():
-        external_data.read(folder / graph.file)
 
 
 def _lines(found: Manifest) -> Iterator[str]:

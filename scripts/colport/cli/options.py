@@ -33,6 +33,7 @@ def _bytes(text: str) -> int:
     return size
 
 
+_SIZES = {"bytes": _bytes, "megabytes": lambda text: _bytes(text) / 1e6}
 _DECLARED = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
 
 
@@ -40,16 +41,17 @@ def declared(command: Callable[..., None]) -> Callable[..., None]:
     """A command whose parameters are the arguments and options that ``options.yaml`` says.
 
     An entry has what :class:`typer.Option` takes: ``help``, ``min``, ``show_default``; ``flags`` if
-    the option is not called as its parameter alone; ``argument`` and ``size`` mark arguments, and
-    numbers of bytes. Paths may begin with ``~``, which shells leave as it is behind ``=``.
+    the option is not called as its parameter alone; ``argument`` marks arguments; ``size`` is the
+    unit in which a command takes a number of bytes. Paths may begin with ``~``, which shells leave
+    as it is behind ``=``.
     """
     signature = inspect.signature(command, eval_str=True)
     parameters = []
     for name, parameter in signature.parameters.items():
         entry = dict({**_DECLARED["shared"], **_DECLARED.get(command.__name__, {})}[name])
         kind = typer.Argument if entry.pop("argument", False) else typer.Option
-        if entry.pop("size", False):
-            entry |= {"parser": _bytes, "metavar": "SIZE"}
+        if unit := entry.pop("size", None):
+            entry |= {"parser": _SIZES[unit], "metavar": "SIZE"}
         entry["help"] = entry["help"].format(variants=", ".join(variants.ready_made()))
         info = kind(*entry.pop("flags", ()), **entry)
         parameters.append(parameter.replace(annotation=Annotated[parameter.annotation, info]))
@@ -71,11 +73,6 @@ def at_home(command: Callable[..., None]) -> Callable[..., None]:
         command(**{name: read(given) for name, given in arguments.items()})
 
     return called
-
-
-def megabytes(size: int | None) -> float | None:
-    """Bytes of an option in MB."""
-    return None if size is None else size / 1e6
 
 
 def layout(name: str | None, max_shard_bytes: int | None) -> Layout:
