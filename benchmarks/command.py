@@ -23,7 +23,8 @@ Threads = Annotated[int, typer.Option(help="Threads of every contender.")]
 
 def app(command: Callable[..., None]) -> typer.Typer:
     """The command line of one benchmark."""
-    from colport.cli import at_home  # here: what runs in a process of its own has no use for it
+    # Here: what runs in a process of its own has no use for it.
+    from colport.cli.options import at_home
 
     made = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     made.command()(at_home(command))

@@ -22,7 +22,7 @@ rule checkpoint:
         **PLAN.script("checkpoint.py"),
         model=lambda wildcards: PLAN.config["models"][wildcards.model],
         workspace="results/checkpoints/{model}",
-        files=lambda wildcards: PLAN.fingerprint(
+        files=lambda wildcards: plan.fingerprint(
             PLAN.config["models"][wildcards.model]["checkpoint"]
         ),
     script:
@@ -47,7 +47,7 @@ checkpoint dataset:
     params:
         **PLAN.script("dataset.py"),
         dataset=lambda wildcards: PLAN.config["datasets"][wildcards.dataset],
-        files=lambda wildcards: PLAN.fingerprint(
+        files=lambda wildcards: plan.fingerprint(
             PLAN.config["datasets"][wildcards.dataset]
         ),
         read_by=lambda wildcards: PLAN.limiting(wildcards.dataset),

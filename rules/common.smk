@@ -8,15 +8,14 @@ sys.path.insert(0, str(SCRIPTS))
 # Snakemake (9.27) puts it into command lines as it is, also where its path has a space.
 sys.executable = shlex.quote(sys.executable)
 
-from colport.pipeline import runs
+from colport.pipeline import plan, runs
 from colport.peers.catalogue import VARIANTS as PEERS
-from colport.pipeline.plan import Plan
 
 runs.name_user()
 if workflow.is_main_process:  # its jobs read this file, too
     runs.announce()
 
-PLAN = Plan.read(config, workflow.basedir)
+PLAN = plan.Plan.read(config, workflow.basedir)
 
 MODEL_FOLDERS = expand(
     "results/models/{model}/{variant}", model=PLAN.models, variant=PLAN.variants
@@ -35,7 +34,7 @@ wildcard_constraints:
 
 def local_files(declaration):
     """What a checkpoint or dataset is read from here, also if results lie in an object store."""
-    return [local(file) for file in PLAN.local_files(declaration)]
+    return [local(file) for file in plan.local_files(declaration)]
 
 
 def shards(folder, first=None, **names):
@@ -48,12 +47,12 @@ def shard_benchmarks(wildcards):
     """Benchmarks of the jobs whose number only the datasets' records say."""
     folders = [
         f"results/benchmarks/embed/{{model}}/{variant}/{provider}/{{dataset}}"
-        for variant, provider in PLAN.runs()
+        for variant, provider in PLAN.runs
     ]
     folders.append("results/benchmarks/reference/{model}/{dataset}")
     return [
         f"{file}.tsv"
-        for model, dataset in PLAN.pairs()
+        for model, dataset in PLAN.pairs
         for folder in folders
         for file in shards(folder, model=model, dataset=dataset)
     ]

@@ -9,16 +9,16 @@ RECORDS = {
     "parity": [
         f"results/parity/{model}/{variant}/{provider}.json"
         for model in PLAN.models
-        for variant, provider in PLAN.runs()
+        for variant, provider in PLAN.runs
     ],
     "retrieval": [
         file
-        for model, dataset in PLAN.pairs()
+        for model, dataset in PLAN.pairs
         for file in [
             f"results/retrieval/{model}/pytorch/{dataset}.json",
             *(
                 f"results/retrieval/{model}/{variant}/{provider}/{dataset}.json"
-                for variant, provider in PLAN.runs()
+                for variant, provider in PLAN.runs
             ),
         ]
     ]

@@ -99,7 +99,7 @@ rule score:
 
 MTEB_FOLDERS = [
     folder
-    for model, dataset in PLAN.pairs()
+    for model, dataset in PLAN.pairs
     for folder in expand(
         "results/mteb/{model}/{variant}/{provider}/{dataset}",
         model=model,

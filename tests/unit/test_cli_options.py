@@ -1,10 +1,12 @@
 """What options of the command mean: sizes, checkpoints, layouts, inputs."""
 
+import inspect
+
 import pytest
 import typer
 
 from colport.base.errors import CheckpointError, ConfigError, DatasetError
-from colport.cli import options
+from colport.cli import app, options
 from colport.cli.inputs import Inputs, read_documents
 from colport.tensors.external_data import Layout
 
@@ -32,6 +34,18 @@ def test_a_size_means_shards():
     assert options.layout("merge", None) == Layout("merge")
     with pytest.raises(ConfigError, match="is needed for layout 'shard', and only there"):
         options.layout("merge", 9)
+
+
+def test_every_entry_is_a_parameter_of_a_command():
+    taken = {
+        name: set(inspect.signature(command.callback).parameters)
+        for command in app.registered_commands
+        for name in [command.callback.__name__]
+    }
+    shared = options._DECLARED["shared"].keys()
+    assert shared <= set().union(*taken.values())
+    for name, entries in options._DECLARED.items():
+        assert name == "shared" or entries.keys() <= taken[name]
 
 
 def test_a_checkpoint_is_a_folder_or_a_hub_id(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 from colport.base.errors import ConfigError
 from colport.base.files import write_json
 from colport.pipeline import config as configuration
-from colport.pipeline.plan import SCHEMA, Plan, check_documents, check_names
+from colport.pipeline.plan import SCHEMA, Plan, check
 
 ROOT = Path(__file__).parents[2]
 DEFAULT = configuration.load(ROOT / "config/config.yaml")
@@ -103,19 +103,19 @@ def test_a_mistake_is_named(changes, message):
 def test_pages_for_a_text_model_are_refused():
     config = validated(**{"models__minilm-colbert__datasets": ["demo-pages-qa"]})
     with pytest.raises(ConfigError, match="'demo-pages-qa' holds pages, family colbert reads"):
-        check_documents(config)
+        check(config)
 
 
 def test_an_unknown_family_is_refused():
     config = validated(**{"models__minilm-colbert__family": "colbart"})
     message = "models.minilm-colbert.family: 'colbart' is unknown; allowed are colbert, colpali"
     with pytest.raises(ConfigError, match=message):
-        check_documents(config)
+        check(config)
 
 
 def test_no_form_is_called_as_full_embeddings_are():
     with pytest.raises(ConfigError, match=r"embeddings\.full: stands for what a model gives"):
-        check_names(validated(embeddings={"full": {"pooling": 2}}, run__embeddings=["full"]))
+        check(validated(embeddings={"full": {"pooling": 2}}, run__embeddings=["full"]))
 
 
 def test_smaller_embeddings_are_asked_for_by_name():

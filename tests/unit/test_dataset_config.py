@@ -9,7 +9,7 @@ from colport.base.errors import ConfigError
 from colport.data.datasets import check_declaration
 from colport.pipeline import config as configuration
 from colport.pipeline.config import extended
-from colport.pipeline.plan import SCHEMA, Plan
+from colport.pipeline.plan import SCHEMA, Plan, local_files
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = configuration.load(ROOT / "config/datasets.yaml")["datasets"]
@@ -123,5 +123,5 @@ def test_every_file_of_ones_own_reruns_the_dataset(tmp_path):
         "queries": "queries.csv",
         "judgements": "judgements.tsv",
     }
-    files = Plan({}, ROOT).local_files(declaration)
+    files = local_files(declaration)
     assert files == ["queries.csv", "judgements.tsv", str(tmp_path / "pages" / "a.pdf")]

@@ -30,17 +30,18 @@ FLAGS = {
 def test_instructions_of_the_processor(machine, found, strongest, monkeypatch):
     lines = dict(line.split("\t", 1) for line in [FLAGS[machine]])
     monkeypatch.setattr(
-        environment, "_cpuinfo", lambda field: lines.get(field, "").partition(":")[2]
+        environment, "_told", lambda _, field: lines.get(field, "").partition(":")[2]
     )
     assert environment.instructions() == found
     assert environment.processor_class({"instructions": found}) == strongest
 
 
-def test_fields_are_read_from_the_first_processor(tmp_path, monkeypatch):
-    (tmp_path / "cpuinfo").write_text("model name\t: A CPU\nflags\t: a b\n\nmodel name : B\n")
-    monkeypatch.setattr(environment, "Path", lambda _: tmp_path / "cpuinfo")
-    read = environment._cpuinfo.__wrapped__
-    assert (read("model name"), read("flags"), read("Features")) == ("A CPU", "a b", "")
+def test_fields_are_read_from_the_first_processor(tmp_path):
+    file = tmp_path / "cpuinfo"
+    file.write_text("model name\t: A CPU\nflags\t: a b\n\nmodel name : B\n")
+    told = [environment._told(file, name) for name in ("model name", "flags", "Features")]
+    assert told == ["A CPU", "a b", ""]
+    assert environment._told(tmp_path / "none", "flags") == ""
 
 
 def test_a_machine_in_words_names_the_class_of_its_processor():

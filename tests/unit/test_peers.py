@@ -331,7 +331,7 @@ def test_peers_are_grey_and_keep_their_marks_from_ours():
     marks = Legend(["pytorch", "fp32", "peer-optimum", "int8", "peer-torch-onnx-dynamo"])
     ours = Legend(["pytorch", "fp32", "int8"])
     assert {name: marks[name] for name in ours} == ours
-    many = [(mark.shape, mark.colour) for mark in legend(map(str, range(56))).values()]
+    many = [(mark.shape, mark.colour) for mark in Legend(map(str, range(56))).values()]
     assert len(set(many)) == 56
     assert ours["pytorch"].colour not in {colour for _, colour in many}
     peers = [marks["peer-optimum"], marks["peer-torch-onnx-dynamo"]]

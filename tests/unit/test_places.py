@@ -12,11 +12,9 @@ from safetensors.numpy import save_file
 
 from colport.base.errors import ConfigError
 from colport.base.files import visible_files
-from colport.pipeline import runs
+from colport.pipeline import plan, runs
 from colport.pipeline.plan import Plan, located
 from tests.conftest import ROOT
-
-PLAN = Plan({}, Path())
 
 
 def model(folder, value=0.0):
@@ -74,15 +72,15 @@ PLACES = {
 @pytest.mark.parametrize("place", PLACES)
 def test_a_file_of_another_time_or_size_reruns(place, home):
     declaration, file = PLACES[place]
-    seen = [PLAN.fingerprint(declaration)]
-    assert PLAN.fingerprint(declaration) == seen[0]
+    seen = [plan.fingerprint(declaration)]
+    assert plan.fingerprint(declaration) == seen[0]
     older(home / file)
-    seen.append(PLAN.fingerprint(declaration))
+    seen.append(plan.fingerprint(declaration))
     (home / file).write_bytes((home / file).read_bytes() + b" ")
     older(home / file)
-    seen.append(PLAN.fingerprint(declaration))
+    seen.append(plan.fingerprint(declaration))
     (home / file).unlink()
-    seen.append(PLAN.fingerprint(declaration))
+    seen.append(plan.fingerprint(declaration))
     assert len(set(seen)) == 4
 
 
@@ -96,44 +94,44 @@ def test_a_project_that_snakemake_cannot_run_is_named(name, capsys):
 def test_a_file_that_snakemake_cannot_take_is_named(home):
     model(home / "a{x}b")
     with pytest.raises(ConfigError, match=r"a\{x\}b/config.json: Snakemake takes braces"):
-        PLAN.local_files({"path": "a{x}b"})
+        plan.local_files({"path": "a{x}b"})
 
 
 def test_another_file_of_the_same_size_and_time_reruns(home):
     file = home / "one/model.safetensors"
-    before, seen = file.stat(), PLAN.fingerprint({"path": "one"})
+    before, seen = file.stat(), plan.fingerprint({"path": "one"})
     while file.stat().st_ctime_ns == before.st_ctime_ns:  # the clock of a file system is coarse
         file.write_bytes(bytes(before.st_size))
         os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert (file.stat().st_size, file.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
-    assert PLAN.fingerprint({"path": "one"}) != seen
+    assert plan.fingerprint({"path": "one"}) != seen
 
 
 def test_links_to_nothing_do_not_count(home):
-    seen = PLAN.fingerprint({"path": "one"})
+    seen = plan.fingerprint({"path": "one"})
     for name, target in (("circle", "circle"), ("broken", "nowhere")):
         (home / "one" / name).symlink_to(target)
-    assert PLAN.fingerprint({"path": "one"}) == seen
+    assert plan.fingerprint({"path": "one"}) == seen
 
 
 def test_a_link_that_leads_elsewhere_reruns(home):
     for name in ("one", "two"):
         for file in (home / name).iterdir():
             older(file)
-    seen = PLAN.fingerprint({"path": "link"})
+    seen = plan.fingerprint({"path": "link"})
     (home / "link").unlink()
     (home / "link").symlink_to("two")
-    assert PLAN.fingerprint({"path": "link"}) != seen
+    assert plan.fingerprint({"path": "link"}) != seen
 
 
 def test_what_programs_put_beside_files_does_not_count(home):
     declared = {"path": "one"}
-    before = PLAN.fingerprint(declared), PLAN.local_files(declared)
+    before = plan.fingerprint(declared), plan.local_files(declared)
     for name in (".git", ".cache/huggingface", ".ipynb_checkpoints", "__pycache__"):
         (home / "one" / name).mkdir(parents=True)
         (home / "one" / name / "config.json").touch()
     (home / "one/.DS_Store").touch()
-    assert (PLAN.fingerprint(declared), PLAN.local_files(declared)) == before
+    assert (plan.fingerprint(declared), plan.local_files(declared)) == before
     assert before[1] == ["one/config.json", "one/model.safetensors"]
 
 
@@ -153,7 +151,7 @@ def test_what_is_not_there_is_left_to_its_job(home):
         {"hub": "a/b", "revision": "main"},
         {"documents_folder": "absent", "queries": "absent.csv"},
     ):
-        assert PLAN.fingerprint(declared)
+        assert plan.fingerprint(declared)
 
 
 def test_relative_paths_are_looked_for_here_then_beside_the_snakefile(home, tmp_path):

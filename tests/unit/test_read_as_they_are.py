@@ -19,8 +19,10 @@ from colport.cli.inputs import read_documents
 from colport.data.datasets import check_pages, dataset_record, load_retrieval_dataset
 from colport.data.rows import SCORES as SCORE_TYPES
 from colport.data.rows import Table
+from colport.pipeline.config import load
 from colport.pipeline.plan import Plan
 from tests import page_models
+from tests.conftest import ROOT
 
 
 @pytest.fixture
@@ -248,13 +250,18 @@ def test_a_shape_that_a_family_does_not_take_is_found_with_the_dataset(own):
     assert check_pages(own(), print, read_by=["colpali"], skip=False).document_ids[1] == "aa.png"
 
 
-def test_a_dataset_is_checked_for_the_families_that_read_it(tmp_path):
-    models = {
-        "pali": {"family": "colpali", "datasets": ["one", "two"]},
-        "qwen": {"family": "colqwen2", "datasets": ["two"], "calibration": "three"},
+def test_a_dataset_is_checked_for_the_families_that_read_it():
+    config = load(ROOT / "config/config.yaml")
+    config["datasets"] = {name: {"path": name, "schema": "qa"} for name in ("one", "two", "three")}
+    place = {"path": "checkpoint"}
+    config["models"] = {
+        "pali": {"family": "colpali", "checkpoint": place, "datasets": ["one", "two"]},
+        "qwen": {"family": "colqwen2", "checkpoint": place, "datasets": ["two"]},
     }
+    config["models"]["qwen"]["calibration"] = "three"
     # Not of the models to run: a run of fewer would check, and so make, the dataset anew.
-    plan = Plan({"run": {"models": ["pali"]}, "models": models}, tmp_path)
+    config["run"]["models"] = ["pali"]
+    plan = Plan.read(config, ROOT)
     found = {name: plan.limiting(name) for name in ("one", "two", "three")}
     assert found == {"one": ["colpali"], "two": ["colpali", "colqwen2"], "three": ["colqwen2"]}
 

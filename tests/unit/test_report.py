@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from colport import tables
+from colport import report, tables
 from colport.report import Report
 from colport.report.charts import scatter
 from colport.report.charts.frame import BOTTOM, LEFT, RIGHT, TOP

@@ -14,7 +14,7 @@ import yaml
 
 from colport.base import declared
 from colport.base.errors import ConfigError
-from colport.cli.parity import parity
+from colport.cli.evaluation import parity
 from colport.scoring.statistics import RESAMPLES
 from colport.timing.server.settings import ScenarioSettings
 from colport.timing.settings import LatencySettings

@@ -14,6 +14,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,6 @@ SCHEMA_VERSION = 1
 UNSUPPORTED = "unsupported.json"
 """Marks a folder whose content a known limit prevents; holds the reason."""
 
-_CHUNK = 1 << 20
 _NEW, _OLD = ".part", ".old"
 _TEMPORARY = re.compile(rf"^\.(.+)\.[0-9a-f]{{8}}{re.escape(_NEW)}$")
 _RUST_ERROR = re.compile(r"\(os error (\d+)\)")
@@ -41,7 +41,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         ArtifactError: The disk is full, or the place cannot be written to.
     """
     path = Path(path).resolve()  # behind a link, so that the link stays
-    with _temporary(path, _make_file) as temporary:
+    with _temporary(path, partial(Path.touch, exist_ok=False)) as temporary:
         yield temporary
         temporary.replace(path)
 
@@ -197,10 +197,6 @@ def _lock(handle: int, *, blocking: bool) -> None:
     fcntl.flock(handle, fcntl.LOCK_EX | (0 if blocking else fcntl.LOCK_NB))
 
 
-def _make_file(path: Path) -> None:
-    path.touch(exist_ok=False)
-
-
 def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
@@ -269,11 +265,8 @@ def check_supported(folder: Path | str) -> None:
 
 def sha256_file(path: Path | str) -> str:
     """Hex SHA-256 of a file's bytes."""
-    digest = hashlib.sha256()
     with Path(path).open("rb") as stream:
-        while chunk := stream.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def visible_files(folder: Path | str, above: frozenset[str] = frozenset()) -> Iterator[Path]:

@@ -145,7 +145,7 @@ def misfit(value: Any, shape: Any, place: str = "") -> str | None:
         if not isinstance(value, list):
             return f"{place} is {type(value).__name__}, expected a list"
         found = (misfit(item, shape[0], f"{place}[{i}]") for i, item in enumerate(value))
-        return next((text for text in found if text), None)
+        return next(filter(None, found), None)
     types = shape if isinstance(shape, tuple) else (shape,)
     fits = isinstance(value, types) and (bool in types or not isinstance(value, bool))
     if fits and isinstance(value, int) and not -(2**63) <= value < 2**63:

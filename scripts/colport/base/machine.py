@@ -7,6 +7,7 @@ import platform
 import re
 import resource
 import sys
+import tomllib
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
@@ -14,41 +15,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-PACKAGES = (
-    "torch",
-    "transformers",
-    "sentence-transformers",
-    "colpali-engine",
-    "onnx",
-    "onnxruntime",
-    "onnxruntime-gpu",
-    "onnxruntime-openvino",
-    "onnxruntime-directml",
-    "onnxruntime-migraphx",
-    "openvino",
-    "tokenizers",
-    "pillow",
-    "datasets",
-    "pandas",
-    "numpy",
-    "snakemake",
-)
+_FACTS = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+PACKAGES, INSTRUCTIONS = _FACTS["packages"], _FACTS["instructions"]
 
-
-INSTRUCTIONS = {
-    "avx2": "AVX2",
-    "asimd": "NEON",
-    "avx512f": "AVX-512",
-    "asimddp": "NEON dot product",
-    "i8mm": "NEON i8mm",
-    "avx_vnni": "AVX-VNNI",
-    "avx512_vnni": "AVX-512 VNNI",
-    "amx_int8": "AMX",
-}
-"""Linux's names of the instructions that decide how fast products are, the weakest first, to those
-that a user knows."""
-
-_MEMINFO = Path("/proc/meminfo")
+_CPUINFO, _MEMINFO = Path("/proc/cpuinfo"), Path("/proc/meminfo")
+_STATUS = Path("/proc/self/status")
 
 
 def describe() -> dict[str, Any]:
@@ -64,7 +35,7 @@ def describe() -> dict[str, Any]:
         "packages": packages(),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "cpu": _cpuinfo("model name") or platform.processor() or platform.machine(),
+        "cpu": _told(_CPUINFO, "model name") or platform.processor() or platform.machine(),
         "instructions": instructions(),
         "cores": usable_cores(),
         "caches": _caches(),
@@ -75,7 +46,7 @@ def describe() -> dict[str, Any]:
 
 def instructions() -> list[str]:
     """Those of :data:`INSTRUCTIONS` that this processor has, the weakest first."""
-    has = {*_cpuinfo("flags").split(), *_cpuinfo("Features").split()}
+    has = {flag for name in ("flags", "Features") for flag in _told(_CPUINFO, name).split()}
     return [name for flag, name in INSTRUCTIONS.items() if flag in has]
 
 
@@ -101,10 +72,8 @@ def packages() -> dict[str, str]:
     """Versions of those of :data:`PACKAGES` that are installed here."""
     versions = {}
     for name in PACKAGES:
-        try:
+        with suppress(metadata.PackageNotFoundError):
             versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
     return versions
 
 
@@ -120,11 +89,8 @@ def peak_rss_mb() -> float:
 
     Linux's ``VmHWM``: ``ru_maxrss`` of a started program includes its parent's peak.
     """
-    status = Path("/proc/self/status")
-    if status.is_file():
-        for line in status.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) / 2**10
+    if told := _told(_STATUS, "VmHWM"):
+        return int(told.split()[0]) / 2**10
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
@@ -136,10 +102,9 @@ def available_mb() -> float:
     (its limit without what its processes hold; the page cache is given back when it is needed), and
     the process's own limit. Elsewhere than on Linux all that the machine has.
     """
-    try:
-        found = [int(re.search(r"MemAvailable:\s+(\d+)", _MEMINFO.read_text())[1]) * 2**10]
-    except OSError:
-        found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    told = _told(_MEMINFO, "MemAvailable")
+    pages = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    found = [int(told.split()[0]) * 2**10 if told else pages]
     for limit in (resource.RLIMIT_DATA, resource.RLIMIT_AS):
         if (most := resource.getrlimit(limit)[0]) != resource.RLIM_INFINITY:
             found.append(most)
@@ -173,19 +138,14 @@ def _left_in_groups(cgroups: Path = Path("/sys/fs/cgroup"), own: Path | None = N
 
 def anonymous_mb() -> float:
     """Memory of this process that no file backs, in MiB: Linux's ``RssAnon``."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition("RssAnon:")[2].split()[0]) / 2**10
+    return int(_told(_STATUS, "RssAnon").split()[0]) / 2**10
 
 
-@cache
-def _cpuinfo(field: str) -> str:
-    """A field of the first processor, as Linux tells it, or nothing."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text().splitlines():
-            name, _, value = line.partition(":")
-            if name.strip() == field:
-                return value.strip()
+def _told(file: Path, name: str) -> str:
+    """What a file of Linux says behind a name, the first time; nothing where there is none."""
+    with suppress(OSError):
+        if found := re.search(rf"^{name}[ \t]*:(.*)$", file.read_text(), re.M):
+            return found[1].strip()
     return ""
 
 
@@ -204,8 +164,5 @@ def _caches() -> dict[str, str]:
 @cache
 def _gpu_name() -> str | None:
     """Name of the first NVIDIA GPU as the driver states it, without importing torch."""
-    for information in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
-        for line in information.read_text().splitlines():
-            if line.startswith("Model:"):
-                return line.partition(":")[2].strip()
-    return None
+    drivers = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
+    return next(filter(None, (_told(file, "Model") for file in drivers)), None)

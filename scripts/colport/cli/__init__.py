@@ -4,41 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from functools import wraps
-from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
 import colport
 from colport.base.errors import ColPortError
 from colport.base.files import remove_on_stop
-from colport.base.foreign import local
 from colport.base.redaction import print_redacted
-from colport.cli.compare import compare
-from colport.cli.convert import export, merge, quantize, shard, split
-from colport.cli.evaluation import mteb
-from colport.cli.explain import explain
-from colport.cli.inspection import inspect
-from colport.cli.parity import parity
-from colport.cli.push import push
-from colport.cli.report import report
-
-
-def at_home(command: Callable[..., None]) -> Callable[..., None]:
-    """A command whose paths may begin with ``~``, which shells leave as it is behind ``=``."""
-
-    def read(given: Any) -> Any:
-        if isinstance(given, list):
-            return [read(item) for item in given]
-        return local(given) if isinstance(given, Path) else given
-
-    @wraps(command)
-    def called(**arguments: Any) -> None:
-        command(**{name: read(given) for name, given in arguments.items()})
-
-    return called
-
+from colport.cli import convert, evaluation, explain, inspection, options, push, results
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -46,20 +20,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 for command in (
-    export,
-    quantize,
-    split,
-    merge,
-    shard,
-    inspect,
-    parity,
-    explain,
-    mteb,
-    compare,
-    report,
-    push,
+    *(convert.export, convert.quantize, convert.split, convert.merge, convert.shard),
+    *(inspection.inspect, evaluation.parity, explain.explain, evaluation.mteb),
+    *(results.compare, results.report, push.push),
 ):
-    app.command()(at_home(command))
+    app.command()(options.declared(command))
 
 
 def _print_version(asked: bool) -> None:

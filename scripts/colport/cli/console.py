@@ -6,15 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import typer
+from rich import progress
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    Task,
-    TextColumn,
-    TimeRemainingColumn,
-)
 from rich.text import Text
 
 
@@ -31,7 +24,7 @@ class Watch:
         quiet: Say nothing.
     """
 
-    def __init__(self, bar: Progress | None, quiet: bool) -> None:
+    def __init__(self, bar: progress.Progress | None, quiet: bool) -> None:
         self._bar, self._quiet = bar, quiet
 
     def step(self, message: str) -> None:
@@ -50,15 +43,15 @@ class Watch:
 class _WhenKnown:
     """Shows nothing until there is a total."""
 
-    def render(self, task: Task) -> Text:
+    def render(self, task: progress.Task) -> Text:
         return super().render(task) if task.total else Text()  # type: ignore[misc]
 
 
-class _Amount(_WhenKnown, DownloadColumn):
+class _Amount(_WhenKnown, progress.DownloadColumn):
     pass
 
 
-class _TimeLeft(_WhenKnown, TimeRemainingColumn):
+class _TimeLeft(_WhenKnown, progress.TimeRemainingColumn):
     pass
 
 
@@ -74,7 +67,7 @@ def watch(doing: str, quiet: bool) -> Iterator[Watch]:
     if quiet or not console.is_terminal:
         yield Watch(None, quiet)
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), _Amount(), _TimeLeft())
-    with Progress(*columns, console=console, transient=True) as bar:
+    columns = ("{task.description}", progress.BarColumn(), _Amount(), _TimeLeft())
+    with progress.Progress(*columns, console=console, transient=True) as bar:
         bar.add_task(doing, total=None)
         yield Watch(bar, quiet)

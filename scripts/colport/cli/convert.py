@@ -5,51 +5,34 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated
-
-import typer
+from typing import Literal
 
 from colport.base.errors import ConfigError
 from colport.cli import options
 from colport.cli.console import say, watch
-from colport.cli.inputs import Dataset, Documents, Inputs, Queries, Read, Schema
-from colport.cli.options import (
-    Base,
-    Check,
-    Checkpoint,
-    Folder,
-    LayoutName,
-    Output,
-    Quiet,
-    ReferenceMemory,
-    ShardSize,
-)
+from colport.cli.inputs import Inputs
 from colport.pipeline import variants
 from colport.quantize.settings import QuantizeSettings
 
+Layout = Literal["split", "merge", "shard"]
 _CALIBRATION_INPUTS = 64  # that are read; the settings choose among them
 
 
 def export(
-    checkpoint: Checkpoint,
-    output: Output,
-    variant: Annotated[
-        str, typer.Option(help=f"Ready-made variant: {', '.join(variants.ready_made())}.")
-    ] = "fp32",
-    family: Annotated[
-        str | None,
-        typer.Option(help="Family; by default read from the checkpoint.", show_default=False),
-    ] = None,
-    base: Base = None,
-    queries: Queries = None,
-    documents: Documents = None,
-    dataset: Dataset = None,
-    schema: Schema = "qa",
-    layout: LayoutName = None,
-    max_shard_bytes: ShardSize = None,
-    check: Check = True,
-    reference_memory: ReferenceMemory = None,
-    quiet: Quiet = False,
+    checkpoint: str,
+    output: Path,
+    variant: str = "fp32",
+    family: str | None = None,
+    base: str | None = None,
+    queries: Path | None = None,
+    documents: Path | None = None,
+    dataset: Path | None = None,
+    schema: str = "qa",
+    layout: Layout | None = None,
+    max_shard_bytes: int | None = None,
+    check: bool = True,
+    reference_memory: float | None = None,
+    quiet: bool = False,
 ) -> None:
     """Export a checkpoint to ONNX.
 
@@ -77,8 +60,7 @@ def export(
         record = options.resolved(checkpoint, base, at, quiet, watched.step)
         folder = Path(record["folder"])
         chosen_family = families.get(family) if family else families.detect(folder)
-        memory = options.megabytes(reference_memory)
-        known = partial(proof.reference, folder, chosen_family, memory)
+        known = partial(proof.reference, folder, chosen_family, reference_memory)
         written = variants.export(
             folder,
             output,
@@ -86,7 +68,7 @@ def export(
             family=family,
             layout=chosen,
             source={key: record[key] for key in SOURCE_KEYS},
-            dataset=_calibration(given, chosen_family.document_type),
+            dataset=given and given.read(chosen_family.document_type, _CALIBRATION_INPUTS),
             report=watched.step,
             progress=watched.progress,
             prove=proof.by_checkpoint(known, None, watched.step) if check else None,
@@ -95,27 +77,18 @@ def export(
 
 
 def quantize(
-    folder: Folder,
-    output: Output,
-    variant: Annotated[
-        str, typer.Option(help="Ready-made variant whose settings are taken.")
-    ] = "int8",
-    queries: Queries = None,
-    documents: Documents = None,
-    dataset: Dataset = None,
-    schema: Schema = "qa",
-    exclude: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Regular expression of weights to leave as they are, in place of the variant's; "
-            "may be repeated.",
-            show_default=False,
-        ),
-    ] = None,
-    layout: LayoutName = None,
-    max_shard_bytes: ShardSize = None,
-    check: Check = True,
-    quiet: Quiet = False,
+    folder: Path,
+    output: Path,
+    variant: str = "int8",
+    queries: Path | None = None,
+    documents: Path | None = None,
+    dataset: Path | None = None,
+    schema: str = "qa",
+    exclude: list[str] | None = None,
+    layout: Layout | None = None,
+    max_shard_bytes: int | None = None,
+    check: bool = True,
+    quiet: bool = False,
 ) -> None:
     """Quantize an exported fp32, fp16 or bf16 folder.
 
@@ -146,13 +119,13 @@ def quantize(
             options.layout(layout, max_shard_bytes),
             report=watched.step,
             progress=watched.progress,
-            dataset=_calibration(given, family.document_type),
+            dataset=given and given.read(family.document_type, _CALIBRATION_INPUTS),
             prove=proof.by_base(folder, None, watched.step) if check else None,
         )
     say(f"{output}: {_megabytes(output)}")
 
 
-def split(folder: Folder, output: Output, quiet: Quiet = False) -> None:
+def split(folder: Path, output: Path, quiet: bool = False) -> None:
     """Put all weights into one file beside the graphs.
 
     \b
@@ -161,7 +134,7 @@ def split(folder: Folder, output: Output, quiet: Quiet = False) -> None:
     _lay_out(folder, output, "split", None, quiet)
 
 
-def merge(folder: Folder, output: Output, quiet: Quiet = False) -> None:
+def merge(folder: Path, output: Path, quiet: bool = False) -> None:
     """Put all weights into the graphs, one file each, up to protobuf's 2 GiB.
 
     \b
@@ -171,7 +144,7 @@ def merge(folder: Folder, output: Output, quiet: Quiet = False) -> None:
 
 
 def shard(
-    folder: Folder, output: Output, max_shard_bytes: ShardSize = 2 * 10**9, quiet: Quiet = False
+    folder: Path, output: Path, max_shard_bytes: int = 2 * 10**9, quiet: bool = False
 ) -> None:
     """Put the weights into files of at most a given size, 2 GB by default.
 
@@ -187,10 +160,6 @@ def _check_calibrated(settings: QuantizeSettings, given: Inputs | None) -> None:
             "this variant is calibrated on real inputs: give --queries and --documents, or "
             "--dataset."
         )
-
-
-def _calibration(given: Inputs | None, document_type: str) -> Read | None:
-    return given and given.read(document_type, _CALIBRATION_INPUTS)
 
 
 def _lay_out(

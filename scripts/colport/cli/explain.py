@@ -3,39 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
 from colport.base.errors import DatasetError
 from colport.cli.console import say, watch
 from colport.cli.inputs import read_documents
-from colport.cli.options import Base, Quiet, ReferenceMemory, megabytes, resolved
+from colport.cli.options import resolved
 
 _BOX = (420, 560)  # pixels of a picture
 
 
 def explain(
-    folders: Annotated[
-        list[Path],
-        typer.Argument(help="Exported folders of one model.", show_default=False),
-    ],
-    query: Annotated[str, typer.Option(help="Text of the query.", show_default=False)],
-    page: Annotated[Path, typer.Option(help="An image of the page.", show_default=False)],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="PNG file to write.", show_default=False)
-    ],
-    checkpoint: Annotated[
-        str | None,
-        typer.Option(
-            help="The checkpoint, for PyTorch beside them: a folder or org/name@commit.",
-            show_default=False,
-        ),
-    ] = None,
-    base: Base = None,
-    provider: Annotated[str, typer.Option(help="Execution provider.")] = "cpu",
-    reference_memory: ReferenceMemory = None,
-    quiet: Quiet = False,
+    folders: list[Path],
+    query: str,
+    page: Path,
+    output: Path,
+    checkpoint: str | None = None,
+    base: str | None = None,
+    provider: str = "cpu",
+    reference_memory: float | None = None,
+    quiet: bool = False,
 ) -> None:
     """Draw which patches of a page matched which words of a query.
 
@@ -75,8 +63,7 @@ def explain(
             with scratch_folder(output) as workspace:
                 record = resolved(checkpoint, base, workspace, quiet, watched.step)
                 source = Path(record["folder"])
-                memory = megabytes(reference_memory)
-                add("PyTorch", families.detect(source).reference(source, "cpu", memory))
+                add("PyTorch", families.detect(source).reference(source, "cpu", reference_memory))
         for folder in folders:
             same_name = sum(other.name == folder.name for other in folders) > 1
             add(str(folder) if same_name else folder.name, Encoder(folder, provider))

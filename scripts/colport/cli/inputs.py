@@ -6,29 +6,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
 from colport.base.errors import DatasetError
 from colport.data.judgements import read_text
-
-Queries = Annotated[
-    Path | None, typer.Option(help="Text file, a query a line.", show_default=False)
-]
-Documents = Annotated[
-    Path | None,
-    typer.Option(
-        help="Folder of page images, or an image; of a text model, a text file with a passage "
-        "a line, or a folder of text files.",
-        show_default=False,
-    ),
-]
-Dataset = Annotated[
-    Path | None,
-    typer.Option(help="In their place a dataset's folder, in a ViDoRe schema."),
-]
-Schema = Annotated[str, typer.Option(help="Schema of the dataset: qa or beir.")]
 
 
 @dataclass(frozen=True)

@@ -7,26 +7,16 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from colport.cli.console import say, watch
-from colport.cli.options import Folder, Quiet
 from colport.providers.integers import IN_WORDS
 
 if TYPE_CHECKING:
     from colport.folder.manifest import Manifest
 
 
-def inspect(
-    folder: Folder,
-    verify: Annotated[
-        bool, typer.Option("--verify", help="Read every file and compare its SHA-256.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    quiet: Quiet = False,
-) -> None:
+def inspect(folder: Path, verify: bool = False, as_json: bool = False, quiet: bool = False) -> None:
     """Say what an exported folder is, and whether its files are whole.
 
     Files are checked by size, with --verify by their bytes; graphs, by where their weights lie.
@@ -43,7 +33,10 @@ def inspect(
         found = manifest.read(folder)
     graphs_read = find_spec("onnx_ir") is not None  # a machine that only encodes has no onnx
     if graphs_read:
-        _check_graphs(folder, found)
+        from colport.tensors import external_data
+
+        for graph in found.graphs.values():
+            external_data.read(folder / graph.file)
     checks = {"files": "sha256" if verify else "size", "graphs": graphs_read}
     if as_json:
         say(json.dumps({**asdict(found), "checked": checks}, indent=2))
@@ -51,13 +44,6 @@ def inspect(
     for line in _lines(found):
         say(line)
     say(f"checked: files by {checks['files']}" + (", graphs" if graphs_read else ""))
-
-
-def _check_graphs(folder: Path, found: Manifest) -> None:
-    from colport.tensors import external_data
-
-    for graph in found.graphs.values():
-        external_data.read(folder / graph.file)
 
 
 def _lines(found: Manifest) -> Iterator[str]:

@@ -1,18 +1,22 @@
-"""Arguments and options that several commands share."""
+"""Arguments and options of the commands, and what those that several share mean."""
 
 from __future__ import annotations
 
+import inspect
 import re
 import sys
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+import yaml
 
 from colport.base.errors import CheckpointError
 from colport.base.foreign import local
 from colport.hub import checkpoints
+from colport.pipeline import variants
 
 if TYPE_CHECKING:
     from colport.tensors.external_data import Layout
@@ -29,66 +33,46 @@ def _bytes(text: str) -> int:
     return size
 
 
-Folder = Annotated[Path, typer.Argument(help="An exported folder.", show_default=False)]
-Checkpoint = Annotated[
-    str, typer.Argument(help="A local folder, or a Hub id with its commit: org/name@commit.")
-]
-Output = Annotated[
-    Path, typer.Option("--output", "-o", help="Folder to write.", show_default=False)
-]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No steps, no progress bar.")]
-LayoutName = Annotated[
-    Literal["split", "merge", "shard"] | None,
-    typer.Option(
-        "--layout",
-        help="Weights in one file beside the graphs (split), in the graphs, or in several files.",
-        show_default="split",
-    ),
-]
-ShardSize = Annotated[
-    int | None,
-    typer.Option(
-        "--max-shard-bytes",
-        help="Largest weights file, as 2GB or in bytes; means layout shard.",
-        parser=_bytes,
-        metavar="SIZE",
-        show_default=False,
-    ),
-]
-Base = Annotated[
-    str | None,
-    typer.Option(
-        help="Checkpoint an adapter was trained on: a folder or a Hub id; by default what the "
-        "adapter names.",
-        show_default=False,
-    ),
-]
-
-Check = Annotated[
-    bool,
-    typer.Option(
-        "--check/--no-check",
-        help="Run the folder on built-in inputs and compare, before it has its name.",
-    ),
-]
+_SIZES = {"bytes": _bytes, "megabytes": lambda text: _bytes(text) / 1e6}
+_DECLARED = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
 
 
-ReferenceMemory = Annotated[
-    int | None,
-    typer.Option(
-        "--reference-memory",
-        help="Memory that the checkpoint in PyTorch may take, as 6GB or in bytes; if it needs "
-        "more, its weights are read from its files in each pass.",
-        parser=_bytes,
-        metavar="SIZE",
-        show_default="what is available",
-    ),
-]
+def declared(command: Callable[..., None]) -> Callable[..., None]:
+    """A command whose parameters are the arguments and options that ``options.yaml`` says.
+
+    An entry has what :class:`typer.Option` takes: ``help``, ``min``, ``show_default``; ``flags`` if
+    the option is not called as its parameter alone; ``argument`` marks arguments; ``size`` is the
+    unit in which a command takes a number of bytes. Paths may begin with ``~``, which shells leave
+    as it is behind ``=``.
+    """
+    signature = inspect.signature(command, eval_str=True)
+    parameters = []
+    for name, parameter in signature.parameters.items():
+        entry = dict({**_DECLARED["shared"], **_DECLARED.get(command.__name__, {})}[name])
+        kind = typer.Argument if entry.pop("argument", False) else typer.Option
+        if unit := entry.pop("size", None):
+            entry |= {"parser": _SIZES[unit], "metavar": "SIZE"}
+        entry["help"] = entry["help"].format(variants=", ".join(variants.ready_made()))
+        info = kind(*entry.pop("flags", ()), **entry)
+        parameters.append(parameter.replace(annotation=Annotated[parameter.annotation, info]))
+    called = at_home(command)
+    called.__signature__ = signature.replace(parameters=parameters)
+    return called
 
 
-def megabytes(size: int | None) -> float | None:
-    """Bytes of an option in MB."""
-    return None if size is None else size / 1e6
+def at_home(command: Callable[..., None]) -> Callable[..., None]:
+    """A command whose paths may begin with ``~``."""
+
+    def read(given: Any) -> Any:
+        if isinstance(given, list):
+            return [read(item) for item in given]
+        return local(given) if isinstance(given, Path) else given
+
+    @wraps(command)
+    def called(**arguments: Any) -> None:
+        command(**{name: read(given) for name, given in arguments.items()})
+
+    return called
 
 
 def layout(name: str | None, max_shard_bytes: int | None) -> Layout:

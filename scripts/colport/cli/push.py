@@ -4,47 +4,24 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
 from colport.cli.console import say, watch
-from colport.cli.options import Folder, Quiet
 
 
 def push(
-    folder: Folder,
-    repo_id: Annotated[str, typer.Argument(help="Repository on the Hub: org/name.")],
-    private: Annotated[
-        bool, typer.Option("--private", help="Create the repository as private.")
-    ] = False,
-    parity: Annotated[
-        list[Path] | None,
-        typer.Option(help="Record of colport parity or of the pipeline; may be repeated."),
-    ] = None,
-    retrieval: Annotated[
-        list[Path] | None,
-        typer.Option(help="Record of the pipeline's retrieval scores; may be repeated."),
-    ] = None,
-    results: Annotated[
-        Path | None,
-        typer.Option(help="Results folder of the pipeline, in place of single records."),
-    ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(help="Model in the results; by default read from the folder's path."),
-    ] = None,
-    variant: Annotated[
-        str | None,
-        typer.Option(help="Variant in the results; by default read from the folder's path."),
-    ] = None,
-    revision: Annotated[
-        str | None, typer.Option(help="Branch to push to; made if it is not there.")
-    ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the files and the model card, send nothing.")
-    ] = False,
-    quiet: Quiet = False,
+    folder: Path,
+    repo_id: str,
+    private: bool = False,
+    parity: list[Path] | None = None,
+    retrieval: list[Path] | None = None,
+    results: Path | None = None,
+    model: str | None = None,
+    variant: str | None = None,
+    revision: str | None = None,
+    dry_run: bool = False,
+    quiet: bool = False,
 ) -> None:
     """Upload an exported folder to the Hub, with a model card that states what was measured.
 

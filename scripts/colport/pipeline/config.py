@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,8 @@ def validated(config: Mapping[str, Any], schema_file: Path | str) -> dict[str, A
         raise ConfigError(_sentence(error))
     filled = _with_defaults(dict(config), schema)
     filled["datasets"] = {name: extended(name, filled["datasets"]) for name in filled["datasets"]}
+    for name, entry in filled["providers"].items():
+        entry.setdefault("type", name)
     _cross_check(filled)
     return filled
 
@@ -111,25 +113,26 @@ def _relevance(error: jsonschema.ValidationError) -> tuple[bool, int]:
 
 def _sentence(error: jsonschema.ValidationError) -> str:
     """One sentence of ours for an error of jsonschema's."""
-    field = _field(error.absolute_path)
-    if error.validator == "additionalProperties":
-        allowed = sorted(error.schema.get("properties", {}))
-        unknown = sorted(set(error.instance) - set(allowed))
-        unknown_field = _field([*error.absolute_path, unknown[0]])
-        return f"{unknown_field}: unknown key; allowed are {_list(allowed)}."
-    if error.validator == "required":
-        missing = next(key for key in error.validator_value if key not in error.instance)
-        return f"{_field([*error.absolute_path, missing])}: is missing."
-    if error.validator == "type":
-        hint = ""
-        if error.validator_value in {"number", "integer"} and isinstance(error.instance, str):
-            hint = " (YAML reads 1e-3 as text; write 1.0e-3)"
-        return f"{field}: found {_kind(error.instance)}, expected {error.validator_value}{hint}."
-    if error.validator == "enum":
-        return f"{field}: found {error.instance!r}; allowed are {_list(error.validator_value)}."
-    if error.validator == "pattern":
-        return f"{field}: found {error.instance!r}, which does not match {error.validator_value}."
-    return f"{field}: {error.message}."
+    path, found, wanted = list(error.absolute_path), error.instance, error.validator_value
+    match error.validator:
+        case "additionalProperties":
+            allowed = sorted(error.schema.get("properties", {}))
+            path.append(min(set(found) - set(allowed)))
+            fault = f"unknown key; allowed are {_list(allowed)}"
+        case "required":
+            path.append(next(key for key in wanted if key not in found))
+            fault = "is missing"
+        case "type":
+            is_text = wanted in {"number", "integer"} and isinstance(found, str)
+            hint = " (YAML reads 1e-3 as text; write 1.0e-3)" if is_text else ""
+            fault = f"found {_kind(found)}, expected {wanted}{hint}"
+        case "enum":
+            fault = f"found {found!r}; allowed are {_list(wanted)}"
+        case "pattern":
+            fault = f"found {found!r}, which does not match {wanted}"
+        case _:
+            fault = error.message
+    return f"{_field(path)}: {fault}."
 
 
 def _field(path: Iterable[str | int]) -> str:
@@ -176,8 +179,9 @@ def _cross_check(config: Mapping[str, Any]) -> None:
             _known(f"models.{name}.calibration", model["calibration"], config["datasets"])
     for name, dataset in config["datasets"].items():
         _check_source(f"datasets.{name}", dataset, ("hub", "path", "documents_folder"))
-    for name, variant in config["variants"].items():
-        _check_variant(name, variant, config)
+    for name in config["variants"]:
+        for fault in _faults_of_variant(name, config["variants"]):
+            raise ConfigError(f"variants.{name}.{fault}")
 
 
 def _known(field: str, name: str, defined: Iterable[str]) -> None:
@@ -204,26 +208,20 @@ def _check_source(field: str, entry: Mapping[str, Any], sources: tuple[str, ...]
         raise ConfigError(f"{field}.revision: {fault}.")
 
 
-def _check_variant(name: str, variant: Mapping[str, Any], config: Mapping[str, Any]) -> None:
-    field = f"variants.{name}"
-    external = variant.get("external_data", {})
+def _faults_of_variant(name: str, variants: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """Keys of a variant that contradict another one, each with what is wrong."""
+    variant = variants[name]
+    precision, external = variant["precision"], variant.get("external_data", {})
     if (external.get("layout") == "shard") != ("max_shard_bytes" in external):
-        raise ConfigError(
-            f"{field}.external_data.max_shard_bytes: is needed for layout shard, and only there."
-        )
-    precision = variant["precision"]
+        yield "external_data.max_shard_bytes: is needed for layout shard, and only there."
     if precision not in _INTEGER:
-        for key in ("base", "quantization"):
-            if key in variant:
-                raise ConfigError(f"{field}.{key}: goes with precision {' or '.join(_INTEGER)}.")
+        for key in [key for key in ("base", "quantization") if key in variant]:
+            yield f"{key}: goes with precision {' or '.join(_INTEGER)}."
         return
     if "base" not in variant:
-        raise ConfigError(f"{field}.base: is missing; {precision} is made from another variant.")
+        yield f"base: is missing; {precision} is made from another variant."
     if "opset" in variant:
-        raise ConfigError(f"{field}.opset: a variant of precision {precision} has its base's.")
-    _known(f"{field}.base", variant["base"], config["variants"])
-    base = config["variants"][variant["base"]]["precision"]
-    if base in _INTEGER:
-        raise ConfigError(
-            f"{field}.base: {variant['base']!r} is {base}; {precision} is made from a float one."
-        )
+        yield f"opset: a variant of precision {precision} has its base's."
+    _known(f"variants.{name}.base", base := variant["base"], variants)
+    if (found := variants[base]["precision"]) in _INTEGER:
+        yield f"base: {base!r} is {found}; {precision} is made from a float one."

@@ -34,17 +34,8 @@ _FLOPS_OF_THREAD = 40e9
 """Half of what PyTorch reaches on a core (benchmarks/graphs.md)."""
 
 
-@dataclass(frozen=True)
-class Need:
-    """What one attempt asks for.
-
-    Attributes:
-        memory_mb: Megabytes (10**6).
-        minutes: Wall time.
-    """
-
-    memory_mb: float
-    minutes: float
+Need = tuple[float, float]
+"""What one attempt asks for: megabytes (10**6), and minutes of wall time."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +70,24 @@ class Job:
         flops = 2 * parameters * _TOKENS[family.document_type] * documents
         return flops / (_FLOPS_OF_THREAD * self.threads) / 60
 
+    def original(self, documents: int, most: float = math.inf) -> Need:
+        """Of the checkpoint's own library that encodes so many documents, in so much memory."""
+        minutes = self.encoding_minutes(documents, self.parameters())
+        return self.reference_mb(most) + _EMBEDDING_MB * documents, 10 + minutes
+
+    def encoder(self, documents: int, batch_size: int | None = None) -> Need:
+        """Of an exported folder that encodes so many documents."""
+        size, folder = batch_size or self.config["encode"]["batch_size"], self.input.model
+        minutes = self.encoding_minutes(documents, _graph_parameters(folder))
+        return 500 + _session_mb(folder, size) + _EMBEDDING_MB * documents, 10 + minutes
+
+    def contest(self, pytorch: int, batch_size: int, minutes: float) -> Need:
+        """All contenders are in memory at once: PyTorch in so many forms, and every variant."""
+        contenders = pytorch + len(self.input.models)
+        sessions = sum(_session_mb(folder, batch_size) for folder in self.input.models)
+        references = pytorch * self.reference_mb()
+        return 300 * contenders + references + sessions, 20 + minutes
+
 
 def needs(config: Mapping[str, Any], stage: str) -> dict[str, Callable[..., int]]:
     """Snakemake's ``mem_mb`` and ``runtime`` of a stage, as functions of the job and its attempt.
@@ -89,103 +98,54 @@ def needs(config: Mapping[str, Any], stage: str) -> dict[str, Callable[..., int]
         config: The validated config.
         stage: A key of :data:`STAGES`.
     """
-    estimate = STAGES[stage]
 
-    def mem_mb(wildcards: Any, input: Any, threads: int, attempt: int) -> int:
-        return math.ceil(estimate(Job(config, wildcards, input, threads)).memory_mb * attempt)
+    def asked(part: int) -> Callable[..., int]:
+        def ask(wildcards: Any, input: Any, threads: int, attempt: int) -> int:
+            need = STAGES[stage](Job(config, wildcards, input, threads))
+            return math.ceil(need[part] * attempt)
 
-    def runtime(wildcards: Any, input: Any, threads: int, attempt: int) -> int:
-        return math.ceil(estimate(Job(config, wildcards, input, threads)).minutes * attempt)
+        return ask
 
-    return {"mem_mb": mem_mb, "runtime": runtime}
-
-
-def _checkpoint(job: Job) -> Need:
-    return Need(1500, 240)  # a download of some GB; its size is known only afterwards
-
-
-def _dataset(job: Job) -> Need:
-    return Need(2000, 240)
+    return {"mem_mb": asked(0), "runtime": asked(1)}
 
 
 def _export(job: Job) -> Need:
     gigabytes = 4e-9 * job.parameters()
-    return Need(1500 + 50 * gigabytes, 10 + 2 * gigabytes)
-
-
-def _peer_environment(job: Job) -> Need:
-    return Need(2000, 240)
+    return 1500 + 50 * gigabytes, 10 + 2 * gigabytes
 
 
 def _peer_export(job: Job) -> Need:
     # 24 GB were not enough for optimum-onnx on a text graph of 2.9 billion parameters.
-    return Need(3000 + 12 * job.parameters() / _MB, 60 + 40e-9 * job.parameters())
+    return 3000 + 12 * job.parameters() / _MB, 60 + 40e-9 * job.parameters()
 
 
 def _quantize(job: Job) -> Need:
     size = _folder_bytes(job.input.base)
     variant = job.config["variants"][job.wildcards.variant]
     if QuantizeSettings.from_config(variant).is_calibrated:
-        return Need(2500 + _session_mb(job.input.base), 10 + 60e-9 * size)
-    return Need(1500 + 0.05 * size / _MB, 10 + 4e-9 * size)
-
-
-def _proof(job: Job) -> Need:
-    return _original(job.parameters(), _PROVED, job, ONCE_MB)
-
-
-def _reference(job: Job) -> Need:
-    return _original(job.parameters(), job.shard(), job)
-
-
-def _original(parameters: int, documents: int, job: Job, most: float = math.inf) -> Need:
-    """Of the checkpoint's own library that encodes so many documents, in so much memory."""
-    return Need(
-        job.reference_mb(most) + _EMBEDDING_MB * documents,
-        10 + job.encoding_minutes(documents, parameters),
-    )
+        return 2500 + _session_mb(job.input.base), 10 + 60e-9 * size
+    return 1500 + 0.05 * size / _MB, 10 + 4e-9 * size
 
 
 def _parity(job: Job) -> Need:
     settings = job.config["parity"]
     sizes = settings["batch_sizes"]
-    return _encoder(job, settings["inputs"] * len(sizes), max(sizes))
-
-
-def _embed(job: Job) -> Need:
-    return _encoder(job, job.shard(), job.config["encode"]["batch_size"])
-
-
-def _mteb(job: Job) -> Need:
-    return _encoder(job, job.documents(), job.config["encode"]["batch_size"])
-
-
-def _encoder(job: Job, documents: int, batch_size: int) -> Need:
-    return Need(
-        500 + _session_mb(job.input.model, batch_size) + _EMBEDDING_MB * documents,
-        10 + job.encoding_minutes(documents, _graph_parameters(job.input.model)),
-    )
+    return job.encoder(settings["inputs"] * len(sizes), max(sizes))
 
 
 def _score(job: Job) -> Need:
-    documents, forms = job.documents(), 1 + len(job.config["run"]["embeddings"])
-    return Need(3000, 20 + 0.01 * documents * forms)
-
-
-def _explain(job: Job) -> Need:
-    return Need(3000, 20)
+    return 3000, 20 + 0.01 * job.documents() * (1 + len(job.config["run"]["embeddings"]))
 
 
 def _latency(job: Job) -> Need:
     settings = job.config["latency"]
-    sizes, forms = settings["batch_sizes"], settings["pytorch"]
-    cases = 2 * len(sizes)
-    contenders = 1 + len(forms) + len(job.input.models)
-    timed = contenders * cases * (settings["max_seconds"] + settings["warmup_max_seconds"]) / 60
-    slow = (
-        contenders * (settings["rounds"] + 2) * job.encoding_minutes(sum(sizes), job.parameters())
-    )
-    return _contest(job, 1 + len(forms), max(sizes), timed + slow)
+    sizes, pytorch = settings["batch_sizes"], 1 + len(settings["pytorch"])
+    contenders = pytorch + len(job.input.models)
+    seconds = settings["max_seconds"] + settings["warmup_max_seconds"]
+    timed = contenders * 2 * len(sizes) * seconds / 60
+    calls = contenders * (settings["rounds"] + 2)
+    slow = calls * job.encoding_minutes(sum(sizes), job.parameters())
+    return job.contest(pytorch, max(sizes), timed + slow)
 
 
 def _scenarios(job: Job) -> Need:
@@ -194,41 +154,29 @@ def _scenarios(job: Job) -> Need:
     calls = settings["rounds"] * settings["max_seconds"] * (1 + len(sizes))
     probes = server["max_probes"] * server["max_seconds"]
     timed = 2 * (1 + len(job.input.models)) * (calls + probes) / 60
-    return _contest(job, 1, max(*sizes, server["max_batch"]), timed)
-
-
-def _contest(job: Job, pytorch: int, batch_size: int, minutes: float) -> Need:
-    """All contenders are in memory at once: PyTorch in so many forms, and every variant."""
-    contenders = pytorch + len(job.input.models)
-    sessions = sum(_session_mb(folder, batch_size) for folder in job.input.models)
-    references = pytorch * job.reference_mb()
-    return Need(300 * contenders + references + sessions, 20 + minutes)
+    return job.contest(1, max(*sizes, server["max_batch"]), timed)
 
 
 def _operators(job: Job) -> Need:
     largest = max(job.input.models, key=_folder_bytes)
-    parameters = _graph_parameters(largest)
-    calls = 10 * len(job.input.models)
-    return Need(
-        1500 + _session_mb(largest),
-        20 + calls * job.encoding_minutes(1, parameters),
-    )
+    minutes = job.encoding_minutes(1, _graph_parameters(largest))
+    return 1500 + _session_mb(largest), 20 + 10 * len(job.input.models) * minutes
 
 
 STAGES: Mapping[str, Callable[[Job], Need]] = {
-    "checkpoint": _checkpoint,
-    "dataset": _dataset,
+    "checkpoint": lambda job: (1500, 240),  # a download of some GB, whose size nobody knows before
+    "dataset": lambda job: (2000, 240),
+    "peer_environment": lambda job: (2000, 240),
     "export": _export,
-    "peer_environment": _peer_environment,
     "peer_export": _peer_export,
     "quantize": _quantize,
-    "proof": _proof,
-    "reference": _reference,
+    "proof": lambda job: job.original(_PROVED, ONCE_MB),
+    "reference": lambda job: job.original(job.shard()),
     "parity": _parity,
-    "embed": _embed,
+    "embed": lambda job: job.encoder(job.shard()),
     "score": _score,
-    "mteb": _mteb,
-    "explain": _explain,
+    "mteb": lambda job: job.encoder(job.documents()),
+    "explain": lambda job: (3000, 20),
     "latency": _latency,
     "scenarios": _scenarios,
     "operators": _operators,

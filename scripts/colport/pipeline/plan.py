@@ -7,7 +7,6 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,17 +34,52 @@ TABLES = (
 )
 
 
-@dataclass(frozen=True)
 class Plan:
     """A validated config, as the rules ask for it.
 
     Attributes:
         config: The config with defaults.
         base: Folder of the Snakefile.
+        models: Models to run.
+        pairs: Every model with each of its datasets.
+        datasets: Datasets that the models to run are scored on.
+        variants: Variants to run, and the bases that they are made from.
+        quantized: Those of them that are made from another variant's folder.
+        exported: Those that are traced from the checkpoint.
+        peers: Variants of the peers to run; on CPUs only.
+        providers: Providers to run on.
+        runs: Every variant with each provider that it runs on.
+        controls: Baselines that every dataset is scored with.
+        forms: Smaller forms of embeddings that are scored beside the full ones.
+        explained: Every model of pages with the dataset that its scores are explained on.
+        scoring: Settings of a score; whether mteb scores too changes none of it.
+        timing: Settings of the timed rounds; whether operators are profiled after them changes
+            none.
+        tables: Names of the tables.
     """
 
-    config: Mapping[str, Any]
-    base: Path
+    def __init__(self, config: Mapping[str, Any], base: Path) -> None:
+        self.config, self.base = config, base
+        run, variants = config["run"], config["variants"]
+        self.models, self.providers = run["models"], run["providers"]
+        self.pairs = [(model, dataset) for model in self.models for dataset in self.of(model)]
+        self.datasets = list(dict.fromkeys(dataset for _, dataset in self.pairs))
+        bases = (variants[name].get("base") for name in run["variants"])
+        self.variants = list(dict.fromkeys([*run["variants"], *filter(None, bases)]))
+        self.quantized = [name for name in self.variants if "base" in variants[name]]
+        self.exported = [name for name in self.variants if name not in self.quantized]
+        self.peers = peers.of(run["peers"])
+        self.runs = [(name, on) for on in self.providers for name in self.entrants(on)]
+        self.controls = CONTROLS
+        self.forms = {name: config["embeddings"][name] for name in run["embeddings"]}
+        read = {model: config["models"][model]["family"] for model in self.models}
+        pages = [model for model in read if families.get(read[model]).document_type == "pages"]
+        self.explained = [(model, self.first(model)) for model in pages]
+        self.scoring, self.timing = {**config["retrieval"]}, {**config["latency"]}
+        mteb = ("mteb",) if self.scoring.pop("mteb") else ()
+        operators = ("operators", "providers") if self.timing.pop("profile") else ()
+        scenarios = ("scenarios",) if config["scenarios"]["run"] else ()
+        self.tables = (*TABLES, *mteb, *operators, *scenarios)
 
     @classmethod
     def read(cls, config: Mapping[str, Any], base: Path | str) -> Plan:
@@ -57,39 +91,15 @@ class Plan:
                 filled[section] = located(filled[section], Path(base))
             for name, entry in filled["providers"].items():
                 entry.setdefault("type", name)
-                ProviderSettings.from_config(name, entry)
-            check_documents(filled)
-            check_quantization(filled)
-            check_names(filled)
+            check(filled)
             return cls(filled, Path(base))
         except ColPortError as error:
             print(f"error in the config: {error}", file=sys.stderr)
             sys.exit(1)
 
-    @property
-    def models(self) -> list[str]:
-        """Models to run."""
-        return self.config["run"]["models"]
-
-    @property
-    def variants(self) -> list[str]:
-        """Variants to run, and the bases that they are made from."""
-        chosen = self.config["run"]["variants"]
-        bases = [self.config["variants"][name].get("base") for name in chosen]
-        return list(dict.fromkeys([*chosen, *(base for base in bases if base)]))
-
-    @property
-    def peers(self) -> list[str]:
-        """Variants of the peers to run; on CPUs only."""
-        return peers.of(self.config["run"]["peers"])
-
     def entrants(self, provider: str | None = None) -> list[str]:
         """Variants to run, and those of peers, on a provider or on any."""
         return [*self.variants, *(self.peers if provider in (None, "cpu") else [])]
-
-    def runs(self) -> list[tuple[str, str]]:
-        """Every variant with each provider that it runs on."""
-        return [(name, on) for on in self.providers for name in self.entrants(on)]
 
     def folder(self, model: str, variant: str) -> str:
         """Where a variant's folder lies, ours or a peer's."""
@@ -110,54 +120,6 @@ class Plan:
         if peer.base:
             inputs["base"] = self.folder(model, peer.base)
         return inputs
-
-    @property
-    def quantized(self) -> list[str]:
-        """Variants that are made from another variant's folder."""
-        return [name for name in self.variants if "base" in self.config["variants"][name]]
-
-    @property
-    def exported(self) -> list[str]:
-        """Variants that are traced from the checkpoint."""
-        return [name for name in self.variants if name not in self.quantized]
-
-    @property
-    def providers(self) -> list[str]:
-        """Providers to run on."""
-        return self.config["run"]["providers"]
-
-    @property
-    def datasets(self) -> list[str]:
-        """Datasets that the models to run are scored on."""
-        return list(dict.fromkeys(name for model in self.models for name in self.of(model)))
-
-    @property
-    def tables(self) -> tuple[str, ...]:
-        """Names of the tables."""
-        mteb = ("mteb",) if self.config["retrieval"]["mteb"] else ()
-        operators = ("operators", "providers") if self.config["latency"]["profile"] else ()
-        scenarios = ("scenarios",) if self.config["scenarios"]["run"] else ()
-        return (*TABLES, *mteb, *operators, *scenarios)
-
-    @property
-    def controls(self) -> tuple[str, ...]:
-        """Baselines that every dataset is scored with."""
-        return CONTROLS
-
-    @property
-    def scoring(self) -> dict[str, Any]:
-        """Settings of a score; whether mteb scores too changes none of it."""
-        return {key: value for key, value in self.config["retrieval"].items() if key != "mteb"}
-
-    @property
-    def timing(self) -> dict[str, Any]:
-        """Settings of the timed rounds; whether operators are profiled after them changes none."""
-        return {key: value for key, value in self.config["latency"].items() if key != "profile"}
-
-    @property
-    def forms(self) -> dict[str, dict[str, Any]]:
-        """Smaller forms of embeddings that are scored beside the full ones."""
-        return {name: self.config["embeddings"][name] for name in self.config["run"]["embeddings"]}
 
     def shards(self, dataset_record: Path | str, first: int | None = None) -> range:
         """Numbers of the shards with all documents of a dataset's record, or the first ones."""
@@ -190,42 +152,6 @@ class Plan:
         """Whether a quantized variant needs calibration inputs."""
         return QuantizeSettings.from_config(self.config["variants"][variant]).is_calibrated
 
-    def pairs(self) -> list[tuple[str, str]]:
-        """Every model with each of its datasets."""
-        return [(model, dataset) for model in self.models for dataset in self.of(model)]
-
-    @property
-    def explained(self) -> list[tuple[str, str]]:
-        """Every model of pages with the dataset that its scores are explained on."""
-        read = {model: self.config["models"][model]["family"] for model in self.models}
-        pages = [model for model in read if families.get(read[model]).document_type == "pages"]
-        return [(model, self.first(model)) for model in pages]
-
-    def local_files(self, declaration: Mapping[str, Any]) -> list[str]:
-        """Files of this machine that a checkpoint or dataset is read from.
-
-        Raises:
-            ConfigError: Snakemake cannot take the path of one.
-        """
-        own = (declaration.get(key) for key in ("queries", "judgements"))
-        files = [str(local(file)) for file in own if file]
-        folders = checkpoints.places(declaration)
-        files += [str(file) for folder in folders for file in visible_files(folder)]
-        for file in files:
-            refuse_braces(file)
-        return files
-
-    def fingerprint(self, declaration: Mapping[str, Any]) -> str:
-        """Hash of where these files lie, of their sizes and times; see :func:`file_state`.
-
-        As a parameter of a rule it reruns it for whatever else is at a path now, older or not.
-        """
-        facts = []
-        for file in self.local_files(declaration):
-            with suppress(FileNotFoundError):  # its job says so
-                facts.append((file, file_state(file)))
-        return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
-
     def script(self, name: str) -> dict[str, str]:
         """Parameters of a rule: its adapter in ``scripts/``, and the hash of what that can run."""
         return {"script": name, "code": sources.code_hash(self.base / "scripts" / name)}
@@ -238,6 +164,33 @@ class Plan:
     def pattern(names: Iterable[str]) -> str:
         """Wildcard constraint that matches just these names."""
         return "|".join(re.escape(name) for name in names) or "(?!)"
+
+
+def local_files(declaration: Mapping[str, Any]) -> list[str]:
+    """Files of this machine that a checkpoint or dataset is read from.
+
+    Raises:
+        ConfigError: Snakemake cannot take the path of one.
+    """
+    own = (declaration.get(key) for key in ("queries", "judgements"))
+    files = [str(local(file)) for file in own if file]
+    folders = checkpoints.places(declaration)
+    files += [str(file) for folder in folders for file in visible_files(folder)]
+    for file in files:
+        refuse_braces(file)
+    return files
+
+
+def fingerprint(declaration: Mapping[str, Any]) -> str:
+    """Hash of where these files lie, of their sizes and times; see :func:`file_state`.
+
+    As a parameter of a rule it reruns it for whatever else is at a path now, older or not.
+    """
+    facts = []
+    for file in local_files(declaration):
+        with suppress(FileNotFoundError):  # its job says so
+            facts.append((file, file_state(file)))
+    return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 
 
 def refuse_braces(path: Path | str) -> None:
@@ -271,64 +224,58 @@ def located(value: Any, base: Path) -> Any:
     return found
 
 
-def check_documents(config: Mapping[str, Any]) -> None:
-    """Each dataset's entry is sound, and a model's hold what its family reads: pages or passages.
+def check(config: Mapping[str, Any]) -> None:
+    """What the schema cannot say of datasets, families, providers, quantization and names.
+
+    Each dataset's entry is sound, and a model's hold what its family reads: pages or passages. Each
+    provider's type takes the settings of its entry. The settings of each quantized variant go
+    together, and with the providers that run it. No form of embeddings and no variant is called as
+    others are in the tables.
 
     Raises:
-        ConfigError: An entry contradicts itself, a family is unknown, or a dataset holds the other.
+        ConfigError: Something of it does not hold.
     """
     for name, declaration in config["datasets"].items():
         check_declaration(name, declaration)
     for name, model in config["models"].items():
-        calibration = [model["calibration"]] if "calibration" in model else []
         try:
             needed = families.get(model["family"]).document_type
         except ConfigError as error:
             raise ConfigError(f"models.{name}.{error}") from error
-        for index, dataset in enumerate([*model["datasets"], *calibration]):
+        read = {f"datasets[{index}]": dataset for index, dataset in enumerate(model["datasets"])}
+        if "calibration" in model:
+            read["calibration"] = model["calibration"]
+        for field, dataset in read.items():
             found = config["datasets"][dataset].get("documents", "pages")
             if found != needed:
-                field = f"datasets[{index}]" if index < len(model["datasets"]) else "calibration"
                 raise ConfigError(
                     f"models.{name}.{field}: {dataset!r} holds {found}, "
                     f"family {model['family']} reads {needed}."
                 )
-
-
-def check_quantization(config: Mapping[str, Any]) -> None:
-    """The settings of each quantized variant go together, and with the providers that run it.
-
-    Raises:
-        ConfigError: They contradict each other.
-    """
-    kinds = {name: config["providers"][name]["type"] for name in config["run"]["providers"]}
-    unable = [name for name, kind in kinds.items() if kind not in promising()]
     for name, variant in config["variants"].items():
-        if "base" not in variant:
-            continue
-        try:
-            settings = QuantizeSettings.from_config(variant)
-        except ConfigError as error:
-            raise ConfigError(f"variants.{name}.{error}") from error
-        if unable and name in config["run"]["variants"] and not settings.is_exact:
-            raise ConfigError(
-                f"variants.{name}.quantization.range: found full, whose sums may saturate on "
-                f"provider {unable[0]!r}; allowed are exact, or providers of type "
-                f"{' and '.join(promising())} only."
-            )
-
-
-def check_names(config: Mapping[str, Any]) -> None:
-    """No variant is called as those of peers are in the tables, no form as the full embeddings.
-
-    Raises:
-        ConfigError: One is.
-    """
+        if "base" in variant:
+            _check_quantized(name, variant, config)
+    for name, entry in config["providers"].items():
+        ProviderSettings.from_config(name, entry)
     if FULL in config["embeddings"]:
         raise ConfigError(f"embeddings.{FULL}: stands for what a model gives; choose another name.")
-    for name in config["variants"]:
-        if is_peer(name):
-            raise ConfigError(
-                f"variants.{name}: names that start with {PEER_PREFIX!r} are those of peers; "
-                "choose another name."
-            )
+    if taken := [name for name in config["variants"] if is_peer(name)]:
+        raise ConfigError(
+            f"variants.{taken[0]}: names that start with {PEER_PREFIX!r} are those of peers; "
+            "choose another name."
+        )
+
+
+def _check_quantized(name: str, variant: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    try:
+        settings = QuantizeSettings.from_config(variant)
+    except ConfigError as error:
+        raise ConfigError(f"variants.{name}.{error}") from error
+    kinds = {name: config["providers"][name]["type"] for name in config["run"]["providers"]}
+    unable = [name for name, kind in kinds.items() if kind not in promising()]
+    if unable and name in config["run"]["variants"] and not settings.is_exact:
+        raise ConfigError(
+            f"variants.{name}.quantization.range: found full, whose sums may saturate on "
+            f"provider {unable[0]!r}; allowed are exact, or providers of type "
+            f"{' and '.join(promising())} only."
+        )

@@ -8,6 +8,7 @@ real inputs, parity measures.
 from __future__ import annotations
 
 import gc
+import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -37,16 +38,8 @@ from colport.runtime.encoder import Encoder
 from colport.tensors import external_data, mapped
 from colport.tensors.external_data import Layout
 
-QUERIES = (
-    "Which page shows a pie chart?",
-    "A table of revenue by region, 2019 to 2021: totals (in €), not averages; naïve 图表 excluded!",
-)
-PASSAGES = (
-    "The second chart shows what was sold in spring.",
-    "Retrieval with late interaction keeps an embedding for each token of a passage. A query's "
-    "tokens look for their best match among them; what they find is added up, and the passages "
-    "are ranked by the sum. (Punctuation, e.g. this, may be skipped; numbers like 3.14 are not.)",
-)
+_TEXTS = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+QUERIES, PASSAGES = _TEXTS["queries"], _TEXTS["passages"]
 _PAGES = ((224, 308), (420, 140))  # width and height in pixels
 _BLOCK = 14
 BATCH_SIZES = (1, 2)

@@ -13,6 +13,7 @@ import os
 import shlex
 import socket
 import sys
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -90,10 +91,8 @@ def _notice(record: dict[str, Any]) -> str:
 def _records() -> list[tuple[Path, dict[str, Any]]]:
     found = []
     for file in sorted(Path(RECORDS).glob("*.json")):
-        try:
+        with suppress(OSError, ValueError):  # its run has just ended
             found.append((file, json.loads(file.read_text(encoding="utf-8"))))
-        except (OSError, ValueError):  # its run has just ended
-            continue
     return found
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -201,11 +201,10 @@ class _Collected:
     def statistics(self, gram_file: Path) -> Statistics:
         """What was collected; the Gram matrix goes to a file."""
         mean = (self.total / self._seen).astype(np.float32)
-        found = Statistics(self.low, self.high, mean, self.rows)
-        if self.gram is None:
-            return found
-        np.save(gram_file, self.gram / np.float32(self._seen))
-        return replace(found, gram_file=gram_file)
+        if self.gram is not None:
+            np.save(gram_file, self.gram / np.float32(self._seen))
+        kept = None if self.gram is None else gram_file
+        return Statistics(self.low, self.high, mean, self.rows, kept)
 
 
 def _tap(graph: ir.Graph, groups: Sequence[Group]) -> dict[str, str]:

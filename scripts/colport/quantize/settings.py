@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal
 
@@ -102,50 +102,38 @@ class QuantizeSettings:
 
     def __post_init__(self) -> None:
         check(self, "quantization.")
-        self._check_method()
+        for fault in self._faults():
+            raise ConfigError(f"quantization.{fault}")
+        if self.method == "weight_only":
+            object.__setattr__(self, "block_size", self.block_size or DEFAULT_BLOCK_SIZE)
+        else:
+            object.__setattr__(self, "range", self.range or EXACT)
+
+    def _faults(self) -> Iterator[str]:
+        """Settings that are not allowed, or contradict others, each with what is wrong."""
+        for key, method in (("activations", "dynamic"), ("block_size", "weight_only")):
+            if getattr(self, key) is not None and self.method != method:
+                yield f"{key}: goes with method {method}, not {self.method}."
+        if self.method == "weight_only" and self.range is not None:
+            words = "goes with methods dynamic and static; products of weight_only are exact"
+            yield f"range: {words}."
+        if self.bits != 8 and self.method != "weight_only":
+            yield f"method: found {self.method!r}; int{self.bits} needs weight_only."
         unknown = sorted(set(self.operators) - set(OPERATORS))
         if unknown or not self.operators:
-            raise ConfigError(
-                f"quantization.operators: {unknown or 'an empty list'} is not allowed; "
-                f"allowed are {', '.join(OPERATORS)}."
-            )
+            found = unknown or "an empty list"
+            yield f"operators: {found} is not allowed; allowed are {', '.join(OPERATORS)}."
         if self.smoothing not in (None, "auto") and not 0 < self.smoothing <= 1:
-            raise ConfigError(
-                f"quantization.smoothing: found {self.smoothing}; allowed are auto and numbers "
-                "above 0, up to 1."
-            )
+            allowed = "allowed are auto and numbers above 0, up to 1"
+            yield f"smoothing: found {self.smoothing}; {allowed}."
         if self.calibration is not None and not self.is_calibrated:
-            raise ConfigError(
-                "quantization.calibration: nothing reads it; it goes with method static, "
-                "smoothing, rounding gptq or sensitivity."
-            )
+            needed = "method static, smoothing, rounding gptq or sensitivity"
+            yield f"calibration: nothing reads it; it goes with {needed}."
         for pattern in self.exclude:
             try:
                 re.compile(pattern)
             except re.error as error:
-                raise ConfigError(
-                    f"quantization.exclude: {pattern!r} is not a regular expression ({error})."
-                ) from error
-
-    def _check_method(self) -> None:
-        for key, method in (("activations", "dynamic"), ("block_size", "weight_only")):
-            if getattr(self, key) is not None and self.method != method:
-                raise ConfigError(
-                    f"quantization.{key}: goes with method {method}, not {self.method}."
-                )
-        if self.method != "weight_only":
-            object.__setattr__(self, "range", self.range or EXACT)
-        elif self.range is not None:
-            raise ConfigError(
-                "quantization.range: goes with methods dynamic and static; products of "
-                "weight_only are exact."
-            )
-        else:
-            object.__setattr__(self, "block_size", self.block_size or DEFAULT_BLOCK_SIZE)
-        if self.bits != 8 and self.method != "weight_only":
-            raise ConfigError(
-                f"quantization.method: found {self.method!r}; int{self.bits} needs weight_only."
-            )
+                yield f"exclude: {pattern!r} is not a regular expression ({error})."
 
     @property
     def is_calibrated(self) -> bool:

@@ -1,29 +1,25 @@
-"""What became slower, larger or worse between two runs."""
+"""What a run found: its report, and what became slower, larger or worse between two runs."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
+import colport
 from colport.base.errors import ColPortError
+from colport.base.files import write_json, write_text
 from colport.cli.console import say
 
 
 def compare(
-    old: Annotated[Path, typer.Argument(help="Results folder of the run to compare with.")],
-    new: Annotated[Path, typer.Argument(help="Results folder of the run to judge.")],
-    threshold: Annotated[
-        float, typer.Option(min=0.0, help="Share of a speed-up that may be lost, noise apart.")
-    ] = 0.05,
-    as_json: Annotated[
-        Path | None, typer.Option("--json", help="JSON file to write.", show_default=False)
-    ] = None,
-    as_markdown: Annotated[
-        bool, typer.Option("--markdown", help="Print a Markdown table.")
-    ] = False,
+    old: Path,
+    new: Path,
+    threshold: float = 0.05,
+    as_json: Path | None = None,
+    as_markdown: bool = False,
 ) -> None:
     """Say what became slower, larger or worse beyond noise between two results folders.
 
@@ -34,7 +30,6 @@ def compare(
     \b
     Example: colport compare results-main results --markdown
     """
-    from colport.base.files import write_json
     from colport.compare import compare, findings, repeatability
 
     try:
@@ -55,3 +50,33 @@ def compare(
             say(str(repeated))
         say(findings.verdict(found))
     raise typer.Exit(1 if worse else 0)
+
+
+def report(
+    results: Path,
+    output: Path | None = None,
+    against: Path | None = None,
+    title: str = "ColPort report",
+) -> None:
+    """Write a run's report as one page, from its tables and records alone.
+
+    With --against it says what became slower, larger or worse since the other run, as colport
+    compare does, and puts every figure beside that of the other run.
+
+    \b
+    Example: colport report results --against results-main -o compared.html
+    """
+    from colport.report import Report, inputs
+    from colport.report.sections import against as other_run
+
+    found = inputs.read(inputs.files(results))
+    run = {
+        "title": title,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "colport_version": colport.__version__,
+        "environment": found.environment,
+    }
+    compared = other_run.read(against, results) if against else None
+    page = output or results / "report.html"
+    write_text(page, Report(found.tables, run, found.explained, compared).html())
+    say(str(page))
