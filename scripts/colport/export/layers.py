@@ -26,6 +26,7 @@ from colport.base.errors import ExportError
 from colport.export.markers import LAYER_BOUNDARY, layer_boundary
 from colport.families.base import Stack
 from colport.families.stacks import LAYER_NUMBERS, difference, is_same
+from colport.tensors.editing import declared
 
 _INPUT, _OUTPUT, _FURTHER = "input", "output", "further"
 _RAN = "colport.stacks"  # a graph's stacks by name, those of which it has layers
@@ -225,8 +226,7 @@ def _repeat(graph: ir.Graph, stack: Stack) -> bool:
         firsts[number] = _between(graph, stack, number, *ends), *ends
     for (side, number), marker in markers.items():
         if side == _FURTHER:
-            first = stack.first(number)
-            _put(graph, marker, f"{stack.name}.{first}.", f"{stack.name}.{number}.", *firsts[first])
+            _put(graph, marker, stack, number, *firsts[stack.first(number)])
     for marker in markers.values():
         source = marker.inputs[0]
         ir.convenience.replace_all_uses_with(marker.outputs[0], source, replace_graph_outputs=True)
@@ -237,16 +237,36 @@ def _repeat(graph: ir.Graph, stack: Stack) -> bool:
 def _put(
     graph: ir.Graph,
     marker: ir.Node,
-    prefix: str,
-    replacement: str,
+    stack: Stack,
+    number: int,
     layer: list[ir.Node],
     begin: ir.Node,
     end: ir.Node,
 ) -> None:
     """Copy a layer before the marker of a further one, which then marks the copy's output."""
-    known = {begin.outputs[0]: marker.inputs[0]}
-    copies = [_copy(graph, node, known, prefix, replacement) for node in layer]
-    graph.insert_before(marker, copies)
+    first, own = f"{stack.name}.{stack.first(number)}.", f"{stack.name}.{number}."
+    known = {None: None, begin.outputs[0]: marker.inputs[0]}
+    for node in layer:
+        for value in node.inputs:
+            if value not in known and value.is_initializer() and value.name.startswith(first):
+                name = own + value.name.removeprefix(first)
+                known[value] = declared(graph, name, value.shape, value.dtype)
+                known[value].meta.update(value.meta)
+        copy = ir.Node(
+            node.domain,
+            node.op_type,
+            [known.get(value, value) for value in node.inputs],  # masks and the like are shared
+            list(node.attributes.values()),
+            overload=node.overload,
+            num_outputs=len(node.outputs),
+            version=node.version,
+            name=f"{own}{node.name}",
+        )
+        for old, new in zip(node.outputs, copy.outputs, strict=True):
+            new.name, new.type = f"{own}{old.name}", old.type
+            new.shape = None if old.shape is None else old.shape.copy()
+            known[old] = new
+        graph.insert_before(marker, copy)
     marker.replace_input_with(0, known[end.inputs[0]])
 
 
@@ -255,28 +275,20 @@ def _between(
 ) -> list[ir.Node]:
     """Nodes on the way from a layer's input or weights to its output, in graph order."""
     prefix = f"{stack.name}.{number}."
-    needed = _ancestors(last)
+    needed = {last}
+    for node in reversed(graph):  # graph order: inputs come before what reads them
+        if not needed.isdisjoint(node.successors()):
+            needed.add(node)
+    needed.remove(last)
     reached = {first.outputs[0]}
     reached |= {value for name, value in graph.initializers.items() if name.startswith(prefix)}
     layer = []
-    for node in graph:  # graph order: inputs come before what reads them
-        if node in needed and any(value in reached for value in node.inputs):
+    for node in graph:
+        if node in needed and not reached.isdisjoint(node.inputs):
             layer.append(node)
             reached.update(node.outputs)
     _check_closed(layer, stack, first, last)
     return layer
-
-
-def _ancestors(node: ir.Node) -> set[ir.Node]:
-    found: set[ir.Node] = set()
-    waiting = [node]
-    while waiting:
-        for value in waiting.pop().inputs:
-            producer = value.producer() if value is not None else None
-            if producer is not None and producer not in found:
-                found.add(producer)
-                waiting.append(producer)
-    return found
 
 
 def _check_closed(layer: list[ir.Node], stack: Stack, first: ir.Node, last: ir.Node) -> None:
@@ -288,51 +300,3 @@ def _check_closed(layer: list[ir.Node], stack: Stack, first: ir.Node, last: ir.N
                     f"{stack.name}: {value.name!r} ({node.op_type}) of a layer is read outside of "
                     "it; the layers cannot be repeated."
                 )
-
-
-def _copy(
-    graph: ir.Graph,
-    node: ir.Node,
-    known: dict[ir.Value, ir.Value],
-    prefix: str,
-    replacement: str,
-) -> ir.Node:
-    """The node over another layer's values and weights; ``known`` learns its outputs."""
-    inputs = [_counterpart(graph, value, known, prefix, replacement) for value in node.inputs]
-    outputs = [
-        ir.Value(
-            name=f"{replacement}{value.name}",
-            shape=value.shape.copy() if value.shape is not None else None,
-            type=value.type,
-        )
-        for value in node.outputs
-    ]
-    known.update(zip(node.outputs, outputs, strict=True))
-    return ir.Node(
-        node.domain,
-        node.op_type,
-        inputs,
-        list(node.attributes.values()),
-        overload=node.overload,
-        outputs=outputs,
-        version=node.version,
-        name=f"{replacement}{node.name}",
-    )
-
-
-def _counterpart(
-    graph: ir.Graph,
-    value: ir.Value | None,
-    known: Mapping[ir.Value, ir.Value],
-    prefix: str,
-    replacement: str,
-) -> ir.Value | None:
-    if value is None or value in known:
-        return None if value is None else known[value]
-    if not (value.is_initializer() and value.name.startswith(prefix)):
-        return value  # shared by the layers: masks, positions, constants
-    name = replacement + value.name.removeprefix(prefix)
-    if name not in graph.initializers:
-        graph.initializers.add(ir.Value(name=name, shape=value.shape, type=value.type))
-        graph.initializers[name].meta.update(value.meta)
-    return graph.initializers[name]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import onnx_ir as ir
 import torch
@@ -67,7 +66,8 @@ def trace(skeleton: Skeleton, definition: GraphDefinition, opset: int) -> ir.Mod
     model = program.model
     model.opset_imports[""] = opset
     _name_interface(model, definition)
-    _name_initializers(model)
+    for value in list(model.graph.initializers.values()):
+        value.name = value.name.removeprefix(_PREFIX)
     model.graph.name = definition.name
     return model
 
@@ -119,7 +119,7 @@ def example_inputs(definition: GraphDefinition, device: str) -> tuple[torch.Tens
 
 def _name_interface(model: ir.Model, definition: GraphDefinition) -> None:
     """Give inputs, outputs and dynamic axes their declared names, everywhere in the graph."""
-    names: dict[str, str] = {}
+    names: dict[str | None, str] = {}
     for value, item in zip(model.graph.inputs, definition.inputs, strict=True):
         value.name = item.name
         for axis, name in item.axes.items():
@@ -128,28 +128,11 @@ def _name_interface(model: ir.Model, definition: GraphDefinition) -> None:
                 raise ExportError(
                     f"{definition.name} graph: axis {name!r} of {item.name} froze at {symbol}."
                 )
-            names.setdefault(str(symbol.value), name)
+            names.setdefault(symbol.value, name)
     (output,) = model.graph.outputs
     output.name = OUTPUT
-    for value in _values(model):
+    made = (value for node in model.graph.all_nodes() for value in node.outputs)
+    for value in (*model.graph.inputs, *made):
         if value.shape is not None and not value.shape.frozen:
-            value.shape = ir.Shape([_rename(dim, names) for dim in value.shape])
-
-
-def _rename(dim: Any, names: dict[str, str]) -> Any:
-    return dim if isinstance(dim, int) else names.get(str(dim.value), dim)
-
-
-def _values(model: ir.Model) -> Iterator[ir.Value]:
-    yield from model.graph.inputs
-    for node in model.graph.all_nodes():
-        yield from node.outputs
-
-
-def _name_initializers(model: ir.Model) -> None:
-    for value in list(model.graph.initializers.values()):
-        name = value.name
-        if name.startswith(_PREFIX):
-            model.graph.initializers.pop(name)
-            value.name = name.removeprefix(_PREFIX)
-            model.graph.initializers.add(value)
+            dims = (names.get(getattr(dim, "value", None), dim) for dim in value.shape)
+            value.shape = ir.Shape(dims)

@@ -10,10 +10,10 @@ from __future__ import annotations
 import copy
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -34,7 +34,7 @@ _BLOCK_BYTES = 2**24  # of fp32 rows merged at a time
 
 
 @dataclass(frozen=True)
-class MergedTensor:
+class MergedTensor(StoredTensor):
     """A weight of the base with its LoRA pair added, in fp32.
 
     Attributes:
@@ -49,30 +49,11 @@ class MergedTensor:
     b: TensorEntry
     scale: float
 
-    @property
-    def file(self) -> Path:
-        """The base's file."""
-        return self.base.file
-
-    @property
-    def key(self) -> str:
-        """The base's key."""
-        return self.base.key
-
-    @property
-    def dtype(self) -> np.dtype:
-        """float32."""
-        return np.dtype(np.float32)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The base's shape."""
-        return self.base.shape
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes in fp32."""
-        return math.prod(self.shape) * self.dtype.itemsize
+    @classmethod
+    def of(cls, base: StoredTensor, *pair: Any) -> MergedTensor:
+        """The sum of a base's tensor and ``a, b, scale``."""
+        nbytes = 4 * math.prod(base.shape)
+        return cls(base.file, base.key, np.dtype(np.float32), base.shape, nbytes, base, *pair)
 
     @property
     def parts(self) -> tuple[TensorEntry, ...]:
@@ -124,7 +105,16 @@ def merge(
     file = folder / ADAPTER_WEIGHTS
     tensors = _rename(model, stored, key_mapping)
     scales, shapes = _expected(folder, model, settings)
-    _check_names(file, model, shapes, tensors)
+    if extra := tensors.keys() - shapes.keys():
+        raise CheckpointError(
+            f"{file}: {len(extra)} unexpected weights, first {min(extra)!r}; target_modules and "
+            f"modules_to_save, matched as peft does, give no such weight of {type(model).__name__}."
+        )
+    if missing := shapes.keys() - tensors.keys():
+        raise CheckpointError(
+            f"{file}: {len(missing)} missing weights, first {min(missing)!r}; target_modules or "
+            "modules_to_save name its layer."
+        )
     merged = dict(sources)
     for name in sorted(tensors):
         is_pair = _PAIR.match(name) is not None
@@ -136,7 +126,7 @@ def merge(
     for module, scale in scales.items():
         if (base := sources.get(f"{module}.weight")) is not None:
             a, b = (tensors[f"{module}.lora_{side}.weight"] for side in "AB")
-            merged[f"{module}.weight"] = MergedTensor(base, a, b, scale)
+            merged[f"{module}.weight"] = MergedTensor.of(base, a, b, scale)
     return merged
 
 
@@ -197,22 +187,6 @@ def _rename(
         for name, key in rename_keys(model, weights, key_mapping).items()
         for end, entry in weights[key].items()
     }
-
-
-def _check_names(
-    file: Path, model: PreTrainedModel, expected: Iterable[str], found: Iterable[str]
-) -> None:
-    """Refuse an adapter that holds more or less than its configuration says."""
-    if extra := sorted(set(found) - set(expected)):
-        raise CheckpointError(
-            f"{file}: {len(extra)} unexpected weights, first {extra[0]!r}; target_modules and "
-            f"modules_to_save, matched as peft does, give no such weight of {type(model).__name__}."
-        )
-    if missing := sorted(set(expected) - set(found)):
-        raise CheckpointError(
-            f"{file}: {len(missing)} missing weights, first {missing[0]!r}; target_modules or "
-            "modules_to_save name its layer."
-        )
 
 
 def _finite(entry: TensorEntry, values: np.ndarray) -> np.ndarray:

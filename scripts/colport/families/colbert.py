@@ -7,7 +7,6 @@ as they stand, or the export refuses.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from colport.base.errors import InputError
-from colport.base.names import KINDS, PLURALS
+from colport.base.foreign import shape_beside
+from colport.base.names import PLURALS
 from colport.families import functional
 from colport.families.base import (
     Batch,
@@ -23,11 +23,11 @@ from colport.families.base import (
     Embedder,
     Family,
     GraphDefinition,
-    GraphInput,
     Processing,
     Runtime,
     Skeleton,
     check_settings,
+    token_inputs,
 )
 from colport.families.text import layouts, tokenization
 from colport.families.tokens import TokenBatch, Tokens, save_backend
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from colport.families.reference.memory import Room
 
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
-_TOKENS = {0: "batch", 1: "tokens"}
 _POOLER = {r"(^|\.)pooler\.": "makes one vector of a text"}
 _HEADS = {
     rf"^{name}\.": "of the language model that the backbone was made from"
@@ -47,20 +46,7 @@ _HEADS = {
 }
 Expansion = Mapping[str, Any]
 
-_NUMBER_OR_NONE = (int, type(None))
-_SETTINGS = {
-    "prompts": dict.fromkeys(KINDS, str),
-    "markers": dict.fromkeys(KINDS, _NUMBER_OR_NONE),
-    "max_length": dict.fromkeys(KINDS, _NUMBER_OR_NONE),
-    "expansion": (dict, type(None)),
-    "skiplist": [int],
-    "skiplist_kinds": [str],
-    **dict.fromkeys(("strip", "lowercase", "token_type_ids", "split_special_tokens?"), bool),
-    "positions?": _NUMBER_OR_NONE,
-    "pad_id": int,
-    **dict.fromkeys(("padding_side", "truncation_side"), str),
-}
-_EXPANSION = {"strategy": str, "length": int, "attend": bool, "token_id": int}
+_SHAPES = shape_beside(__file__)
 
 
 class ColBERT(Family):
@@ -84,7 +70,7 @@ class ColBERT(Family):
         """See :meth:`Family.skeleton`."""
         import torch
 
-        from colport.families.reference.skeletons import build_on_meta, map_tensors
+        from colport.families.reference.skeletons import build_on_meta, map_tensors, reason
         from colport.families.stacks import named_by_library
         from colport.families.text.attention import give_zeros
         from colport.tensors.weights import TensorIndex
@@ -103,28 +89,20 @@ class ColBERT(Family):
             for key, entry in TensorIndex(checkpoint.backbone).items()
             if not (checkpoint.library == "stanford" and key.startswith("linear."))  # the head's
         }
-        own = backbone.state_dict()
-        heads = {
-            pattern: reason
-            for pattern, reason in _HEADS.items()
-            if not any(re.search(pattern, name) for name in own)
-        }
+        own = [*backbone.state_dict()]
+        heads = {head: why for head, why in _HEADS.items() if not reason({head: why}, *own)}
         sources = map_tensors(
-            backbone,
-            tensors,
-            optional=_POOLER,
-            ignored=heads,
-            prefix="backbone.",
-            source=str(folder),
+            backbone, tensors, optional=_POOLER, ignored=heads, source=str(folder)
         )
-        sources |= {f"head.{name}": entry for name, entry in head_sources.items()}
         model = torch.nn.ModuleDict({"backbone": backbone, "head": layers}).eval()
-        names = _INPUTS if settings["token_type_ids"] else _INPUTS[:2]
-        inputs = tuple(GraphInput(name, "int64", (2, 20), _TOKENS) for name in names)
+        inputs = token_inputs(20, *_INPUTS[2:] if settings["token_type_ids"] else ())
         return Skeleton(
             model,
             {f"backbone.{name}": value for name, value in constants.items()},
-            sources,
+            {
+                **{f"backbone.{name}": entry for name, entry in sources.items()},
+                **{f"head.{name}": entry for name, entry in head_sources.items()},
+            },
             (GraphDefinition("text", inputs, _embed),),
             encoder.get_embedding_dimension(),
             backbone.config.model_type,
@@ -171,9 +149,9 @@ class ColBERT(Family):
 
 class _Runtime(Runtime):
     def __init__(self, settings: Mapping[str, Any], folder: Path) -> None:
-        check_settings(settings, _SETTINGS, folder)
+        check_settings(settings, _SHAPES["settings"], folder)
         if settings["expansion"] is not None:
-            check_settings(settings["expansion"], _EXPANSION, folder)
+            check_settings(settings["expansion"], _SHAPES["expansion"], folder)
         self._settings = settings
         self._tokens = Tokens(
             folder / "tokenizer.json",

@@ -7,7 +7,7 @@ written one at a time: memory is that of the largest tensor.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -278,23 +278,19 @@ def _append(
 
 
 def _chunks(tensor: ir.TensorProtocol) -> Iterator[bytes | memoryview]:
+    """The tensor's bytes in storage order, never more than a block at a time."""
     if tensor.dtype.bitwidth < 8:
         yield tensor.tobytes()
         return
-    for block in _blocks(tensor):
-        yield memoryview(np.ascontiguousarray(block).reshape(-1).view(np.uint8))
-
-
-def _blocks(tensor: ir.TensorProtocol) -> Iterator[np.ndarray]:
-    """The tensor's values in storage order, never more than a block at a time."""
     if isinstance(tensor, StreamedTensor):
-        yield from tensor.blocks()
+        blocks: Iterable[np.ndarray] = tensor.blocks()
     elif isinstance(tensor, ir.ExternalTensor) and len(tensor.shape):
-        rows = int(tensor.shape[0])
-        for start, stop in row_ranges(rows, tensor.nbytes // max(rows, 1)):
-            yield stored_rows(tensor, start, stop)
+        rows = row_ranges(int(tensor.shape[0]), tensor.nbytes // max(int(tensor.shape[0]), 1))
+        blocks = (stored_rows(tensor, *places) for places in rows)
     else:
-        yield tensor.numpy()
+        blocks = [tensor.numpy()]
+    for block in blocks:
+        yield memoryview(np.ascontiguousarray(block).reshape(-1).view(np.uint8))
 
 
 def _aligned(offset: int, nbytes: int) -> int:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from colport.base.errors import CheckpointError, InputError, UnsupportedError
+from colport.base.foreign import shape_beside
 from colport.families import functional
 from colport.families.base import (
     Batch,
@@ -20,8 +20,8 @@ from colport.families.base import (
     QueryToken,
     Runtime,
     Skeleton,
-    Stack,
     check_settings,
+    token_inputs,
 )
 from colport.families.pages.layouts import UNREAD, CheckpointLayout
 from colport.families.tokens import Tokens, check_ids, save_backend
@@ -35,12 +35,10 @@ _AUGMENTATION_TOKENS = 10  # behind every query, in transformers and in colpali-
 _IMAGE_STEPS = {"do_resize": True, "resample": 3, "do_rescale": True, "do_normalize": True}
 """What the runtime does to a page; 3 is Pillow's bicubic filter."""
 
-_SETTINGS = {
-    **dict.fromkeys(("query_template", "document_prompt", "padding_side"), str),
-    "pad_id": int,
-    "reserved?": [str],
-}
-_PIXELS = {"scale": (int, float), "mean": [(int, float)], "std": [(int, float)]}
+_SHAPES = shape_beside(__file__)
+
+Tensors = Mapping[str, Any]
+"""Tensors of torch by name."""
 
 
 class PageFamily(Family):
@@ -64,10 +62,6 @@ class PageFamily(Family):
             raise UnsupportedError("text_config: sliding-window layers are not exported yet.")
 
     @abstractmethod
-    def stacks(self, backbone: Any) -> tuple[Stack, ...]:
-        """The layers of a backbone that are repeated, by their place in it."""
-
-    @abstractmethod
     def page_inputs(self, layout: CheckpointLayout, config: Any) -> tuple[GraphInput, ...]:
         """Inputs of the image graph besides token ids and mask, for a backbone's configuration."""
 
@@ -76,18 +70,12 @@ class PageFamily(Family):
         return backbone.get_input_embeddings()(input_ids)
 
     @abstractmethod
-    def embed_pages(self, backbone: Any, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    def embed_pages(self, backbone: Any, inputs: Tensors) -> torch.Tensor:
         """Image features ``[image tokens of the whole batch, width]`` from ``page_inputs``."""
 
     @abstractmethod
-    def hidden_states(
-        self,
-        backbone: Any,
-        words: torch.Tensor,
-        attention_mask: torch.Tensor,
-        inputs: Mapping[str, torch.Tensor],
-    ) -> torch.Tensor:
-        """Output of the language model; ``inputs`` are the ``page_inputs``, empty for texts."""
+    def hidden_states(self, backbone: Any, words: torch.Tensor, inputs: Tensors) -> torch.Tensor:
+        """Output of the language model; ``inputs`` are the graph's, by name."""
 
     @abstractmethod
     def prompts(self, layout: CheckpointLayout, processor: Any) -> dict[str, Any]:
@@ -103,39 +91,38 @@ class PageFamily(Family):
 
     def skeleton(self, folder: Path, precision: str) -> Skeleton:
         """See :meth:`Family.skeleton`."""
+        from colport.families.stacks import named_by_library
+
         layout = self._layout(folder)
         model, constants = layout.build(folder, precision)
         sources = layout.sources(model, folder)
         backbone = model.get_submodule(layout.backbone)
         self.prepare(backbone)
-        inputs = self.page_inputs(layout, backbone.config)
-        names = [item.name for item in inputs]
 
-        def embed_text(model: Any, input_ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-            backbone = model.get_submodule(layout.backbone)
-            return self._embed(layout, model, self.embed_words(backbone, input_ids), mask, {})
+        def embed(model: Any, *inputs: torch.Tensor) -> torch.Tensor:
+            given = dict(zip(names, inputs, strict=False))
+            backbone, ids = model.get_submodule(layout.backbone), given["input_ids"]
+            words = self.embed_words(backbone, ids)
+            if len(given) > len(texts):
+                pages = self.embed_pages(backbone, given)
+                is_image = ids == backbone.config.image_token_id
+                words = functional.place_images(words, pages, is_image)
+            hidden = self.hidden_states(backbone, words, given)
+            projected = model.get_submodule(layout.projection)(hidden)
+            return functional.normalised(projected, given["attention_mask"])
 
-        def embed_image(
-            model: Any, input_ids: torch.Tensor, mask: torch.Tensor, *page_inputs: torch.Tensor
-        ) -> torch.Tensor:
-            backbone = model.get_submodule(layout.backbone)
-            pages = dict(zip(names, page_inputs, strict=True))
-            words = functional.place_images(
-                self.embed_words(backbone, input_ids),
-                self.embed_pages(backbone, pages),
-                input_ids == backbone.config.image_token_id,
-            )
-            return self._embed(layout, model, words, mask, pages)
-
-        graphs = (
-            GraphDefinition("text", _token_inputs(20), embed_text),
-            GraphDefinition("image", (*_token_inputs(33), *inputs), embed_image),
-        )
-        dim = model.get_submodule(layout.projection).out_features
-        place = f"{layout.backbone}." if layout.backbone else ""
-        stacks = tuple(replace(item, name=place + item.name) for item in self.stacks(backbone))
+        texts = token_inputs(20)
+        pages = (*token_inputs(33), *self.page_inputs(layout, backbone.config))
+        names = [item.name for item in pages]
         return Skeleton(
-            model, constants, sources, graphs, dim, backbone.config.model_type, stacks, UNREAD
+            model,
+            constants,
+            sources,
+            (GraphDefinition("text", texts, embed), GraphDefinition("image", pages, embed)),
+            model.get_submodule(layout.projection).out_features,
+            backbone.config.model_type,
+            named_by_library(model),
+            UNREAD,
         )
 
     def processing(self, folder: Path) -> Processing:
@@ -191,31 +178,11 @@ class PageFamily(Family):
                 return layout
         raise CheckpointError(f"{folder}: is not a {self.name} checkpoint.")
 
-    def _embed(
-        self,
-        layout: CheckpointLayout,
-        model: Any,
-        words: torch.Tensor,
-        mask: torch.Tensor,
-        inputs: Mapping[str, torch.Tensor],
-    ) -> torch.Tensor:
-        backbone = model.get_submodule(layout.backbone)
-        hidden = self.hidden_states(backbone, words, mask, inputs)
-        return functional.normalised(model.get_submodule(layout.projection)(hidden), mask)
-
 
 def query_template(layout: CheckpointLayout, processor: Any, start: str = "") -> str:
     """A query's text with ``{text}`` for the query, as the layout's processor writes it."""
     augmentation = processor.query_augmentation_token * _AUGMENTATION_TOKENS
     return f"{start}{processor.query_prefix}{{text}}{augmentation}{layout.query_end}"
-
-
-def _token_inputs(tokens: int) -> tuple[GraphInput, GraphInput]:
-    axes = {0: "batch", 1: "tokens"}
-    return (
-        GraphInput("input_ids", "int64", (2, tokens), axes),
-        GraphInput("attention_mask", "int64", (2, tokens), axes),
-    )
 
 
 def _reserved(processor: Any) -> list[str]:
@@ -241,8 +208,9 @@ class PageRuntime(Runtime):
     """Shapes of the family's settings; ``image`` has those of every page beside its own."""
 
     def __init__(self, settings: Mapping[str, Any], folder: Path) -> None:
-        own = {**self.own_settings, "image": {**self.own_settings["image"], **_PIXELS}}
-        check_settings(settings, {**_SETTINGS, **own}, folder)
+        own = self.own_settings
+        shape = {**_SHAPES["settings"], **own, "image": {**own["image"], **_SHAPES["image"]}}
+        check_settings(settings, shape, folder)
         self._settings = settings
         self._tokens = Tokens(
             folder / "tokenizer.json", settings["pad_id"], settings["padding_side"]

@@ -10,7 +10,6 @@ torch's arithmetic, so that pixels are equal, not close.
 
 from __future__ import annotations
 
-import math
 import struct
 from dataclasses import dataclass
 from functools import lru_cache
@@ -132,15 +131,8 @@ def _over_white(image: Image.Image) -> Image.Image:
 def decode_errors() -> tuple[type[Exception], ...]:
     """What Pillow raises on damaged files."""
     return (
-        OSError,
-        ValueError,
-        TypeError,
-        SyntaxError,
-        EOFError,
-        LookupError,
-        ArithmeticError,
-        struct.error,
-        Image.DecompressionBombError,
+        *(OSError, ValueError, TypeError, SyntaxError, EOFError, LookupError, ArithmeticError),
+        *(struct.error, Image.DecompressionBombError),
     )
 
 
@@ -254,15 +246,13 @@ def _filter_blocks(source: int, target: int) -> tuple[tuple[_FilterBlock, ...], 
 def _weights(source: int, target: int) -> tuple[list[np.ndarray], list[int]]:
     """Normalised filter weights of each target row, and the first source row that it reads."""
     scale = source / target
-    support = 2.0 * scale if scale >= 1.0 else 2.0
-    inverse = 1.0 / scale if scale >= 1.0 else 1.0
-    longest = math.ceil(support) * 2 + 1
+    stretch = max(scale, 1.0)
     rows, firsts = [], []
     for row in range(target):
         centre = scale * (row + 0.5)
-        first = max(int(centre - support + 0.5), 0)
-        count = min(max(min(int(centre + support + 0.5), source) - first, 0), longest)
-        taps = _cubic((np.arange(count) + first - centre + 0.5) * inverse)
+        first = max(int(centre - 2.0 * stretch + 0.5), 0)
+        last = min(int(centre + 2.0 * stretch + 0.5), source)
+        taps = _cubic((np.arange(first, last) - centre + 0.5) * (1.0 / stretch))
         rows.append(taps / taps.sum())
         firsts.append(first)
     return rows, firsts

@@ -61,16 +61,14 @@ class PyTorchReference(ABC):
         self, inputs: Sequence[Any], batch_size: int, prepare: Callable[[list[Any]], Any]
     ) -> Iterator[list[Any]]:
         """Inputs of one pass each: ``batch_size``, or of a streamed model what memory allows."""
-        if not self.room.is_streamed:
-            for start in range(0, len(inputs), batch_size):
-                yield [inputs[i] for i in range(start, min(start + batch_size, len(inputs)))]
-            return
         batch: list[Any] = []
-        longest = 0
+        longest, length = 0, 1
+        tokens = self.room.tokens if self.room.is_streamed else batch_size
         for item in inputs:
-            length = prepare([item])["input_ids"].shape[1]
+            if self.room.is_streamed:
+                length = prepare([item])["input_ids"].shape[1]
             longest = max(longest, length)
-            if batch and longest * (len(batch) + 1) > self.room.tokens:
+            if batch and longest * (len(batch) + 1) > tokens:
                 yield batch
                 batch, longest = [], length
             batch.append(item)
@@ -156,15 +154,13 @@ class ProcessorReference(PyTorchReference):
         embeddings: list[np.ndarray] = []
         try:
             for batch in self._batches(inputs, batch_size, prepare):
-                embeddings += self._embeddings(prepare(batch))
+                features = prepare(batch)
+                keep = features["attention_mask"].bool().cpu().numpy()
+                rows = zip(self.run(features), keep, strict=True)
+                embeddings += [row[kept] for row, kept in rows]
         except ValueError as error:
             raise _refusal(PLURALS[kind], inputs, prepare) or error from error
         return embeddings
-
-    def _embeddings(self, features: Any) -> list[np.ndarray]:
-        """The kept token embeddings of one pass."""
-        keep = features["attention_mask"].bool().cpu().numpy()
-        return [row[kept] for row, kept in zip(self.run(features), keep, strict=True)]
 
 
 def _refusal(

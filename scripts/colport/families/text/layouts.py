@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,22 +31,8 @@ _MODULES, _CONFIG = "modules.json", "config_sentence_transformers.json"
 _METADATA = "artifact.metadata"
 _DENSE = "sentence_transformers.base.modules.dense.Dense"
 _TRACED = ("Transformer", "Dense", "Normalize", "MultiVectorMask")
-_DEFAULTS: Mapping[Library, Mapping[str, Any]] = {
-    "sentence-transformers": {},
-    "pylate": {  # pylate.models.ColBERT
-        "query_prefix": "[Q] ",
-        "document_prefix": "[D] ",
-        "query_length": 32,
-        "document_length": 180,
-    },
-    "stanford": {  # colbert.infra.ColBERTConfig
-        "query_token_id": "[unused0]",
-        "doc_token_id": "[unused1]",
-        "query_maxlen": 32,
-        "doc_maxlen": 220,
-        "dim": 128,
-    },
-}
+_TABLE = Path(__file__).with_suffix(".toml")
+_DEFAULTS: Mapping[Library, Mapping[str, Any]] = tomllib.loads(_TABLE.read_text(encoding="utf-8"))
 
 
 @dataclass(frozen=True)

@@ -127,13 +127,11 @@ class MarkedReference(_Encoder):
             return_tensors="pt",
         )
         if marker is not None:
-            for name, value in (
-                ("input_ids", marker),
-                ("attention_mask", 1),
-                ("token_type_ids", 0),
-            ):
-                if name in features:
-                    features[name] = _behind_first(features[name], value)
+            behind_first = {"input_ids": marker, "attention_mask": 1, "token_type_ids": 0}
+            for name in behind_first.keys() & features.keys():
+                rows = features[name].long()
+                column = torch.full((len(rows), 1), behind_first[name])
+                features[name] = torch.cat([rows[:, :1], column, rows[:, 1:]], dim=1)
         keep = features["attention_mask"].bool()
         if expansion:
             features["input_ids"][~keep] = expansion["token_id"]
@@ -143,10 +141,3 @@ class MarkedReference(_Encoder):
         if kind in given["skiplist_kinds"]:
             keep &= ~torch.isin(features["input_ids"], torch.tensor(given["skiplist"]))
         return features, keep
-
-
-def _behind_first(rows: torch.Tensor, value: int) -> torch.Tensor:
-    import torch
-
-    column = torch.full((len(rows), 1), value)
-    return torch.cat([rows[:, :1].long(), column, rows[:, 1:].long()], dim=1)

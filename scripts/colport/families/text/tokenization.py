@@ -17,7 +17,12 @@ from colport.families.tokens import check_ids
 from colport.hub.checkpoints import reading
 
 _NO_LIMIT = 10**6  # transformers marks "no limit" with a huge model_max_length
+_LENGTHS = {
+    "stanford": {"query": "query_maxlen", "document": "doc_maxlen"},
+    "pylate": {"query": "query_length", "document": "document_length"},
+}
 _POSITION_TABLES = ("position_embeddings", "embed_positions", "wpe")
+_OF_TOKENIZER = ("padding_side", "truncation_side", "split_special_tokens")
 _TEXT = {"method": "forward", "method_output_name": "last_hidden_state"}
 
 
@@ -60,9 +65,7 @@ def processing(checkpoint: Checkpoint, encoder: Any) -> dict[str, Any]:
         "skiplist_kinds": list(mask.skiplist_tasks),
         "token_type_ids": _takes_token_types(encoder),
         "pad_id": tokenizer.pad_token_id,
-        "padding_side": tokenizer.padding_side,
-        "truncation_side": tokenizer.truncation_side,
-        "split_special_tokens": tokenizer.split_special_tokens,
+        **{key: getattr(tokenizer, key) for key in _OF_TOKENIZER},
         "positions": _positions(transformer.auto_model),
     }
 
@@ -140,17 +143,11 @@ def _marker(checkpoint: Checkpoint, tokenizer: Any, kind: str) -> int | None:
 
 def _lengths(checkpoint: Checkpoint, transformer: Any) -> dict[str, int | None]:
     """Tokens that a text may have, marker and special tokens included."""
-    given = checkpoint.settings
-    if checkpoint.library == "stanford":
-        return {"query": given["query_maxlen"], "document": given["doc_maxlen"]}
-    if checkpoint.library == "pylate":
-        return {"query": given["query_length"], "document": given["document_length"]}
+    if names := _LENGTHS.get(checkpoint.library):
+        return {kind: checkpoint.settings[names[kind]] for kind in KINDS}
     limit = transformer.max_seq_length
     limit = limit if limit and limit < _NO_LIMIT else None
-    return {
-        "query": transformer.query_length or limit,
-        "document": transformer.document_length or limit,
-    }
+    return {kind: getattr(transformer, f"{kind}_length") or limit for kind in KINDS}
 
 
 def _expansion(transformer: Any, tokenizer: Any) -> dict[str, Any] | None:
@@ -159,12 +156,8 @@ def _expansion(transformer: Any, tokenizer: Any) -> dict[str, Any] | None:
     if expansion is None:
         return None
     token = expansion["token"] or tokenizer.mask_token or tokenizer.eos_token
-    return {
-        "strategy": expansion["strategy"],
-        "length": expansion["length"],
-        "attend": expansion["attend"],
-        "token_id": tokenizer.convert_tokens_to_ids(token),
-    }
+    kept = {key: expansion[key] for key in ("strategy", "length", "attend")}
+    return {**kept, "token_id": tokenizer.convert_tokens_to_ids(token)}
 
 
 def _skiplist(checkpoint: Checkpoint, words: Sequence[str], tokenizer: Any) -> list[int]:
