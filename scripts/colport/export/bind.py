@@ -46,13 +46,10 @@ def store_transposed(model: ir.Model) -> None:
     ``Transpose(weight)`` becomes a transposed weight, ``Gemm`` with ``transB`` a plain one, and a
     convolution over whole patches the matrix product that it is.
     """
+    writes = {"Transpose": _transpose, "Gemm": _gemm, "Conv": _patch_convolution}
     for node in list(model.graph):
-        if node.op_type == "Transpose":
-            _transpose(model.graph, node)
-        elif node.op_type == "Gemm":
-            _gemm(model.graph, node)
-        elif node.op_type == "Conv":
-            _patch_convolution(model.graph, node)
+        if node.op_type in writes:
+            writes[node.op_type](model.graph, node)
 
 
 def _transpose(graph: ir.Graph, node: ir.Node) -> None:

@@ -47,12 +47,8 @@ def _forget_trace(model: ir.Model) -> None:
 
     onnx_ir's ``ClearMetadataAndDocStringPass`` leaves those of values.
     """
+    common.ClearMetadataAndDocStringPass()(model)
     model.metadata_props.clear()
-    model.graph.metadata_props.clear()
-    for node in model.graph.all_nodes():
-        node.metadata_props.clear()
-        node.doc_string = None
-        for value in node.outputs:
-            value.metadata_props.clear()
-    for value in (*model.graph.inputs, *model.graph.initializers.values()):
+    made = (value for node in model.graph.all_nodes() for value in node.outputs)
+    for value in (*model.graph.inputs, *model.graph.initializers.values(), *made):
         value.metadata_props.clear()

@@ -17,7 +17,6 @@ from colport.families.base import GraphDefinition, Skeleton
 OUTPUT = "embeddings"
 """Output of every graph: ``float32 [batch, tokens, dim]``, L2-normalised."""
 
-_DTYPES = {"int64": torch.int64, "float32": torch.float32}
 _PREFIX = "model."
 _FEWEST = 2  # torch traces no other size for 1, which then runs as well
 _LATEST = 23  # operator set that torch writes; what it writes is the same in 24
@@ -112,7 +111,7 @@ def naming(skeleton: Skeleton, definition: GraphDefinition) -> Iterator[None]:
 def example_inputs(definition: GraphDefinition, device: str) -> tuple[torch.Tensor, ...]:
     """Zeros of the shapes to trace a graph with."""
     return tuple(
-        torch.zeros(item.example, dtype=_DTYPES[item.dtype], device=device)
+        torch.zeros(item.example, dtype=getattr(torch, item.dtype), device=device)
         for item in definition.inputs
     )
 

@@ -19,8 +19,9 @@ from colport.base.foreign import shape_beside
 from colport.families import functional
 from colport.families.base import Batch, Document, GraphInput, PatchGrid, Runtime
 from colport.families.pages.base import PageFamily, PageRuntime, Tensors, query_template
-from colport.families.pages.images import normalise, resize_bicubic, rgb_array
+from colport.families.pages.images import resized, rgb_array
 from colport.families.pages.layouts import CheckpointLayout, EngineLayout, TransformersLayout
+from colport.families.tokens import TokenBatch
 
 if TYPE_CHECKING:
     import torch
@@ -103,11 +104,10 @@ class _Runtime(PageRuntime):
     def document_batch(self, documents: Sequence[Document]) -> Batch:
         """See :meth:`Runtime.document_batch`."""
         ids = np.tile(np.asarray(self._document_ids, np.int64), (len(documents), 1))
-        feeds = {
-            "input_ids": ids,
-            "attention_mask": np.ones_like(ids),
-            "pixel_values": np.stack([self._pixels(page) for page in documents]),
-        }
+        image = self._settings["image"]
+        size = image["height"], image["width"]
+        pixels = np.stack([resized(rgb_array(page), *size, image) for page in documents])
+        feeds = {**TokenBatch(ids, np.ones_like(ids)).feeds, "pixel_values": pixels}
         return Batch("image", feeds, np.ones(ids.shape, bool))
 
     def patches(self, document: Document) -> PatchGrid:
@@ -115,11 +115,6 @@ class _Runtime(PageRuntime):
         ((image_token, count),) = Counter(self._document_ids).most_common(1)
         side = math.isqrt(count)
         return PatchGrid(side, side, self._document_ids.index(image_token))
-
-    def _pixels(self, page: Any) -> np.ndarray:
-        image = self._settings["image"]
-        pixels = resize_bicubic(rgb_array(page), image["height"], image["width"])
-        return normalise(pixels, image["scale"], image["mean"], image["std"])
 
 
 FAMILY = ColPali()

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 _PAGE_ATTENTION = "colport_page_flash"
 
 
+_SIZES = ("patch_size", "merge_size", "temporal_patch_size")
+
+
 class ColQwen2(PageFamily):
     """``ColQwen2ForRetrieval`` of transformers, ``ColQwen2`` of colpali-engine."""
 
@@ -99,9 +102,7 @@ class ColQwen2(PageFamily):
     def image_settings(self, processor: Any) -> dict[str, Any]:
         """See :meth:`PageFamily.image_settings`."""
         return {
-            "patch_size": processor.patch_size,
-            "merge_size": processor.merge_size,
-            "temporal_patch_size": processor.temporal_patch_size,
+            **{key: getattr(processor, key) for key in _SIZES},
             "min_pixels": processor.size["shortest_edge"],
             "max_pixels": processor.size["longest_edge"],
         }
@@ -129,8 +130,7 @@ class _Runtime(PageRuntime):
         batch = self._tokens.pad(self._tokens.encode([self._prompt(grid) for grid in merged]))
         slots = grids.page_slots(sizes)
         feeds = {
-            "input_ids": batch.ids,
-            "attention_mask": batch.mask,
+            **batch.feeds,
             "pixel_values": np.concatenate(patches),
             "patch_positions": np.concatenate([grids.patch_positions(s, merge) for s in sizes]),
             "page_slots": slots,

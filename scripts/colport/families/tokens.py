@@ -37,6 +37,11 @@ class TokenBatch:
     ids: np.ndarray
     mask: np.ndarray
 
+    @property
+    def feeds(self) -> dict[str, np.ndarray]:
+        """Both by the names that graphs have for them."""
+        return {"input_ids": self.ids, "attention_mask": self.mask}
+
 
 class Tokens:
     """The tokenizer of an exported folder.
@@ -106,10 +111,9 @@ class Tokens:
         ids = np.full((len(rows), width), self.pad_id, np.int64)
         mask = np.zeros((len(rows), width), np.int64)
         for index, row in enumerate(rows):
-            place = slice(width - len(row), width) if self.padding_side == "left" else len(row)
-            place = place if isinstance(place, slice) else slice(0, place)
-            ids[index, place] = row
-            mask[index, place] = 1
+            start = width - len(row) if self.padding_side == "left" else 0
+            ids[index, start : start + len(row)] = row
+            mask[index, start : start + len(row)] = 1
         return TokenBatch(ids, mask)
 
     @contextmanager

@@ -224,7 +224,7 @@ def _write_beside(
     for file, names in zip(files, shards, strict=True):
         with (folder / file).open("wb") as stream:
             for name in names:
-                places[name] = _append(stream, file, folder, name, large[name], written)
+                places[name] = _append(stream, name, large[name], written)
     for model in models.values():
         for name, value in model.graph.initializers.items():
             value.const_value = places.get(name) or _in_memory(value.const_value, name)
@@ -259,22 +259,16 @@ def _file_names(count: int, layout: Layout) -> list[str]:
 
 
 def _append(
-    stream: BinaryIO,
-    file: str,
-    folder: Path,
-    name: str,
-    tensor: ir.TensorProtocol,
-    written: _Written,
+    stream: BinaryIO, name: str, tensor: ir.TensorProtocol, written: _Written
 ) -> ir.ExternalTensor:
-    offset = _aligned(stream.tell(), tensor.nbytes)
+    file, offset = Path(stream.name), _aligned(stream.tell(), tensor.nbytes)
     stream.write(b"\0" * (offset - stream.tell()))
     for chunk in _chunks(tensor):
         written.add(stream.write(chunk))
     if (size := stream.tell() - offset) != tensor.nbytes:
         raise ExportError(f"tensor {name!r} wrote {size} bytes, expected {tensor.nbytes}.")
-    return ir.ExternalTensor(
-        file, offset, tensor.nbytes, tensor.dtype, shape=tensor.shape, name=name, base_dir=folder
-    )
+    place = {"shape": tensor.shape, "name": name, "base_dir": file.parent}
+    return ir.ExternalTensor(file.name, offset, tensor.nbytes, tensor.dtype, **place)
 
 
 def _chunks(tensor: ir.TensorProtocol) -> Iterator[bytes | memoryview]:

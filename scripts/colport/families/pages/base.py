@@ -9,20 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from colport.base.errors import CheckpointError, InputError, UnsupportedError
 from colport.base.foreign import shape_beside
-from colport.families import functional
-from colport.families.base import (
-    Batch,
-    Embedder,
-    Family,
-    GraphDefinition,
-    GraphInput,
-    Processing,
-    QueryToken,
-    Runtime,
-    Skeleton,
-    check_settings,
-    token_inputs,
-)
+from colport.families import base, functional
 from colport.families.pages.layouts import UNREAD, CheckpointLayout
 from colport.families.tokens import Tokens, check_ids, save_backend
 
@@ -41,7 +28,7 @@ Tensors = Mapping[str, Any]
 """Tensors of torch by name."""
 
 
-class PageFamily(Family):
+class PageFamily(base.Family):
     """A vision-language model with a projection, in the layouts of several libraries.
 
     ``backbone`` is the model without its projection: a vision tower and a language model.
@@ -62,7 +49,7 @@ class PageFamily(Family):
             raise UnsupportedError("text_config: sliding-window layers are not exported yet.")
 
     @abstractmethod
-    def page_inputs(self, layout: CheckpointLayout, config: Any) -> tuple[GraphInput, ...]:
+    def page_inputs(self, layout: CheckpointLayout, config: Any) -> tuple[base.GraphInput, ...]:
         """Inputs of the image graph besides token ids and mask, for a backbone's configuration."""
 
     def embed_words(self, backbone: Any, input_ids: torch.Tensor) -> torch.Tensor:
@@ -89,7 +76,7 @@ class PageFamily(Family):
         """Whether ``config.json`` is of one of the layouts."""
         return any(layout.accepts(folder) for layout in self.layouts)
 
-    def skeleton(self, folder: Path, precision: str) -> Skeleton:
+    def skeleton(self, folder: Path, precision: str) -> base.Skeleton:
         """See :meth:`Family.skeleton`."""
         from colport.families.stacks import named_by_library
 
@@ -99,33 +86,33 @@ class PageFamily(Family):
         backbone = model.get_submodule(layout.backbone)
         self.prepare(backbone)
 
-        def embed(model: Any, *inputs: torch.Tensor) -> torch.Tensor:
-            given = dict(zip(names, inputs, strict=False))
+        def embed(model: Any, *tensors: torch.Tensor) -> torch.Tensor:
+            given = dict(zip(names, tensors, strict=False))
             backbone, ids = model.get_submodule(layout.backbone), given["input_ids"]
             words = self.embed_words(backbone, ids)
-            if len(given) > len(texts):
-                pages = self.embed_pages(backbone, given)
+            if len(given) == len(names):
+                features = self.embed_pages(backbone, given)
                 is_image = ids == backbone.config.image_token_id
-                words = functional.place_images(words, pages, is_image)
+                words = functional.place_images(words, features, is_image)
             hidden = self.hidden_states(backbone, words, given)
             projected = model.get_submodule(layout.projection)(hidden)
             return functional.normalised(projected, given["attention_mask"])
 
-        texts = token_inputs(20)
-        pages = (*token_inputs(33), *self.page_inputs(layout, backbone.config))
-        names = [item.name for item in pages]
-        return Skeleton(
+        pages = self.page_inputs(layout, backbone.config)
+        inputs = {"text": base.token_inputs(20), "image": (*base.token_inputs(33), *pages)}
+        names = [item.name for item in inputs["image"]]
+        return base.Skeleton(
             model,
             constants,
             sources,
-            (GraphDefinition("text", texts, embed), GraphDefinition("image", pages, embed)),
+            tuple(base.GraphDefinition(*graph, embed) for graph in inputs.items()),
             model.get_submodule(layout.projection).out_features,
             backbone.config.model_type,
             named_by_library(model),
             UNREAD,
         )
 
-    def processing(self, folder: Path) -> Processing:
+    def processing(self, folder: Path) -> base.Processing:
         """See :meth:`Family.processing`."""
         layout = self._layout(folder)
         processor = layout.load_processor(folder)
@@ -162,9 +149,9 @@ class PageFamily(Family):
                 "std": list(images.image_std),
             },
         }
-        return Processing(settings, save_backend(tokenizer, folder))
+        return base.Processing(settings, save_backend(tokenizer, folder))
 
-    def open_reference(self, folder: Path, device: str, room: Room) -> Embedder:
+    def open_reference(self, folder: Path, device: str, room: Room) -> base.Embedder:
         """The model and processor of the checkpoint's own library, in fp32."""
         return self._layout(folder).reference(folder, device, room)
 
@@ -196,7 +183,7 @@ def _reserved(processor: Any) -> list[str]:
     return found
 
 
-class PageRuntime(Runtime):
+class PageRuntime(base.Runtime):
     """Queries of a page model; documents are left to the family.
 
     Args:
@@ -210,13 +197,13 @@ class PageRuntime(Runtime):
     def __init__(self, settings: Mapping[str, Any], folder: Path) -> None:
         own = self.own_settings
         shape = {**_SHAPES["settings"], **own, "image": {**own["image"], **_SHAPES["image"]}}
-        check_settings(settings, shape, folder)
+        base.check_settings(settings, shape, folder)
         self._settings = settings
         self._tokens = Tokens(
             folder / "tokenizer.json", settings["pad_id"], settings["padding_side"]
         )
 
-    def query_batch(self, queries: Sequence[str]) -> Batch:
+    def query_batch(self, queries: Sequence[str]) -> base.Batch:
         """See :meth:`Runtime.query_batch`."""
         for index, query in enumerate(queries):
             for token in self._settings.get("reserved", ()):
@@ -227,10 +214,9 @@ class PageRuntime(Runtime):
         template = self._settings["query_template"]
         texts = [template.replace("{text}", query) for query in queries]
         batch = self._tokens.pad(self._tokens.encode(texts))
-        feeds = {"input_ids": batch.ids, "attention_mask": batch.mask}
-        return Batch("text", feeds, batch.mask.astype(bool))
+        return base.Batch("text", batch.feeds, batch.mask.astype(bool))
 
-    def query_tokens(self, query: str) -> list[QueryToken]:
+    def query_tokens(self, query: str) -> list[base.QueryToken]:
         """See :meth:`Runtime.query_tokens`."""
         before, _, behind = self._settings["query_template"].partition("{text}")
         text, end = before + query + behind, len(before) + len(query)
@@ -238,8 +224,8 @@ class PageRuntime(Runtime):
         for start, stop in self._tokens.spans(text):
             word = text[start:stop].strip()
             if len(before) < stop and start < end:
-                tokens.append(QueryToken(word, "query"))
+                tokens.append(base.QueryToken(word, "query"))
             else:
                 added = start >= end and word
-                tokens.append(QueryToken(word, "augmentation" if added else "prompt"))
+                tokens.append(base.QueryToken(word, "augmentation" if added else "prompt"))
         return tokens

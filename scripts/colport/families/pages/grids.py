@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from colport.base.errors import DatasetError
-from colport.families.pages.images import normalise, resize_bicubic, rgb_array
+from colport.families.pages.images import resized, rgb_array
 
 Grid = tuple[int, int]
 """Rows and columns of a page's patches."""
@@ -56,8 +56,7 @@ def page_patches(page: Any, image: Mapping[str, Any]) -> tuple[np.ndarray, Grid]
     """Patches ``float32 [patches, values]`` in merge-block order, and their grid."""
     pixels = rgb_array(page)
     height, width = fitted_size(*pixels.shape[:2], image)
-    pixels = resize_bicubic(pixels, height, width)
-    values = normalise(pixels, image["scale"], image["mean"], image["std"])
+    values = resized(pixels, height, width, image)
     size, merge, frames = image["patch_size"], image["merge_size"], image["temporal_patch_size"]
     rows, columns = height // size, width // size
     blocks = values.reshape(-1, rows // merge, merge, size, columns // merge, merge, size)

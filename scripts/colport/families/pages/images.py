@@ -11,9 +11,11 @@ torch's arithmetic, so that pixels are equal, not close.
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from threading import Lock
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -139,6 +141,12 @@ def decode_errors() -> tuple[type[Exception], ...]:
 def rgb_array(page: Image.Image) -> np.ndarray:
     """Pixels of a page, ``uint8 [height, width, 3]``."""
     return np.asarray(as_page(page))
+
+
+def resized(pixels: np.ndarray, height: int, width: int, image: Mapping[str, Any]) -> np.ndarray:
+    """Pixels in a size as a graph takes them; see :func:`normalise` for those of ``image``."""
+    pixels = resize_bicubic(pixels, height, width)
+    return normalise(pixels, image["scale"], image["mean"], image["std"])
 
 
 def resize_bicubic(pixels: np.ndarray, height: int, width: int) -> np.ndarray:

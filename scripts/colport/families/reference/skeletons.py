@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from colport.tensors.weights import StoredTensor
 
-PRECISIONS = ("fp32", "fp16", "bf16")
-"""Precisions that a graph can be traced in."""
+PRECISIONS = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+"""Precisions that a graph can be traced in, and torch's names of them."""
 
 COMPUTED: Mapping[str, str] = {
     r"(^|\.)(position_ids|inv_freq|original_inv_freq|embed_scale)$": "computed, not read"
@@ -32,8 +32,7 @@ def torch_dtype(precision: str) -> torch.dtype:
     """One of :data:`PRECISIONS` as a torch dtype."""
     import torch
 
-    known = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-    return known[precision]
+    return getattr(torch, PRECISIONS[precision])
 
 
 def is_said_quantized(folder: Path) -> bool:

@@ -52,7 +52,7 @@ class Checkpoint:
         library: Whose layout it has.
         settings: ``config_sentence_transformers.json``, or Stanford's ``artifact.metadata``, over
             the library's defaults.
-        modules: The backbone and what follows; for Stanford the backbone alone.
+        modules: The backbone and what follows.
     """
 
     folder: Path
@@ -86,7 +86,8 @@ def read(folder: Path) -> Checkpoint:
         library, modules = _library(folder / _CONFIG, given), _read_modules(folder)
     else:
         given = read_config(folder, _METADATA)
-        library, modules = "stanford", (Module("Transformer", folder),)
+        library = "stanford"
+        modules = (Module("Transformer", folder), Module("Dense", folder))
         if "HF_ColBERT" not in (read_config(folder).get("architectures") or []):
             raise CheckpointError(
                 f"{folder / 'config.json'}: architectures lack HF_ColBERT, "
@@ -213,39 +214,38 @@ def head(
         CheckpointError: Weights are missing, unexpected or of another shape.
     """
     import torch
-    from sentence_transformers.base.modules import Dense, Normalize
+    from sentence_transformers.base.modules import Normalize
 
     from colport.families.reference.skeletons import check_shape, torch_dtype
     from colport.tensors.weights import TensorIndex
 
     layers, sources = torch.nn.ModuleList(), {}
 
-    def project(layer: Dense, tensors: Mapping[str, StoredTensor], owner: Path) -> None:
+    for module in checkpoint.modules[1:]:
+        if module.name not in ("Dense", "Normalize"):
+            continue
+        folder, config = module.folder, read_config(module.folder)
+        if module.name == "Normalize":
+            _check_tokens(folder, config)
+            layers.append(Normalize("token_embeddings"))
+            continue
+        tensors = TensorIndex(folder)
+        if checkpoint.library == "stanford":
+            tensors = {key: entry for key, entry in tensors.items() if key.startswith("linear.")}
+            config = {"in_features": config.get("hidden_size"), "bias": False}
+            config |= {"out_features": checkpoint.settings["dim"]}
+            config |= {"activation_function": "torch.nn.Identity"}
+        with torch.device("meta"):
+            layer = _dense(folder, config)
         parameters = layer.state_dict()
         if set(parameters) != set(tensors):
             raise CheckpointError(
-                f"{owner}: projection has weights {sorted(tensors)}, needs {sorted(parameters)}."
+                f"{folder}: projection has weights {sorted(tensors)}, needs {sorted(parameters)}."
             )
         for name, entry in tensors.items():
-            check_shape(f"{owner.name}.{name}", entry, tuple(parameters[name].shape))
+            check_shape(f"{folder.name}.{name}", entry, tuple(parameters[name].shape))
             sources[f"{len(layers)}.{name}"] = entry
         layers.append(layer.to(torch_dtype(precision)))
-
-    with torch.device("meta"):
-        if checkpoint.library == "stanford":
-            every = TensorIndex(checkpoint.folder)
-            tensors = {key: every[key] for key in every if key.startswith("linear.")}
-            width = read_config(checkpoint.folder).get("hidden_size")
-            config = {"in_features": width, "out_features": checkpoint.settings["dim"]}
-            plain = {"bias": False, "activation_function": "torch.nn.Identity"}
-            project(_dense(checkpoint.folder, {**config, **plain}), tensors, checkpoint.folder)
-        for module in checkpoint.modules[1:]:
-            if module.name == "Dense":
-                layer = _dense(module.folder, read_config(module.folder))
-                project(layer, TensorIndex(module.folder), module.folder)
-            elif module.name == "Normalize":
-                _check_tokens(module.folder, read_config(module.folder))
-                layers.append(Normalize("token_embeddings"))
     if checkpoint.library != "sentence-transformers":
         return layers, sources  # the other two normalise in their code
     if not layers or not isinstance(layers[-1], Normalize):
