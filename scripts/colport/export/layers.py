@@ -74,10 +74,7 @@ class _Watched:
 
     def __init__(self, model: torch.nn.Module, stack: Stack, undo: ExitStack) -> None:
         self._stack = stack
-        try:
-            layers = model.get_submodule(stack.name)
-        except AttributeError:
-            layers = None
+        layers = dict(model.named_modules(remove_duplicate=False)).get(stack.name)
         if not isinstance(layers, torch.nn.ModuleList) or len(layers) != len(stack.kinds):
             self._refuse(f"is no list of {len(stack.kinds)} layers")
         count = Counter(stack.kinds)

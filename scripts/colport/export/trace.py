@@ -10,8 +10,8 @@ import torch
 
 from colport.base.errors import ColPortError, ExportError
 from colport.export.layers import one_of_each_kind
-from colport.export.logs import quiet
 from colport.export.markers import TRANSLATIONS
+from colport.export.optimise import quiet
 from colport.families.base import GraphDefinition, Skeleton
 
 OUTPUT = "embeddings"

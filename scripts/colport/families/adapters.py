@@ -60,10 +60,6 @@ class MergedTensor(StoredTensor):
         """The base's tensor and the pair."""
         return (*self.base.parts, self.a, self.b)
 
-    def read(self) -> np.ndarray:
-        """See :meth:`StoredTensor.read`."""
-        return self.read_rows(0, self.shape[0])
-
     def read_rows(self, start: int, stop: int) -> np.ndarray:
         """See :meth:`StoredTensor.read_rows`.
 

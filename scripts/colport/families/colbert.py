@@ -58,30 +58,26 @@ class ColBERT(base.Family):
         """See :meth:`Family.skeleton`."""
         import torch
 
+        from colport.families.attention import give_zeros
         from colport.families.reference.skeletons import build_on_meta, map_tensors, reason
         from colport.families.stacks import named_by_library
-        from colport.families.text.attention import give_zeros
         from colport.tensors.weights import TensorIndex
 
         checkpoint = layouts.read(folder)
         layers, head_sources = layouts.head(checkpoint, precision)
         encoder = layouts.load(checkpoint, "meta")
-        settings = tokenization.processing(checkpoint, encoder)
+        settings, _ = tokenization.processing(checkpoint, encoder)
         loaded = encoder[0].auto_model
         loaded.config.use_cache = False
         backbone, constants = build_on_meta(type(loaded), loaded.config, precision)
         if settings["expansion"] and not settings["expansion"]["attend"]:
             give_zeros(backbone)
-        tensors = {
-            key: entry
-            for key, entry in TensorIndex(checkpoint.backbone).items()
-            if not (checkpoint.library == "stanford" and key.startswith("linear."))  # the head's
-        }
+        head = {r"^linear\.": "the projection"} if checkpoint.library == "stanford" else {}
         own = [*backbone.state_dict()]
         heads = {head: why for head, why in _HEADS.items() if not reason({head: why}, *own)}
-        sources = map_tensors(
-            backbone, tensors, optional=_POOLER, ignored=heads, source=str(folder)
-        )
+        tensors = TensorIndex(checkpoint.backbone)
+        names = {"optional": _POOLER, "ignored": heads | head}
+        sources = map_tensors(backbone, tensors, source=str(folder), **names)
         model = torch.nn.ModuleDict({"backbone": backbone, "head": layers}).eval()
         inputs = base.token_inputs(20, *_INPUTS[2:] if settings["token_type_ids"] else ())
         return base.Skeleton(
@@ -103,8 +99,7 @@ class ColBERT(base.Family):
         """See :meth:`Family.processing`."""
         checkpoint = layouts.read(folder)
         encoder = layouts.load(checkpoint, "meta")
-        settings = tokenization.processing(checkpoint, encoder)
-        tokenizer = tokenization.tokenizer_of(checkpoint, encoder)
+        settings, tokenizer = tokenization.processing(checkpoint, encoder)
         return base.Processing(settings, save_backend(tokenizer, checkpoint.backbone))
 
     def runtime(self, settings: Mapping[str, Any], folder: Path) -> base.Runtime:
@@ -130,8 +125,7 @@ class ColBERT(base.Family):
             encoder.to(device)
         if checkpoint.library == "sentence-transformers":
             return Reference(encoder, room)
-        settings = tokenization.processing(checkpoint, encoder)
-        tokenizer = tokenization.tokenizer_of(checkpoint, encoder)
+        settings, tokenizer = tokenization.processing(checkpoint, encoder)
         return MarkedReference(encoder, tokenizer, settings, room)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,17 +18,7 @@ from colport.base.redaction import plain
 
 Side = Literal["left", "right"]
 
-_PROBES = (
-    *("", " two  spaces ", "line\nbreak\tand tab", "don't: 3.14 … — “x”"),
-    *(
-        "ÜNÏCÖDE Straße",
-        "de\u0301compose\u0301",
-        "日本語 한국어",
-        "🙂 \u200d",
-        "MixedCase under_score",
-    ),
-)
-"""Texts that settings of tokenizers treat in different ways."""
+_PROBES = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))["probes"]
 
 
 @dataclass(frozen=True)

@@ -218,7 +218,9 @@ def _write_beside(
     tensors = tensors_by_name(models)
     large = {name: t for name, t in tensors.items() if t.nbytes >= INLINE_BYTES}
     shards = _assign(large, layout)
-    files = _file_names(len(shards), layout)
+    files = [f"weights-{n:05d}-of-{len(shards):05d}.onnx_data" for n in range(1, len(shards) + 1)]
+    if layout.max_shard_bytes is None:
+        files = ["weights.onnx_data"][: len(shards)]
     written = _Written(sum(tensor.nbytes for tensor in large.values()), folder, progress)
     places: dict[str, ir.ExternalTensor] = {}
     for file, names in zip(files, shards, strict=True):
@@ -250,12 +252,6 @@ def _assign(tensors: Mapping[str, ir.TensorProtocol], layout: Layout) -> list[li
         shards[-1].append(name)
         used = start + tensor.nbytes
     return shards
-
-
-def _file_names(count: int, layout: Layout) -> list[str]:
-    if layout.max_shard_bytes is None:
-        return ["weights.onnx_data"][:count]
-    return [f"weights-{n:05d}-of-{count:05d}.onnx_data" for n in range(1, count + 1)]
 
 
 def _append(

@@ -69,13 +69,13 @@ class StoredTensor(ABC):
     def parts(self) -> tuple[TensorEntry, ...]:
         """The tensors of files that it is made of."""
 
-    @abstractmethod
     def read(self) -> np.ndarray:
         """Read the tensor into memory.
 
         Raises:
             CheckpointError: A file ended early or cannot be read.
         """
+        return self.read_rows(0, self.shape[0])
 
     @abstractmethod
     def read_rows(self, start: int, stop: int) -> np.ndarray:

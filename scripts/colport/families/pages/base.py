@@ -223,9 +223,7 @@ class PageRuntime(base.Runtime):
         tokens = []
         for start, stop in self._tokens.spans(text):
             word = text[start:stop].strip()
-            if len(before) < stop and start < end:
-                tokens.append(base.QueryToken(word, "query"))
-            else:
-                added = start >= end and word
-                tokens.append(base.QueryToken(word, "augmentation" if added else "prompt"))
+            role = "augmentation" if start >= end and word else "prompt"
+            own = len(before) < stop and start < end
+            tokens.append(base.QueryToken(word, "query" if own else role))
         return tokens

@@ -74,10 +74,9 @@ def token_grid(page: Any, image: Mapping[str, Any]) -> Grid:
 
 def patch_positions(grid: Grid, merge: int) -> np.ndarray:
     """Row and column of each patch, ``int64 [patches, 2]``, in merge-block order."""
-    rows, columns = np.indices(grid, dtype=np.int64)
-    shape = (grid[0] // merge, merge, grid[1] // merge, merge)
-    order = [axis.reshape(shape).transpose(0, 2, 1, 3).ravel() for axis in (rows, columns)]
-    return np.stack(order, axis=-1)
+    blocks = (2, grid[0] // merge, merge, grid[1] // merge, merge)
+    ordered = np.indices(grid, dtype=np.int64).reshape(blocks).transpose(1, 3, 2, 4, 0)
+    return ordered.reshape(-1, 2)
 
 
 def page_slots(grids: Sequence[Grid]) -> np.ndarray:

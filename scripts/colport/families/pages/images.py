@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import lru_cache
 from threading import Lock
@@ -19,8 +20,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
-
-from colport.families.reference import blas
+from threadpoolctl import ThreadpoolController
 
 _BICUBIC_A = -0.5  # Keys' cubic convolution parameter, as in Pillow and torch's antialiased filter
 _MAX_PRECISION = 22
@@ -196,7 +196,7 @@ def _resize_rows(pixels: np.ndarray, size: int) -> np.ndarray:
     blocks, precision = _filter_blocks(pixels.shape[0], size)
     flat = pixels.reshape(pixels.shape[0], -1).astype(blocks[0].parts.dtype)
     result = np.empty((size, flat.shape[1]), np.uint8)
-    with blas.one_thread():
+    with one_thread():
         for block in blocks:
             high, low = np.split((block.parts @ flat[block.source]).astype(np.int32), 2)
             sums = (high << _LOW_BITS) + low + (1 << (precision - 1))
@@ -273,3 +273,20 @@ def _cubic(x: np.ndarray) -> np.ndarray:
     near = ((a + 2) * x - (a + 3)) * x * x + 1
     far = (((x - 5) * x + 8) * x - 4) * a
     return np.where(x < 1, near, np.where(x < 2, far, 0.0))
+
+
+def one_thread() -> AbstractContextManager[object]:
+    """Run products of NumPy in the calling thread alone, as long as the block lasts.
+
+    OpenBLAS's threads wait for their next product by spinning, some 20 ms long, and take the cores
+    of ONNX Runtime's threads meanwhile: a page's call of 4 ms took 8 to 12 now and then.
+
+    The setting is the process's. Of several threads that ask for it, the first one sets it and puts
+    it back (threadpoolctl 3.8).
+    """
+    return _blas().limit(limits=1)
+
+
+@lru_cache(maxsize=1)
+def _blas() -> ThreadpoolController:
+    return ThreadpoolController().select(user_api="blas")

@@ -9,6 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from colport.base.errors import CheckpointError
 from colport.families.base import Embedder
 from colport.hub.checkpoints import read_config, reading
 
@@ -100,17 +101,35 @@ class CheckpointLayout(ABC):
         Raises:
             CheckpointError: Weights are missing or unexpected; the library would make them up.
         """
-        from colport.families.reference.models import ProcessorReference, whole_model
+        from colport.families.reference.models import ProcessorReference
+        from colport.families.reference.stored_parameters import fill
 
         model, constants = self.build(folder, "fp32", to_trace=False)
         sources = self.sources(model, folder)
         if room.is_streamed:
-            from colport.families.reference.stored_parameters import fill
-
             fill(model, sources, constants)
         else:
-            model = whole_model(self._model_class, self.config(folder), folder)
+            model = self._whole(folder)
         return ProcessorReference(model, self.load_processor(folder), device, room)
+
+    def _whole(self, folder: Path) -> Any:
+        """The model in memory, with its adapter if it has one, in fp32."""
+        import torch
+
+        with reading(folder, "its library"):
+            model, loading = self._model_class.from_pretrained(
+                folder,
+                config=self.config(folder),
+                dtype=torch.float32,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+            )
+        if missing := sorted(loading["missing_keys"]):
+            raise CheckpointError(
+                f"{folder}: {len(missing)} missing weights, first {missing[0]!r}."
+            )
+        return model
 
     def config(self, folder: Path) -> Any:
         """The configuration, without a quantization that the tensors do not have."""

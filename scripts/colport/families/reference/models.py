@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from colport.base.errors import CheckpointError, InputError
+from colport.base.errors import InputError
 from colport.base.names import PLURALS
 from colport.families.base import Document
 from colport.families.pages.images import as_page
 from colport.families.reference.memory import Room
-from colport.hub.checkpoints import reading
 
 
 class PyTorchReference(ABC):
@@ -74,28 +72,6 @@ class PyTorchReference(ABC):
             batch.append(item)
         if batch:
             yield batch
-
-
-def whole_model(model_class: Any, config: Any, folder: Path) -> Any:
-    """A page model in memory, with its adapter if it has one, in fp32.
-
-    Raises:
-        CheckpointError: Weights are missing; transformers would make them up.
-    """
-    import torch
-
-    with reading(folder, "its library"):
-        model, loading = model_class.from_pretrained(
-            folder,
-            config=config,
-            dtype=torch.float32,
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-        )
-    if missing := sorted(loading["missing_keys"]):
-        raise CheckpointError(f"{folder}: {len(missing)} missing weights, first {missing[0]!r}.")
-    return model
 
 
 class ProcessorReference(PyTorchReference):

@@ -84,7 +84,7 @@ class MarkedReference(_Encoder):
 
     Args:
         encoder: A ``MultiVectorEncoder``.
-        tokenizer: As :func:`~colport.families.text.tokenization.tokenizer_of` gives it.
+        tokenizer: As :func:`~colport.families.text.tokenization.processing` gives it.
         settings: The ``processing`` section of ``colport.json``.
         room: The memory that it was opened for.
     """

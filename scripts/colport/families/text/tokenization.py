@@ -26,7 +26,7 @@ _OF_TOKENIZER = ("padding_side", "truncation_side", "split_special_tokens")
 _TEXT = {"method": "forward", "method_output_name": "last_hidden_state"}
 
 
-def tokenizer_of(checkpoint: Checkpoint, encoder: Any) -> Any:
+def _tokenizer_of(checkpoint: Checkpoint, encoder: Any) -> Any:
     """The tokenizer as the checkpoint's own library has it.
 
     ``MultiVectorEncoder`` makes special tokens of PyLate's and Stanford's markers.
@@ -39,22 +39,22 @@ def tokenizer_of(checkpoint: Checkpoint, encoder: Any) -> Any:
         return AutoTokenizer.from_pretrained(checkpoint.backbone, trust_remote_code=False)
 
 
-def processing(checkpoint: Checkpoint, encoder: Any) -> dict[str, Any]:
-    """The ``processing`` section of ``colport.json``.
+def processing(checkpoint: Checkpoint, encoder: Any) -> tuple[dict[str, Any], Any]:
+    """The ``processing`` section of ``colport.json``, and the tokenizer.
 
     Raises:
         UnsupportedError: A setting that the runtime would not follow.
         CheckpointError: A marker or the padding is not a token of the checkpoint, or a token has
             no word embedding.
     """
-    transformer, tokenizer = encoder[0], tokenizer_of(checkpoint, encoder)
+    transformer, tokenizer = encoder[0], _tokenizer_of(checkpoint, encoder)
     own = checkpoint.library == "sentence-transformers"
     _check(checkpoint, transformer, tokenizer)
     rows = transformer.auto_model.get_input_embeddings().weight.shape[0]
     check_ids(checkpoint.backbone, tokenizer, rows)
     prompts = encoder.prompts if own else checkpoint.settings.get("prompts") or {}
     mask = _scoring_mask(checkpoint, encoder)
-    return {
+    settings = {
         "prompts": {kind: prompts.get(kind) or "" for kind in KINDS},
         "markers": {kind: _marker(checkpoint, tokenizer, kind) for kind in KINDS},
         "strip": checkpoint.library == "pylate",
@@ -68,6 +68,7 @@ def processing(checkpoint: Checkpoint, encoder: Any) -> dict[str, Any]:
         **{key: getattr(tokenizer, key) for key in _OF_TOKENIZER},
         "positions": _positions(transformer.auto_model),
     }
+    return settings, tokenizer
 
 
 def _positions(backbone: Any) -> int | None:
