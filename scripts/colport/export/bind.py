@@ -14,7 +14,7 @@ from colport.base.errors import CheckpointError, ExportError
 from colport.families.base import Skeleton
 from colport.tensors.editing import declared, replace, scalar, stored
 from colport.tensors.streaming import Blocks, StreamedTensor, row_ranges
-from colport.tensors.weights import StoredTensor
+from colport.tensors.weights import StoredTensor, finite
 
 if TYPE_CHECKING:
     import torch
@@ -179,11 +179,7 @@ def _checkpoint_blocks(entry: StoredTensor, whole: bool) -> Iterator[np.ndarray]
         rows = row_ranges(entry.shape[0], entry.nbytes // max(entry.shape[0], 1))
         parts = (entry.read_rows(*places) for places in rows)
     for values in parts:
-        if values.dtype.kind not in "iub" and not np.isfinite(values).all():
-            raise CheckpointError(
-                f"{entry.file}: tensor {entry.key!r} holds NaN or infinite values."
-            )
-        yield values
+        yield finite(entry, values)
 
 
 def _stored_blocks(

@@ -82,23 +82,20 @@ class _Watched:
         self._firsts: dict[int, _Call] = {}
         self._calls: Counter[int] = Counter()
         for number, layer in self._layers.items():
-            self._watch(number, layer, undo)
+            first = stack.first(number)
+            if told := difference(layer, self._layers[first]):
+                self._refuse_pair(number, told)
+            # In `forward`, which runs however a layer is called.
+            _change(undo, layer, "forward", partial(self._run, number, layer.forward))
+            for module in layer.modules() if number != first else ():
+                for key in ("_parameters", "_buffers"):  # tracing would carry them all along
+                    _change(undo, module, key, {})
 
     def check_calls(self) -> None:
         """Refuse a stack of which some layers ran, and others did not."""
         missed = [number for number in self._layers if not self._calls[number]]
         if missed and self._calls.total():
             self._refuse(f"layer {missed[0]} is left out where others run")
-
-    def _watch(self, number: int, layer: torch.nn.Module, undo: ExitStack) -> None:
-        """Put markers into ``forward``, which runs however a layer is called."""
-        first = self._stack.first(number)
-        if told := difference(layer, self._layers[first]):
-            self._refuse_pair(number, told)
-        _change(undo, layer, "forward", partial(self._run, number, layer.forward))
-        for module in layer.modules() if number != first else ():
-            for key in ("_parameters", "_buffers"):  # tracing would carry them all along
-                _change(undo, module, key, {})
 
     def _run(self, number: int, forward: Callable[..., Any], *inputs: Any, **named: Any) -> Any:
         self._calls[number] += 1

@@ -21,7 +21,7 @@ from colport.base.errors import CheckpointError
 from colport.families.reference.skeletons import check_shape, rename_keys
 from colport.hub import lora
 from colport.hub.checkpoints import ADAPTER_CONFIG, read_config, reading
-from colport.tensors.weights import ADAPTER_WEIGHTS, StoredTensor, TensorEntry
+from colport.tensors.weights import ADAPTER_WEIGHTS, StoredTensor, TensorEntry, finite
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -66,8 +66,9 @@ class MergedTensor(StoredTensor):
         Raises:
             CheckpointError: The adapter holds NaN or infinite values, or a file ended early.
         """
-        a = _finite(self.a, self.a.read())
-        b = _finite(self.b, self.b.read_rows(start, stop)) * np.float32(self.scale)
+        a = finite(self.a, self.a.read().astype(np.float32, copy=False))
+        b = finite(self.b, self.b.read_rows(start, stop).astype(np.float32, copy=False))
+        b = b * np.float32(self.scale)
         merged = np.empty((stop - start, self.shape[1]), np.float32)
         step = max(1, _BLOCK_BYTES // max(merged.strides[0], 1))
         for first in range(0, len(merged), step):
@@ -183,10 +184,3 @@ def _rename(
         for name, key in rename_keys(model, weights, key_mapping).items()
         for end, entry in weights[key].items()
     }
-
-
-def _finite(entry: TensorEntry, values: np.ndarray) -> np.ndarray:
-    values = values.astype(np.float32, copy=False)
-    if not np.isfinite(values).all():
-        raise CheckpointError(f"{entry.file}: tensor {entry.key!r} holds NaN or infinite values.")
-    return values

@@ -144,15 +144,9 @@ def give_zeros(model: Any) -> None:
     name = model.config._attn_implementation
     attend, mask = AttentionInterface()[name], AttentionMaskInterface()[name]
 
-    def attend_or_zero(
-        module: Any,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        attention_mask: torch.Tensor | None,
-        **settings: Any,
-    ) -> tuple[torch.Tensor, Any]:
-        output, weights = attend(module, query, key, value, attention_mask, **settings)
+    def attend_or_zero(module: Any, *states: Any, **settings: Any) -> tuple[torch.Tensor, Any]:
+        output, weights = attend(module, *states, **settings)
+        attention_mask = states[3] if len(states) > 3 else settings["attention_mask"]
         if attention_mask is None or attention_mask.shape[2] == 1:  # every token has the same keys
             return output, weights
         seen = (attention_mask == 0).any(dim=-1).transpose(1, 2).unsqueeze(-1)

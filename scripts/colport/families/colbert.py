@@ -24,8 +24,6 @@ from colport.hub.checkpoints import read_config
 if TYPE_CHECKING:
     import torch
 
-    from colport.families.reference.memory import Room
-
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 _POOLER = {r"(^|\.)pooler\.": "makes one vector of a text"}
 _HEADS = {
@@ -106,7 +104,7 @@ class ColBERT(base.Family):
         """See :meth:`Family.runtime`."""
         return _Runtime(settings, folder)
 
-    def open_reference(self, folder: Path, device: str, room: Room) -> base.Embedder:
+    def open_reference(self, folder: Path, device: str, room: base.Room) -> base.Embedder:
         """``MultiVectorEncoder`` in fp32, behind the tokenization of the checkpoint's library."""
         import torch
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from types import MethodType
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
 
 from colport.families.base import Stack
-
-if TYPE_CHECKING:
-    import torch
 
 LAYER_NUMBERS = frozenset({"layer_idx", "layer_id"})
 """Attributes with a layer's own place, which only caches read."""
@@ -44,8 +43,6 @@ def _layer_class(module: Any) -> type | None:
 
 
 def _holds_only(layers: Any, layer_class: type) -> bool:
-    import torch
-
     return isinstance(layers, torch.nn.ModuleList) and all(
         isinstance(layer, layer_class) for layer in layers
     )
@@ -76,8 +73,6 @@ def difference(layer: torch.nn.Module, other: torch.nn.Module) -> str | None:
 
 def _description(layer: torch.nn.Module) -> Iterator[tuple[str, Any]]:
     """All that makes up a layer but its weights' values, by name."""
-    import torch
-
     internal = vars(torch.nn.Module()).keys() | _UNTOLD
     for path, module in layer.named_modules():
         place = f"{path}." if path else ""

@@ -179,6 +179,17 @@ def _read_shards(index: Path, weight_map: Mapping[str, str]) -> dict[str, Tensor
     return entries
 
 
+def finite(entry: StoredTensor, values: np.ndarray) -> np.ndarray:
+    """Values of a tensor, once none of them is NaN or infinite.
+
+    Raises:
+        CheckpointError: One is.
+    """
+    if not np.isfinite(values).all():
+        raise CheckpointError(f"{entry.file}: tensor {entry.key!r} holds NaN or infinite values.")
+    return values
+
+
 def read_header(file: Path) -> dict[str, TensorEntry]:
     """Entries of one safetensors file, checked against its size.
 

@@ -16,8 +16,6 @@ from colport.families.tokens import Tokens, check_ids, save_backend
 if TYPE_CHECKING:
     import torch
 
-    from colport.families.reference.memory import Room
-
 _AUGMENTATION_TOKENS = 10  # behind every query, in transformers and in colpali-engine
 _IMAGE_STEPS = {"do_resize": True, "resample": 3, "do_rescale": True, "do_normalize": True}
 """What the runtime does to a page; 3 is Pillow's bicubic filter."""
@@ -151,7 +149,7 @@ class PageFamily(base.Family):
         }
         return base.Processing(settings, save_backend(tokenizer, folder))
 
-    def open_reference(self, folder: Path, device: str, room: Room) -> base.Embedder:
+    def open_reference(self, folder: Path, device: str, room: base.Room) -> base.Embedder:
         """The model and processor of the checkpoint's own library, in fp32."""
         return self._layout(folder).reference(folder, device, room)
 

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from colport.base.errors import CheckpointError
-from colport.families.base import Embedder
+from colport.families.base import Embedder, Room
+from colport.families.reference import skeletons
 from colport.hub.checkpoints import read_config, reading
 
 if TYPE_CHECKING:
     import torch
 
-    from colport.families.reference.memory import Room
     from colport.tensors.weights import StoredTensor
 
 _OLD_SIZES = {"shortest_edge": "min_pixels", "longest_edge": "max_pixels"}
@@ -60,9 +60,9 @@ class CheckpointLayout(ABC):
         self, folder: Path, precision: str, *, to_trace: bool = True
     ) -> tuple[Any, dict[str, torch.Tensor]]:
         """The model on the meta device and its computed buffers."""
-        from colport.families.reference.skeletons import build_on_meta
-
-        return build_on_meta(self._model_class, self.config(folder), precision, to_trace=to_trace)
+        return skeletons.build_on_meta(
+            self._model_class, self.config(folder), precision, to_trace=to_trace
+        )
 
     def sources(self, model: Any, folder: Path) -> dict[str, StoredTensor]:
         """Each parameter's tensor in the checkpoint, with its adapter if it has one.
@@ -71,15 +71,12 @@ class CheckpointLayout(ABC):
             CheckpointError: Weights are missing, unexpected or of another shape.
         """
         from colport.families.adapters import merge
-        from colport.families.reference.skeletons import map_tensors, reason
         from colport.tensors.weights import TensorIndex
 
         older = getattr(self._model_class, "_checkpoint_conversion_mapping", {})
-        settings = {"key_mapping": older, "source": str(folder)}
-        sources = map_tensors(
-            model, TensorIndex(folder), **settings, optional=UNREAD, ignored=UNREAD
-        )
-        read = {name: entry for name, entry in sources.items() if not reason(UNREAD, name)}
+        kinds = {"key_mapping": older, "optional": UNREAD, "ignored": UNREAD}
+        found = skeletons.map_tensors(model, TensorIndex(folder), source=str(folder), **kinds)
+        read = {name: found[name] for name in found if not skeletons.reason(UNREAD, name)}
         return merge(folder, model, read, older)
 
     def load_processor(self, folder: Path) -> Any:
@@ -133,12 +130,10 @@ class CheckpointLayout(ABC):
 
     def config(self, folder: Path) -> Any:
         """The configuration, without a quantization that the tensors do not have."""
-        from colport.families.reference.skeletons import is_said_quantized, unquantized
-
         with reading(folder, self.library):
             known = self._model_class.config_class
             config = known.from_pretrained(folder, trust_remote_code=False)
-        return unquantized(config) if is_said_quantized(folder) else config
+        return skeletons.unquantized(config) if skeletons.is_said_quantized(folder) else config
 
     @property
     def _model_class(self) -> Any:

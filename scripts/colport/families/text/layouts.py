@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from colport.base.errors import CheckpointError, UnsupportedError
 from colport.base.foreign import is_inside, load_json
+from colport.families.reference import skeletons
 from colport.hub import lora
 from colport.hub.checkpoints import ADAPTER_CONFIG, read_config, reading
 
@@ -162,9 +163,7 @@ def load(checkpoint: Checkpoint, device: str) -> Any:
     import torch
     from sentence_transformers import MultiVectorEncoder
 
-    from colport.families.reference.skeletons import is_said_quantized
-
-    said_quantized = is_said_quantized(checkpoint.backbone)
+    said_quantized = skeletons.is_said_quantized(checkpoint.backbone)
     on_meta = device == "meta"
     arguments = {"dtype": torch.float32, "use_safetensors": True}
     if on_meta:
@@ -216,7 +215,6 @@ def head(
     import torch
     from sentence_transformers.base.modules import Normalize
 
-    from colport.families.reference.skeletons import check_shape, torch_dtype
     from colport.tensors.weights import TensorIndex
 
     layers, sources = torch.nn.ModuleList(), {}
@@ -243,9 +241,9 @@ def head(
                 f"{folder}: projection has weights {sorted(tensors)}, needs {sorted(parameters)}."
             )
         for name, entry in tensors.items():
-            check_shape(f"{folder.name}.{name}", entry, tuple(parameters[name].shape))
+            skeletons.check_shape(f"{folder.name}.{name}", entry, tuple(parameters[name].shape))
             sources[f"{len(layers)}.{name}"] = entry
-        layers.append(layer.to(torch_dtype(precision)))
+        layers.append(layer.to(skeletons.torch_dtype(precision)))
     if checkpoint.library != "sentence-transformers":
         return layers, sources  # the other two normalise in their code
     if not layers or not isinstance(layers[-1], Normalize):

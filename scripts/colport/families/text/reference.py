@@ -5,17 +5,13 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
 
-from colport.families.base import Document
+from colport.families.base import Document, Room
 from colport.families.reference.models import PyTorchReference
-
-if TYPE_CHECKING:
-    import torch
-
-    from colport.families.reference.memory import Room
 
 Prepared = tuple[str, Mapping[str, Any]]
 """The kind of a batch, and the features that its preprocessing gave."""
@@ -41,8 +37,6 @@ class _Encoder(PyTorchReference):
 
     def run(self, prepared: Prepared) -> np.ndarray:
         """The model's output ``float32 [batch, tokens, dim]`` for prepared inputs."""
-        import torch
-
         kind, features = prepared
         device = self._model.device
         moved = {
@@ -109,8 +103,6 @@ class MarkedReference(_Encoder):
 
     def _tokenize(self, texts: list[str], kind: str) -> tuple[Any, torch.Tensor]:
         """Features, and which tokens are scored."""
-        import torch
-
         given, marker = self._settings, self._settings["markers"][kind]
         expansion = given["expansion"] if kind == "query" else None
         limit = expansion["length"] if expansion else given["max_length"][kind]
