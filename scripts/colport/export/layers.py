@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from functools import partial
 from inspect import signature
 from typing import Any, NoReturn
@@ -55,14 +54,6 @@ def _change(undo: ExitStack, module: torch.nn.Module, key: str, value: Any) -> N
     values[key] = value
 
 
-@dataclass(frozen=True)
-class _Call:
-    """What the first layer of a kind was given beside its hidden states, and how it gives them."""
-
-    arguments: Mapping[str, Any]
-    output: Callable[[torch.Tensor], Any]
-
-
 class _Watched:
     """The layers of one stack while a graph is traced.
 
@@ -79,7 +70,8 @@ class _Watched:
             self._refuse(f"is no list of {len(stack.kinds)} layers")
         count = Counter(stack.kinds)
         self._layers = {i: layer for i, layer in enumerate(layers) if count[stack.kinds[i]] > 1}
-        self._firsts: dict[int, _Call] = {}
+        # What the first layer of a kind was given beside hidden states, and how it gives them.
+        self._firsts: dict[int, tuple[Mapping[str, Any], Callable[[torch.Tensor], Any]]] = {}
         self._calls: Counter[int] = Counter()
         for number, layer in self._layers.items():
             first = stack.first(number)
@@ -108,7 +100,7 @@ class _Watched:
             self._refuse(f"layer {number} is not given hidden states")
         if (first := self._stack.first(number)) != number:
             self._check_called_alike(number, arguments)
-            return self._firsts[first].output(self._mark(hidden, _FURTHER, number))
+            return self._firsts[first][1](self._mark(hidden, _FURTHER, number))
         marked = self._mark(hidden, _INPUT, number)
         inputs, named = (
             ((marked, *inputs[1:]), named) if inputs else ((), {**named, names[0]: marked})
@@ -118,7 +110,7 @@ class _Watched:
         states, output = self._taken_apart(number, result, arguments)
         if (states.dtype, *map(str, states.shape)) != (hidden.dtype, *map(str, hidden.shape)):
             self._refuse(f"layer {number} changes the shape or type of hidden states")
-        self._firsts[number] = _Call(arguments, output)
+        self._firsts[number] = arguments, output
         return output(self._mark(states, _OUTPUT, number))
 
     def _mark(self, hidden: torch.Tensor, side: str, number: int) -> torch.Tensor:
@@ -139,11 +131,11 @@ class _Watched:
         return result[0], lambda states: type(result)([states, *rest])
 
     def _check_called_alike(self, number: int, arguments: Mapping[str, Any]) -> None:
-        known = self._firsts.get(self._stack.first(number))
-        if known is None:
+        if (first := self._stack.first(number)) not in self._firsts:
             self._refuse(f"layer {number} runs before the first of its kind")
-        for name in (*arguments, *known.arguments):
-            if not is_same(arguments.get(name), known.arguments.get(name)):
+        known, _ = self._firsts[first]
+        for name in (*arguments, *known):
+            if not is_same(arguments.get(name), known.get(name)):
                 self._refuse_pair(number, name)
 
     @contextmanager

@@ -70,11 +70,11 @@ class ColBERT(base.Family):
         backbone, constants = build_on_meta(type(loaded), loaded.config, precision)
         if settings["expansion"] and not settings["expansion"]["attend"]:
             give_zeros(backbone)
-        head = {r"^linear\.": "the projection"} if checkpoint.library == "stanford" else {}
+        projection = {r"^linear\.": "the head's"} if checkpoint.library == "stanford" else {}
         own = [*backbone.state_dict()]
         heads = {head: why for head, why in _HEADS.items() if not reason({head: why}, *own)}
         tensors = TensorIndex(checkpoint.backbone)
-        names = {"optional": _POOLER, "ignored": heads | head}
+        names = {"optional": _POOLER, "ignored": heads | projection}
         sources = map_tensors(backbone, tensors, source=str(folder), **names)
         model = torch.nn.ModuleDict({"backbone": backbone, "head": layers}).eval()
         inputs = base.token_inputs(20, *_INPUTS[2:] if settings["token_type_ids"] else ())

@@ -75,14 +75,11 @@ class Manifest:
 
     def write(self, folder: Path) -> Manifest:
         """Digest the folder's files and write ``colport.json``; returns what it says."""
-        listed = {
-            str(file.relative_to(folder)): {
-                "sha256": sha256_file(file),
-                "size_bytes": file.stat().st_size,
-            }
-            for file in sorted(folder.rglob("*"))
-            if file.is_file() and file.name != FILE
-        }
+        listed = {}
+        for file in sorted(folder.rglob("*")):
+            if file.is_file() and file.name != FILE:
+                facts = {"sha256": sha256_file(file), "size_bytes": file.stat().st_size}
+                listed[str(file.relative_to(folder))] = facts
         from colport.base import machine  # here: it asks for what not every encoder's machine has
 
         made_with = {"colport": colport.__version__, **machine.describe()["packages"]}

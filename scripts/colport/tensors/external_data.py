@@ -80,11 +80,8 @@ def write(
         ExportError: A merged graph or a tensor is over the limit, or two tensors share a name.
         ArtifactError: The weights do not fit on the disk.
     """
-    if layout.mode == "merge":
-        _merge(models, folder, progress)
-        names: list[str] = []
-    else:
-        names = _write_beside(models, folder, layout, progress)
+    put = _merge if layout.mode == "merge" else _write_beside
+    names = put(models, folder, layout, progress)
     for name, model in models.items():
         try:
             ir.save(model, folder / f"{name}.onnx")
@@ -194,7 +191,9 @@ class _Written:
             self._progress(self._done, self._total)
 
 
-def _merge(models: Mapping[str, ir.Model], folder: Path, progress: Progress | None) -> None:
+def _merge(
+    models: Mapping[str, ir.Model], folder: Path, layout: Layout, progress: Progress | None
+) -> list[str]:
     sizes = {
         name: sum(value.const_value.nbytes for value in model.graph.initializers.values())
         for name, model in models.items()
@@ -210,6 +209,7 @@ def _merge(models: Mapping[str, ir.Model], folder: Path, progress: Progress | No
         for name, value in model.graph.initializers.items():
             value.const_value = _in_memory(value.const_value, name)
             written.add(value.const_value.nbytes)
+    return []
 
 
 def _write_beside(

@@ -228,8 +228,7 @@ def _check_places(file: Path, entries: Mapping[str, TensorEntry], start: int) ->
 
 
 def _entry(file: Path, key: str, entry: Any, data_start: int, size: int) -> TensorEntry:
-    wrong = misfit(entry, _ENTRY)
-    if wrong or len(entry["data_offsets"]) != 2:
+    if misfit(entry, _ENTRY) or len(entry["data_offsets"]) != 2:
         raise CheckpointError(f"{file}: tensor {key!r} has an unreadable header.")
     if entry["dtype"] not in DTYPES:
         raise CheckpointError(

@@ -143,12 +143,11 @@ def _read_modules(folder: Path) -> tuple[Module, ...]:
                 f"{file}: module {position} ({path!r}) is {reference}; "
                 f"exported there is {' or '.join(expected)}."
             )
-        own = folder / path
         if path and not is_inside(folder, path):
             raise CheckpointError(
                 f"{file}: module {position} lies outside the checkpoint: {path!r}."
             )
-        modules.append(Module(name, own))
+        modules.append(Module(name, folder / path))
     if not modules:
         raise CheckpointError(f"{file}: names no module.")
     return tuple(modules)
