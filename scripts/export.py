@@ -1,5 +1,6 @@
 """Rule ``export``: trace a checkpoint and write one float variant."""
 
+import time
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +20,7 @@ def main(snakemake):
     with job(snakemake.log[0], f"{labels['model']} {labels['variant']}") as log:
         checkpoint = checkpoints.read_record(snakemake.input.checkpoint)
         labels["family"] = checkpoint["family"]
-        watch = record.Stopwatch()
+        start = time.perf_counter()
         known = partial(proof.load, Path(snakemake.input.proof))
         try:
             manifest = folder.export(
@@ -33,7 +34,7 @@ def main(snakemake):
                 report=log.info,
                 prove=proof.by_checkpoint(known, variant.get("tolerance"), log.info),
             )
-            result = record.record(manifest, output, labels, watch.cost())
+            result = record.record(manifest, output, labels, record.cost_since(start))
         except UnsupportedError as limit:
             write_unsupported(output, str(limit))
             result = record.unsupported(labels, str(limit))

@@ -1,5 +1,6 @@
 """Rule ``quantize``: write one variant from another variant's folder."""
 
+import time
 from pathlib import Path
 
 from colport.base.errors import UnsupportedError
@@ -19,7 +20,7 @@ def main(snakemake):
     variant, output = snakemake.params.variant, Path(snakemake.output.folder)
     labels = {"model": model, "family": snakemake.params.family, "variant": name}
     with job(snakemake.log[0], f"{model} {name}") as log:
-        watch = record.Stopwatch()
+        start = time.perf_counter()
         settings = QuantizeSettings.from_config(variant)
         layout = Layout.from_config(variant.get("external_data", {}))
         try:
@@ -40,7 +41,7 @@ def main(snakemake):
                 scratch=scratch,
                 prove=prove,
             )
-            result = record.record(manifest, output, labels, watch.cost())
+            result = record.record(manifest, output, labels, record.cost_since(start))
         except UnsupportedError as limit:
             write_unsupported(output, str(limit))
             result = record.unsupported(labels, str(limit))

@@ -159,7 +159,7 @@ def test_rows_are_merged_without_the_rest(tmp_path):
     values = {key: torch.from_numpy(rng.standard_normal(s, np.float32)) for key, s in parts.items()}
     save_file({**values, "w": values["w"].bfloat16()}, tmp_path / "x.safetensors")
     stored = read_header(tmp_path / "x.safetensors")
-    merged = MergedTensor(stored["w"], stored["a"], stored["b"], 0.5)
+    merged = MergedTensor.of(stored["w"], stored["a"], stored["b"], 0.5)
     assert (merged.nbytes, merged.dtype, merged.shape) == (48_000_000, np.float32, (6000, 2000))
     expected = values["w"].bfloat16().float() + 0.5 * values["b"] @ values["a"]
     tracemalloc.start()

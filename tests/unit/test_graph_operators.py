@@ -13,10 +13,9 @@ from PIL import Image
 from colport import Encoder
 from colport.export import trace as tracing
 from colport.export.folder import export
-from colport.export.operators import write_operators
+from colport.export.operators import keep_sums_apart, write_operators
 from colport.export.operators.normalisation import write_rms_normalisation
 from colport.export.operators.rotary import write_rotary_embedding
-from colport.export.operators.sums import keep_sums_apart
 from colport.tensors import editing
 
 FAMILIES = ("colbert", "colpali", "colqwen2")

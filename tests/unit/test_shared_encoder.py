@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from tokenizers import Tokenizer
 
 from colport import Encoder
-from colport.families.reference import blas
+from colport.families.pages import images
 from colport.families.tokens import Tokens
 from colport.providers import graph as calls
 from tests.conftest import ROOT
@@ -137,7 +137,7 @@ def test_threads_that_share_numpy_leave_its_setting_as_it_was():
     inside = threading.Barrier(THREADS)
 
     def work(_):
-        with blas.one_thread():
+        with images.one_thread():
             inside.wait()
         inside.wait()
 

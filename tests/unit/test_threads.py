@@ -10,7 +10,6 @@ import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from colport.families.pages import images
-from colport.families.reference import blas
 from colport.timing.worker import cores
 
 
@@ -65,7 +64,7 @@ def test_numpy_has_one_thread_meanwhile():
     with threadpool_limits(3, user_api="blas"):
         if blas_threads() != {3}:
             pytest.skip("this NumPy's library has no threads")
-        with blas.one_thread():
+        with images.one_thread():
             assert blas_threads() == {1}
         assert blas_threads() == {3}
 

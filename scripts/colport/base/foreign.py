@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import json
 import os
+import tomllib
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -115,6 +116,28 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(key for key in keys if keys.count(key) > 1)
         raise ValueError(f"it says {twice!r} twice")
     return found
+
+
+_TYPES = {"str": str, "int": int, "float": float, "bool": bool, "object": dict, "null": type(None)}
+
+
+def shape_beside(module: str) -> Any:
+    """The shape for :func:`misfit` that a TOML table beside a module states.
+
+    Types are by name, ``|`` between several, and the key ``*`` is of every entry of an object.
+
+    Args:
+        module: ``__file__`` of the module.
+    """
+    return _shape(tomllib.loads(Path(module).with_suffix(".toml").read_text(encoding="utf-8")))
+
+
+def _shape(stated: Any) -> Any:
+    if isinstance(stated, str):
+        return tuple(_TYPES[name] for name in stated.split("|"))
+    if isinstance(stated, list):
+        return [_shape(stated[0])]
+    return {str if key == "*" else key: _shape(part) for key, part in stated.items()}
 
 
 def misfit(value: Any, shape: Any, place: str = "") -> str | None:

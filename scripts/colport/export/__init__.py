@@ -1,3 +1,1 @@
 """Export: trace on the meta device, bind the checkpoint's weights, write the folder."""
-
-from __future__ import annotations

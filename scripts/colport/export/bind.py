@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +12,9 @@ import onnx_ir as ir
 
 from colport.base.errors import CheckpointError, ExportError
 from colport.families.base import Skeleton
+from colport.tensors.editing import declared, replace, scalar, stored
 from colport.tensors.streaming import Blocks, StreamedTensor, row_ranges
-from colport.tensors.weights import StoredTensor
+from colport.tensors.weights import StoredTensor, finite
 
 if TYPE_CHECKING:
     import torch
@@ -45,13 +46,10 @@ def store_transposed(model: ir.Model) -> None:
     ``Transpose(weight)`` becomes a transposed weight, ``Gemm`` with ``transB`` a plain one, and a
     convolution over whole patches the matrix product that it is.
     """
+    writes = {"Transpose": _transpose, "Gemm": _gemm, "Conv": _patch_convolution}
     for node in list(model.graph):
-        if node.op_type == "Transpose":
-            _transpose(model.graph, node)
-        elif node.op_type == "Gemm":
-            _gemm(model.graph, node)
-        elif node.op_type == "Conv":
-            _patch_convolution(model.graph, node)
+        if node.op_type in writes:
+            writes[node.op_type](model.graph, node)
 
 
 def _transpose(graph: ir.Graph, node: ir.Node) -> None:
@@ -88,25 +86,17 @@ def _patch_convolution(graph: ir.Graph, node: ir.Node) -> None:
     # torch computes zeros where a convolution has no bias: only a stored one counts.
     if bias is not None and bias.is_initializer():
         nodes.append(ir.node("Add", [nodes[0].outputs[0], bias]))
-    shape = ir.Value(name=f"{node.outputs[0].name}.shape")
     extent = np.array([-1, weight.shape[0], *[1] * (len(weight.shape) - 2)], np.int64)
-    shape.const_value = ir.tensor(extent, name=shape.name)
-    graph.initializers.add(shape)
-    result = ir.node("Reshape", [nodes[-1].outputs[0], shape])
-    result.outputs[0].shape, result.outputs[0].type = node.outputs[0].shape, node.outputs[0].type
-    graph.insert_before(node, [*nodes, result])
-    ir.convenience.replace_all_uses_with(node.outputs[0], result.outputs[0])
-    graph.remove(node, safe=True)
+    shape = stored(graph, ir.tensor(extent, name=f"{node.outputs[0].name}.shape"))
+    nodes.append(ir.node("Reshape", [nodes[-1].outputs[0], shape]))
+    replace(graph, node.outputs[0], nodes)
     _forget(graph, weight)
 
 
 def _transposed(graph: ir.Graph, weight: ir.Value) -> ir.Value:
     """The initializer that holds a weight flattened to two axes and transposed."""
-    name = f"{weight.name}{TRANSPOSED}"
-    if name not in graph.initializers:
-        shape = ir.Shape([math.prod(weight.shape[1:]), weight.shape[0]])
-        graph.initializers.add(ir.Value(name=name, shape=shape, type=ir.TensorType(weight.dtype)))
-    return graph.initializers[name]
+    shape = math.prod(weight.shape[1:]), weight.shape[0]
+    return declared(graph, f"{weight.name}{TRANSPOSED}", shape, weight.dtype)
 
 
 def _forget(graph: ir.Graph, weight: ir.Value) -> None:
@@ -123,16 +113,13 @@ def compute_vectors(model: ir.Model) -> None:
     for node in list(graph):
         weight = next((value for value in node.inputs if _is_vector(value)), None)
         others = [value for value in node.inputs if value is not weight]
-        if weight is None or node.op_type not in _STEPS or not all(map(_is_scalar, others)):
+        if weight is None or node.op_type not in _STEPS or None in map(scalar, others):
             continue
-        constants = [float(value.const_value.numpy().item()) for value in others]
+        constants = [scalar(value) for value in others]
         old, name = node.outputs[0], "^".join([weight.name, node.op_type, *map(repr, constants)])
-        if name not in graph.initializers:
-            kind = ir.TensorType(old.dtype)
-            graph.initializers.add(ir.Value(name=name, shape=weight.shape, type=kind))
-            steps = weight.meta.get(_COMPUTED, ())
-            graph.initializers[name].meta[_COMPUTED] = (*steps, (node.op_type, *constants))
-        ir.convenience.replace_all_uses_with(old, graph.initializers[name])
+        new = declared(graph, name, weight.shape, old.dtype)
+        new.meta[_COMPUTED] = (*weight.meta.get(_COMPUTED, ()), (node.op_type, *constants))
+        ir.convenience.replace_all_uses_with(old, new)
         graph.remove(node, safe=True)
         _forget(graph, weight)
 
@@ -147,10 +134,6 @@ def _is_vector(value: ir.Value | None) -> bool:
     )
 
 
-def _is_scalar(value: ir.Value | None) -> bool:
-    return value is not None and value.const_value is not None and value.const_value.size == 1
-
-
 def attach(model: ir.Model, skeleton: Skeleton) -> None:
     """Give every initializer its value: a constant, or a tensor of the checkpoint.
 
@@ -160,10 +143,10 @@ def attach(model: ir.Model, skeleton: Skeleton) -> None:
         ExportError: An initializer has no value.
     """
     for name, value in list(model.graph.initializers.items()):
-        if value.const_value is not None:
-            _rename(model, value, f"{model.graph.name}.{name}")
-            continue
-        value.const_value = _tensor(value, skeleton, model.graph.name)
+        if value.const_value is None:
+            value.const_value = _tensor(value, skeleton, model.graph.name)
+        else:
+            value.name = f"{model.graph.name}.{name}"
 
 
 def _tensor(value: ir.Value, skeleton: Skeleton, graph: str) -> StreamedTensor:
@@ -177,17 +160,9 @@ def _tensor(value: ir.Value, skeleton: Skeleton, graph: str) -> StreamedTensor:
         read = partial(_checkpoint_blocks, skeleton.sources[parameter], transposed)
     else:
         raise ExportError(f"{graph} graph: {value.name!r} has no value.")
-    if steps := value.meta.get(_COMPUTED):
-        read = partial(_computed_blocks, read, steps)
-    blocks = partial(_stored_blocks, read, value.dtype.numpy(), parameter, transposed)
-    shape = tuple(int(size) for size in value.shape)
-    return StreamedTensor(blocks, value.dtype, shape, value.name)
-
-
-def _rename(model: ir.Model, value: ir.Value, name: str) -> None:
-    model.graph.initializers.pop(value.name)
-    value.name = value.const_value.name = name
-    model.graph.initializers.add(value)
+    steps = value.meta.get(_COMPUTED, ())
+    blocks = partial(_stored_blocks, read, value.dtype.numpy(), parameter, transposed, steps)
+    return StreamedTensor(blocks, value.dtype, tuple(map(int, value.shape)), value.name)
 
 
 def _constant_blocks(constant: torch.Tensor) -> Iterator[np.ndarray]:
@@ -199,30 +174,21 @@ def _constant_blocks(constant: torch.Tensor) -> Iterator[np.ndarray]:
 def _checkpoint_blocks(entry: StoredTensor, whole: bool) -> Iterator[np.ndarray]:
     """The tensor as it is stored, block by block, or at once where it must be transposed."""
     if whole or not entry.shape:
-        ranges: Iterable[tuple[int, int]] = [(0, entry.shape[0])] if entry.shape else []
+        parts: Iterable[np.ndarray] = [entry.read()]
     else:
-        ranges = row_ranges(entry.shape[0], entry.nbytes // max(entry.shape[0], 1))
-    parts = (entry.read_rows(*rows) for rows in ranges) if entry.shape else [entry.read()]
+        rows = row_ranges(entry.shape[0], entry.nbytes // max(entry.shape[0], 1))
+        parts = (entry.read_rows(*places) for places in rows)
     for values in parts:
-        if values.dtype.kind not in "iub" and not np.isfinite(values).all():
-            raise CheckpointError(
-                f"{entry.file}: tensor {entry.key!r} holds NaN or infinite values."
-            )
-        yield values
-
-
-def _computed_blocks(read: Blocks, steps: tuple[tuple[Any, ...], ...]) -> Iterator[np.ndarray]:
-    for values in read():
-        computed = values.astype(np.float32)
-        for operator, *constants in steps:
-            computed = _STEPS[operator](computed, *constants)
-        yield computed
+        yield finite(entry, values)
 
 
 def _stored_blocks(
-    read: Blocks, dtype: np.dtype, parameter: str, transposed: bool
+    read: Blocks, dtype: np.dtype, parameter: str, transposed: bool, steps: Sequence[Any] = ()
 ) -> Iterator[np.ndarray]:
     for values in read():
+        values = values.astype(np.float32) if steps else values
+        for operator, *constants in steps:
+            values = _STEPS[operator](values, *constants)
         with np.errstate(over="ignore"):
             cast = values.astype(dtype, copy=False)
         if cast.dtype == np.float16 and not np.isfinite(cast).all():

@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from functools import partial
 from inspect import signature
 from typing import Any, NoReturn
@@ -26,6 +25,7 @@ from colport.base.errors import ExportError
 from colport.export.markers import LAYER_BOUNDARY, layer_boundary
 from colport.families.base import Stack
 from colport.families.stacks import LAYER_NUMBERS, difference, is_same
+from colport.tensors.editing import declared
 
 _INPUT, _OUTPUT, _FURTHER = "input", "output", "further"
 _RAN = "colport.stacks"  # a graph's stacks by name, those of which it has layers
@@ -54,14 +54,6 @@ def _change(undo: ExitStack, module: torch.nn.Module, key: str, value: Any) -> N
     values[key] = value
 
 
-@dataclass(frozen=True)
-class _Call:
-    """What the first layer of a kind was given beside its hidden states, and how it gives them."""
-
-    arguments: Mapping[str, Any]
-    output: Callable[[torch.Tensor], Any]
-
-
 class _Watched:
     """The layers of one stack while a graph is traced.
 
@@ -73,34 +65,29 @@ class _Watched:
 
     def __init__(self, model: torch.nn.Module, stack: Stack, undo: ExitStack) -> None:
         self._stack = stack
-        try:
-            layers = model.get_submodule(stack.name)
-        except AttributeError:
-            layers = None
+        layers = dict(model.named_modules(remove_duplicate=False)).get(stack.name)
         if not isinstance(layers, torch.nn.ModuleList) or len(layers) != len(stack.kinds):
             self._refuse(f"is no list of {len(stack.kinds)} layers")
         count = Counter(stack.kinds)
         self._layers = {i: layer for i, layer in enumerate(layers) if count[stack.kinds[i]] > 1}
-        self._firsts: dict[int, _Call] = {}
+        # What the first layer of a kind was given beside hidden states, and how it gives them.
+        self._firsts: dict[int, tuple[Mapping[str, Any], Callable[[torch.Tensor], Any]]] = {}
         self._calls: Counter[int] = Counter()
         for number, layer in self._layers.items():
-            self._watch(number, layer, undo)
+            first = stack.first(number)
+            if told := difference(layer, self._layers[first]):
+                self._refuse_pair(number, told)
+            # In `forward`, which runs however a layer is called.
+            _change(undo, layer, "forward", partial(self._run, number, layer.forward))
+            for module in layer.modules() if number != first else ():
+                for key in ("_parameters", "_buffers"):  # tracing would carry them all along
+                    _change(undo, module, key, {})
 
     def check_calls(self) -> None:
         """Refuse a stack of which some layers ran, and others did not."""
         missed = [number for number in self._layers if not self._calls[number]]
         if missed and self._calls.total():
             self._refuse(f"layer {missed[0]} is left out where others run")
-
-    def _watch(self, number: int, layer: torch.nn.Module, undo: ExitStack) -> None:
-        """Put markers into ``forward``, which runs however a layer is called."""
-        first = self._stack.first(number)
-        if told := difference(layer, self._layers[first]):
-            self._refuse_pair(number, told)
-        _change(undo, layer, "forward", partial(self._run, number, layer.forward))
-        for module in layer.modules() if number != first else ():
-            for key in ("_parameters", "_buffers"):  # tracing would carry them all along
-                _change(undo, module, key, {})
 
     def _run(self, number: int, forward: Callable[..., Any], *inputs: Any, **named: Any) -> Any:
         self._calls[number] += 1
@@ -113,7 +100,7 @@ class _Watched:
             self._refuse(f"layer {number} is not given hidden states")
         if (first := self._stack.first(number)) != number:
             self._check_called_alike(number, arguments)
-            return self._firsts[first].output(self._mark(hidden, _FURTHER, number))
+            return self._firsts[first][1](self._mark(hidden, _FURTHER, number))
         marked = self._mark(hidden, _INPUT, number)
         inputs, named = (
             ((marked, *inputs[1:]), named) if inputs else ((), {**named, names[0]: marked})
@@ -123,7 +110,7 @@ class _Watched:
         states, output = self._taken_apart(number, result, arguments)
         if (states.dtype, *map(str, states.shape)) != (hidden.dtype, *map(str, hidden.shape)):
             self._refuse(f"layer {number} changes the shape or type of hidden states")
-        self._firsts[number] = _Call(arguments, output)
+        self._firsts[number] = arguments, output
         return output(self._mark(states, _OUTPUT, number))
 
     def _mark(self, hidden: torch.Tensor, side: str, number: int) -> torch.Tensor:
@@ -144,11 +131,11 @@ class _Watched:
         return result[0], lambda states: type(result)([states, *rest])
 
     def _check_called_alike(self, number: int, arguments: Mapping[str, Any]) -> None:
-        known = self._firsts.get(self._stack.first(number))
-        if known is None:
+        if (first := self._stack.first(number)) not in self._firsts:
             self._refuse(f"layer {number} runs before the first of its kind")
-        for name in (*arguments, *known.arguments):
-            if not is_same(arguments.get(name), known.arguments.get(name)):
+        known, _ = self._firsts[first]
+        for name in (*arguments, *known):
+            if not is_same(arguments.get(name), known.get(name)):
                 self._refuse_pair(number, name)
 
     @contextmanager
@@ -225,8 +212,7 @@ def _repeat(graph: ir.Graph, stack: Stack) -> bool:
         firsts[number] = _between(graph, stack, number, *ends), *ends
     for (side, number), marker in markers.items():
         if side == _FURTHER:
-            first = stack.first(number)
-            _put(graph, marker, f"{stack.name}.{first}.", f"{stack.name}.{number}.", *firsts[first])
+            _put(graph, marker, stack, number, *firsts[stack.first(number)])
     for marker in markers.values():
         source = marker.inputs[0]
         ir.convenience.replace_all_uses_with(marker.outputs[0], source, replace_graph_outputs=True)
@@ -237,16 +223,36 @@ def _repeat(graph: ir.Graph, stack: Stack) -> bool:
 def _put(
     graph: ir.Graph,
     marker: ir.Node,
-    prefix: str,
-    replacement: str,
+    stack: Stack,
+    number: int,
     layer: list[ir.Node],
     begin: ir.Node,
     end: ir.Node,
 ) -> None:
     """Copy a layer before the marker of a further one, which then marks the copy's output."""
-    known = {begin.outputs[0]: marker.inputs[0]}
-    copies = [_copy(graph, node, known, prefix, replacement) for node in layer]
-    graph.insert_before(marker, copies)
+    first, own = f"{stack.name}.{stack.first(number)}.", f"{stack.name}.{number}."
+    known = {None: None, begin.outputs[0]: marker.inputs[0]}
+    for node in layer:
+        for value in node.inputs:
+            if value not in known and value.is_initializer() and value.name.startswith(first):
+                name = own + value.name.removeprefix(first)
+                known[value] = declared(graph, name, value.shape, value.dtype)
+                known[value].meta.update(value.meta)
+        copy = ir.Node(
+            node.domain,
+            node.op_type,
+            [known.get(value, value) for value in node.inputs],  # masks and the like are shared
+            list(node.attributes.values()),
+            overload=node.overload,
+            num_outputs=len(node.outputs),
+            version=node.version,
+            name=f"{own}{node.name}",
+        )
+        for old, new in zip(node.outputs, copy.outputs, strict=True):
+            new.name, new.type = f"{own}{old.name}", old.type
+            new.shape = None if old.shape is None else old.shape.copy()
+            known[old] = new
+        graph.insert_before(marker, copy)
     marker.replace_input_with(0, known[end.inputs[0]])
 
 
@@ -255,28 +261,20 @@ def _between(
 ) -> list[ir.Node]:
     """Nodes on the way from a layer's input or weights to its output, in graph order."""
     prefix = f"{stack.name}.{number}."
-    needed = _ancestors(last)
+    needed = {last}
+    for node in reversed(graph):  # graph order: inputs come before what reads them
+        if not needed.isdisjoint(node.successors()):
+            needed.add(node)
+    needed.remove(last)
     reached = {first.outputs[0]}
     reached |= {value for name, value in graph.initializers.items() if name.startswith(prefix)}
     layer = []
-    for node in graph:  # graph order: inputs come before what reads them
-        if node in needed and any(value in reached for value in node.inputs):
+    for node in graph:
+        if node in needed and not reached.isdisjoint(node.inputs):
             layer.append(node)
             reached.update(node.outputs)
     _check_closed(layer, stack, first, last)
     return layer
-
-
-def _ancestors(node: ir.Node) -> set[ir.Node]:
-    found: set[ir.Node] = set()
-    waiting = [node]
-    while waiting:
-        for value in waiting.pop().inputs:
-            producer = value.producer() if value is not None else None
-            if producer is not None and producer not in found:
-                found.add(producer)
-                waiting.append(producer)
-    return found
 
 
 def _check_closed(layer: list[ir.Node], stack: Stack, first: ir.Node, last: ir.Node) -> None:
@@ -288,51 +286,3 @@ def _check_closed(layer: list[ir.Node], stack: Stack, first: ir.Node, last: ir.N
                     f"{stack.name}: {value.name!r} ({node.op_type}) of a layer is read outside of "
                     "it; the layers cannot be repeated."
                 )
-
-
-def _copy(
-    graph: ir.Graph,
-    node: ir.Node,
-    known: dict[ir.Value, ir.Value],
-    prefix: str,
-    replacement: str,
-) -> ir.Node:
-    """The node over another layer's values and weights; ``known`` learns its outputs."""
-    inputs = [_counterpart(graph, value, known, prefix, replacement) for value in node.inputs]
-    outputs = [
-        ir.Value(
-            name=f"{replacement}{value.name}",
-            shape=value.shape.copy() if value.shape is not None else None,
-            type=value.type,
-        )
-        for value in node.outputs
-    ]
-    known.update(zip(node.outputs, outputs, strict=True))
-    return ir.Node(
-        node.domain,
-        node.op_type,
-        inputs,
-        list(node.attributes.values()),
-        overload=node.overload,
-        outputs=outputs,
-        version=node.version,
-        name=f"{replacement}{node.name}",
-    )
-
-
-def _counterpart(
-    graph: ir.Graph,
-    value: ir.Value | None,
-    known: Mapping[ir.Value, ir.Value],
-    prefix: str,
-    replacement: str,
-) -> ir.Value | None:
-    if value is None or value in known:
-        return None if value is None else known[value]
-    if not (value.is_initializer() and value.name.startswith(prefix)):
-        return value  # shared by the layers: masks, positions, constants
-    name = replacement + value.name.removeprefix(prefix)
-    if name not in graph.initializers:
-        graph.initializers.add(ir.Value(name=name, shape=value.shape, type=value.type))
-        graph.initializers[name].meta.update(value.meta)
-    return graph.initializers[name]

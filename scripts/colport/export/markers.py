@@ -28,16 +28,16 @@ def layer_boundary(hidden: torch.Tensor, side: str, stack: str, layer: int) -> t
     return hidden.clone()
 
 
-@layer_boundary.register_fake
-def _(hidden: torch.Tensor, side: str, stack: str, layer: int) -> torch.Tensor:
-    return torch.empty_like(hidden)
+layer_boundary.register_fake(lambda hidden, *_: torch.empty_like(hidden))
 
 
-def _schema(name: str, inputs: tuple[str, ...], attributes: Mapping[str, str]) -> OpSchema:
-    """A schema that ``torch.onnx`` accepts; inputs that end in ``?`` are optional, those that begin
-    with ``#`` integers."""
+def _operator(name: str, inputs: tuple[str, ...], **attributes: str) -> Callable[..., Any]:
+    """The translation of an operator: a node of its inputs and then its attributes, by their types.
+
+    Inputs that end in ``?`` are optional, those that begin with ``#`` integers.
+    """
     parameter, option = OpSchema.FormalParameter, OpSchema.FormalParameterOption
-    return OpSchema(
+    schema = OpSchema(
         name,
         DOMAIN,
         1,
@@ -56,27 +56,22 @@ def _schema(name: str, inputs: tuple[str, ...], attributes: Mapping[str, str]) -
             for name, kind in attributes.items()
         ],
     )
+    operator = values.Op(values.Opset(DOMAIN, 1), name, schema)
 
+    def write(*given: Any) -> Any:
+        settings = zip(attributes, given[len(inputs) :], strict=True)
+        return operator(*given[: len(inputs)], **dict(settings))
 
-def _operator(name: str, inputs: tuple[str, ...], attributes: Mapping[str, str]) -> values.Op:
-    return values.Op(values.Opset(DOMAIN, 1), name, _schema(name, inputs, attributes))
-
-
-def _attention(query: Any, key: Any, value: Any, bias: Any, lengths: Any, scale: float) -> Any:
-    inputs = ("query", "key", "value", "bias?", "#lengths?")
-    operator = _operator(ATTENTION, inputs, {"scale": "FLOAT"})
-    return operator(query, key, value, bias, lengths, scale=scale)
-
-
-def _layer_boundary(hidden: Any, side: str, stack: str, layer: int) -> Any:
-    attributes = {"side": "STRING", "stack": "STRING", "layer": "INT"}
-    operator = _operator(LAYER_BOUNDARY, ("hidden",), attributes)
-    return operator(hidden, side=side, stack=stack, layer=layer)
+    return write
 
 
 TRANSLATIONS: Mapping[Callable[..., Any], Callable[..., Any]] = {
-    torch.ops.colport.attention.default: _attention,
-    torch.ops.colport.layer_boundary.default: _layer_boundary,
+    torch.ops.colport.attention.default: _operator(
+        ATTENTION, ("query", "key", "value", "bias?", "#lengths?"), scale="FLOAT"
+    ),
+    torch.ops.colport.layer_boundary.default: _operator(
+        LAYER_BOUNDARY, ("hidden",), side="STRING", stack="STRING", layer="INT"
+    ),
 }
 """What ``torch.onnx`` must know to write them."""
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
+
 import onnx_ir as ir
 from onnx_ir.passes import common
 from onnxscript import optimizer, rewriter
 
-from colport.export.logs import quiet
 from colport.tensors.editing import remove_unused_initializers
 
 _FOLD_BYTES = 2**16  # larger results would only make the graph file bigger
@@ -47,12 +52,23 @@ def _forget_trace(model: ir.Model) -> None:
 
     onnx_ir's ``ClearMetadataAndDocStringPass`` leaves those of values.
     """
+    common.ClearMetadataAndDocStringPass()(model)
     model.metadata_props.clear()
-    model.graph.metadata_props.clear()
-    for node in model.graph.all_nodes():
-        node.metadata_props.clear()
-        node.doc_string = None
-        for value in node.outputs:
-            value.metadata_props.clear()
-    for value in (*model.graph.inputs, *model.graph.initializers.values()):
+    made = (value for node in model.graph.all_nodes() for value in node.outputs)
+    for value in (*model.graph.inputs, *model.graph.initializers.values(), *made):
         value.metadata_props.clear()
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence warnings of tracing and graph tools inside the block; errors are raised as ever.
+
+    torch prints the graph of a trace that failed to standard error.
+    """
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(action="ignore"), redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logging.disable(before)

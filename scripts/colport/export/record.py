@@ -12,18 +12,9 @@ from colport.base.columns import row
 from colport.folder.manifest import Manifest, folder_bytes
 
 
-class Stopwatch:
-    """Wall time since it was made, and the process's peak memory."""
-
-    def __init__(self) -> None:
-        self._start = time.perf_counter()
-
-    def cost(self) -> dict[str, float]:
-        """``seconds`` and ``peak_rss_mb`` (MiB)."""
-        return {
-            "seconds": time.perf_counter() - self._start,
-            "peak_rss_mb": machine.peak_rss_mb(),
-        }
+def cost_since(start: float) -> dict[str, float]:
+    """``seconds`` since a ``time.perf_counter()``, and the process's ``peak_rss_mb`` (MiB)."""
+    return {"seconds": time.perf_counter() - start, "peak_rss_mb": machine.peak_rss_mb()}
 
 
 def record(

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import onnx_ir as ir
 
 from colport.base.errors import ExportError
 from colport.families.base import Skeleton
-from colport.families.reference.skeletons import COMPUTED
+from colport.families.reference.skeletons import COMPUTED, reason
 from colport.tensors.streaming import StreamedTensor
 from colport.tensors.weights import TensorEntry, TensorIndex, read_header
 
@@ -31,20 +30,17 @@ def unread(
     used = {name for model in models for name in _weights(model)} & skeleton.sources.keys()
     read = {part for name in used for part in skeleton.sources[name].parts}
     replaced = {part.replaces for part in read}
-    names: dict[TensorEntry, str] = {}
-    for name, source in skeleton.sources.items():
-        names |= dict.fromkeys(source.parts, name)
+    names = {part: name for name, source in skeleton.sources.items() for part in source.parts}
     rows, lost = [], []
     for entry in sorted(_stored(names) - read, key=lambda entry: (entry.file, entry.key)):
         if entry in replaced:
-            reason = "replaced by the adapter's own"
+            why = "replaced by the adapter's own"
         else:
-            known = {**skeleton.unread, **COMPUTED}
-            reason = _reason(known, entry.key, names.get(entry, ""))
-        if not reason:
+            why = reason({**skeleton.unread, **COMPUTED}, entry.key, names.get(entry, ""))
+        if not why:
             lost.append(entry)
         file = entry.file.relative_to(checkpoint) if entry.file.is_relative_to(checkpoint) else ""
-        rows.append({"file": str(file or entry.file.name), "tensor": entry.key, "reason": reason})
+        rows.append({"file": str(file or entry.file.name), "tensor": entry.key, "reason": why})
     if lost:
         raise ExportError(
             f"{lost[0].file}: {len(lost)} tensors are read by no graph, first {lost[0].key!r}; "
@@ -68,10 +64,3 @@ def _stored(used: Iterable[TensorEntry]) -> set[TensorEntry]:
         if (folder / "model.safetensors.index.json").is_file():
             found |= set(TensorIndex(folder).values())
     return found
-
-
-def _reason(reasons: Mapping[str, str], *names: str) -> str:
-    for pattern, reason in reasons.items():
-        if any(re.search(pattern, name) for name in names):
-            return reason
-    return ""

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import onnx_ir as ir
 import torch
 
 from colport.base.errors import ColPortError, ExportError
 from colport.export.layers import one_of_each_kind
-from colport.export.logs import quiet
 from colport.export.markers import TRANSLATIONS
+from colport.export.optimise import quiet
 from colport.families.base import GraphDefinition, Skeleton
 
 OUTPUT = "embeddings"
 """Output of every graph: ``float32 [batch, tokens, dim]``, L2-normalised."""
 
-_DTYPES = {"int64": torch.int64, "float32": torch.float32}
 _PREFIX = "model."
 _FEWEST = 2  # torch traces no other size for 1, which then runs as well
 _LATEST = 23  # operator set that torch writes; what it writes is the same in 24
@@ -67,7 +65,8 @@ def trace(skeleton: Skeleton, definition: GraphDefinition, opset: int) -> ir.Mod
     model = program.model
     model.opset_imports[""] = opset
     _name_interface(model, definition)
-    _name_initializers(model)
+    for value in list(model.graph.initializers.values()):
+        value.name = value.name.removeprefix(_PREFIX)
     model.graph.name = definition.name
     return model
 
@@ -112,42 +111,25 @@ def naming(skeleton: Skeleton, definition: GraphDefinition) -> Iterator[None]:
 def example_inputs(definition: GraphDefinition, device: str) -> tuple[torch.Tensor, ...]:
     """Zeros of the shapes to trace a graph with."""
     return tuple(
-        torch.zeros(item.example, dtype=_DTYPES[item.dtype], device=device)
+        torch.zeros(item.example, dtype=getattr(torch, item.dtype), device=device)
         for item in definition.inputs
     )
 
 
 def _name_interface(model: ir.Model, definition: GraphDefinition) -> None:
     """Give inputs, outputs and dynamic axes their declared names, everywhere in the graph."""
-    names: dict[str, str] = {}
+    names: dict[str | None, str] = {}
     for value, item in zip(model.graph.inputs, definition.inputs, strict=True):
         value.name = item.name
         for axis, name in item.axes.items():
             symbol = value.shape[axis]
             if isinstance(symbol, int):
                 raise ExportError(f"axis {name!r} of {item.name} froze at {symbol}.")
-            names.setdefault(str(symbol.value), name)
+            names.setdefault(symbol.value, name)
     (output,) = model.graph.outputs
     output.name = OUTPUT
-    for value in _values(model):
+    made = (value for node in model.graph.all_nodes() for value in node.outputs)
+    for value in (*model.graph.inputs, *made):
         if value.shape is not None and not value.shape.frozen:
-            value.shape = ir.Shape([_rename(dim, names) for dim in value.shape])
-
-
-def _rename(dim: Any, names: dict[str, str]) -> Any:
-    return dim if isinstance(dim, int) else names.get(str(dim.value), dim)
-
-
-def _values(model: ir.Model) -> Iterator[ir.Value]:
-    yield from model.graph.inputs
-    for node in model.graph.all_nodes():
-        yield from node.outputs
-
-
-def _name_initializers(model: ir.Model) -> None:
-    for value in list(model.graph.initializers.values()):
-        name = value.name
-        if name.startswith(_PREFIX):
-            model.graph.initializers.pop(name)
-            value.name = name.removeprefix(_PREFIX)
-            model.graph.initializers.add(value)
+            dims = (names.get(getattr(dim, "value", None), dim) for dim in value.shape)
+            value.shape = ir.Shape(dims)

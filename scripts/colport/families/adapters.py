@@ -10,10 +10,10 @@ from __future__ import annotations
 import copy
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from colport.base.errors import CheckpointError
 from colport.families.reference.skeletons import check_shape, rename_keys
 from colport.hub import lora
 from colport.hub.checkpoints import ADAPTER_CONFIG, read_config, reading
-from colport.tensors.weights import ADAPTER_WEIGHTS, StoredTensor, TensorEntry
+from colport.tensors.weights import ADAPTER_WEIGHTS, StoredTensor, TensorEntry, finite
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -34,7 +34,7 @@ _BLOCK_BYTES = 2**24  # of fp32 rows merged at a time
 
 
 @dataclass(frozen=True)
-class MergedTensor:
+class MergedTensor(StoredTensor):
     """A weight of the base with its LoRA pair added, in fp32.
 
     Attributes:
@@ -49,39 +49,16 @@ class MergedTensor:
     b: TensorEntry
     scale: float
 
-    @property
-    def file(self) -> Path:
-        """The base's file."""
-        return self.base.file
-
-    @property
-    def key(self) -> str:
-        """The base's key."""
-        return self.base.key
-
-    @property
-    def dtype(self) -> np.dtype:
-        """float32."""
-        return np.dtype(np.float32)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The base's shape."""
-        return self.base.shape
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes in fp32."""
-        return math.prod(self.shape) * self.dtype.itemsize
+    @classmethod
+    def of(cls, base: StoredTensor, *pair: Any) -> MergedTensor:
+        """The sum of a base's tensor and ``a, b, scale``."""
+        nbytes = 4 * math.prod(base.shape)
+        return cls(base.file, base.key, np.dtype(np.float32), base.shape, nbytes, base, *pair)
 
     @property
     def parts(self) -> tuple[TensorEntry, ...]:
         """The base's tensor and the pair."""
         return (*self.base.parts, self.a, self.b)
-
-    def read(self) -> np.ndarray:
-        """See :meth:`StoredTensor.read`."""
-        return self.read_rows(0, self.shape[0])
 
     def read_rows(self, start: int, stop: int) -> np.ndarray:
         """See :meth:`StoredTensor.read_rows`.
@@ -89,8 +66,9 @@ class MergedTensor:
         Raises:
             CheckpointError: The adapter holds NaN or infinite values, or a file ended early.
         """
-        a = _finite(self.a, self.a.read())
-        b = _finite(self.b, self.b.read_rows(start, stop)) * np.float32(self.scale)
+        a = finite(self.a, self.a.read().astype(np.float32, copy=False))
+        b = finite(self.b, self.b.read_rows(start, stop).astype(np.float32, copy=False))
+        b = b * np.float32(self.scale)
         merged = np.empty((stop - start, self.shape[1]), np.float32)
         step = max(1, _BLOCK_BYTES // max(merged.strides[0], 1))
         for first in range(0, len(merged), step):
@@ -124,7 +102,16 @@ def merge(
     file = folder / ADAPTER_WEIGHTS
     tensors = _rename(model, stored, key_mapping)
     scales, shapes = _expected(folder, model, settings)
-    _check_names(file, model, shapes, tensors)
+    if extra := tensors.keys() - shapes.keys():
+        raise CheckpointError(
+            f"{file}: {len(extra)} unexpected weights, first {min(extra)!r}; target_modules and "
+            f"modules_to_save, matched as peft does, give no such weight of {type(model).__name__}."
+        )
+    if missing := shapes.keys() - tensors.keys():
+        raise CheckpointError(
+            f"{file}: {len(missing)} missing weights, first {min(missing)!r}; target_modules or "
+            "modules_to_save name its layer."
+        )
     merged = dict(sources)
     for name in sorted(tensors):
         is_pair = _PAIR.match(name) is not None
@@ -136,7 +123,7 @@ def merge(
     for module, scale in scales.items():
         if (base := sources.get(f"{module}.weight")) is not None:
             a, b = (tensors[f"{module}.lora_{side}.weight"] for side in "AB")
-            merged[f"{module}.weight"] = MergedTensor(base, a, b, scale)
+            merged[f"{module}.weight"] = MergedTensor.of(base, a, b, scale)
     return merged
 
 
@@ -197,26 +184,3 @@ def _rename(
         for name, key in rename_keys(model, weights, key_mapping).items()
         for end, entry in weights[key].items()
     }
-
-
-def _check_names(
-    file: Path, model: PreTrainedModel, expected: Iterable[str], found: Iterable[str]
-) -> None:
-    """Refuse an adapter that holds more or less than its configuration says."""
-    if extra := sorted(set(found) - set(expected)):
-        raise CheckpointError(
-            f"{file}: {len(extra)} unexpected weights, first {extra[0]!r}; target_modules and "
-            f"modules_to_save, matched as peft does, give no such weight of {type(model).__name__}."
-        )
-    if missing := sorted(set(expected) - set(found)):
-        raise CheckpointError(
-            f"{file}: {len(missing)} missing weights, first {missing[0]!r}; target_modules or "
-            "modules_to_save name its layer."
-        )
-
-
-def _finite(entry: TensorEntry, values: np.ndarray) -> np.ndarray:
-    values = values.astype(np.float32, copy=False)
-    if not np.isfinite(values).all():
-        raise CheckpointError(f"{entry.file}: tensor {entry.key!r} holds NaN or infinite values.")
-    return values

@@ -66,16 +66,7 @@ def attention(
     return torch.matmul(weights, value)
 
 
-@attention.register_fake
-def _(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    bias: torch.Tensor | None,
-    lengths: torch.Tensor | None,
-    scale: float,
-) -> torch.Tensor:
-    return torch.empty_like(query)
+attention.register_fake(lambda query, *_: torch.empty_like(query))
 
 
 def register() -> None:
@@ -140,3 +131,27 @@ def _mask(**settings: Any) -> torch.Tensor:
     if settings["mask_function"] is bidirectional_mask_function and padding is not None:
         return attention_bias(padding, settings["dtype"], causal=False)
     return eager_mask(**settings)
+
+
+def give_zeros(model: Any) -> None:
+    """Let a model's attention give zeros to tokens whose keys are all masked.
+
+    Expansion tokens that nobody attends to are scored all the same. Out of reach of a sliding
+    window, or before the text under a causal mask, such a token has no key at all. PyTorch's
+    attention, which the libraries use, then gives zeros; a softmax over equally low scores gives an
+    average.
+    """
+    name = model.config._attn_implementation
+    attend, mask = AttentionInterface()[name], AttentionMaskInterface()[name]
+
+    def attend_or_zero(module: Any, *states: Any, **settings: Any) -> tuple[torch.Tensor, Any]:
+        output, weights = attend(module, *states, **settings)
+        attention_mask = states[3] if len(states) > 3 else settings["attention_mask"]
+        if attention_mask is None or attention_mask.shape[2] == 1:  # every token has the same keys
+            return output, weights
+        seen = (attention_mask == 0).any(dim=-1).transpose(1, 2).unsqueeze(-1)
+        return output * seen.to(output.dtype), weights
+
+    AttentionInterface.register(f"{name}_or_zero", attend_or_zero)
+    AttentionMaskInterface.register(f"{name}_or_zero", mask)
+    model.set_attn_implementation(f"{name}_or_zero")

@@ -62,6 +62,13 @@ class GraphInput:
     axes: Mapping[int, str]
 
 
+def token_inputs(tokens: int, *more: str) -> tuple[GraphInput, ...]:
+    """Token ids and attention mask, and further inputs of their form by name."""
+    names = ("input_ids", "attention_mask", *more)
+    axes = {0: "batch", 1: "tokens"}
+    return tuple(GraphInput(name, "int64", (2, tokens), axes) for name in names)
+
+
 @dataclass(frozen=True)
 class GraphDefinition:
     """One graph to trace: ``forward(model, *inputs)`` gives ``[batch, tokens, dim]``."""

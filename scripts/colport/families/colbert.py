@@ -7,7 +7,6 @@ as they stand, or the export refuses.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,20 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from colport.base.errors import InputError
-from colport.base.names import KINDS, PLURALS
-from colport.families import functional
-from colport.families.base import (
-    Batch,
-    Document,
-    Embedder,
-    Family,
-    GraphDefinition,
-    GraphInput,
-    Processing,
-    Runtime,
-    Skeleton,
-    check_settings,
-)
+from colport.base.foreign import shape_beside
+from colport.base.names import PLURALS
+from colport.families import base, functional
 from colport.families.text import layouts, tokenization
 from colport.families.tokens import TokenBatch, Tokens, save_backend
 from colport.hub.checkpoints import read_config
@@ -36,10 +24,7 @@ from colport.hub.checkpoints import read_config
 if TYPE_CHECKING:
     import torch
 
-    from colport.families.reference.memory import Room
-
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
-_TOKENS = {0: "batch", 1: "tokens"}
 _POOLER = {r"(^|\.)pooler\.": "makes one vector of a text"}
 _HEADS = {
     rf"^{name}\.": "of the language model that the backbone was made from"
@@ -47,23 +32,10 @@ _HEADS = {
 }
 Expansion = Mapping[str, Any]
 
-_NUMBER_OR_NONE = (int, type(None))
-_SETTINGS = {
-    "prompts": dict.fromkeys(KINDS, str),
-    "markers": dict.fromkeys(KINDS, _NUMBER_OR_NONE),
-    "max_length": dict.fromkeys(KINDS, _NUMBER_OR_NONE),
-    "expansion": (dict, type(None)),
-    "skiplist": [int],
-    "skiplist_kinds": [str],
-    **dict.fromkeys(("strip", "lowercase", "token_type_ids", "split_special_tokens?"), bool),
-    "positions?": _NUMBER_OR_NONE,
-    "pad_id": int,
-    **dict.fromkeys(("padding_side", "truncation_side"), str),
-}
-_EXPANSION = {"strategy": str, "length": int, "attend": bool, "token_id": int}
+_SHAPES = shape_beside(__file__)
 
 
-class ColBERT(Family):
+class ColBERT(base.Family):
     """Text checkpoints with a projection of their own."""
 
     name = "colbert"
@@ -80,52 +52,40 @@ class ColBERT(Family):
         has_config = (folder / "config.json").is_file()
         return not (has_config and layouts.sees(read_config(folder)))
 
-    def skeleton(self, folder: Path, precision: str) -> Skeleton:
+    def skeleton(self, folder: Path, precision: str) -> base.Skeleton:
         """See :meth:`Family.skeleton`."""
         import torch
 
-        from colport.families.reference.skeletons import build_on_meta, map_tensors
+        from colport.families.attention import give_zeros
+        from colport.families.reference.skeletons import build_on_meta, map_tensors, reason
         from colport.families.stacks import named_by_library
-        from colport.families.text.attention import give_zeros
         from colport.tensors.weights import TensorIndex
 
         checkpoint = layouts.read(folder)
         layers, head_sources = layouts.head(checkpoint, precision)
         encoder = layouts.load(checkpoint, "meta")
-        settings = tokenization.processing(checkpoint, encoder)
+        settings, _ = tokenization.processing(checkpoint, encoder)
         loaded = encoder[0].auto_model
         loaded.config.use_cache = False
         backbone, constants = build_on_meta(type(loaded), loaded.config, precision)
         if settings["expansion"] and not settings["expansion"]["attend"]:
             give_zeros(backbone)
-        tensors = {
-            key: entry
-            for key, entry in TensorIndex(checkpoint.backbone).items()
-            if not (checkpoint.library == "stanford" and key.startswith("linear."))  # the head's
-        }
-        own = backbone.state_dict()
-        heads = {
-            pattern: reason
-            for pattern, reason in _HEADS.items()
-            if not any(re.search(pattern, name) for name in own)
-        }
-        sources = map_tensors(
-            backbone,
-            tensors,
-            optional=_POOLER,
-            ignored=heads,
-            prefix="backbone.",
-            source=str(folder),
-        )
-        sources |= {f"head.{name}": entry for name, entry in head_sources.items()}
+        projection = {r"^linear\.": "the head's"} if checkpoint.library == "stanford" else {}
+        own = [*backbone.state_dict()]
+        heads = {head: why for head, why in _HEADS.items() if not reason({head: why}, *own)}
+        tensors = TensorIndex(checkpoint.backbone)
+        names = {"optional": _POOLER, "ignored": heads | projection}
+        sources = map_tensors(backbone, tensors, source=str(folder), **names)
         model = torch.nn.ModuleDict({"backbone": backbone, "head": layers}).eval()
-        names = _INPUTS if settings["token_type_ids"] else _INPUTS[:2]
-        inputs = tuple(GraphInput(name, "int64", (2, 20), _TOKENS) for name in names)
-        return Skeleton(
+        inputs = base.token_inputs(20, *_INPUTS[2:] if settings["token_type_ids"] else ())
+        return base.Skeleton(
             model,
             {f"backbone.{name}": value for name, value in constants.items()},
-            sources,
-            (GraphDefinition("text", inputs, _embed),),
+            {
+                **{f"backbone.{name}": entry for name, entry in sources.items()},
+                **{f"head.{name}": entry for name, entry in head_sources.items()},
+            },
+            (base.GraphDefinition("text", inputs, _embed),),
             encoder.get_embedding_dimension(),
             backbone.config.model_type,
             named_by_library(model),
@@ -133,19 +93,18 @@ class ColBERT(Family):
             _longest(settings),
         )
 
-    def processing(self, folder: Path) -> Processing:
+    def processing(self, folder: Path) -> base.Processing:
         """See :meth:`Family.processing`."""
         checkpoint = layouts.read(folder)
         encoder = layouts.load(checkpoint, "meta")
-        settings = tokenization.processing(checkpoint, encoder)
-        tokenizer = tokenization.tokenizer_of(checkpoint, encoder)
-        return Processing(settings, save_backend(tokenizer, checkpoint.backbone))
+        settings, tokenizer = tokenization.processing(checkpoint, encoder)
+        return base.Processing(settings, save_backend(tokenizer, checkpoint.backbone))
 
-    def runtime(self, settings: Mapping[str, Any], folder: Path) -> Runtime:
+    def runtime(self, settings: Mapping[str, Any], folder: Path) -> base.Runtime:
         """See :meth:`Family.runtime`."""
         return _Runtime(settings, folder)
 
-    def open_reference(self, folder: Path, device: str, room: Room) -> Embedder:
+    def open_reference(self, folder: Path, device: str, room: base.Room) -> base.Embedder:
         """``MultiVectorEncoder`` in fp32, behind the tokenization of the checkpoint's library."""
         import torch
 
@@ -164,16 +123,15 @@ class ColBERT(Family):
             encoder.to(device)
         if checkpoint.library == "sentence-transformers":
             return Reference(encoder, room)
-        settings = tokenization.processing(checkpoint, encoder)
-        tokenizer = tokenization.tokenizer_of(checkpoint, encoder)
+        settings, tokenizer = tokenization.processing(checkpoint, encoder)
         return MarkedReference(encoder, tokenizer, settings, room)
 
 
-class _Runtime(Runtime):
+class _Runtime(base.Runtime):
     def __init__(self, settings: Mapping[str, Any], folder: Path) -> None:
-        check_settings(settings, _SETTINGS, folder)
+        base.check_settings(settings, _SHAPES["settings"], folder)
         if settings["expansion"] is not None:
-            check_settings(settings["expansion"], _EXPANSION, folder)
+            base.check_settings(settings["expansion"], _SHAPES["expansion"], folder)
         self._settings = settings
         self._tokens = Tokens(
             folder / "tokenizer.json",
@@ -183,15 +141,15 @@ class _Runtime(Runtime):
             settings.get("split_special_tokens", False),
         )
 
-    def query_batch(self, queries: Sequence[str]) -> Batch:
+    def query_batch(self, queries: Sequence[str]) -> base.Batch:
         """See :meth:`Runtime.query_batch`."""
         return self._batch(queries, "query", self._settings["expansion"])
 
-    def document_batch(self, documents: Sequence[Document]) -> Batch:
+    def document_batch(self, documents: Sequence[base.Document]) -> base.Batch:
         """See :meth:`Runtime.document_batch`."""
         return self._batch(documents, "document", None)
 
-    def _batch(self, texts: Sequence[Any], kind: str, expansion: Expansion | None) -> Batch:
+    def _batch(self, texts: Sequence[Any], kind: str, expansion: Expansion | None) -> base.Batch:
         marker = self._settings["markers"][kind]
         room = 0 if marker is None else 1
         limit = _limit(self._settings["max_length"][kind], expansion)
@@ -200,28 +158,23 @@ class _Runtime(Runtime):
         )
         batch = self._tokens.pad(rows, expansion["length"] - room if expansion else None)
         if marker is not None:
-            batch = TokenBatch(_behind_first(batch.ids, marker), _behind_first(batch.mask, 1))
-        self._check_length([len(row) + room for row in rows], batch.ids.shape[1], kind)
+            # Behind the first token: where PyLate and Stanford put their markers.
+            ids, mask = np.insert(batch.ids, 1, marker, axis=1), np.insert(batch.mask, 1, 1, axis=1)
+            batch = TokenBatch(ids, mask)
+        positions, width = self._settings.get("positions"), batch.ids.shape[1]
+        if positions is not None and width > positions:
+            longest = int(np.argmax([len(row) for row in rows]))
+            fault = f"takes {width} tokens, the model has positions for {positions}"
+            raise InputError(PLURALS[kind], longest, fault)
         keep = batch.mask.astype(bool)
         if expansion:
             batch, keep = _expand(batch, expansion)
         if kind in self._settings["skiplist_kinds"]:
             keep = keep & ~np.isin(batch.ids, self._settings["skiplist"])
-        feeds = {"input_ids": batch.ids, "attention_mask": batch.mask}
+        feeds = batch.feeds
         if self._settings["token_type_ids"]:
             feeds["token_type_ids"] = np.zeros_like(batch.ids)
-        return Batch("text", feeds, keep)
-
-    def _check_length(self, lengths: Sequence[int], width: int, kind: str) -> None:
-        """Refuse the longest text of a batch that is wider than the table of positions."""
-        positions = self._settings.get("positions")
-        if positions is not None and width > positions:
-            longest = int(np.argmax(lengths))
-            raise InputError(
-                PLURALS[kind],
-                longest,
-                f"takes {width} tokens, the model has positions for {positions}",
-            )
+        return base.Batch("text", feeds, keep)
 
     def _clean(self, text: str, kind: str) -> str:
         text = self._settings["prompts"][kind] + text
@@ -245,12 +198,6 @@ def _limit(limit: int | None, expansion: Expansion | None) -> int | None:
     if expansion["strategy"] == "fixed":
         return expansion["length"]
     return None if limit is None else max(limit, expansion["length"])
-
-
-def _behind_first(rows: np.ndarray, value: int) -> np.ndarray:
-    """``[batch, tokens]`` with one more column: where PyLate and Stanford put their markers."""
-    column = np.full((len(rows), 1), value, rows.dtype)
-    return np.concatenate([rows[:, :1], column, rows[:, 1:]], axis=1)
 
 
 def _expand(tokens: TokenBatch, expansion: Expansion) -> tuple[TokenBatch, np.ndarray]:

@@ -10,17 +10,18 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from colport.base.errors import UnsupportedError
+from colport.base.foreign import shape_beside
 from colport.families import functional
-from colport.families.base import Batch, Document, GraphInput, PatchGrid, Runtime, Stack
-from colport.families.pages.base import PageFamily, PageRuntime, query_template
-from colport.families.pages.images import normalise, resize_bicubic, rgb_array
-from colport.families.pages.layouts import CheckpointLayout, engine_layout, transformers_layout
-from colport.families.stacks import stack
+from colport.families.base import Batch, Document, GraphInput, PatchGrid, Runtime
+from colport.families.pages.base import PageFamily, PageRuntime, Tensors, query_template
+from colport.families.pages.images import resized, rgb_array
+from colport.families.pages.layouts import CheckpointLayout, EngineLayout, TransformersLayout
+from colport.families.tokens import TokenBatch
 
 if TYPE_CHECKING:
     import torch
@@ -33,8 +34,8 @@ class ColPali(PageFamily):
     reserved = ("<image>",)
     image_token_has_no_row = True
     layouts = (
-        transformers_layout("ColPali", "paligemma"),
-        engine_layout("ColPali", "paligemma", "model.model"),
+        TransformersLayout("ColPali", "paligemma"),
+        EngineLayout("ColPali", "paligemma", "model.model"),
     )
 
     def prepare(self, backbone: Any) -> None:
@@ -42,14 +43,6 @@ class ColPali(PageFamily):
         super().prepare(backbone)
         if not backbone.config.text_config.use_bidirectional_attention:
             raise UnsupportedError("text_config: causal layers are not exported yet.")
-
-    def stacks(self, backbone: Any) -> tuple[Stack, ...]:
-        """See :meth:`PageFamily.stacks`."""
-        vision, text = backbone.vision_tower.encoder, backbone.language_model
-        return (
-            stack("vision_tower.encoder.layers", vision.layers, vision.config),
-            stack("language_model.layers", text.layers, text.config),
-        )
 
     def page_inputs(self, layout: CheckpointLayout, config: Any) -> tuple[GraphInput, ...]:
         """See :meth:`PageFamily.page_inputs`."""
@@ -66,24 +59,19 @@ class ColPali(PageFamily):
             input_ids = torch.where(input_ids == image_token, 0, input_ids)
         return super().embed_words(backbone, input_ids)
 
-    def embed_pages(self, backbone: Any, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    def embed_pages(self, backbone: Any, inputs: Tensors) -> torch.Tensor:
         """See :meth:`PageFamily.embed_pages`."""
         pixels = inputs["pixel_values"].to(backbone.dtype)
         return backbone.get_image_features(pixels).pooler_output.flatten(0, 1)
 
-    def hidden_states(
-        self,
-        backbone: Any,
-        words: torch.Tensor,
-        attention_mask: torch.Tensor,
-        inputs: Mapping[str, torch.Tensor],
-    ) -> torch.Tensor:
+    def hidden_states(self, backbone: Any, words: torch.Tensor, inputs: Tensors) -> torch.Tensor:
         """See :meth:`PageFamily.hidden_states`."""
         import torch
 
+        mask = inputs["attention_mask"]
         return backbone.language_model(
             inputs_embeds=words,
-            attention_mask=functional.attention_bias(attention_mask, words.dtype, causal=False),
+            attention_mask=functional.attention_bias(mask, words.dtype, causal=False),
             position_ids=torch.arange(words.shape[1], device=words.device).unsqueeze(0) + 1,
             use_cache=False,
         ).last_hidden_state
@@ -108,7 +96,7 @@ class ColPali(PageFamily):
 
 
 class _Runtime(PageRuntime):
-    own_settings: ClassVar[Mapping[str, Any]] = {"image": {"height": int, "width": int}}
+    own_settings = shape_beside(__file__)
 
     def __init__(self, settings: Mapping[str, Any], folder: Path) -> None:
         super().__init__(settings, folder)
@@ -117,11 +105,10 @@ class _Runtime(PageRuntime):
     def document_batch(self, documents: Sequence[Document]) -> Batch:
         """See :meth:`Runtime.document_batch`."""
         ids = np.tile(np.asarray(self._document_ids, np.int64), (len(documents), 1))
-        feeds = {
-            "input_ids": ids,
-            "attention_mask": np.ones_like(ids),
-            "pixel_values": np.stack([self._pixels(page) for page in documents]),
-        }
+        image = self._settings["image"]
+        size = image["height"], image["width"]
+        pixels = np.stack([resized(rgb_array(page), *size, image) for page in documents])
+        feeds = {**TokenBatch(ids, np.ones_like(ids)).feeds, "pixel_values": pixels}
         return Batch("image", feeds, np.ones(ids.shape, bool))
 
     def patches(self, document: Document) -> PatchGrid:
@@ -129,11 +116,6 @@ class _Runtime(PageRuntime):
         ((image_token, count),) = Counter(self._document_ids).most_common(1)
         side = math.isqrt(count)
         return PatchGrid(side, side, self._document_ids.index(image_token))
-
-    def _pixels(self, page: Any) -> np.ndarray:
-        image = self._settings["image"]
-        pixels = resize_bicubic(rgb_array(page), image["height"], image["width"])
-        return normalise(pixels, image["scale"], image["mean"], image["std"])
 
 
 FAMILY = ColPali()

@@ -9,17 +9,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from colport.base.errors import InputError
+from colport.base.foreign import shape_beside
 from colport.families import functional
-from colport.families.base import Batch, Document, GraphInput, PatchGrid, Runtime, Stack
+from colport.families.base import Batch, Document, GraphInput, PatchGrid, Runtime
 from colport.families.pages import grids
-from colport.families.pages.base import PageFamily, PageRuntime, query_template
-from colport.families.pages.layouts import CheckpointLayout, engine_layout, transformers_layout
-from colport.families.stacks import stack
+from colport.families.pages.base import PageFamily, PageRuntime, Tensors, query_template
+from colport.families.pages.layouts import CheckpointLayout, EngineLayout, TransformersLayout
 
 if TYPE_CHECKING:
     import torch
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 # The name must contain "flash": transformers then leaves the patches of all pages in one row.
 _PAGE_ATTENTION = "colport_page_flash"
 
-_ENGINE = engine_layout("ColQwen2", "qwen2_vl", "")
+
+_SIZES = ("patch_size", "merge_size", "temporal_patch_size")
 
 
 class ColQwen2(PageFamily):
@@ -35,7 +36,10 @@ class ColQwen2(PageFamily):
 
     name = "colqwen2"
     reserved = ("<|image_pad|>",)
-    layouts = (transformers_layout("ColQwen2", "qwen2_vl"), _ENGINE)
+    layouts = (
+        TransformersLayout("ColQwen2", "qwen2_vl"),
+        EngineLayout("ColQwen2", "qwen2_vl", ""),
+    )
 
     def prepare(self, backbone: Any) -> None:
         """See :meth:`PageFamily.prepare`."""
@@ -45,31 +49,23 @@ class ColQwen2(PageFamily):
         AttentionInterface.register(_PAGE_ATTENTION, _page_attention)
         backbone.visual.config._attn_implementation = _PAGE_ATTENTION
 
-    def stacks(self, backbone: Any) -> tuple[Stack, ...]:
-        """See :meth:`PageFamily.stacks`."""
-        vision, text = backbone.visual, backbone.language_model
-        return (
-            stack("visual.blocks", vision.blocks, vision.config),
-            stack("language_model.layers", text.layers, text.config),
-        )
-
     def page_inputs(self, layout: CheckpointLayout, config: Any) -> tuple[GraphInput, ...]:
         """See :meth:`PageFamily.page_inputs`."""
         vision = config.vision_config
         patches = 24 * vision.spatial_merge_size**2
         values = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
-        inputs = (
+        inputs = [
             GraphInput("pixel_values", "float32", (patches, values), {0: "patches"}),
             GraphInput("patch_positions", "int64", (patches, 2), {0: "patches"}),
             GraphInput("page_slots", "int64", (2, patches - 8), {0: "batch", 1: "slots"}),
             GraphInput("patch_slots", "int64", (patches,), {0: "patches"}),
-        )
-        if layout is not _ENGINE:
-            return inputs
-        axes = {1: "batch", 2: "tokens"}
-        return (*inputs, GraphInput("position_ids", "int64", (3, 2, 33), axes))
+        ]
+        if isinstance(layout, EngineLayout):
+            axes = {1: "batch", 2: "tokens"}
+            inputs.append(GraphInput("position_ids", "int64", (3, 2, 33), axes))
+        return tuple(inputs)
 
-    def embed_pages(self, backbone: Any, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    def embed_pages(self, backbone: Any, inputs: Tensors) -> torch.Tensor:
         """See :meth:`PageFamily.embed_pages`."""
         slots = inputs["page_slots"]
         return backbone.visual(
@@ -83,15 +79,9 @@ class ColQwen2(PageFamily):
             patch_slots=inputs["patch_slots"],
         ).pooler_output
 
-    def hidden_states(
-        self,
-        backbone: Any,
-        words: torch.Tensor,
-        attention_mask: torch.Tensor,
-        inputs: Mapping[str, torch.Tensor],
-    ) -> torch.Tensor:
+    def hidden_states(self, backbone: Any, words: torch.Tensor, inputs: Tensors) -> torch.Tensor:
         """See :meth:`PageFamily.hidden_states`."""
-        bias = functional.attention_bias(attention_mask, words.dtype, causal=True)
+        bias = functional.attention_bias(inputs["attention_mask"], words.dtype, causal=True)
         return backbone.language_model(
             inputs_embeds=words,
             attention_mask={"full_attention": bias},
@@ -107,15 +97,13 @@ class ColQwen2(PageFamily):
             "image_token": processor.image_token,
             "image_token_id": processor.image_token_id,
             # transformers passes no grid on to the language model, colpali-engine does.
-            "positions": "grid" if layout is _ENGINE else "sequence",
+            "positions": "grid" if isinstance(layout, EngineLayout) else "sequence",
         }
 
     def image_settings(self, processor: Any) -> dict[str, Any]:
         """See :meth:`PageFamily.image_settings`."""
         return {
-            "patch_size": processor.patch_size,
-            "merge_size": processor.merge_size,
-            "temporal_patch_size": processor.temporal_patch_size,
+            **{key: getattr(processor, key) for key in _SIZES},
             "min_pixels": processor.size["shortest_edge"],
             "max_pixels": processor.size["longest_edge"],
         }
@@ -130,13 +118,7 @@ class ColQwen2(PageFamily):
 
 
 class _Runtime(PageRuntime):
-    own_settings: ClassVar[Mapping[str, Any]] = {
-        **dict.fromkeys(("image_token", "positions"), str),
-        "image_token_id": int,
-        "image": dict.fromkeys(
-            ("patch_size", "merge_size", "temporal_patch_size", "min_pixels", "max_pixels"), int
-        ),
-    }
+    own_settings = shape_beside(__file__)
 
     def document_batch(self, documents: Sequence[Document]) -> Batch:
         """See :meth:`Runtime.document_batch`."""
@@ -149,8 +131,7 @@ class _Runtime(PageRuntime):
         batch = self._tokens.pad(self._tokens.encode([self._prompt(grid) for grid in merged]))
         slots = grids.page_slots(sizes)
         feeds = {
-            "input_ids": batch.ids,
-            "attention_mask": batch.mask,
+            **batch.feeds,
             "pixel_values": np.concatenate(patches),
             "patch_positions": np.concatenate([grids.patch_positions(s, merge) for s in sizes]),
             "page_slots": slots,

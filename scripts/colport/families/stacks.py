@@ -2,33 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from types import MethodType
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
 
 from colport.families.base import Stack
-
-if TYPE_CHECKING:
-    import torch
 
 LAYER_NUMBERS = frozenset({"layer_idx", "layer_id"})
 """Attributes with a layer's own place, which only caches read."""
 
 _PLAIN = (bool, int, float, str, type(None))
 _UNTOLD = {*LAYER_NUMBERS, "forward"}  # an instance has a forward of its own where it is watched
-
-
-def stack(name: str, layers: Any, config: Any) -> Stack:
-    """A stack whose kinds are the ``layer_types`` of the configuration: one kind if there are none.
-
-    Args:
-        name: Place of the module list in the model.
-        layers: The module list.
-        config: Configuration of the model that runs them.
-    """
-    kinds = getattr(config, "layer_types", None) or ["layer"] * len(layers)
-    return Stack(name, tuple(kinds))
 
 
 def named_by_library(model: Any) -> tuple[Stack, ...]:
@@ -44,7 +31,8 @@ def named_by_library(model: Any) -> tuple[Stack, ...]:
         for place, layers in module.named_modules() if layer_class else ():
             if _holds_only(layers, layer_class):
                 name = f"{owner}.{place}".removeprefix(".")
-                found[name] = _by_build(stack(name, layers, module.config), layers)
+                types = getattr(module.config, "layer_types", None) or ["layer"] * len(layers)
+                found[name] = Stack(name, _by_build(types, layers))
     return tuple(found.values())
 
 
@@ -55,25 +43,23 @@ def _layer_class(module: Any) -> type | None:
 
 
 def _holds_only(layers: Any, layer_class: type) -> bool:
-    import torch
-
     return isinstance(layers, torch.nn.ModuleList) and all(
         isinstance(layer, layer_class) for layer in layers
     )
 
 
-def _by_build(declared: Stack, layers: Any) -> Stack:
-    """The stack with a kind for each way in which layers of one kind are built."""
+def _by_build(types: Sequence[str], layers: Any) -> tuple[str, ...]:
+    """A kind for each way in which layers of one type are built."""
     builds: dict[str, list[Any]] = {}
     kinds = []
-    for kind, layer in zip(declared.kinds, layers, strict=True):
+    for kind, layer in zip(types, layers, strict=True):
         known = builds.setdefault(kind, [])
         same = (i for i, other in enumerate(known) if difference(layer, other) is None)
         if (place := next(same, None)) is None:
             place = len(known)
             known.append(layer)
         kinds.append(f"{kind} {place + 1}" if place else kind)
-    return Stack(declared.name, tuple(kinds))
+    return tuple(kinds)
 
 
 def difference(layer: torch.nn.Module, other: torch.nn.Module) -> str | None:
@@ -87,8 +73,6 @@ def difference(layer: torch.nn.Module, other: torch.nn.Module) -> str | None:
 
 def _description(layer: torch.nn.Module) -> Iterator[tuple[str, Any]]:
     """All that makes up a layer but its weights' values, by name."""
-    import torch
-
     internal = vars(torch.nn.Module()).keys() | _UNTOLD
     for path, module in layer.named_modules():
         place = f"{path}." if path else ""

@@ -31,6 +31,11 @@ class TokenBatch:
     ids: np.ndarray
     mask: np.ndarray
 
+    @property
+    def feeds(self) -> dict[str, np.ndarray]:
+        """Both by the names that graphs have for them."""
+        return {"input_ids": self.ids, "attention_mask": self.mask}
+
 
 class Tokens:
     """The tokenizer of an exported folder.
@@ -101,9 +106,8 @@ class Tokens:
         mask = np.zeros((len(rows), width), np.int64)
         for index, row in enumerate(rows):
             start = width - len(row) if self.padding_side == "left" else 0
-            place = slice(start, start + len(row))
-            ids[index, place] = row
-            mask[index, place] = 1
+            ids[index, start : start + len(row)] = row
+            mask[index, start : start + len(row)] = 1
         return TokenBatch(ids, mask)
 
     @contextmanager

@@ -11,39 +11,11 @@ from typing import Any
 import colport
 from colport.base.errors import ArtifactError
 from colport.base.files import UNSUPPORTED, check_supported, read_json, sha256_file, write_json
-from colport.base.foreign import is_inside, misfit
+from colport.base.foreign import is_inside, misfit, shape_beside
 
 FILE = "colport.json"
 
-_TENSORS = {str: {"dtype": str, "shape": [(int, str)]}}
-_SHAPE = {
-    **dict.fromkeys(("family", "precision"), str),
-    **dict.fromkeys(("opset", "dim"), int),
-    "source": {
-        "source?": (str, type(None)),
-        "weights?": {str: str},
-        "applied?": [str],
-        "license?": {str: str},
-    },
-    "processing": {},
-    "graphs": {
-        str: {
-            "file": str,
-            **dict.fromkeys(("inputs", "outputs"), _TENSORS),
-            **dict.fromkeys(("nodes", "parameters"), int),
-        }
-    },
-    "external_data": {"layout": str, "files": [str]},
-    "quantization?": {"settings?": {}},
-    "check?": {
-        **dict.fromkeys(("status?", "against?", "tolerance?", "computed_in?"), str),
-        "batch_sizes?": [int],
-        "rows?": [{"kind": str, "inputs": int, "min_cosine": (float, int)}],
-    },
-    "made_with?": {str: str},
-    "unread?": [dict.fromkeys(("file", "tensor", "reason"), str)],
-    "files?": {str: {"sha256": str, "size_bytes": int}},
-}
+_SHAPE = shape_beside(__file__)
 """What another machine's ``colport.json`` has to be, so that its readers can rely on it."""
 
 
@@ -103,14 +75,11 @@ class Manifest:
 
     def write(self, folder: Path) -> Manifest:
         """Digest the folder's files and write ``colport.json``; returns what it says."""
-        listed = {
-            str(file.relative_to(folder)): {
-                "sha256": sha256_file(file),
-                "size_bytes": file.stat().st_size,
-            }
-            for file in sorted(folder.rglob("*"))
-            if file.is_file() and file.name != FILE
-        }
+        listed = {}
+        for file in sorted(folder.rglob("*")):
+            if file.is_file() and file.name != FILE:
+                facts = {"sha256": sha256_file(file), "size_bytes": file.stat().st_size}
+                listed[str(file.relative_to(folder))] = facts
         from colport.base import machine  # here: it asks for what not every encoder's machine has
 
         made_with = {"colport": colport.__version__, **machine.describe()["packages"]}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,13 @@ def producer(value: ir.Value | None, *operators: str) -> ir.Node | None:
     """The node that makes a value, if it is one of these operators."""
     node = None if value is None else value.producer()
     return node if node is not None and node.op_type in operators and not node.domain else None
+
+
+def only_reader(value: ir.Value, operator: str) -> ir.Node | None:
+    """The node that reads a value, if it is the only one and this operator."""
+    uses = value.uses()
+    is_it = len(uses) == 1 and uses[0].node.op_type == operator
+    return uses[0].node if is_it else None
 
 
 def scalar(value: ir.Value | None) -> float | None:
@@ -38,11 +45,16 @@ def constant(graph: ir.Graph, values: Sequence[int]) -> ir.Value:
 def stored(graph: ir.Graph, tensor: ir.TensorProtocol) -> ir.Value:
     """The initializer of the tensor's name, made of the tensor if there is none."""
     if tensor.name not in graph.initializers:
-        shape, kind = ir.Shape(list(tensor.shape)), ir.TensorType(tensor.dtype)
-        graph.initializers.add(
-            ir.Value(name=tensor.name, shape=shape, type=kind, const_value=tensor)
-        )
+        declared(graph, tensor.name, tensor.shape, tensor.dtype).const_value = tensor
     return graph.initializers[tensor.name]
+
+
+def declared(graph: ir.Graph, name: str, shape: Iterable[int], dtype: ir.DataType) -> ir.Value:
+    """The initializer of a name, made without a value if there is none."""
+    if name not in graph.initializers:
+        value = ir.Value(name=name, shape=ir.Shape(list(shape)), type=ir.TensorType(dtype))
+        graph.initializers.add(value)
+    return graph.initializers[name]
 
 
 def replace(graph: ir.Graph, old: ir.Value, nodes: Sequence[ir.Node]) -> None:

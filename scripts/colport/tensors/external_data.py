@@ -80,11 +80,8 @@ def write(
         ExportError: A merged graph or a tensor is over the limit, or two tensors share a name.
         ArtifactError: The weights do not fit on the disk.
     """
-    if layout.mode == "merge":
-        _merge(models, folder, progress)
-        names: list[str] = []
-    else:
-        names = _write_beside(models, folder, layout, progress)
+    put = _merge if layout.mode == "merge" else _write_beside
+    names = put(models, folder, layout, progress)
     for name, model in models.items():
         try:
             ir.save(model, folder / f"{name}.onnx")
@@ -194,7 +191,9 @@ class _Written:
             self._progress(self._done, self._total)
 
 
-def _merge(models: Mapping[str, ir.Model], folder: Path, progress: Progress | None) -> None:
+def _merge(
+    models: Mapping[str, ir.Model], folder: Path, layout: Layout, progress: Progress | None
+) -> list[str]:
     sizes = {
         name: sum(value.const_value.nbytes for value in model.graph.initializers.values())
         for name, model in models.items()
@@ -210,6 +209,7 @@ def _merge(models: Mapping[str, ir.Model], folder: Path, progress: Progress | No
         for name, value in model.graph.initializers.items():
             value.const_value = _in_memory(value.const_value, name)
             written.add(value.const_value.nbytes)
+    return []
 
 
 def _write_beside(
@@ -218,13 +218,15 @@ def _write_beside(
     tensors = tensors_by_name(models)
     large = {name: t for name, t in tensors.items() if t.nbytes >= INLINE_BYTES}
     shards = _assign(large, layout)
-    files = _file_names(len(shards), layout)
+    files = [f"weights-{n:05d}-of-{len(shards):05d}.onnx_data" for n in range(1, len(shards) + 1)]
+    if layout.max_shard_bytes is None:
+        files = ["weights.onnx_data"][: len(shards)]
     written = _Written(sum(tensor.nbytes for tensor in large.values()), folder, progress)
     places: dict[str, ir.ExternalTensor] = {}
     for file, names in zip(files, shards, strict=True):
         with (folder / file).open("wb") as stream:
             for name in names:
-                places[name] = _append(stream, file, folder, name, large[name], written)
+                places[name] = _append(stream, name, large[name], written)
     for model in models.values():
         for name, value in model.graph.initializers.items():
             value.const_value = places.get(name) or _in_memory(value.const_value, name)
@@ -252,32 +254,21 @@ def _assign(tensors: Mapping[str, ir.TensorProtocol], layout: Layout) -> list[li
     return shards
 
 
-def _file_names(count: int, layout: Layout) -> list[str]:
-    if layout.max_shard_bytes is None:
-        return ["weights.onnx_data"][:count]
-    return [f"weights-{n:05d}-of-{count:05d}.onnx_data" for n in range(1, count + 1)]
-
-
 def _append(
-    stream: BinaryIO,
-    file: str,
-    folder: Path,
-    name: str,
-    tensor: ir.TensorProtocol,
-    written: _Written,
+    stream: BinaryIO, name: str, tensor: ir.TensorProtocol, written: _Written
 ) -> ir.ExternalTensor:
-    offset = _aligned(stream.tell(), tensor.nbytes)
+    file, offset = Path(stream.name), _aligned(stream.tell(), tensor.nbytes)
     stream.write(b"\0" * (offset - stream.tell()))
     for chunk in _chunks(tensor):
         written.add(stream.write(chunk))
     if (size := stream.tell() - offset) != tensor.nbytes:
         raise ExportError(f"tensor {name!r} wrote {size} bytes, expected {tensor.nbytes}.")
-    return ir.ExternalTensor(
-        file, offset, tensor.nbytes, tensor.dtype, shape=tensor.shape, name=name, base_dir=folder
-    )
+    place = {"shape": tensor.shape, "name": name, "base_dir": file.parent}
+    return ir.ExternalTensor(file.name, offset, tensor.nbytes, tensor.dtype, **place)
 
 
 def _chunks(tensor: ir.TensorProtocol) -> Iterator[bytes | memoryview]:
+    """The tensor's bytes in storage order, never more than a block at a time."""
     if tensor.dtype.bitwidth < 8:
         yield tensor.tobytes()
         return

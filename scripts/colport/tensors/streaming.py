@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -57,7 +58,7 @@ def stored_rows(tensor: ir.TensorProtocol, start: int, stop: int) -> np.ndarray:
         return np.asarray(tensor.numpy())[start:stop]
     shape = [int(size) for size in tensor.shape]
     dtype = tensor.dtype.numpy()
-    row = int(np.prod(shape[1:], dtype=np.int64))
+    row = math.prod(shape[1:])
     with Path(tensor.path).open("rb") as stream:
         stream.seek((tensor.offset or 0) + start * row * dtype.itemsize)
         values = np.fromfile(stream, dtype=dtype, count=(stop - start) * row)

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Iterator, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -45,7 +46,8 @@ ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "model.bin")
 
 
-class StoredTensor(Protocol):
+@dataclass(frozen=True)
+class StoredTensor(ABC):
     """A tensor that is read when it is needed, whole or in blocks of rows.
 
     Attributes:
@@ -54,7 +56,6 @@ class StoredTensor(Protocol):
         dtype: Element type of what is read.
         shape: Its shape.
         nbytes: Size of what is read, in bytes.
-        parts: The tensors of files that it is made of.
     """
 
     file: Path
@@ -62,30 +63,33 @@ class StoredTensor(Protocol):
     dtype: np.dtype
     shape: tuple[int, ...]
     nbytes: int
-    parts: tuple[TensorEntry, ...]
+
+    @property
+    @abstractmethod
+    def parts(self) -> tuple[TensorEntry, ...]:
+        """The tensors of files that it is made of."""
 
     def read(self) -> np.ndarray:
-        """Read the tensor into memory."""
-        ...
+        """Read the tensor into memory.
 
+        Raises:
+            CheckpointError: A file ended early or cannot be read.
+        """
+        return self.read_rows(0, self.shape[0])
+
+    @abstractmethod
     def read_rows(self, start: int, stop: int) -> np.ndarray:
-        """Read rows of the first axis."""
-        ...
+        """Read rows of the first axis; see :meth:`read`."""
 
 
 @dataclass(frozen=True)
-class TensorEntry:
-    """Where one tensor lies: ``shape`` and ``dtype``, and its bytes in ``file``.
+class TensorEntry(StoredTensor):
+    """Where one tensor lies: its bytes in ``file`` begin at ``offset``.
 
     ``replaces`` is the tensor of a base in whose place an adapter has this one.
     """
 
-    file: Path
-    key: str
-    dtype: np.dtype
-    shape: tuple[int, ...]
     offset: int
-    nbytes: int
     replaces: TensorEntry | None = field(default=None, compare=False)
 
     @property
@@ -94,15 +98,11 @@ class TensorEntry:
         return (self,)
 
     def read(self) -> np.ndarray:
-        """Read the tensor into memory, in its stored dtype.
-
-        Raises:
-            CheckpointError: The file ended early or cannot be read.
-        """
+        """See :meth:`StoredTensor.read`."""
         return self._read(self.offset, self.shape)
 
     def read_rows(self, start: int, stop: int) -> np.ndarray:
-        """Read rows of the first axis; see :meth:`read`."""
+        """See :meth:`StoredTensor.read_rows`."""
         row_bytes = self.nbytes // max(self.shape[0], 1)
         return self._read(self.offset + start * row_bytes, (stop - start, *self.shape[1:]))
 
@@ -121,7 +121,7 @@ class TensorEntry:
         return values.reshape(shape)
 
 
-class TensorIndex(Mapping[str, TensorEntry]):
+class TensorIndex(dict[str, TensorEntry]):
     """All tensors of the safetensors files of one folder, by key.
 
     Args:
@@ -134,33 +134,19 @@ class TensorIndex(Mapping[str, TensorEntry]):
     """
 
     def __init__(self, folder: Path | str) -> None:
-        self.folder = Path(folder)
-        self._entries = _read_folder(self.folder)
-
-    def __getitem__(self, key: str) -> TensorEntry:
-        return self._entries[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._entries)
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-
-def _read_folder(folder: Path) -> dict[str, TensorEntry]:
-    index, whole = folder / INDEX, folder / WHOLE
-    weight_map = _read_index(index) if index.is_file() else {}
-    if whole.is_file():
-        return read_header(whole)
-    if index.is_file():
-        return _read_shards(index, weight_map)
-    pickled = [name for name in _PICKLES if (folder / name).is_file()]
-    if pickled:
-        raise CheckpointError(
-            f"{folder / pickled[0]}: pickled weights are not read; "
-            "convert the checkpoint to safetensors."
-        )
-    raise CheckpointError(f"{folder}: no weights found; expected {WHOLE} or {INDEX}.")
+        index, whole = Path(folder) / INDEX, Path(folder) / WHOLE
+        weight_map = _read_index(index) if index.is_file() else None
+        if whole.is_file():
+            self.update(read_header(whole))
+        elif weight_map is not None:
+            self.update(_read_shards(index, weight_map))
+        elif pickled := [name for name in _PICKLES if index.with_name(name).is_file()]:
+            raise CheckpointError(
+                f"{index.with_name(pickled[0])}: pickled weights are not read; "
+                "convert the checkpoint to safetensors."
+            )
+        else:
+            raise CheckpointError(f"{folder}: no weights found; expected {WHOLE} or {INDEX}.")
 
 
 def _read_index(index: Path) -> dict[str, str]:
@@ -191,6 +177,17 @@ def _read_shards(index: Path, weight_map: Mapping[str, str]) -> dict[str, Tensor
             f"{index}: tensor {absent[0]!r} is not in its shard {weight_map[absent[0]]}."
         )
     return entries
+
+
+def finite(entry: StoredTensor, values: np.ndarray) -> np.ndarray:
+    """Values of a tensor, once none of them is NaN or infinite.
+
+    Raises:
+        CheckpointError: One is.
+    """
+    if not np.isfinite(values).all():
+        raise CheckpointError(f"{entry.file}: tensor {entry.key!r} holds NaN or infinite values.")
+    return values
 
 
 def read_header(file: Path) -> dict[str, TensorEntry]:
@@ -231,8 +228,7 @@ def _check_places(file: Path, entries: Mapping[str, TensorEntry], start: int) ->
 
 
 def _entry(file: Path, key: str, entry: Any, data_start: int, size: int) -> TensorEntry:
-    wrong = misfit(entry, _ENTRY)
-    if wrong or len(entry["data_offsets"]) != 2:
+    if misfit(entry, _ENTRY) or len(entry["data_offsets"]) != 2:
         raise CheckpointError(f"{file}: tensor {key!r} has an unreadable header.")
     if entry["dtype"] not in DTYPES:
         raise CheckpointError(
@@ -250,4 +246,4 @@ def _entry(file: Path, key: str, entry: Any, data_start: int, size: int) -> Tens
             f"{file}: is truncated; tensor {key!r} ends at byte {data_start + end}, "
             f"the file has {size}."
         )
-    return TensorEntry(file, key, dtype, shape, data_start + begin, end - begin)
+    return TensorEntry(file, key, dtype, shape, end - begin, data_start + begin)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
 from colport.export.markers import ATTENTION, DOMAIN
-from colport.tensors.editing import Chain, constant, permutation, producer, replace
+from colport.tensors.editing import Chain, constant, only_reader, permutation, producer, replace
 
-_SWAP = [0, 2, 1, 3]
-
+SWAP = [0, 2, 1, 3]
+"""How heads are moved before their tokens, and back."""
 
 LENGTHS_OPSET = 24
 """First operator set whose ``Attention`` takes lengths. ONNX Runtime reads a mask of ``[tokens,
@@ -22,18 +23,15 @@ tokens]`` for each head, which at a page's 2944 patches takes a quarter of the t
 
 def as_operators(graph: ir.Graph, opset: int) -> None:
     """Write every attention as ``Attention``, over ``[batch, tokens, width]`` where it can be."""
-    for node in _attentions(graph):
-        query, key, value, bias, lengths = _inputs(node)
+    for node, query, key, value, bias, lengths in _attentions(graph):
         if lengths is not None and opset < LENGTHS_OPSET:
             bias, lengths = _bias(graph, node, key, lengths), None
         attributes = {"scale": node.attributes.get_float("scale"), "softmax_precision": 1}
-        inputs = [_before_move(part) for part in (query, key, value)]
-        join = _joining(node.outputs[0])
-        flat = None not in inputs and join is not None
-        if flat:
+        inputs, join = [query, key, value], _joining(node.outputs[0])
+        splits = [split_of_moved(part) for part in inputs]
+        if flat := None not in (*splits, join):
+            inputs = [split.inputs[0] for split in splits]
             attributes |= {"q_num_heads": _heads(query), "kv_num_heads": _heads(key)}
-        else:
-            inputs = [query, key, value]
         if bias is not None:
             inputs.append(_with_rows(graph, node, bias))
         elif lengths is not None:
@@ -49,8 +47,7 @@ def as_products(graph: ir.Graph) -> None:
 
     Queries that share a key head are laid one below the other: keys are not repeated.
     """
-    for node in _attentions(graph):
-        query, key, value, bias, lengths = _inputs(node)
+    for node, query, key, value, bias, lengths in _attentions(graph):
         if lengths is not None:
             bias = _bias(graph, node, key, lengths)
         shared = _heads(query) != _heads(key)
@@ -59,47 +56,40 @@ def as_products(graph: ir.Graph) -> None:
         scale = chain.constant(np.array(scale, dtype.numpy()), f"scale.{scale:.9g}")
         if shared:
             below = [0, _heads(key), -1, int(query.shape[3])]
-            query = chain.add("Reshape", [query, constant(graph, below)])
+            rows = chain.add("Reshape", [query, constant(graph, below)])
         turned = chain.add("Transpose", [key], {"perm": [0, 1, 3, 2]})
-        scores = chain.add("MatMul", [query, turned])
+        scores = chain.add("MatMul", [rows if shared else query, turned])
         scores = chain.add("Mul", [scores, scale])
         if shared:
             apart = chain.add("Shape", [key], {"start": 2, "end": 3})
-            extent = [constant(graph, [0]), constant(graph, [_heads(node.inputs[0])])]
-            extent = chain.add("Concat", [*extent, constant(graph, [-1]), apart], {"axis": 0})
-            scores = chain.add("Reshape", [scores, extent])
+            scores = chain.add("Reshape", [scores, _extent(chain, graph, query, apart)])
         if bias is not None:
             scores = chain.add("Add", [scores, bias])
-        weights = _softmax(chain, scores, dtype)
+        if dtype != ir.DataType.FLOAT:  # in fp32, as the models compute it
+            scores = chain.add("Cast", [scores], {"to": ir.DataType.FLOAT})
+        weights = chain.add("Softmax", [scores], {"axis": -1})
+        if dtype != ir.DataType.FLOAT:
+            weights = chain.add("Cast", [weights], {"to": dtype})
         if shared:
-            extent = [constant(graph, [0]), constant(graph, [_heads(key)]), constant(graph, [-1])]
-            extent = chain.add("Concat", [*extent, apart], {"axis": 0})
-            weights = chain.add("Reshape", [weights, extent])
+            weights = chain.add("Reshape", [weights, _extent(chain, graph, key, apart)])
         result = chain.add("MatMul", [weights, value])
         if shared:
-            heads = [0, _heads(node.inputs[0]), -1, int(value.shape[3])]
+            heads = [0, _heads(query), -1, int(value.shape[3])]
             chain.add("Reshape", [result, constant(graph, heads)])
         replace(graph, node.outputs[0], chain.nodes)
 
 
-def _softmax(chain: Chain, scores: ir.Value, dtype: ir.DataType) -> ir.Value:
-    """In fp32, as the models compute it."""
-    if dtype == ir.DataType.FLOAT:
-        return chain.add("Softmax", [scores], {"axis": -1})
-    wide = chain.add("Cast", [scores], {"to": ir.DataType.FLOAT})
-    weights = chain.add("Softmax", [wide], {"axis": -1})
-    return chain.add("Cast", [weights], {"to": dtype})
+def _extent(chain: Chain, graph: ir.Graph, states: ir.Value, keys: ir.Value) -> ir.Value:
+    """The shape of scores ``[batch, heads of the states, rows, keys]``."""
+    known = [constant(graph, [size]) for size in (0, _heads(states), -1)]
+    return chain.add("Concat", [*known, keys], {"axis": 0})
 
 
-def _attentions(graph: ir.Graph) -> Iterator[ir.Node]:
+def _attentions(graph: ir.Graph) -> Iterator[tuple[Any, ...]]:
+    """Each with query, key, value, bias and lengths; the last two may be ``None``."""
     for node in list(graph):
         if (node.domain, node.op_type) == (DOMAIN, ATTENTION):
-            yield node
-
-
-def _inputs(node: ir.Node) -> list[ir.Value | None]:
-    """Query, key, value, bias and lengths; the last two may be ``None``."""
-    return [*node.inputs, None, None][:5]
+            yield node, *[*node.inputs, None, None][:5]
 
 
 def _bias(graph: ir.Graph, place: ir.Node, key: ir.Value, lengths: ir.Value) -> ir.Value:
@@ -124,28 +114,24 @@ def _heads(value: ir.Value) -> int:
     return int(value.shape[1])
 
 
-def _before_move(value: ir.Value) -> ir.Value | None:
-    """``[batch, tokens, width]`` whose heads were split off and moved forward."""
+def split_of_moved(value: ir.Value) -> ir.Node | None:
+    """The ``Reshape`` of ``[batch, tokens, width]`` that split off heads, which then were moved."""
     move = producer(value, "Transpose")
     split = move and producer(move.inputs[0], "Reshape")
-    if not split or permutation(move) != _SWAP:
+    if not split or permutation(move) != SWAP or len(split.inputs[0].shape or ()) != 3:
         return None
-    return split.inputs[0] if len(split.inputs[0].shape or ()) == 3 else None
+    return split
 
 
 def _joining(value: ir.Value) -> ir.Node | None:
     """The ``Reshape`` that joins the heads to ``[…, width]``, once they are moved back."""
-    for operator in ("Transpose", "Reshape"):
-        uses = value.uses()
-        if len(uses) != 1 or uses[0].node.op_type != operator:
-            return None
-        node = uses[0].node
-        if operator == "Transpose" and permutation(node) != _SWAP:
-            return None
-        value, split = node.outputs[0], value
-    if value.shape is None or not all(isinstance(size, int) for size in split.shape[2:]):
+    move = only_reader(value, "Transpose")
+    join = move and only_reader(move.outputs[0], "Reshape")
+    if not join or permutation(move) != SWAP or join.outputs[0].shape is None:
         return None
-    return node if value.shape[-1] == math.prod(split.shape[2:]) else None
+    sizes = move.outputs[0].shape[2:]
+    known = all(isinstance(size, int) for size in sizes)
+    return join if known and join.outputs[0].shape[-1] == math.prod(sizes) else None
 
 
 def _with_rows(graph: ir.Graph, place: ir.Node, bias: ir.Value) -> ir.Value:
@@ -155,11 +141,10 @@ def _with_rows(graph: ir.Graph, place: ir.Node, bias: ir.Value) -> ir.Value:
     for reader, _ in bias.uses():
         if reader.op_type == "Expand":
             return reader.outputs[0]
-    one = constant(graph, [1])
-    tokens = ir.node("Shape", [bias], {"start": 3, "end": 4})
-    extent = ir.node("Concat", [one, one, tokens.outputs[0], one], {"axis": 0})
-    rows = ir.node("Expand", [bias, extent.outputs[0]])
-    rows.outputs[0].shape = ir.Shape([*bias.shape[:2], bias.shape[3], bias.shape[3]])
-    rows.outputs[0].type = bias.type
-    graph.insert_before(place, [tokens, extent, rows])
-    return rows.outputs[0]
+    one, chain = constant(graph, [1]), Chain(graph)
+    tokens = chain.add("Shape", [bias], {"start": 3, "end": 4})
+    rows = chain.add("Expand", [bias, chain.add("Concat", [one, one, tokens, one], {"axis": 0})])
+    rows.shape = ir.Shape([*bias.shape[:2], bias.shape[3], bias.shape[3]])
+    rows.type = bias.type
+    graph.insert_before(place, chain.nodes)
+    return rows

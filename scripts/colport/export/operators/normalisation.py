@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from colport.tensors.editing import producer, replace, scalar
+from colport.tensors.editing import only_reader, producer, replace, scalar
 
 
 def write_rms_normalisation(graph: ir.Graph) -> None:
@@ -22,16 +22,16 @@ def _rms_normalisation(graph: ir.Graph, reciprocal: ir.Node) -> None:
     if not square or scalar(square.inputs[1]) != 2 or scalar(mean.inputs[1]) != -1:
         return
     hidden, epsilon = square.inputs[0], scalar(shifted.inputs[1])
-    scaled = _only_reader(reciprocal.outputs[0], "Mul")
+    scaled = only_reader(reciprocal.outputs[0], "Mul")
     if epsilon is None or scaled is None or hidden not in scaled.inputs:
         return
     normalised = scaled.outputs[0]
-    if narrowed := _only_reader(normalised, "Cast"):  # computed in fp32 inside an fp16 graph
+    if narrowed := only_reader(normalised, "Cast"):  # computed in fp32 inside an fp16 graph
         widened = producer(hidden, "Cast")
         if widened is None or widened.inputs[0].dtype != narrowed.outputs[0].dtype:
             return
         hidden, normalised = widened.inputs[0], narrowed.outputs[0]
-    weighted = _only_reader(normalised, "Mul")
+    weighted = only_reader(normalised, "Mul")
     if weighted is None:
         return
     (weight,) = [value for value in weighted.inputs if value is not normalised]
@@ -39,10 +39,3 @@ def _rms_normalisation(graph: ir.Graph, reciprocal: ir.Node) -> None:
         return
     new = ir.node("RMSNormalization", [hidden, weight], {"epsilon": epsilon, "axis": -1})
     replace(graph, weighted.outputs[0], [new])
-
-
-def _only_reader(value: ir.Value, operator: str) -> ir.Node | None:
-    uses = value.uses()
-    if len(uses) != 1 or uses[0].node.op_type != operator:
-        return None
-    return uses[0].node

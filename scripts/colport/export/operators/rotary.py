@@ -8,83 +8,66 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from colport.tensors.editing import constant, permutation, producer, replace, scalar
+from colport.export.operators.attention import SWAP, split_of_moved
+from colport.tensors.editing import Chain, constant, producer, replace, scalar
 
-_SWAP = [0, 2, 1, 3]
 _ELEMENTWISE = ("Cos", "Sin", "Cast")
 
 
 def write_rotary_embedding(graph: ir.Graph) -> None:
-    """Write every rotation of moved heads as ``RotaryEmbedding``, in place."""
-    halves: dict[ir.Value, ir.Value] = {}
+    """Write every rotation as ``RotaryEmbedding``, in place.
+
+    Heads that were moved are rotated before; a vision tower's patches as one row of a batch.
+    """
+    known: dict[ir.Value, ir.Value] = {}  # halves of tables
     for node in list(graph):
-        if node.op_type == "Add" and node.graph is graph:
-            _rotation(graph, node, halves)
+        if node.op_type != "Add" or node.graph is not graph or (found := _rotation(node)) is None:
+            continue
+        heads, *tables = found
+        split = split_of_moved(heads)
+        if len(heads.shape) != 3 and (len(heads.shape) != 4 or split is None):
+            continue
+        halves = [known.get(table) or _half(graph, table, heads, node) for table in tables]
+        if None in halves:
+            continue
+        known |= zip(tables, halves, strict=True)
+        replace(graph, node.outputs[0], _rotated(graph, heads, halves, split))
 
 
-def _rotation(graph: ir.Graph, total: ir.Node, halves: dict[ir.Value, ir.Value]) -> None:
+def _rotation(total: ir.Node) -> tuple[ir.Value, ir.Value, ir.Value] | None:
+    """Heads and their tables of cosine and sine, of a sum that is a rotation."""
     parts = [producer(value, "Mul") for value in total.inputs]
     if None in parts:
-        return
+        return None
     turned = [_turned(part) for part in parts]
     if (turned[0] is None) == (turned[1] is None):
-        return
+        return None
     straight, (heads, sine) = (parts[1], turned[0]) if turned[0] else (parts[0], turned[1])
     if heads not in straight.inputs:
-        return
+        return None
     (cosine,) = [value for value in straight.inputs if value is not heads] or [heads]
-    write = _over_moved_heads if len(heads.shape) == 4 else _over_rows
-    if nodes := write(graph, heads, cosine, sine, total, halves):
-        replace(graph, total.outputs[0], nodes)
+    return heads, cosine, sine
 
 
-def _over_moved_heads(
-    graph: ir.Graph,
-    heads: ir.Value,
-    cosine: ir.Value,
-    sine: ir.Value,
-    place: ir.Node,
-    halves: dict[ir.Value, ir.Value],
-) -> list[ir.Node] | None:
-    """``[batch, heads, tokens, size]``: rotate before the heads are moved forward."""
-    move = producer(heads, "Transpose")
-    split = move and producer(move.inputs[0], "Reshape")
-    if not split or permutation(move) != _SWAP or len(split.inputs[0].shape or ()) != 3:
-        return None
-    tables = [_half(graph, table, heads, place, halves) for table in (cosine, sine)]
-    if None in tables:
-        return None
-    rotated = _rotated(split.inputs[0], tables, int(heads.shape[1]))
-    again = ir.node("Reshape", [rotated.outputs[0], split.inputs[1]])
-    again.outputs[0].shape, again.outputs[0].type = split.outputs[0].shape, heads.type
-    return [rotated, again, ir.node("Transpose", [again.outputs[0]], {"perm": _SWAP})]
-
-
-def _over_rows(
-    graph: ir.Graph,
-    heads: ir.Value,
-    cosine: ir.Value,
-    sine: ir.Value,
-    place: ir.Node,
-    halves: dict[ir.Value, ir.Value],
-) -> list[ir.Node] | None:
-    """``[rows, heads, size]``, as a vision tower's patches: one row of a batch."""
-    tables = [_half(graph, table, heads, place, halves) for table in (cosine, sine)]
-    if None in tables or len(heads.shape) != 3:
-        return None
-    count, size = int(heads.shape[1]), int(heads.shape[2])
-    flat = ir.node("Reshape", [heads, constant(graph, [1, -1, count * size])])
-    flat.outputs[0].shape = ir.Shape([1, heads.shape[0], count * size])
-    flat.outputs[0].type = heads.type
-    rotated = _rotated(flat.outputs[0], tables, count)
-    apart = constant(graph, [-1, count, size])
-    return [flat, rotated, ir.node("Reshape", [rotated.outputs[0], apart])]
-
-
-def _rotated(flat: ir.Value, tables: list[ir.Value], heads: int) -> ir.Node:
-    node = ir.node("RotaryEmbedding", [flat, *tables], {"num_heads": heads})
-    node.outputs[0].shape, node.outputs[0].type = flat.shape, tables[0].type
-    return node
+def _rotated(
+    graph: ir.Graph, heads: ir.Value, halves: list[ir.Value], split: ir.Node | None
+) -> list[ir.Node]:
+    chain = Chain(graph)
+    if moved := len(heads.shape) == 4:
+        count, flat = int(heads.shape[1]), split.inputs[0]
+    else:
+        count, size = map(int, heads.shape[1:])
+        flat = chain.add("Reshape", [heads, constant(graph, [1, -1, count * size])])
+        flat.shape, flat.type = ir.Shape([1, heads.shape[0], count * size]), heads.type
+    rotated = chain.add("RotaryEmbedding", [flat, *halves], {"num_heads": count})
+    rotated.shape, rotated.type = flat.shape, halves[0].type
+    if moved:
+        again = chain.add("Reshape", [rotated, split.inputs[1]])
+        again.shape, again.type = split.outputs[0].shape, heads.type
+        chain.add("Transpose", [again], {"perm": SWAP})
+    else:
+        chain.add("Reshape", [rotated, constant(graph, [-1, count, size])])
+    return chain.nodes
 
 
 def _turned(product: ir.Node) -> tuple[ir.Value, ir.Value] | None:
@@ -117,16 +100,8 @@ def _half_of(value: ir.Value, which: int) -> ir.Value | None:
     return whole if last and scalar(node.inputs[1]) == which * size // 2 else None
 
 
-def _half(
-    graph: ir.Graph,
-    table: ir.Value,
-    heads: ir.Value,
-    place: ir.Node,
-    halves: dict[ir.Value, ir.Value],
-) -> ir.Value | None:
+def _half(graph: ir.Graph, table: ir.Value, heads: ir.Value, place: ir.Node) -> ir.Value | None:
     """Half of a table whose halves are equal, ``[batch, tokens, size / 2]``."""
-    if table in halves:
-        return halves[table]
     spread = producer(table, "Unsqueeze")
     if spread is None or scalar(spread.inputs[1]) not in (1, 1 - len(heads.shape)):
         return None
@@ -137,27 +112,21 @@ def _half(
     joined = producer(value, "Concat")
     if joined is None or len(joined.inputs) != 2 or joined.inputs[0] is not joined.inputs[1]:
         return None
-    half = joined.inputs[0]
+    half, chain = joined.inputs[0], Chain(graph)
     extent = [heads.shape[0], *half.shape[1:]]
-    nodes: list[ir.Node] = []
     for step in reversed(steps):
-        nodes.append(ir.node(step.op_type, [half], step.attributes))
-        half = nodes[-1].outputs[0]
+        half = chain.add(step.op_type, [half], step.attributes)
     if len(heads.shape) == 3:
         extent = [1, *extent]
-        nodes.append(ir.node("Unsqueeze", [half, constant(graph, [0])]))
-        half = nodes[-1].outputs[0]
+        half = chain.add("Unsqueeze", [half, constant(graph, [0])])
     elif joined.inputs[0].shape[0] != heads.shape[0]:
         # ONNX Runtime wants a table for each row of the batch.
-        rows = ir.node("Shape", [_with_batch(graph, heads)], {"start": 0, "end": 1})
+        rows = chain.add("Shape", [_with_batch(graph, heads)], {"start": 0, "end": 1})
         one = constant(graph, [1])
-        shape = ir.node("Concat", [rows.outputs[0], one, one], {"axis": 0})
-        nodes += [rows, shape, ir.node("Expand", [half, shape.outputs[0]])]
-        half = nodes[-1].outputs[0]
-    if nodes:
+        half = chain.add("Expand", [half, chain.add("Concat", [rows, one, one], {"axis": 0})])
+    if chain.nodes:
         half.shape, half.type = ir.Shape(extent), table.type
-        graph.insert_before(place, nodes)
-    halves[table] = half
+        graph.insert_before(place, chain.nodes)
     return half
 
 

@@ -4,49 +4,30 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from colport.base.errors import CheckpointError, InputError, UnsupportedError
-from colport.base.foreign import misfit
-from colport.families import functional
-from colport.families.base import (
-    Batch,
-    Embedder,
-    Family,
-    GraphDefinition,
-    GraphInput,
-    Processing,
-    QueryToken,
-    Runtime,
-    Skeleton,
-    Stack,
-    check_settings,
-    spelled,
-)
+from colport.base.foreign import misfit, shape_beside
+from colport.families import base, functional
 from colport.families.pages.layouts import UNREAD, CheckpointLayout
 from colport.families.tokens import Tokens, check_ids, save_backend
 
 if TYPE_CHECKING:
     import torch
 
-    from colport.families.reference.memory import Room
-
 _AUGMENTATION_TOKENS = 10  # behind every query, in transformers and in colpali-engine
 _IMAGE_STEPS = {"do_resize": True, "resample": 3, "do_rescale": True, "do_normalize": True}
 """What the runtime does to a page; 3 is Pillow's bicubic filter."""
 
-_SETTINGS = {
-    **dict.fromkeys(("query_template", "document_prompt", "padding_side"), str),
-    "pad_id": int,
-    "reserved?": [str],
-}
 _CHANNELS = 3  # of a page in RGB
-_PIXELS = {"scale": (int, float), "mean": [(int, float)], "std": [(int, float)]}
+_SHAPES = shape_beside(__file__)
+
+Tensors = Mapping[str, Any]
+"""Tensors of torch by name."""
 
 
-class PageFamily(Family):
+class PageFamily(base.Family):
     """A vision-language model with a projection, in the layouts of several libraries.
 
     ``backbone`` is the model without its projection: a vision tower and a language model.
@@ -67,11 +48,7 @@ class PageFamily(Family):
             raise UnsupportedError("text_config: sliding-window layers are not exported yet.")
 
     @abstractmethod
-    def stacks(self, backbone: Any) -> tuple[Stack, ...]:
-        """The layers of a backbone that are repeated, by their place in it."""
-
-    @abstractmethod
-    def page_inputs(self, layout: CheckpointLayout, config: Any) -> tuple[GraphInput, ...]:
+    def page_inputs(self, layout: CheckpointLayout, config: Any) -> tuple[base.GraphInput, ...]:
         """Inputs of the image graph besides token ids and mask, for a backbone's configuration."""
 
     def embed_words(self, backbone: Any, input_ids: torch.Tensor) -> torch.Tensor:
@@ -79,18 +56,12 @@ class PageFamily(Family):
         return backbone.get_input_embeddings()(input_ids)
 
     @abstractmethod
-    def embed_pages(self, backbone: Any, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    def embed_pages(self, backbone: Any, inputs: Tensors) -> torch.Tensor:
         """Image features ``[image tokens of the whole batch, width]`` from ``page_inputs``."""
 
     @abstractmethod
-    def hidden_states(
-        self,
-        backbone: Any,
-        words: torch.Tensor,
-        attention_mask: torch.Tensor,
-        inputs: Mapping[str, torch.Tensor],
-    ) -> torch.Tensor:
-        """Output of the language model; ``inputs`` are the ``page_inputs``, empty for texts."""
+    def hidden_states(self, backbone: Any, words: torch.Tensor, inputs: Tensors) -> torch.Tensor:
+        """Output of the language model; ``inputs`` are the graph's, by name."""
 
     @abstractmethod
     def prompts(self, layout: CheckpointLayout, processor: Any) -> dict[str, Any]:
@@ -104,44 +75,43 @@ class PageFamily(Family):
         """Whether ``config.json`` is of one of the layouts."""
         return any(layout.accepts(folder) for layout in self.layouts)
 
-    def skeleton(self, folder: Path, precision: str) -> Skeleton:
+    def skeleton(self, folder: Path, precision: str) -> base.Skeleton:
         """See :meth:`Family.skeleton`."""
+        from colport.families.stacks import named_by_library
+
         layout = self._layout(folder)
         model, constants = layout.build(folder, precision)
         sources = layout.sources(model, folder)
         backbone = model.get_submodule(layout.backbone)
         self.prepare(backbone)
-        inputs = self.page_inputs(layout, backbone.config)
-        names = [item.name for item in inputs]
 
-        def embed_text(model: Any, input_ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-            backbone = model.get_submodule(layout.backbone)
-            return self._embed(layout, model, self.embed_words(backbone, input_ids), mask, {})
+        def embed(model: Any, *tensors: torch.Tensor) -> torch.Tensor:
+            given = dict(zip(names, tensors, strict=False))
+            backbone, ids = model.get_submodule(layout.backbone), given["input_ids"]
+            words = self.embed_words(backbone, ids)
+            if len(given) == len(names):
+                features = self.embed_pages(backbone, given)
+                is_image = ids == backbone.config.image_token_id
+                words = functional.place_images(words, features, is_image)
+            hidden = self.hidden_states(backbone, words, given)
+            projected = model.get_submodule(layout.projection)(hidden)
+            return functional.normalised(projected, given["attention_mask"])
 
-        def embed_image(
-            model: Any, input_ids: torch.Tensor, mask: torch.Tensor, *page_inputs: torch.Tensor
-        ) -> torch.Tensor:
-            backbone = model.get_submodule(layout.backbone)
-            pages = dict(zip(names, page_inputs, strict=True))
-            words = functional.place_images(
-                self.embed_words(backbone, input_ids),
-                self.embed_pages(backbone, pages),
-                input_ids == backbone.config.image_token_id,
-            )
-            return self._embed(layout, model, words, mask, pages)
-
-        graphs = (
-            GraphDefinition("text", _token_inputs(20), embed_text),
-            GraphDefinition("image", (*_token_inputs(33), *inputs), embed_image),
-        )
-        dim = model.get_submodule(layout.projection).out_features
-        place = f"{layout.backbone}." if layout.backbone else ""
-        stacks = tuple(replace(item, name=place + item.name) for item in self.stacks(backbone))
-        return Skeleton(
-            model, constants, sources, graphs, dim, backbone.config.model_type, stacks, UNREAD
+        pages = self.page_inputs(layout, backbone.config)
+        inputs = {"text": base.token_inputs(20), "image": (*base.token_inputs(33), *pages)}
+        names = [item.name for item in inputs["image"]]
+        return base.Skeleton(
+            model,
+            constants,
+            sources,
+            tuple(base.GraphDefinition(*graph, embed) for graph in inputs.items()),
+            model.get_submodule(layout.projection).out_features,
+            backbone.config.model_type,
+            named_by_library(model),
+            UNREAD,
         )
 
-    def processing(self, folder: Path) -> Processing:
+    def processing(self, folder: Path) -> base.Processing:
         """See :meth:`Family.processing`."""
         layout = self._layout(folder)
         processor = layout.load_processor(folder)
@@ -178,9 +148,9 @@ class PageFamily(Family):
                 "std": _by_channel(folder, images, "image_std"),
             },
         }
-        return Processing(settings, save_backend(tokenizer, folder))
+        return base.Processing(settings, save_backend(tokenizer, folder))
 
-    def open_reference(self, folder: Path, device: str, room: Room) -> Embedder:
+    def open_reference(self, folder: Path, device: str, room: base.Room) -> base.Embedder:
         """The model and processor of the checkpoint's own library, in fp32."""
         return self._layout(folder).reference(folder, device, room)
 
@@ -194,31 +164,11 @@ class PageFamily(Family):
                 return layout
         raise CheckpointError(f"{folder}: is not a {self.name} checkpoint.")
 
-    def _embed(
-        self,
-        layout: CheckpointLayout,
-        model: Any,
-        words: torch.Tensor,
-        mask: torch.Tensor,
-        inputs: Mapping[str, torch.Tensor],
-    ) -> torch.Tensor:
-        backbone = model.get_submodule(layout.backbone)
-        hidden = self.hidden_states(backbone, words, mask, inputs)
-        return functional.normalised(model.get_submodule(layout.projection)(hidden), mask)
-
 
 def query_template(layout: CheckpointLayout, processor: Any, start: str = "") -> str:
     """A query's text with ``{text}`` for the query, as the layout's processor writes it."""
     augmentation = processor.query_augmentation_token * _AUGMENTATION_TOKENS
     return f"{start}{processor.query_prefix}{{text}}{augmentation}{layout.query_end}"
-
-
-def _token_inputs(tokens: int) -> tuple[GraphInput, GraphInput]:
-    axes = {0: "batch", 1: "tokens"}
-    return (
-        GraphInput("input_ids", "int64", (2, tokens), axes),
-        GraphInput("attention_mask", "int64", (2, tokens), axes),
-    )
 
 
 def _by_channel(folder: Path, images: Any, key: str) -> list[float]:
@@ -249,7 +199,7 @@ def _reserved(processor: Any) -> list[str]:
     return found
 
 
-class PageRuntime(Runtime):
+class PageRuntime(base.Runtime):
     """Queries of a page model; documents are left to the family.
 
     Args:
@@ -261,34 +211,32 @@ class PageRuntime(Runtime):
     """Shapes of the family's settings; ``image`` has those of every page beside its own."""
 
     def __init__(self, settings: Mapping[str, Any], folder: Path) -> None:
-        own = {**self.own_settings, "image": {**self.own_settings["image"], **_PIXELS}}
-        check_settings(settings, {**_SETTINGS, **own}, folder)
+        own = self.own_settings
+        shape = {**_SHAPES["settings"], **own, "image": {**own["image"], **_SHAPES["image"]}}
+        base.check_settings(settings, shape, folder)
         self._settings = settings
         self._tokens = Tokens(
             folder / "tokenizer.json", settings["pad_id"], settings["padding_side"]
         )
 
-    def query_batch(self, queries: Sequence[str]) -> Batch:
+    def query_batch(self, queries: Sequence[str]) -> base.Batch:
         """See :meth:`Runtime.query_batch`."""
         for index, query in enumerate(queries):
-            if fault := spelled(query, self._settings.get("reserved", ())):
+            if fault := base.spelled(query, self._settings.get("reserved", ())):
                 raise InputError("queries", index, fault)
         template = self._settings["query_template"]
         texts = [template.replace("{text}", query) for query in queries]
         batch = self._tokens.pad(self._tokens.encode(texts))
-        feeds = {"input_ids": batch.ids, "attention_mask": batch.mask}
-        return Batch("text", feeds, batch.mask.astype(bool))
+        return base.Batch("text", batch.feeds, batch.mask.astype(bool))
 
-    def query_tokens(self, query: str) -> list[QueryToken]:
+    def query_tokens(self, query: str) -> list[base.QueryToken]:
         """See :meth:`Runtime.query_tokens`."""
         before, _, behind = self._settings["query_template"].partition("{text}")
         text, end = before + query + behind, len(before) + len(query)
         tokens = []
         for start, stop in self._tokens.spans(text):
             word = text[start:stop].strip()
-            if len(before) < stop and start < end:
-                tokens.append(QueryToken(word, "query"))
-            else:
-                added = start >= end and word
-                tokens.append(QueryToken(word, "augmentation" if added else "prompt"))
+            role = "augmentation" if start >= end and word else "prompt"
+            own = len(before) < stop and start < end
+            tokens.append(base.QueryToken(word, "query" if own else role))
         return tokens

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from colport.base.errors import DatasetError
-from colport.families.pages.images import normalise, resize_bicubic, rgb_array
+from colport.families.pages.images import resized, rgb_array
 
 Grid = tuple[int, int]
 """Rows and columns of a page's patches."""
@@ -56,8 +56,7 @@ def page_patches(page: Any, image: Mapping[str, Any]) -> tuple[np.ndarray, Grid]
     """Patches ``float32 [patches, values]`` in merge-block order, and their grid."""
     pixels = rgb_array(page)
     height, width = fitted_size(*pixels.shape[:2], image)
-    pixels = resize_bicubic(pixels, height, width)
-    values = normalise(pixels, image["scale"], image["mean"], image["std"])
+    values = resized(pixels, height, width, image)
     size, merge, frames = image["patch_size"], image["merge_size"], image["temporal_patch_size"]
     rows, columns = height // size, width // size
     blocks = values.reshape(-1, rows // merge, merge, size, columns // merge, merge, size)
@@ -75,10 +74,9 @@ def token_grid(page: Any, image: Mapping[str, Any]) -> Grid:
 
 def patch_positions(grid: Grid, merge: int) -> np.ndarray:
     """Row and column of each patch, ``int64 [patches, 2]``, in merge-block order."""
-    rows, columns = np.indices(grid, dtype=np.int64)
-    shape = (grid[0] // merge, merge, grid[1] // merge, merge)
-    order = [axis.reshape(shape).transpose(0, 2, 1, 3).ravel() for axis in (rows, columns)]
-    return np.stack(order, axis=-1)
+    blocks = (2, grid[0] // merge, merge, grid[1] // merge, merge)
+    ordered = np.indices(grid, dtype=np.int64).reshape(blocks).transpose(1, 3, 2, 4, 0)
+    return ordered.reshape(-1, 2)
 
 
 def page_slots(grids: Sequence[Grid]) -> np.ndarray:

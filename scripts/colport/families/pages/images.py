@@ -10,16 +10,17 @@ torch's arithmetic, so that pixels are equal, not close.
 
 from __future__ import annotations
 
-import math
 import struct
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import lru_cache
 from threading import Lock
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
-
-from colport.families.reference import blas
+from threadpoolctl import ThreadpoolController
 
 _BICUBIC_A = -0.5  # Keys' cubic convolution parameter, as in Pillow and torch's antialiased filter
 _MAX_PRECISION = 22
@@ -132,21 +133,20 @@ def _over_white(image: Image.Image) -> Image.Image:
 def decode_errors() -> tuple[type[Exception], ...]:
     """What Pillow raises on damaged files."""
     return (
-        OSError,
-        ValueError,
-        TypeError,
-        SyntaxError,
-        EOFError,
-        LookupError,
-        ArithmeticError,
-        struct.error,
-        Image.DecompressionBombError,
+        *(OSError, ValueError, TypeError, SyntaxError, EOFError, LookupError, ArithmeticError),
+        *(struct.error, Image.DecompressionBombError),
     )
 
 
 def rgb_array(page: Image.Image) -> np.ndarray:
     """Pixels of a page, ``uint8 [height, width, 3]``."""
     return np.asarray(as_page(page))
+
+
+def resized(pixels: np.ndarray, height: int, width: int, image: Mapping[str, Any]) -> np.ndarray:
+    """Pixels in a size as a graph takes them; see :func:`normalise` for those of ``image``."""
+    pixels = resize_bicubic(pixels, height, width)
+    return normalise(pixels, image["scale"], image["mean"], image["std"])
 
 
 def resize_bicubic(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -196,7 +196,7 @@ def _resize_rows(pixels: np.ndarray, size: int) -> np.ndarray:
     blocks, precision = _filter_blocks(pixels.shape[0], size)
     flat = pixels.reshape(pixels.shape[0], -1).astype(blocks[0].parts.dtype)
     result = np.empty((size, flat.shape[1]), np.uint8)
-    with blas.one_thread():
+    with one_thread():
         for block in blocks:
             high, low = np.split((block.parts @ flat[block.source]).astype(np.int32), 2)
             sums = (high << _LOW_BITS) + low + (1 << (precision - 1))
@@ -254,15 +254,13 @@ def _filter_blocks(source: int, target: int) -> tuple[tuple[_FilterBlock, ...], 
 def _weights(source: int, target: int) -> tuple[list[np.ndarray], list[int]]:
     """Normalised filter weights of each target row, and the first source row that it reads."""
     scale = source / target
-    support = 2.0 * scale if scale >= 1.0 else 2.0
-    inverse = 1.0 / scale if scale >= 1.0 else 1.0
-    longest = math.ceil(support) * 2 + 1
+    stretch = max(scale, 1.0)
     rows, firsts = [], []
     for row in range(target):
         centre = scale * (row + 0.5)
-        first = max(int(centre - support + 0.5), 0)
-        count = min(max(min(int(centre + support + 0.5), source) - first, 0), longest)
-        taps = _cubic((np.arange(count) + first - centre + 0.5) * inverse)
+        first = max(int(centre - 2.0 * stretch + 0.5), 0)
+        last = min(int(centre + 2.0 * stretch + 0.5), source)
+        taps = _cubic((np.arange(first, last) - centre + 0.5) * (1.0 / stretch))
         rows.append(taps / taps.sum())
         firsts.append(first)
     return rows, firsts
@@ -275,3 +273,20 @@ def _cubic(x: np.ndarray) -> np.ndarray:
     near = ((a + 2) * x - (a + 3)) * x * x + 1
     far = (((x - 5) * x + 8) * x - 4) * a
     return np.where(x < 1, near, np.where(x < 2, far, 0.0))
+
+
+def one_thread() -> AbstractContextManager[object]:
+    """Run products of NumPy in the calling thread alone, as long as the block lasts.
+
+    OpenBLAS's threads wait for their next product by spinning, some 20 ms long, and take the cores
+    of ONNX Runtime's threads meanwhile: a page's call of 4 ms took 8 to 12 now and then.
+
+    The setting is the process's. Of several threads that ask for it, the first one sets it and puts
+    it back (threadpoolctl 3.8).
+    """
+    return _blas().limit(limits=1)
+
+
+@lru_cache(maxsize=1)
+def _blas() -> ThreadpoolController:
+    return ThreadpoolController().select(user_api="blas")

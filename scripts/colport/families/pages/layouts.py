@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from colport.base.errors import UnsupportedError
-from colport.families.base import Embedder
+from colport.base.errors import CheckpointError, UnsupportedError
+from colport.families.base import Embedder, Room
+from colport.families.reference import skeletons
 from colport.families.text.layouts import MODULES, read_modules
 from colport.hub.checkpoints import read_config, reading
 
 if TYPE_CHECKING:
     import torch
 
-    from colport.families.reference.memory import Room
     from colport.tensors.weights import StoredTensor
 
 _OLD_SIZES = {"shortest_edge": "min_pixels", "longest_edge": "max_pixels"}
@@ -26,28 +26,32 @@ UNREAD: Mapping[str, str] = {r"(^|\.)lm_head\.": "predicts words"}
 
 
 @dataclass(frozen=True)
-class CheckpointLayout:
+class CheckpointLayout(ABC):
     """How one library stores a page model, and how it prompts it.
 
     Attributes:
+        stem: The model's name.
+        vlm: Model type of its vision-language model.
+        backbone: Place of that in the model, and empty for the model itself.
         library: Name of the library.
         module: Its module that has the classes.
-        model: Name of its model class.
-        processor: Name of its processor class.
-        accepts_config: Whether a ``config.json`` is of this layout.
-        backbone: Place of the vision-language model in the model, and empty for the model itself.
+        head: What the name of its model class has behind the stem.
         projection: Place of the layer that makes embeddings.
         query_end: What its processor puts behind a query's augmentation tokens.
     """
 
-    library: str
-    module: str
-    model: str
-    processor: str
-    accepts_config: Callable[[Mapping[str, Any]], bool]
+    stem: str
+    vlm: str
     backbone: str
-    projection: str
-    query_end: str
+    library: ClassVar[str]
+    module: ClassVar[str]
+    head: ClassVar[str] = ""
+    projection: ClassVar[str]
+    query_end: ClassVar[str] = ""
+
+    @abstractmethod
+    def accepts_config(self, config: Mapping[str, Any]) -> bool:
+        """Whether a ``config.json`` is of this layout."""
 
     def accepts(self, folder: Path) -> bool:
         """Whether ``config.json`` names this layout's model."""
@@ -57,10 +61,8 @@ class CheckpointLayout:
         self, folder: Path, precision: str, *, to_trace: bool = True
     ) -> tuple[Any, dict[str, torch.Tensor]]:
         """The model on the meta device and its computed buffers."""
-        from colport.families.reference.skeletons import build_on_meta
-
-        return build_on_meta(
-            self._class(self.model), self.config(folder), precision, to_trace=to_trace
+        return skeletons.build_on_meta(
+            self._model_class, self.config(folder), precision, to_trace=to_trace
         )
 
     def sources(self, model: Any, folder: Path) -> dict[str, StoredTensor]:
@@ -70,24 +72,14 @@ class CheckpointLayout:
             CheckpointError: Weights are missing, unexpected or of another shape.
         """
         from colport.families.adapters import merge
-        from colport.families.reference.skeletons import map_tensors
         from colport.tensors.weights import TensorIndex
 
         _check_modules(folder)
-        sources = map_tensors(
-            model,
-            TensorIndex(folder),
-            key_mapping=self._key_mapping(),
-            optional=UNREAD,
-            ignored=UNREAD,
-            source=str(folder),
-        )
-        read = {
-            name: entry
-            for name, entry in sources.items()
-            if not any(re.search(pattern, name) for pattern in UNREAD)
-        }
-        return merge(folder, model, read, self._key_mapping())
+        older = getattr(self._model_class, "_checkpoint_conversion_mapping", {})
+        kinds = {"key_mapping": older, "optional": UNREAD, "ignored": UNREAD}
+        found = skeletons.map_tensors(model, TensorIndex(folder), source=str(folder), **kinds)
+        read = {name: found[name] for name in found if not skeletons.reason(UNREAD, name)}
+        return merge(folder, model, read, older)
 
     def load_processor(self, folder: Path) -> Any:
         """The library's own processor of a checkpoint.
@@ -95,7 +87,7 @@ class CheckpointLayout:
         transformers 4 wrote ``size`` with other keys, which its successor keeps and does not read.
         """
         with reading(folder, self.library):
-            processor = self._class(self.processor).from_pretrained(folder, trust_remote_code=False)
+            processor = self._class("Processor").from_pretrained(folder, trust_remote_code=False)
         size = processor.image_processor.size
         for key, old in _OLD_SIZES.items():
             if size.get(key) is None and size.get(old) is not None:
@@ -108,34 +100,49 @@ class CheckpointLayout:
         Raises:
             CheckpointError: Weights are missing or unexpected; the library would make them up.
         """
-        from colport.families.reference.models import ProcessorReference, whole_model
+        from colport.families.reference.models import ProcessorReference
+        from colport.families.reference.stored_parameters import fill
 
         model, constants = self.build(folder, "fp32", to_trace=False)
         sources = self.sources(model, folder)
         if room.is_streamed:
-            from colport.families.reference.stored_parameters import fill
-
             fill(model, sources, constants)
         else:
-            model = whole_model(self._class(self.model), self.config(folder), folder)
+            model = self._whole(folder)
         return ProcessorReference(model, self.load_processor(folder), device, room)
+
+    def _whole(self, folder: Path) -> Any:
+        """The model in memory, with its adapter if it has one, in fp32."""
+        import torch
+
+        with reading(folder, "its library"):
+            model, loading = self._model_class.from_pretrained(
+                folder,
+                config=self.config(folder),
+                dtype=torch.float32,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+            )
+        if missing := sorted(loading["missing_keys"]):
+            raise CheckpointError(
+                f"{folder}: {len(missing)} missing weights, first {missing[0]!r}."
+            )
+        return model
 
     def config(self, folder: Path) -> Any:
         """The configuration, without a quantization that the tensors do not have."""
-        from colport.families.reference.skeletons import is_said_quantized, unquantized
-
         with reading(folder, self.library):
-            config = self._class(self.model).config_class.from_pretrained(
-                folder, trust_remote_code=False
-            )
-        return unquantized(config) if is_said_quantized(folder) else config
+            known = self._model_class.config_class
+            config = known.from_pretrained(folder, trust_remote_code=False)
+        return skeletons.unquantized(config) if skeletons.is_said_quantized(folder) else config
 
-    def _class(self, name: str) -> Any:
-        return getattr(import_module(self.module), name)
+    @property
+    def _model_class(self) -> Any:
+        return self._class(self.head)
 
-    def _key_mapping(self) -> Mapping[str, str]:
-        """Older names of weights that the library still reads."""
-        return getattr(self._class(self.model), "_checkpoint_conversion_mapping", {})
+    def _class(self, end: str) -> Any:
+        return getattr(import_module(self.module), f"{self.stem}{end}")
 
 
 def _check_modules(folder: Path) -> None:
@@ -155,51 +162,32 @@ def _check_modules(folder: Path) -> None:
             )
 
 
-def transformers_layout(stem: str, backbone: str) -> CheckpointLayout:
-    """``{stem}ForRetrieval`` of transformers, the ``-hf`` checkpoints of the Hub.
+@dataclass(frozen=True)
+class TransformersLayout(CheckpointLayout):
+    """``{stem}ForRetrieval`` of transformers, the ``-hf`` checkpoints of the Hub."""
 
-    Args:
-        stem: The model's name.
-        backbone: Model type of its vision-language model.
-    """
+    backbone: str = "vlm"
+    library = module = "transformers"
+    head = "ForRetrieval"
+    projection = "embedding_proj_layer"
+    query_end = "\n"
 
-    def accepts(config: Mapping[str, Any]) -> bool:
+    def accepts_config(self, config: Mapping[str, Any]) -> bool:
+        """See :meth:`CheckpointLayout.accepts_config`."""
         inner = config.get("vlm_config") or {}
-        found = inner.get("model_type", backbone) if isinstance(inner, dict) else None
-        return config.get("model_type") == stem.lower() and found == backbone
-
-    return CheckpointLayout(
-        library="transformers",
-        module="transformers",
-        model=f"{stem}ForRetrieval",
-        processor=f"{stem}Processor",
-        accepts_config=accepts,
-        backbone="vlm",
-        projection="embedding_proj_layer",
-        query_end="\n",
-    )
+        found = inner.get("model_type", self.vlm) if isinstance(inner, dict) else None
+        return config.get("model_type") == self.stem.lower() and found == self.vlm
 
 
-def engine_layout(stem: str, backbone: str, place: str) -> CheckpointLayout:
-    """``{stem}`` of colpali-engine, in which the models of the ColPali paper were trained.
+@dataclass(frozen=True)
+class EngineLayout(CheckpointLayout):
+    """``{stem}`` of colpali-engine, in which the models of the ColPali paper were trained."""
 
-    Args:
-        stem: The model's name, which ``config.json`` lists as its architecture.
-        backbone: Model type of its vision-language model.
-        place: Where that is in the model.
-    """
+    library = "colpali-engine"
+    module = "colpali_engine.models"
+    projection = "custom_text_proj"
 
-    def accepts(config: Mapping[str, Any]) -> bool:
+    def accepts_config(self, config: Mapping[str, Any]) -> bool:
+        """See :meth:`CheckpointLayout.accepts_config`."""
         architectures = config.get("architectures") or []
-        return config.get("model_type") == backbone and stem in architectures
-
-    return CheckpointLayout(
-        library="colpali-engine",
-        module="colpali_engine.models",
-        model=stem,
-        processor=f"{stem}Processor",
-        accepts_config=accepts,
-        backbone=place,
-        projection="custom_text_proj",
-        query_end="",
-    )
+        return config.get("model_type") == self.vlm and self.stem in architectures

@@ -14,14 +14,12 @@ ONCE_MB = 6000.0
 """MB (10**6 bytes) that are enough for a few inputs: to hold more weights takes longer."""
 _BYTES = 6
 """Of a parameter in memory: the mapped bf16 checkpoint and its fp32 copy."""
-_ACTIVATIONS_MB = (80, 0.25e-6)
 _PAGE_TOKENS = 1030
 
 
 def activations_mb(parameters: int) -> float:
     """Of one page of 1030 tokens: a base, and so much a parameter."""
-    base, more = _ACTIVATIONS_MB
-    return base + more * parameters
+    return 80 + 0.25e-6 * parameters
 
 
 def whole_mb(parameters: int) -> float:
@@ -58,9 +56,7 @@ class Room:
         Raises:
             CheckpointError: A safetensors file is not valid.
         """
-        from colport.tensors.weights import (
-            read_header,  # here: the encoder needs none of its imports
-        )
+        from colport.tensors.weights import read_header  # the encoder needs none of its imports
 
         entries = [read_header(file) for file in folder.rglob("*.safetensors")]
         parameters = sum(math.prod(one.shape) for each in entries for one in each.values())

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from colport.base.errors import CheckpointError, InputError
+from colport.base.errors import InputError
 from colport.base.names import PLURALS
 from colport.families.base import Document
 from colport.families.pages.images import as_page
 from colport.families.reference.memory import Room
-from colport.hub.checkpoints import reading
 
 
 class PyTorchReference(ABC):
@@ -61,43 +59,19 @@ class PyTorchReference(ABC):
         self, inputs: Sequence[Any], batch_size: int, prepare: Callable[[list[Any]], Any]
     ) -> Iterator[list[Any]]:
         """Inputs of one pass each: ``batch_size``, or of a streamed model what memory allows."""
-        if not self.room.is_streamed:
-            for start in range(0, len(inputs), batch_size):
-                yield [inputs[i] for i in range(start, min(start + batch_size, len(inputs)))]
-            return
         batch: list[Any] = []
-        longest = 0
+        longest, length = 0, 1
+        tokens = self.room.tokens if self.room.is_streamed else batch_size
         for item in inputs:
-            length = prepare([item])["input_ids"].shape[1]
+            if self.room.is_streamed:
+                length = prepare([item])["input_ids"].shape[1]
             longest = max(longest, length)
-            if batch and longest * (len(batch) + 1) > self.room.tokens:
+            if batch and longest * (len(batch) + 1) > tokens:
                 yield batch
                 batch, longest = [], length
             batch.append(item)
         if batch:
             yield batch
-
-
-def whole_model(model_class: Any, config: Any, folder: Path) -> Any:
-    """A page model in memory, with its adapter if it has one, in fp32.
-
-    Raises:
-        CheckpointError: Weights are missing; transformers would make them up.
-    """
-    import torch
-
-    with reading(folder, "its library"):
-        model, loading = model_class.from_pretrained(
-            folder,
-            config=config,
-            dtype=torch.float32,
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-        )
-    if missing := sorted(loading["missing_keys"]):
-        raise CheckpointError(f"{folder}: {len(missing)} missing weights, first {missing[0]!r}.")
-    return model
 
 
 class ProcessorReference(PyTorchReference):
@@ -156,15 +130,13 @@ class ProcessorReference(PyTorchReference):
         embeddings: list[np.ndarray] = []
         try:
             for batch in self._batches(inputs, batch_size, prepare):
-                embeddings += self._embeddings(prepare(batch))
+                features = prepare(batch)
+                keep = features["attention_mask"].bool().cpu().numpy()
+                rows = zip(self.run(features), keep, strict=True)
+                embeddings += [row[kept] for row, kept in rows]
         except ValueError as error:
             raise _refusal(PLURALS[kind], inputs, prepare) or error from error
         return embeddings
-
-    def _embeddings(self, features: Any) -> list[np.ndarray]:
-        """The kept token embeddings of one pass."""
-        keep = features["attention_mask"].bool().cpu().numpy()
-        return [row[kept] for row, kept in zip(self.run(features), keep, strict=True)]
 
 
 def _refusal(

@@ -17,21 +17,22 @@ if TYPE_CHECKING:
 
     from colport.tensors.weights import StoredTensor
 
-PRECISIONS = ("fp32", "fp16", "bf16")
-"""Precisions that a graph can be traced in."""
+PRECISIONS = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+"""Precisions that a graph can be traced in, and torch's names of them."""
 
 COMPUTED: Mapping[str, str] = {
     r"(^|\.)(position_ids|inv_freq|original_inv_freq|embed_scale)$": "computed, not read"
 }
 """Buffers that older libraries stored although they are computed, and why no graph reads them."""
 
+_NONE: Mapping[str, str] = {}
+
 
 def torch_dtype(precision: str) -> torch.dtype:
     """One of :data:`PRECISIONS` as a torch dtype."""
     import torch
 
-    known = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-    return known[precision]
+    return getattr(torch, PRECISIONS[precision])
 
 
 def is_said_quantized(folder: Path) -> bool:
@@ -119,9 +120,8 @@ def map_tensors(
     tensors: Mapping[str, StoredTensor],
     *,
     key_mapping: Mapping[str, str] | None = None,
-    optional: Iterable[str] = (),
-    ignored: Iterable[str] = (),
-    prefix: str = "",
+    optional: Mapping[str, str] = _NONE,
+    ignored: Mapping[str, str] = _NONE,
     source: str = "",
 ) -> dict[str, StoredTensor]:
     """Each parameter's tensor in the checkpoint, under transformers' own renaming rules.
@@ -132,14 +132,12 @@ def map_tensors(
         key_mapping: Renamings of the model's library, applied first.
         optional: Patterns of parameters that no graph reads, which a checkpoint may lack.
         ignored: Patterns of checkpoint keys that belong to other heads.
-        prefix: Put before every parameter name of the result.
         source: The checkpoint, for messages.
 
     Raises:
         CheckpointError: A parameter has no tensor, a tensor has no parameter, or shapes differ.
     """
-    ignore = [re.compile(pattern) for pattern in ignored]
-    keys = [key for key in tensors if not any(pattern.search(key) for pattern in ignore)]
+    keys = [key for key in tensors if not reason(ignored, key)]
     renamed = rename_keys(model, keys, key_mapping)
     parameters = model.state_dict()
     unexpected = sorted(
@@ -151,24 +149,25 @@ def map_tensors(
             f"{unexpected[0]!r}; {type(model).__name__} has no such parameter."
         )
     places = {name: tensors[key] for name, key in renamed.items() if name in parameters}
-    _add_tied(model, places)
-    skip = [re.compile(pattern) for pattern in optional]
-    missing = [
-        name
-        for name in parameters
-        if name not in places and not any(pattern.search(name) for pattern in skip)
-    ]
+    for pair in (getattr(model, "all_tied_weights_keys", None) or {}).items():
+        stored = [name for name in pair if name in places]
+        places |= {name: places[stored[0]] for name in pair if stored and name not in places}
+    missing = sorted(n for n in parameters if n not in places and not reason(optional, n))
     if missing:
-        raise CheckpointError(
-            f"{source}: {len(missing)} missing weights, first {sorted(missing)[0]!r}."
-        )
+        raise CheckpointError(f"{source}: {len(missing)} missing weights, first {missing[0]!r}.")
     for name, entry in places.items():
         check_shape(name, entry, tuple(parameters[name].shape))
-    return {prefix + name: entry for name, entry in places.items()}
+    return places
+
+
+def reason(patterns: Mapping[str, str], *names: str) -> str:
+    """What the first pattern that is found in one of the names stands for; empty if none is."""
+    found = (why for end, why in patterns.items() if any(re.search(end, name) for name in names))
+    return next(found, "")
 
 
 def _is_computed(name: str) -> bool:
-    return any(re.search(pattern, name) for pattern in COMPUTED)
+    return bool(reason(COMPUTED, name))
 
 
 def check_shape(name: str, entry: StoredTensor, expected: tuple[int, ...]) -> None:
@@ -219,12 +218,3 @@ def rename_keys(
             raise CheckpointError(f"weights {renamed[name]!r} and {key!r} are both {name!r}.")
         renamed[name] = key
     return renamed
-
-
-def _add_tied(model: PreTrainedModel, places: dict[str, StoredTensor]) -> None:
-    tied = getattr(model, "all_tied_weights_keys", None) or {}
-    for target, origin in tied.items():
-        if target not in places and origin in places:
-            places[target] = places[origin]
-        elif origin not in places and target in places:
-            places[origin] = places[target]

@@ -128,26 +128,19 @@ def fill(
         sources: Parameter name to its tensor in the checkpoint.
         constants: Values of buffers that the checkpoint does not store.
     """
-    for name, parameter in list(model.named_parameters(remove_duplicate=False)):
-        if (stored := sources.get(name)) is None:
-            values = _absent(parameter.shape, parameter.dtype, "cpu")
-        else:
-            values = StoredParameter.of(stored, parameter.dtype, "cpu")
-            if parameter.dim() < 2:
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    for name, form in {**parameters, **dict(model.named_buffers(remove_duplicate=False))}.items():
+        values = None if name in parameters else constants.get(name)
+        if name in parameters and name not in sources:
+            values = _absent(form.shape, form.dtype, "cpu")
+        elif values is None:
+            values = StoredParameter.of(sources[name], form.dtype, "cpu")
+            if name not in parameters or form.dim() < 2:
                 values = values.read()
-        if not isinstance(values, StoredParameter):
+        if name in parameters and not isinstance(values, StoredParameter):
             values = torch.nn.Parameter(values, requires_grad=False)
-        _set(model, name, values)
-    for name, buffer in list(model.named_buffers(remove_duplicate=False)):
-        values = constants.get(name)
-        if values is None:
-            values = StoredParameter.of(sources[name], buffer.dtype, "cpu").read()
-        _set(model, name, values)
-
-
-def _set(model: torch.nn.Module, name: str, values: torch.Tensor) -> None:
-    owner, _, key = name.rpartition(".")
-    setattr(model.get_submodule(owner), key, values)
+        owner, _, key = name.rpartition(".")
+        setattr(model.get_submodule(owner), key, values)
 
 
 def _absent(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device | str) -> torch.Tensor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from colport.base.errors import CheckpointError, UnsupportedError
 from colport.base.foreign import is_inside, load_json
+from colport.families.reference import skeletons
 from colport.hub import lora
 from colport.hub.checkpoints import ADAPTER_CONFIG, read_config, reading
 
@@ -30,22 +32,8 @@ MODULES, _CONFIG = "modules.json", "config_sentence_transformers.json"
 _METADATA = "artifact.metadata"
 _DENSE = "sentence_transformers.base.modules.dense.Dense"
 _TRACED = ("Transformer", "Dense", "Normalize", "MultiVectorMask")
-_DEFAULTS: Mapping[Library, Mapping[str, Any]] = {
-    "sentence-transformers": {},
-    "pylate": {  # pylate.models.ColBERT
-        "query_prefix": "[Q] ",
-        "document_prefix": "[D] ",
-        "query_length": 32,
-        "document_length": 180,
-    },
-    "stanford": {  # colbert.infra.ColBERTConfig
-        "query_token_id": "[unused0]",
-        "doc_token_id": "[unused1]",
-        "query_maxlen": 32,
-        "doc_maxlen": 220,
-        "dim": 128,
-    },
-}
+_TABLE = Path(__file__).with_suffix(".toml")
+_DEFAULTS: Mapping[Library, Mapping[str, Any]] = tomllib.loads(_TABLE.read_text(encoding="utf-8"))
 
 
 @dataclass(frozen=True)
@@ -65,7 +53,7 @@ class Checkpoint:
         library: Whose layout it has.
         settings: ``config_sentence_transformers.json``, or Stanford's ``artifact.metadata``, over
             the library's defaults.
-        modules: The backbone and what follows; for Stanford the backbone alone.
+        modules: The backbone and what follows.
     """
 
     folder: Path
@@ -99,7 +87,8 @@ def read(folder: Path) -> Checkpoint:
         library, modules = _library(folder / _CONFIG, given), read_modules(folder)
     else:
         given = read_config(folder, _METADATA)
-        library, modules = "stanford", (Module("Transformer", folder),)
+        library = "stanford"
+        modules = (Module("Transformer", folder), Module("Dense", folder))
         if "HF_ColBERT" not in (read_config(folder).get("architectures") or []):
             raise CheckpointError(
                 f"{folder / 'config.json'}: architectures lack HF_ColBERT, "
@@ -179,9 +168,7 @@ def load(checkpoint: Checkpoint, device: str) -> Any:
     import torch
     from sentence_transformers import MultiVectorEncoder
 
-    from colport.families.reference.skeletons import is_said_quantized
-
-    said_quantized = is_said_quantized(checkpoint.backbone)
+    said_quantized = skeletons.is_said_quantized(checkpoint.backbone)
     on_meta = device == "meta"
     arguments = {"dtype": torch.float32, "use_safetensors": True}
     if on_meta:
@@ -231,39 +218,37 @@ def head(
         CheckpointError: Weights are missing, unexpected or of another shape.
     """
     import torch
-    from sentence_transformers.base.modules import Dense, Normalize
+    from sentence_transformers.base.modules import Normalize
 
-    from colport.families.reference.skeletons import check_shape, torch_dtype
     from colport.tensors.weights import TensorIndex
 
     layers, sources = torch.nn.ModuleList(), {}
 
-    def project(layer: Dense, tensors: Mapping[str, StoredTensor], owner: Path) -> None:
+    for module in checkpoint.modules[1:]:
+        if module.name not in ("Dense", "Normalize"):
+            continue
+        folder, config = module.folder, read_config(module.folder)
+        if module.name == "Normalize":
+            _check_tokens(folder, config)
+            layers.append(Normalize("token_embeddings"))
+            continue
+        tensors = TensorIndex(folder)
+        if checkpoint.library == "stanford":
+            tensors = {key: entry for key, entry in tensors.items() if key.startswith("linear.")}
+            config = {"in_features": config.get("hidden_size"), "bias": False}
+            config |= {"out_features": checkpoint.settings["dim"]}
+            config |= {"activation_function": "torch.nn.Identity"}
+        with torch.device("meta"):
+            layer = _dense(folder, config)
         parameters = layer.state_dict()
         if set(parameters) != set(tensors):
             raise CheckpointError(
-                f"{owner}: projection has weights {sorted(tensors)}, needs {sorted(parameters)}."
+                f"{folder}: projection has weights {sorted(tensors)}, needs {sorted(parameters)}."
             )
         for name, entry in tensors.items():
-            check_shape(f"{owner.name}.{name}", entry, tuple(parameters[name].shape))
+            skeletons.check_shape(f"{folder.name}.{name}", entry, tuple(parameters[name].shape))
             sources[f"{len(layers)}.{name}"] = entry
-        layers.append(layer.to(torch_dtype(precision)))
-
-    with torch.device("meta"):
-        if checkpoint.library == "stanford":
-            every = TensorIndex(checkpoint.folder)
-            tensors = {key: every[key] for key in every if key.startswith("linear.")}
-            width = read_config(checkpoint.folder).get("hidden_size")
-            config = {"in_features": width, "out_features": checkpoint.settings["dim"]}
-            plain = {"bias": False, "activation_function": "torch.nn.Identity"}
-            project(_dense(checkpoint.folder, {**config, **plain}), tensors, checkpoint.folder)
-        for module in checkpoint.modules[1:]:
-            if module.name == "Dense":
-                layer = _dense(module.folder, read_config(module.folder))
-                project(layer, TensorIndex(module.folder), module.folder)
-            elif module.name == "Normalize":
-                _check_tokens(module.folder, read_config(module.folder))
-                layers.append(Normalize("token_embeddings"))
+        layers.append(layer.to(skeletons.torch_dtype(precision)))
     if checkpoint.library != "sentence-transformers":
         return layers, sources  # the other two normalise in their code
     if not layers or not isinstance(layers[-1], Normalize):

@@ -5,17 +5,13 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
 
-from colport.families.base import Document
+from colport.families.base import Document, Room
 from colport.families.reference.models import PyTorchReference
-
-if TYPE_CHECKING:
-    import torch
-
-    from colport.families.reference.memory import Room
 
 Prepared = tuple[str, Mapping[str, Any]]
 """The kind of a batch, and the features that its preprocessing gave."""
@@ -41,8 +37,6 @@ class _Encoder(PyTorchReference):
 
     def run(self, prepared: Prepared) -> np.ndarray:
         """The model's output ``float32 [batch, tokens, dim]`` for prepared inputs."""
-        import torch
-
         kind, features = prepared
         device = self._model.device
         moved = {
@@ -84,7 +78,7 @@ class MarkedReference(_Encoder):
 
     Args:
         encoder: A ``MultiVectorEncoder``.
-        tokenizer: As :func:`~colport.families.text.tokenization.tokenizer_of` gives it.
+        tokenizer: As :func:`~colport.families.text.tokenization.processing` gives it.
         settings: The ``processing`` section of ``colport.json``.
         room: The memory that it was opened for.
     """
@@ -109,8 +103,6 @@ class MarkedReference(_Encoder):
 
     def _tokenize(self, texts: list[str], kind: str) -> tuple[Any, torch.Tensor]:
         """Features, and which tokens are scored."""
-        import torch
-
         given, marker = self._settings, self._settings["markers"][kind]
         expansion = given["expansion"] if kind == "query" else None
         limit = expansion["length"] if expansion else given["max_length"][kind]
@@ -127,13 +119,11 @@ class MarkedReference(_Encoder):
             return_tensors="pt",
         )
         if marker is not None:
-            for name, value in (
-                ("input_ids", marker),
-                ("attention_mask", 1),
-                ("token_type_ids", 0),
-            ):
-                if name in features:
-                    features[name] = _behind_first(features[name], value)
+            behind_first = {"input_ids": marker, "attention_mask": 1, "token_type_ids": 0}
+            for name in behind_first.keys() & features.keys():
+                rows = features[name].long()
+                column = torch.full((len(rows), 1), behind_first[name])
+                features[name] = torch.cat([rows[:, :1], column, rows[:, 1:]], dim=1)
         keep = features["attention_mask"].bool()
         if expansion:
             features["input_ids"][~keep] = expansion["token_id"]
@@ -143,10 +133,3 @@ class MarkedReference(_Encoder):
         if kind in given["skiplist_kinds"]:
             keep &= ~torch.isin(features["input_ids"], torch.tensor(given["skiplist"]))
         return features, keep
-
-
-def _behind_first(rows: torch.Tensor, value: int) -> torch.Tensor:
-    import torch
-
-    column = torch.full((len(rows), 1), value)
-    return torch.cat([rows[:, :1].long(), column, rows[:, 1:].long()], dim=1)

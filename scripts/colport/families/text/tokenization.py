@@ -17,11 +17,16 @@ from colport.families.tokens import check_ids
 from colport.hub.checkpoints import reading
 
 _NO_LIMIT = 10**6  # transformers marks "no limit" with a huge model_max_length
+_LENGTHS = {
+    "stanford": {"query": "query_maxlen", "document": "doc_maxlen"},
+    "pylate": {"query": "query_length", "document": "document_length"},
+}
 _POSITION_TABLES = ("position_embeddings", "embed_positions", "wpe")
+_OF_TOKENIZER = ("padding_side", "truncation_side", "split_special_tokens")
 _TEXT = {"method": "forward", "method_output_name": "last_hidden_state"}
 
 
-def tokenizer_of(checkpoint: Checkpoint, encoder: Any) -> Any:
+def _tokenizer_of(checkpoint: Checkpoint, encoder: Any) -> Any:
     """The tokenizer as the checkpoint's own library has it.
 
     ``MultiVectorEncoder`` makes special tokens of PyLate's and Stanford's markers.
@@ -34,22 +39,22 @@ def tokenizer_of(checkpoint: Checkpoint, encoder: Any) -> Any:
         return AutoTokenizer.from_pretrained(checkpoint.backbone, trust_remote_code=False)
 
 
-def processing(checkpoint: Checkpoint, encoder: Any) -> dict[str, Any]:
-    """The ``processing`` section of ``colport.json``.
+def processing(checkpoint: Checkpoint, encoder: Any) -> tuple[dict[str, Any], Any]:
+    """The ``processing`` section of ``colport.json``, and the tokenizer.
 
     Raises:
         UnsupportedError: A setting that the runtime would not follow.
         CheckpointError: A marker or the padding is not a token of the checkpoint, or a token has
             no word embedding.
     """
-    transformer, tokenizer = encoder[0], tokenizer_of(checkpoint, encoder)
+    transformer, tokenizer = encoder[0], _tokenizer_of(checkpoint, encoder)
     own = checkpoint.library == "sentence-transformers"
     _check(checkpoint, transformer, tokenizer)
     rows = transformer.auto_model.get_input_embeddings().weight.shape[0]
     check_ids(checkpoint.backbone, tokenizer, rows)
     prompts = encoder.prompts if own else checkpoint.settings.get("prompts") or {}
     mask = _scoring_mask(checkpoint, encoder)
-    return {
+    settings = {
         "prompts": {kind: prompts.get(kind) or "" for kind in KINDS},
         "markers": {kind: _marker(checkpoint, tokenizer, kind) for kind in KINDS},
         "strip": checkpoint.library == "pylate",
@@ -60,11 +65,10 @@ def processing(checkpoint: Checkpoint, encoder: Any) -> dict[str, Any]:
         "skiplist_kinds": list(mask.skiplist_tasks),
         "token_type_ids": _takes_token_types(encoder),
         "pad_id": tokenizer.pad_token_id,
-        "padding_side": tokenizer.padding_side,
-        "truncation_side": tokenizer.truncation_side,
-        "split_special_tokens": tokenizer.split_special_tokens,
+        **{key: getattr(tokenizer, key) for key in _OF_TOKENIZER},
         "positions": _positions(transformer.auto_model),
     }
+    return settings, tokenizer
 
 
 def _positions(backbone: Any) -> int | None:
@@ -139,17 +143,11 @@ def _marker(checkpoint: Checkpoint, tokenizer: Any, kind: str) -> int | None:
 
 def _lengths(checkpoint: Checkpoint, transformer: Any) -> dict[str, int | None]:
     """Tokens that a text may have, marker and special tokens included."""
-    given = checkpoint.settings
-    if checkpoint.library == "stanford":
-        return {"query": given["query_maxlen"], "document": given["doc_maxlen"]}
-    if checkpoint.library == "pylate":
-        return {"query": given["query_length"], "document": given["document_length"]}
+    if names := _LENGTHS.get(checkpoint.library):
+        return {kind: checkpoint.settings[names[kind]] for kind in KINDS}
     limit = transformer.max_seq_length
     limit = limit if limit and limit < _NO_LIMIT else None
-    return {
-        "query": transformer.query_length or limit,
-        "document": transformer.document_length or limit,
-    }
+    return {kind: getattr(transformer, f"{kind}_length") or limit for kind in KINDS}
 
 
 def _expansion(transformer: Any, tokenizer: Any) -> dict[str, Any] | None:
@@ -158,12 +156,8 @@ def _expansion(transformer: Any, tokenizer: Any) -> dict[str, Any] | None:
     if expansion is None:
         return None
     token = expansion["token"] or tokenizer.mask_token or tokenizer.eos_token
-    return {
-        "strategy": expansion["strategy"],
-        "length": expansion["length"],
-        "attend": expansion["attend"],
-        "token_id": tokenizer.convert_tokens_to_ids(token),
-    }
+    kept = {key: expansion[key] for key in ("strategy", "length", "attend")}
+    return {**kept, "token_id": tokenizer.convert_tokens_to_ids(token)}
 
 
 def _skiplist(checkpoint: Checkpoint, words: Sequence[str], tokenizer: Any) -> list[int]:
