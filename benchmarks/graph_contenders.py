@@ -64,9 +64,9 @@ def page_model(checkpoint: str, family: str, page: str) -> Call:
     """A page model in its own library, fp32, after its own preprocessing."""
     from PIL import Image
 
-    from colport import families
+    from colport.families import registry
 
-    reference = families.get(family).reference(Path(checkpoint), "cpu", math.inf)
+    reference = registry.get(family).reference(Path(checkpoint), "cpu", math.inf)
     with Image.open(page) as image:
         features = reference.prepare_documents([image])
     return Call(lambda: reference.run(features))
@@ -108,9 +108,9 @@ def real_module(
         graph: ``text`` or ``image``.
         attention: transformers' name of the attention, as ``eager`` or ``sdpa``.
     """
-    from colport import families
+    from colport.families import registry
 
-    skeleton = families.get(family).skeleton(checkpoint, "fp32")
+    skeleton = registry.get(family).skeleton(checkpoint, "fp32")
     model = _materialised(skeleton)
     for module in model.modules():
         if hasattr(module, "set_attn_implementation"):

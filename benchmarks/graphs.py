@@ -21,11 +21,11 @@ from benchmarks import graph_contenders, random_checkpoints
 from benchmarks.command import DEMO, SCRATCH, Demo, Output, Scratch, Threads, publish, start
 from benchmarks.processes import run_alone
 from benchmarks.tables import Table, measured_on
-from colport import families
 from colport.base import machine
 from colport.base.errors import ConfigError
 from colport.base.files import scratch_folder
 from colport.export.folder import export
+from colport.families import registry
 from colport.measure.operations import operations, profiled_calls
 from colport.processes.child import ChildError
 from colport.runtime.encoder import Encoder
@@ -213,7 +213,7 @@ def _cases(model: _Model, folder: Path) -> list[tuple[str, int, Path]]:
 
 
 def _text_case(model: _Model, folder: Path, batch: int, tokens: int) -> tuple[str, int, Path]:
-    skeleton = families.get(model.family).skeleton(model.checkpoint, "fp32")
+    skeleton = registry.get(model.family).skeleton(model.checkpoint, "fp32")
     rng = np.random.default_rng(0)
     values = {
         "input_ids": rng.integers(1000, 20000, (batch, tokens)),

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import random_checkpoints
-from colport import families
 from colport.base.errors import ColPortError
+from colport.families import registry
 from colport.measure import entrants
 from colport.pipeline import variants
 
@@ -69,7 +69,7 @@ def prepare(
         random_checkpoints.write(name, Path(files_from), source)
     else:
         source = Path(checkpoint)
-    family = families.detect(source).name
+    family = registry.detect(source).name
     folders, failed = {}, {}
     for variant in precisions:
         try:

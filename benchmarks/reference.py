@@ -14,10 +14,10 @@ from benchmarks import random_checkpoints
 from benchmarks.command import DEMO, SCRATCH, Demo, Output, publish, start, whole_numbers
 from benchmarks.processes import run_alone
 from benchmarks.tables import Table, measured_table, millions
-from colport import families
 from colport.base import machine
 from colport.base.errors import ConfigError
 from colport.base.files import scratch_folder
+from colport.families import registry
 from colport.families.reference.memory import whole_mb
 
 _SECONDS = ("load_seconds", "queries_seconds", "pages_seconds")
@@ -87,7 +87,7 @@ def encode(checkpoint: str, count: int, memory_mb: float, output: str) -> dict[s
     """
     pages = [random_checkpoints.random_page(number) for number in range(count)]
     times = [time.perf_counter()]
-    reference = families.detect(Path(checkpoint)).reference(Path(checkpoint), "cpu", memory_mb)
+    reference = registry.detect(Path(checkpoint)).reference(Path(checkpoint), "cpu", memory_mb)
     times.append(time.perf_counter())
     found = reference.encode_queries([f"what was sold in month {n + 1}?" for n in range(count)])
     times.append(time.perf_counter())

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from colport import families
 from colport.base.files import write_json
+from colport.families import registry
 from colport.hub import checkpoints
 from colport.pipeline.job import job
 
@@ -21,7 +21,7 @@ def main(snakemake):
             revision = place.get("revision")
             if revision and f"@{revision} " not in f"{record['source']} ":
                 log.warning("revision %r is not pinned; pin the commit above", revision)
-        families.require(model["family"], Path(record["folder"]))
+        registry.require(model["family"], Path(record["folder"]))
         write_json(Path(snakemake.output[0]), record)
 
 

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from colport import families
 from colport.base.machine import available_mb
+from colport.families import registry
 from colport.hub import checkpoints
 from colport.pipeline import proof
 from colport.pipeline.job import job
@@ -13,7 +13,7 @@ def main(snakemake):
     """Write the embeddings of the built-in inputs."""
     with job(snakemake.log[0], f"{snakemake.wildcards.model} proof"):
         checkpoint = checkpoints.read_record(snakemake.input.checkpoint)
-        family = families.get(checkpoint["family"])
+        family = registry.get(checkpoint["family"])
         memory = min(available_mb(), snakemake.resources.mem_mb)
         known = proof.reference(Path(checkpoint["folder"]), family, memory)
         proof.save(known, Path(snakemake.output[0]))

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import torch
 
-from colport import families
 from colport.base.machine import available_mb
 from colport.base.names import REFERENCE_VARIANT
 from colport.data.datasets import load_retrieval_dataset
+from colport.families import registry
 from colport.hub import checkpoints
 from colport.pipeline.job import job
 from colport.scoring.embed import embed
@@ -19,7 +19,7 @@ def main(snakemake):
     with job(snakemake.log[0], f"{model} pytorch {dataset} {shard}") as log:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         checkpoint = checkpoints.read_record(snakemake.input.checkpoint)
-        family = families.get(checkpoint["family"])
+        family = registry.get(checkpoint["family"])
         left = min(available_mb(), snakemake.resources.mem_mb)
         memory = snakemake.params.reference.get("memory_mb", left)
         reference = family.reference(Path(checkpoint["folder"]), device, memory)

@@ -9,10 +9,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from colport import Encoder, families
+from colport import Encoder
 from colport.base.errors import CheckpointError
 from colport.cli import options
 from colport.export.folder import export
+from colport.families import registry
 from colport.families.adapters import MergedTensor
 from colport.hub import checkpoints
 from colport.tensors.weights import read_header
@@ -48,7 +49,7 @@ def resolved(adapter, workspace):
 
 
 def sources(family, folder):
-    return families.get(family).skeleton(folder, "fp32").sources
+    return registry.get(family).skeleton(folder, "fp32").sources
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -56,7 +57,7 @@ def test_an_exported_adapter_equals_the_library(family, bases, adapters, tmp_pat
     folder = resolved(adapters[family], tmp_path / "assembled")
     export(folder, tmp_path / "exported")
     encoder = Encoder(tmp_path / "exported")
-    reference = families.get(family).reference(folder, "cpu")
+    reference = registry.get(family).reference(folder, "cpu")
     queries = ["a red pie chart", "", "a longer query about the second table of the page"]
     pages = [page_models.page(*size) for size in ((168, 168), (90, 310), (400, 90))]
     for found, expected in (
@@ -64,7 +65,7 @@ def test_an_exported_adapter_equals_the_library(family, bases, adapters, tmp_pat
         (encoder.encode_documents(pages), reference.encode_documents(pages)),
     ):
         assert page_models.largest_difference(found, expected) < 1e-5
-    plain = families.get(family).reference(bases[family], "cpu").encode_queries(queries)
+    plain = registry.get(family).reference(bases[family], "cpu").encode_queries(queries)
     assert page_models.largest_difference(encoder.encode_queries(queries), plain) > 0.05
 
 

@@ -14,9 +14,10 @@ from sentence_transformers import MultiVectorEncoder
 from sentence_transformers.base.modules import Normalize
 from transformers import AutoTokenizer
 
-from colport import Encoder, families
+from colport import Encoder
 from colport.base.errors import CheckpointError, InputError, UnsupportedError
 from colport.export.folder import OPSET, export
+from colport.families import registry
 from colport.families.tokens import save_backend
 from tests.conftest import ROOT
 from tests.fixtures.stored import TEXTS, load_embeddings
@@ -141,7 +142,7 @@ def test_the_export_equals_what_the_own_library_computed(exported_fixtures, name
 
 @pytest.mark.parametrize("name", STORED)
 def test_the_reference_equals_what_the_own_library_computed(name):
-    reference = families.get("colbert").reference(FIXTURES / name, "cpu")
+    reference = registry.get("colbert").reference(FIXTURES / name, "cpu")
     for kind, stored in (("query", "queries"), ("document", "documents")):
         assert_equal(encode(reference, kind, 4), load_embeddings(FIXTURES / name, stored))
 
@@ -172,7 +173,7 @@ def test_what_sentence_transformers_saves(name, tmp_path):
 def test_texts_that_spell_special_tokens(name, split, exported_fixtures, tmp_path):
     folder = shutil.copytree(FIXTURES / name, tmp_path / "checkpoint")
     edit(folder / "tokenizer_config.json", split_special_tokens=split)
-    family = families.get("colbert")
+    family = registry.get("colbert")
     found = family.processing(folder)
     assert found.settings["split_special_tokens"] is split
     found.tokenizer.save(str(tmp_path / "tokenizer.json"))
@@ -188,7 +189,7 @@ def test_texts_that_spell_special_tokens(name, split, exported_fixtures, tmp_pat
 @pytest.mark.parametrize("name", ["pylate-bert", "stanford-roberta"])
 def test_a_text_beyond_the_positions_is_named(name, exported_fixtures):
     folder = FIXTURES / name
-    family = families.get("colbert")
+    family = registry.get("colbert")
     settings = family.processing(folder).settings
     table = json.loads((folder / "config.json").read_text())["max_position_embeddings"]
     offset = 2 if "roberta" in name else 0
@@ -458,11 +459,11 @@ def test_a_backbone_in_a_folder_of_its_own(place, saved_bert, tmp_path):
         if file.name not in ("modules.json", "config_sentence_transformers.json"):
             file.rename(folder / place / file.name)
     module(folder, 0, path=place)
-    assert families.require("colbert", folder) is families.detect(folder)
+    assert registry.require("colbert", folder) is registry.detect(folder)
     export(folder, tmp_path / "exported")
     encoder, live = Encoder(tmp_path / "exported"), multi_vector(folder)
     assert_equal(encode(encoder, "document", 4), encode(live, "document", 2))
-    reference = families.get("colbert").reference(folder, "cpu")
+    reference = registry.get("colbert").reference(folder, "cpu")
     assert_equal(encode(reference, "document", 4), encode(live, "document", 2))
     (folder / place / "adapter_config.json").write_text("{}")
     with pytest.raises(UnsupportedError, match=rf"{place}/adapter_config.json: adapters on a text"):
@@ -477,7 +478,7 @@ def test_a_quantization_that_the_weights_do_not_have(saved_bert, tmp_path):
     quantized = {"quant_method": "bitsandbytes", "load_in_8bit": True}
     edit(folder / "config.json", quantization_config=quantized)
     export(folder, tmp_path / "exported")
-    reference = families.get("colbert").reference(folder, "cpu")
+    reference = registry.get("colbert").reference(folder, "cpu")
     expected = encode(multi_vector(saved_bert), "query", 2)
     assert_equal(encode(Encoder(tmp_path / "exported"), "query", 4), expected)
     assert_equal(encode(reference, "query", 4), expected)
@@ -517,7 +518,7 @@ def test_the_reference_makes_no_weights_up(tmp_path):
     key = "bert.embeddings.word_embeddings.weight"
     rewrite(folder / "model.safetensors", lambda tensors: drop(tensors, key))
     with pytest.raises(CheckpointError, match="1 missing weights, first 'embeddings"):
-        families.get("colbert").reference(folder, "cpu")
+        registry.get("colbert").reference(folder, "cpu")
 
 
 class Malice:
@@ -540,5 +541,5 @@ def test_a_pickled_module_is_refused_and_never_opened(tmp_path):
     message = "1_Dense/pytorch_model.bin: pickled weights are not read"
     assert_refused(FIXTURES / "pylate-bert", pickled, message, tmp_path)
     with pytest.raises(CheckpointError, match=message):
-        families.get("colbert").reference(tmp_path / "checkpoint", "cpu")
+        registry.get("colbert").reference(tmp_path / "checkpoint", "cpu")
     assert not mark.exists()

@@ -10,9 +10,8 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from tokenizers.processors import TemplateProcessing
 
-from colport import families
 from colport.base.names import KINDS
-from colport.families import colbert
+from colport.families import colbert, registry
 from colport.families.text import tokenization
 from colport.families.tokens import Tokens
 
@@ -53,7 +52,7 @@ def read(folder):
     """Rows of words with what is attended in capitals, ``_`` padding, and which are kept."""
 
     def batch(kind, texts, **settings):
-        runtime = families.get("colbert").runtime({**PLAIN, **settings}, folder)
+        runtime = registry.get("colbert").runtime({**PLAIN, **settings}, folder)
         found = (runtime.query_batch if kind == "query" else runtime.document_batch)(texts)
         assert found.graph == "text"
         assert found.feeds["input_ids"].dtype == found.feeds["attention_mask"].dtype == np.int64
@@ -169,7 +168,7 @@ def test_a_text_is_cleaned_with_its_prompt(read, strip, lowercase, expected):
 
 def test_outer_spaces_go_where_the_library_strips(folder):
     seen = []
-    runtime = families.get("colbert").runtime({**PLAIN, "strip": True}, folder)
+    runtime = registry.get("colbert").runtime({**PLAIN, "strip": True}, folder)
     encode = runtime._tokens.encode
     runtime._tokens.encode = lambda texts, limit: seen.extend(texts) or encode(texts, limit)
     runtime.query_batch([" a "])
@@ -180,7 +179,7 @@ def test_outer_spaces_go_where_the_library_strips(folder):
 
 def test_token_types_are_zeros_where_the_backbone_takes_them(folder):
     for takes in (True, False):
-        runtime = families.get("colbert").runtime({**PLAIN, "token_type_ids": takes}, folder)
+        runtime = registry.get("colbert").runtime({**PLAIN, "token_type_ids": takes}, folder)
         feeds = runtime.query_batch(["a b", "a"]).feeds
         assert ("token_type_ids" in feeds) == takes
         if takes:

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from benchmarks import graphs
-from colport import Encoder, families
+from colport import Encoder
 from colport.base.errors import (
     ArtifactError,
     CheckpointError,
@@ -19,6 +19,7 @@ from colport.base.errors import (
     UnsupportedError,
 )
 from colport.export.folder import export
+from colport.families import registry
 from colport.folder import manifest
 from colport.folder.convert import convert
 from colport.tensors import external_data
@@ -46,7 +47,7 @@ def pages() -> list[Image.Image]:
 
 @pytest.fixture(scope="module", params=["colbert", "colpali", "colqwen2"])
 def pair(request, exported, checkpoint_folders):
-    family = families.get(request.param)
+    family = registry.get(request.param)
     return Encoder(exported[request.param]), family.reference(
         checkpoint_folders[request.param], "cpu"
     )
@@ -257,7 +258,7 @@ def test_the_reference_makes_no_weights_up(checkpoint_folders, tmp_path):
     folder = copy_checkpoint(checkpoint_folders["colqwen2"], tmp_path / "missing")
     rewrite(folder, lambda tensors: tensors.pop("embedding_proj_layer.weight"))
     with pytest.raises(CheckpointError, match="1 missing weights, first 'embedding_proj_layer"):
-        families.get("colqwen2").reference(folder, "cpu")
+        registry.get("colqwen2").reference(folder, "cpu")
 
 
 def test_damaged_folders_are_refused(exported, tmp_path):

@@ -9,9 +9,9 @@ import shutil
 import numpy as np
 import pytest
 
-from colport import families
 from colport.base.errors import CheckpointError
 from colport.export.folder import export
+from colport.families import registry
 from colport.hub import checkpoints
 from tests.page_models import demo
 from tests.text_models import edit, make_checkpoint
@@ -80,7 +80,7 @@ def test_pickles_and_scripts_beside_the_weights_are_left_alone(text_checkpoint, 
     )
     assert (resolved / "pytorch_model.bin").is_symlink()
     written = export(resolved, tmp_path / "exported")
-    families.detect(resolved).reference(resolved, "cpu").encode_queries(["a question"])
+    registry.detect(resolved).reference(resolved, "cpu").encode_queries(["a question"])
     assert not mark.exists()
     assert set(written.files) == {"text.onnx", "tokenizer.json", "weights.onnx_data"}
 
@@ -93,7 +93,7 @@ def test_a_pickle_in_the_place_of_weights_is_refused(name, text_checkpoint, tmp_
     with pytest.raises(CheckpointError, match=r"pytorch_model.bin: pickled weights are not read"):
         export(folder, tmp_path / "exported")
     with pytest.raises(CheckpointError, match=r"pytorch_model.bin: pickled weights are not read"):
-        families.detect(folder).reference(folder, "cpu")
+        registry.detect(folder).reference(folder, "cpu")
     assert not mark.exists()
 
 
@@ -109,7 +109,7 @@ def test_an_index_may_not_lead_to_a_pickle(text_checkpoint, tmp_path):
 
 
 def reference(folder):
-    return families.detect(folder).reference(folder, "cpu")
+    return registry.detect(folder).reference(folder, "cpu")
 
 
 def test_code_of_a_text_checkpoint_is_refused_by_name(text_checkpoint, tmp_path):
@@ -132,10 +132,10 @@ def test_code_of_a_page_checkpoint_s_processor_is_not_executed(family, tmp_path)
         edit(folder / name, auto_map=AUTO_MAP)
     edit(folder / "tokenizer_config.json", tokenizer_class="Evil")
     if family == "colqwen2":  # transformers goes by the model's type, and leaves the rest alone
-        families.get(family).processing(folder)
+        registry.get(family).processing(folder)
     else:
         with pytest.raises(CheckpointError, match="auto_map names code of the checkpoint"):
-            families.get(family).processing(folder)
+            registry.get(family).processing(folder)
     assert not mark.exists()
 
 

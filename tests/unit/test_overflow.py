@@ -52,7 +52,7 @@ def test_the_first_operator_that_overflows_is_named(tmp_path):
 def test_what_computes_in_fp16_itself_is_not_run_again(precision, provider, is_run, monkeypatch):
     runtime = SimpleNamespace(query_batch=lambda texts: texts, document_batch=lambda pages: pages)
     family = SimpleNamespace(runtime=lambda processing, folder: runtime)
-    monkeypatch.setattr(overflow.families, "get", lambda name: family)
+    monkeypatch.setattr(overflow.registry, "get", lambda name: family)
     monkeypatch.setattr(
         overflow, "measure", lambda models, batches, place: {k: [*v] for k, v in batches.items()}
     )

@@ -12,10 +12,11 @@ import transformers
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from colport import Encoder, families
+from colport import Encoder
 from colport.base.errors import CheckpointError, DatasetError, InputError, UnsupportedError
 from colport.base.files import read_json, write_json
 from colport.export.folder import export
+from colport.families import registry
 from colport.families.tokens import check_ids
 from tests import page_models
 
@@ -52,7 +53,7 @@ def colqwen2(request, exported_models):
 
 
 def encoder_and_reference(family, checkpoint, folder):
-    return Encoder(folder), families.get(family).reference(checkpoint, "cpu")
+    return Encoder(folder), registry.get(family).reference(checkpoint, "cpu")
 
 
 def reprocessed(family, checkpoint, folder, tmp_path, change):
@@ -61,7 +62,7 @@ def reprocessed(family, checkpoint, folder, tmp_path, change):
     change(changed)
     copy = shutil.copytree(folder, tmp_path / "exported")
     manifest = read_json(copy / "colport.json")
-    manifest["processing"] = families.get(family).processing(changed).settings
+    manifest["processing"] = registry.get(family).processing(changed).settings
     write_json(copy / "colport.json", manifest)
     return encoder_and_reference(family, changed, copy)
 
@@ -226,7 +227,7 @@ def image_token(encoder):
 
 
 def test_sizes_under_the_names_of_transformers_4(exported_models):
-    family, checkpoint = families.get("colqwen2"), exported_models["colqwen2", ENGINE][0]
+    family, checkpoint = registry.get("colqwen2"), exported_models["colqwen2", ENGINE][0]
 
     def sizes(tmp, **size):
         folder = shutil.copytree(checkpoint, tmp, dirs_exist_ok=True)
@@ -288,7 +289,7 @@ def test_a_quantization_that_the_weights_do_not_have(
     part = part["text_config"] if inner else config
     part["quantization_config"] = {"quant_method": "bitsandbytes", "load_in_4bit": True}
     file.write_text(json.dumps(config))
-    found = families.get(family).reference(folder, "cpu").encode_queries(QUERIES[:1])
+    found = registry.get(family).reference(folder, "cpu").encode_queries(QUERIES[:1])
     assert (
         page_models.largest_difference(
             found, Encoder(exported_models[family, library][1]).encode_queries(QUERIES[:1])
@@ -301,7 +302,7 @@ def test_a_quantization_that_the_weights_do_not_have(
         name = next(key for key in tensors if key.endswith("q_proj.weight"))
         save_file(tensors | {name: tensors[name].to(torch.uint8)}, weights, {"format": "pt"})
         with pytest.raises(CheckpointError, match=r"quantization_config is 'bitsandbytes', and t"):
-            families.get(family).skeleton(folder, "fp32")
+            registry.get(family).skeleton(folder, "fp32")
 
 
 @pytest.mark.parametrize("family", families_of_pages())
@@ -312,7 +313,7 @@ def test_other_image_steps_are_unsupported(family, exported_models, tmp_path):
     content["image_processor"]["resample"] = 2
     file.write_text(json.dumps(content))
     with pytest.raises(UnsupportedError, match="has resample 2; pages are exported with 3 only"):
-        families.get(family).processing(folder)
+        registry.get(family).processing(folder)
 
 
 IMAGE_VALUES = {
@@ -336,12 +337,12 @@ def test_numbers_of_an_image_processor_are_the_library_s_or_named(
     if case not in ("one-mean", "one-std", "zero"):
         message = rf"checkpoint: the image processor's {key} is .*; allowed is a number, or one for"
         with pytest.raises(UnsupportedError, match=message):
-            families.get(family).processing(folder)
+            registry.get(family).processing(folder)
         return
     export(folder, tmp_path / "out")
     pages = [page_models.page(168, 90)]
     found = Encoder(tmp_path / "out").encode_documents(pages)
-    expected = families.get(family).reference(folder, "cpu").encode_documents(pages)
+    expected = registry.get(family).reference(folder, "cpu").encode_documents(pages)
     assert page_models.largest_difference(found, expected) < TOLERANCE
 
 
@@ -352,7 +353,7 @@ def test_a_tokenizer_that_says_nothing_of_padding_is_refused(family, exported_mo
     content = {**json.loads(file.read_text()), "model_input_names": ["input_ids"]}
     file.write_text(json.dumps(content))
     with pytest.raises(UnsupportedError, match=r"\['input_ids'\]; attention_mask has to be among"):
-        families.get(family).processing(folder)
+        registry.get(family).processing(folder)
 
 
 BEHIND = {
@@ -375,8 +376,8 @@ def test_what_stands_behind_a_page_model_is_not_lost(family, case, exported_mode
     modules = [("", "base.modules.Transformer"), ("1_More", name)]
     entries = [{"path": path, "type": f"sentence_transformers.{kind}"} for path, kind in modules]
     (folder / "modules.json").write_text(json.dumps(entries))
-    steps = (lambda: families.get(family).skeleton(folder, "fp32"),)
-    steps += (lambda: families.get(family).reference(folder, "cpu"),)
+    steps = (lambda: registry.get(family).skeleton(folder, "fp32"),)
+    steps += (lambda: registry.get(family).reference(folder, "cpu"),)
     for step in steps:
         if refusal is None:
             step()
@@ -399,7 +400,7 @@ def test_what_stands_behind_a_page_model_is_not_lost(family, case, exported_mode
 def test_other_models_are_of_no_family(config, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(CheckpointError, match="no family reads this checkpoint; supported are"):
-        families.detect(tmp_path)
+        registry.detect(tmp_path)
 
 
 @pytest.mark.parametrize("vlm", [False, True], ids=["engine", "transformers"])
@@ -413,12 +414,12 @@ def test_a_page_checkpoint_with_the_files_of_sentence_transformers_is_one_of_pag
         config = {**config["vlm_config"], "architectures": [name]}
     (tmp_path / "config.json").write_text(json.dumps(config))
     (tmp_path / "modules.json").write_text("[]")
-    assert families.detect(tmp_path).name == families.require(family, tmp_path).name == family
+    assert registry.detect(tmp_path).name == registry.require(family, tmp_path).name == family
     with pytest.raises(CheckpointError, match=f"as family 'colbert' but is '{family}'"):
-        families.require("colbert", tmp_path)
+        registry.require("colbert", tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "x", "vision_config": {}}))
     with pytest.raises(CheckpointError, match="no family reads this checkpoint"):
-        families.detect(tmp_path)
+        registry.detect(tmp_path)
 
 
 def test_the_manifest_says_how_positions_count(exported_models):
@@ -433,7 +434,7 @@ def test_the_manifest_says_how_positions_count(exported_models):
 
 
 def stored(family, checkpoint):
-    sources = families.get(family).skeleton(checkpoint, "fp32").sources
+    sources = registry.get(family).skeleton(checkpoint, "fp32").sources
     return {name: entry.read().astype(np.float32) for name, entry in sources.items()}
 
 
@@ -497,9 +498,9 @@ def test_a_tied_head_may_be_stored_but_not_alone(family, library, tmp_path):
 
     renamed(folder, lambda t: t | {head: t[words(t)]})
     assert stored(family, folder).keys() == expected.keys()
-    families.get(family).reference(folder, "cpu")
+    registry.get(family).reference(folder, "cpu")
     renamed(folder, lambda t: {key: value for key, value in t.items() if key != words(t)})
-    for load in (stored, lambda f, c: families.get(f).reference(c, "cpu")):
+    for load in (stored, lambda f, c: registry.get(f).reference(c, "cpu")):
         with pytest.raises(CheckpointError, match=r"1 missing weights, .*embed_tokens.weight"):
             load(family, folder)
 
@@ -576,5 +577,5 @@ def test_a_damaged_checkpoint_leaves_nothing(damage, exported_models, tmp_path):
     with pytest.raises(CheckpointError, match=message):
         export(folder, tmp_path / "out")
     with pytest.raises(CheckpointError, match=message):
-        families.get("colqwen2").reference(folder, "cpu")
+        registry.get("colqwen2").reference(folder, "cpu")
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]

@@ -7,7 +7,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Split
 
-from colport import families
+from colport.families import registry
 from colport.families.base import PatchGrid
 from colport.families.pages import grids
 
@@ -41,7 +41,7 @@ def folder(tmp_path_factory):
 
 def runtime(family, folder, **changed):
     plain = COLPALI if family == "colpali" else COLQWEN2
-    return families.get(family).runtime({**plain, **changed}, folder)
+    return registry.get(family).runtime({**plain, **changed}, folder)
 
 
 def words(ids):

@@ -10,9 +10,9 @@ import onnx_ir
 import pytest
 import torch
 
-from colport import families
 from colport.base.errors import CheckpointError, ExportError, ParityError
 from colport.export.folder import export
+from colport.families import registry
 from colport.folder import manifest
 from colport.pipeline import proof
 from colport.quantize.folder import quantize
@@ -26,7 +26,7 @@ LARGE = 6.0e4  # a weight that fits fp16
 def known(checkpoint_folders):
     """What each checkpoint's own library gives."""
     return {
-        name: proof.reference(checkpoint_folders[name], families.get(name)) for name in FAMILIES
+        name: proof.reference(checkpoint_folders[name], registry.get(name)) for name in FAMILIES
     }
 
 
@@ -55,7 +55,7 @@ def test_a_right_folder_passes_and_says_how(exported, known, family):
 
 
 def test_the_checkpoint_takes_no_more_memory_than_it_may(checkpoint_folders, known):
-    family, asked = families.get("colpali"), []
+    family, asked = registry.get("colpali"), []
 
     class Watched:
         document_type = family.document_type
@@ -208,13 +208,13 @@ def half(tmp_path_factory):
 
 def test_fp16_that_overflows_is_refused_by_operator(half):
     """In fp32, in which ONNX Runtime's CPU computes fp16, the folder equals its checkpoint."""
-    expected = proof.reference(half / "large", families.get("colbert"))
+    expected = proof.reference(half / "large", registry.get("colbert"))
     with pytest.raises(ParityError, match=r"MatMul '.+' of the text graph gives .*ends at 65504"):
         check(half / "large-fp16", expected)
 
 
 def test_fp16_that_fits_passes_and_says_how_large_it_becomes(half):
-    found = check(half / "healthy-fp16", proof.reference(half / "healthy", families.get("colbert")))
+    found = check(half / "healthy-fp16", proof.reference(half / "healthy", registry.get("colbert")))
     assert (found["status"], found["computed_in"]) == ("passed", "fp32")
     assert all(0 < row["largest_activation"] < 1000 for row in found["rows"])
     assert torch.isfinite(torch.tensor([row["min_cosine"] for row in found["rows"]])).all()
@@ -229,13 +229,13 @@ def test_fp16_that_cannot_be_opened_is_refused_though_its_copy_in_fp32_can(half,
     node.replace_input_with(0, wide.outputs[0])
     model.graph.insert_before(node, wide)
     onnx_ir.save(model, folder / "text.onnx")
-    expected = proof.reference(half / "healthy", families.get("colbert"))
+    expected = proof.reference(half / "healthy", registry.get("colbert"))
     with pytest.raises(ExportError, match=r"cannot run it: .*float"):
         proof.by_checkpoint(lambda: expected)(folder, found)
 
 
 def test_bf16_is_checked_without_kernels_for_it(half, tmp_path):
     export(half / "healthy", tmp_path / "bf16", precision="bf16")
-    found = check(tmp_path / "bf16", proof.reference(half / "healthy", families.get("colbert")))
+    found = check(tmp_path / "bf16", proof.reference(half / "healthy", registry.get("colbert")))
     assert (found["status"], found["computed_in"]) == ("passed", "fp32")
     assert names(tmp_path) == {"bf16"}

@@ -11,7 +11,6 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
-from colport import families
 from colport.base.errors import DatasetError
 from colport.base.files import write_json
 from colport.base.foreign import is_inside
@@ -19,6 +18,7 @@ from colport.cli.inputs import read_documents
 from colport.data.datasets import check_pages, dataset_record, load_retrieval_dataset
 from colport.data.rows import SCORES as SCORE_TYPES
 from colport.data.rows import Table
+from colport.families import registry
 from colport.pipeline.config import load
 from colport.pipeline.plan import Plan
 from tests import page_models
@@ -271,13 +271,13 @@ def test_a_dataset_is_checked_for_the_families_that_read_it():
 )
 def test_a_query_that_spells_a_token_of_pages_is_found_with_the_dataset(own, family, token):
     (own.folder / "q.csv").write_text(f"query_id,query\nq1,one\nq7,what is {token}?\n")
-    others = [name for name in families.NAMES if name != family]
+    others = [name for name in registry.NAMES if name != family]
     check_pages(own(), print, read_by=others)
     message = rf"^mine: q.csv, query q7 spells {re.escape(token)}, .* \(family {family}\)\.$"
     with pytest.raises(DatasetError, match=message):
         check_pages(own(), print, read_by=[*others, family], skip=True, asked_in="q.csv")
     demo = page_models.demo(family)
-    assert families.get(family).processing(demo).settings["reserved"] == [token]
+    assert registry.get(family).processing(demo).settings["reserved"] == [token]
 
 
 def test_classes_are_not_taken_for_the_names_that_they_stand_for(tmp_path, monkeypatch):

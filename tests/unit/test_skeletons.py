@@ -3,9 +3,9 @@
 import pytest
 import transformers
 
-from colport import families
 from colport.base.errors import CheckpointError, UnsupportedError
 from colport.export.folder import export
+from colport.families import registry
 from colport.families.reference.skeletons import build_on_meta, rename_keys
 from tests.page_models import demo
 
@@ -30,7 +30,7 @@ def test_a_backbone_whose_weights_are_stored_in_another_form_is_named():
 @pytest.mark.parametrize("error", [AttributeError, ImportError])  # as of flash-attn by a library
 @pytest.mark.parametrize("method", ["skeleton", "processing", "open_reference"])
 def test_whatever_a_family_raises_is_a_sentence(method, error, tmp_path, monkeypatch):
-    family, folder = families.get("colpali"), demo("colpali")
+    family, folder = registry.get("colpali"), demo("colpali")
 
     def fail(*_):
         raise error("no such\nthing")
@@ -43,7 +43,7 @@ def test_whatever_a_family_raises_is_a_sentence(method, error, tmp_path, monkeyp
 
 @pytest.mark.parametrize("lacking", [MemoryError, ModuleNotFoundError])
 def test_what_the_machine_lacks_is_no_fault_of_the_checkpoint(lacking, monkeypatch):
-    family = families.get("colpali")
+    family = registry.get("colpali")
 
     def fail(*_):
         raise lacking

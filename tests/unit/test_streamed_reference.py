@@ -12,9 +12,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from colport import families
 from colport.base import machine
 from colport.base.errors import UnsupportedError
+from colport.families import registry
 from colport.families.reference import stored_parameters
 from colport.families.reference.memory import Room, needed_mb, whole_mb
 from colport.families.reference.stored_parameters import StoredParameter, fill
@@ -51,12 +51,12 @@ def engine(tmp_path_factory):
 
 
 def open_both(folder):
-    family = families.detect(folder)
+    family = registry.detect(folder)
     return [family.reference(folder, "cpu", memory) for memory in (PLENTY, LITTLE)]
 
 
 def documents_of(folder):
-    if families.detect(folder).document_type == "passages":
+    if registry.detect(folder).document_type == "passages":
         return PASSAGES
     return [page_models.page(*size) for size in ((168, 168), (90, 310), (400, 90))]
 
@@ -117,7 +117,7 @@ def test_shards_half_precision_and_adapters_are_read_on_the_way(name, engine):
 @pytest.mark.parametrize("name", DEMOS)
 def test_one_weight_is_in_memory_at_a_time(name, monkeypatch):
     live = Live(monkeypatch)
-    reference = families.detect(DEMOS[name]).reference(DEMOS[name], "cpu", LITTLE)
+    reference = registry.detect(DEMOS[name]).reference(DEMOS[name], "cpu", LITTLE)
     assert live.reads == {}, "weights are read when an operator takes them, not at loading"
     one_by_one(reference, DEMOS[name])
     tables = [p for p in reference.module.parameters() if isinstance(p, StoredParameter)]

@@ -43,8 +43,8 @@ def export(
     \b
     Example: colport export resources/checkpoints/colpali-demo -o exported/colpali --variant int8
     """
-    from colport import families
     from colport.base.files import scratch_folder
+    from colport.families import registry
     from colport.folder import manifest
     from colport.hub.checkpoints import SOURCE_KEYS
     from colport.pipeline import proof
@@ -59,7 +59,7 @@ def export(
         at = scratch / "checkpoint"
         record = options.resolved(checkpoint, base, at, quiet, watched.step)
         folder = Path(record["folder"])
-        chosen_family = families.get(family) if family else families.detect(folder)
+        chosen_family = registry.get(family) if family else registry.detect(folder)
         known = partial(proof.reference, folder, chosen_family, reference_memory)
         written = variants.export(
             folder,
@@ -99,7 +99,7 @@ def quantize(
     \b
     Example: colport quantize exported/colpali -o exported/colpali-int8 --exclude embed_tokens
     """
-    from colport import families
+    from colport.families import registry
     from colport.folder import manifest
     from colport.pipeline import proof
     from colport.quantize.folder import quantize as write
@@ -108,7 +108,7 @@ def quantize(
     settings = QuantizeSettings.from_config(variants.get(variant))
     if exclude is not None:
         settings = replace(settings, exclude=tuple(exclude))
-    family = families.get(manifest.read(folder).family)
+    family = registry.get(manifest.read(folder).family)
     given = Inputs.optional(queries, documents, dataset, schema)
     _check_calibrated(settings, given)
     with watch("quantizing", quiet) as watched:

@@ -37,7 +37,7 @@ def parity(
     Example: colport parity exported/colpali resources/checkpoints/colpali-demo
     --queries queries.txt --documents pages/ --output parity.json
     """
-    from colport import families
+    from colport.families import registry
     from colport.folder import manifest
     from colport.hub.checkpoints import reading
     from colport.measure import overflow
@@ -50,7 +50,7 @@ def parity(
     given = Inputs(queries, documents, dataset, schema)
     exported = manifest.read(folder)
     require(ProviderSettings.of(provider).provider.name)
-    family = families.get(exported.family)
+    family = registry.get(exported.family)
     read = given.read(family.document_type, inputs)
     texts, items = read.queries, read.documents
     chosen = {"min_cosine": min_cosine} if min_cosine is not None else None

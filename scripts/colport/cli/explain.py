@@ -58,12 +58,12 @@ def explain(
 
     with watch("encoding", quiet) as watched:
         if checkpoint:
-            from colport import families
+            from colport.families import registry
 
             with scratch_folder(output) as workspace:
                 record = resolved(checkpoint, base, workspace, quiet, watched.step)
                 source = Path(record["folder"])
-                add("PyTorch", families.detect(source).reference(source, "cpu", reference_memory))
+                add("PyTorch", registry.detect(source).reference(source, "cpu", reference_memory))
         for folder in folders:
             same_name = sum(other.name == folder.name for other in folders) > 1
             add(str(folder) if same_name else folder.name, Encoder(folder, provider))

@@ -8,12 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from colport import families
 from colport.base.errors import ConfigError, DatasetError
 from colport.base.files import read_json
 from colport.data.base import RetrievalDataset, batches
 from colport.data.documents import read_own
 from colport.data.published import DOCUMENT_COLUMNS, SCHEMAS, read_published
+from colport.families import registry
 from colport.families.base import spelled
 
 __all__ = [
@@ -145,7 +145,7 @@ def check_pages(
         DatasetError: A page cannot be decoded, or a page or query is none that a family takes;
             names dataset, row and column, file, or query.
     """
-    count, readers = len(dataset.documents), [families.get(name) for name in read_by]
+    count, readers = len(dataset.documents), [registry.get(name) for name in read_by]
     if count and isinstance(dataset.documents[0], str):
         return dataset
     for name, query in zip(dataset.query_ids, dataset.queries, strict=True):

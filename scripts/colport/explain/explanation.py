@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from colport import families
 from colport.explain.matching import Match, most_changed, strongest
 from colport.explain.picture import CHANGE, draw
+from colport.families import registry
 from colport.families.base import QueryToken, Runtime
 from colport.folder import manifest
 
@@ -113,4 +113,4 @@ class Explanation:
 def preprocessing(folder: Path | str) -> Runtime:
     """How an exported folder makes tokens, without its graphs; see :func:`manifest.read`."""
     found = manifest.read(folder)
-    return families.get(found.family).runtime(found.processing, Path(folder))
+    return registry.get(found.family).runtime(found.processing, Path(folder))

@@ -9,7 +9,6 @@ from typing import Any
 
 import onnx_ir as ir
 
-from colport import families
 from colport.base.errors import ConfigError
 from colport.base.files import atomic_folder
 from colport.export.bind import attach, compute_vectors, detach, store_transposed
@@ -18,6 +17,7 @@ from colport.export.operators import TRANSFORMER_OPSET, keep_sums_apart, write_o
 from colport.export.optimise import optimise
 from colport.export.tensors import unread
 from colport.export.trace import naming, trace
+from colport.families import registry
 from colport.families.base import Skeleton
 from colport.families.reference.skeletons import PRECISIONS
 from colport.folder import graphs
@@ -67,7 +67,7 @@ def export(
         raise ConfigError(
             f"precision: {precision!r} cannot be exported; allowed are {', '.join(PRECISIONS)}."
         )
-    chosen = families.require(family, checkpoint) if family else families.detect(checkpoint)
+    chosen = registry.require(family, checkpoint) if family else registry.detect(checkpoint)
     with reading(checkpoint, f"family {chosen.name}"):
         skeleton = chosen.skeleton(checkpoint, precision)
         processing = chosen.processing(checkpoint)

@@ -63,10 +63,10 @@ def reference(
         _prepare_compiling()
     import torch
 
-    from colport import families
+    from colport.families import registry
 
     torch.set_num_threads(threads)
-    embedder = families.get(family).reference(Path(checkpoint), device, memory_mb)
+    embedder = registry.get(family).reference(Path(checkpoint), device, memory_mb)
     if compiled and embedder.room.is_streamed:
         raise UnsupportedError(f"torch.compile needs a model in memory; {embedder.note}.")
     if precision != "fp32":

@@ -18,9 +18,9 @@ import onnx_ir as ir
 import onnxruntime
 from onnx_ir.passes import common
 
-from colport import families
 from colport.base.errors import UnsupportedError
 from colport.base.files import scratch_folder
+from colport.families import registry
 from colport.families.base import Batch, Document
 from colport.folder.manifest import Manifest
 from colport.providers import ProviderSettings
@@ -105,7 +105,7 @@ def reaches(
     models = {
         name: external_data.read(folder / graph.file) for name, graph in manifest.graphs.items()
     }
-    runtime = families.get(manifest.family).runtime(manifest.processing, folder)
+    runtime = registry.get(manifest.family).runtime(manifest.processing, folder)
     batches = {
         "query": (runtime.query_batch([query]) for query in queries),
         "document": (runtime.document_batch([document]) for document in documents),

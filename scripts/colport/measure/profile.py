@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from colport import families
 from colport.base import machine
 from colport.base.columns import row
 from colport.base.errors import UnsupportedError
 from colport.base.names import KINDS
+from colport.families import registry
 from colport.families.base import Batch
 from colport.folder import manifest
 from colport.folder.manifest import Manifest
@@ -149,7 +149,7 @@ def _batches(
         UnsupportedError: The provider cannot read it.
     """
     require_opset(settings.provider, found.opset)
-    runtime = families.get(found.family).runtime(found.processing, folder)
+    runtime = registry.get(found.family).runtime(found.processing, folder)
     batches = runtime.query_batch([query]), runtime.document_batch([document])
     return [
         (kind, folder / found.graphs[batch.graph].file, batch)

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from colport import families
 from colport.base.errors import PeerError, UnsupportedError
 from colport.base.files import check_supported, read_json
+from colport.families import registry
 from colport.families.base import Document
 from colport.families.pages.images import as_page
 from colport.peers.catalogue import FILE
@@ -70,7 +70,7 @@ class TokenClient(Client):
 
     def __init__(self, folder: Path, record: Mapping[str, Any], threads: int | None) -> None:
         super().__init__(folder, record, threads)
-        self._runtime = families.get(record["family"]).runtime(record["processing"], folder)
+        self._runtime = registry.get(record["family"]).runtime(record["processing"], folder)
 
     def embed(self, kind: str, inputs: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
         """See :meth:`Client.embed`."""
@@ -84,7 +84,7 @@ class ProcessorClient(Client):
 
     def __init__(self, folder: Path, record: Mapping[str, Any], threads: int | None) -> None:
         super().__init__(folder, record, threads)
-        family = families.get(record["family"])
+        family = registry.get(record["family"])
         self._processor = family.processor(Path(record["checkpoint"]))
 
     def embed(self, kind: str, inputs: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:

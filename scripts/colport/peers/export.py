@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from colport import families
 from colport.base import machine
 from colport.base.columns import row
 from colport.base.errors import PeerError, UnsupportedError
 from colport.base.files import atomic_folder, check_supported, write_json
+from colport.families import registry
 from colport.families.base import Family
 from colport.peers.catalogue import FILE, PeerVariant
 from colport.processes.child import LIBRARY, Child, ChildError, ChildTimeoutError
@@ -62,7 +62,7 @@ def export(
         raise UnsupportedError(installed["reason"])
     if base is not None:
         check_supported(base)
-    family = families.get(checkpoint["family"])
+    family = registry.get(checkpoint["family"])
     kind, folder = family.document_type, Path(checkpoint["folder"])
     done: list[dict[str, Any]] = []
     with atomic_folder(output) as scratch:

@@ -45,9 +45,9 @@ def _graphs(checkpoint: Path) -> Iterator[tuple[str, Any, dict[str, Any]]]:
     import torch
     from PIL import Image
 
-    from colport import families
+    from colport.families import registry
 
-    family = families.detect(checkpoint)
+    family = registry.detect(checkpoint)
     reference = family.reference(checkpoint, "cpu", math.inf)  # an exporter takes the weights
     if family.document_type == "pages":
         page = Image.new("RGB", (320, 448), "white")

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from colport import families
+from colport.families import registry
 from colport.families.reference.memory import ONCE_MB, activations_mb, needed_mb
 from colport.folder.manifest import FILE
 from colport.folder.manifest import folder_bytes as _bytes_of
@@ -66,7 +66,7 @@ class Job:
 
     def encoding_minutes(self, documents: int, parameters: int) -> float:
         """Of so many documents; two operations a parameter and token."""
-        family = families.get(self.config["models"][self.wildcards.model]["family"])
+        family = registry.get(self.config["models"][self.wildcards.model]["family"])
         flops = 2 * parameters * _TOKENS[family.document_type] * documents
         return flops / (_FLOPS_OF_THREAD * self.threads) / 60
 

@@ -10,12 +10,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from colport import families
 from colport.base.errors import ColPortError, ConfigError
 from colport.base.files import file_state, read_json, visible_files
 from colport.base.foreign import local
 from colport.base.names import FULL, PEER_PREFIX, is_peer
 from colport.data.datasets import check_declaration
+from colport.families import registry
 from colport.hub import checkpoints
 from colport.peers import catalogue as peers
 from colport.pipeline import config as configuration
@@ -73,7 +73,7 @@ class Plan:
         self.controls = CONTROLS
         self.forms = {name: config["embeddings"][name] for name in run["embeddings"]}
         read = {model: config["models"][model]["family"] for model in self.models}
-        pages = [model for model in read if families.get(read[model]).document_type == "pages"]
+        pages = [model for model in read if registry.get(read[model]).document_type == "pages"]
         self.explained = [(model, self.first(model)) for model in pages]
         self.scoring, self.timing = {**config["retrieval"]}, {**config["latency"]}
         mteb = ("mteb",) if self.scoring.pop("mteb") else ()
@@ -239,7 +239,7 @@ def check(config: Mapping[str, Any]) -> None:
         check_declaration(name, declaration)
     for name, model in config["models"].items():
         try:
-            needed = families.get(model["family"]).document_type
+            needed = registry.get(model["family"]).document_type
         except ConfigError as error:
             raise ConfigError(f"models.{name}.{error}") from error
         read = {f"datasets[{index}]": dataset for index, dataset in enumerate(model["datasets"])}

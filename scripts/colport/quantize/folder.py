@@ -9,9 +9,9 @@ from typing import Any
 
 import onnx_ir as ir
 
-from colport import families
 from colport.base.errors import ConfigError, UnsupportedError
 from colport.base.files import atomic_folder, scratch_folder
+from colport.families import registry
 from colport.folder import graphs, manifest
 from colport.folder.convert import copy_companions
 from colport.folder.manifest import Manifest, Prove
@@ -89,7 +89,7 @@ def quantize(
         form, record = Recipe(settings.forms[0]), {}
         recipes = {group.name: TABLE if group.is_table else form for group in groups}
         if settings.is_calibrated:
-            runtime = families.get(source.family).runtime(source.processing, base)
+            runtime = registry.get(source.family).runtime(source.processing, base)
             recipes, record = calibrate(
                 models, groups, settings, dataset, runtime, measured, report
             )

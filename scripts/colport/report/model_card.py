@@ -12,11 +12,11 @@ from huggingface_hub import EvalResult, ModelCardData
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from colport import families
 from colport.base.errors import ArtifactError
 from colport.base.files import read_json
 from colport.base.machine import in_words
 from colport.base.names import FULL, REFERENCE_VARIANT
+from colport.families import registry
 from colport.folder import manifest
 from colport.folder.manifest import Manifest
 from colport.providers import integers
@@ -111,7 +111,7 @@ def write(found: Manifest, repo_id: str, measured: Measured) -> str:
             }
         ),
         runtime=_runtimes(measured),
-        pages=families.get(found.family).document_type == "pages",
+        pages=registry.get(found.family).document_type == "pages",
         parity=[row for row in parity if row["status"] != "unsupported"],
         parity_machines=_machines(measured.parity),
         retrieval=sorted(done, key=lambda row: row["dataset"]),
@@ -148,7 +148,7 @@ def _own(rows: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 def _metadata(found: Manifest, repo_id: str, scored: Sequence[Mapping[str, Any]]) -> str:
     """The YAML that the Hub reads; its fields are those of the Hub's model cards."""
-    task = _PIPELINE_TAGS[families.get(found.family).document_type]
+    task = _PIPELINE_TAGS[registry.get(found.family).document_type]
     results = [
         EvalResult(
             task_type=task,

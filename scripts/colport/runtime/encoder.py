@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from colport import families
 from colport.base.errors import ArtifactError, InputError
 from colport.base.foreign import local
 from colport.base.redaction import plain
-from colport.families import inputs
+from colport.families import inputs, registry
 from colport.families.base import Batch, Document
 from colport.folder import manifest
 from colport.providers import ProviderSettings
@@ -73,7 +72,7 @@ class Encoder:
             name: Graph(open_session(self.folder / graph.file, settings, **options), settings)
             for name, graph in self.manifest.graphs.items()
         }
-        family = families.get(self.manifest.family)
+        family = registry.get(self.manifest.family)
         self.document_type = family.document_type
         self._runtime = family.runtime(self.manifest.processing, self.folder)
 

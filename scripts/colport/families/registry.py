@@ -1,0 +1,61 @@
+"""Which families there are, and which of them reads a checkpoint."""
+
+from __future__ import annotations
+
+import re
+from importlib import import_module
+from pathlib import Path
+
+from colport.base.errors import CheckpointError, ConfigError
+from colport.families.base import Family
+from colport.hub.checkpoints import read_config
+
+NAMES = tuple(
+    sorted(
+        file.stem
+        for file in Path(__file__).parent.glob("*.py")
+        if re.search(r"^FAMILY = ", file.read_text(encoding="utf-8"), re.MULTILINE)
+    )
+)
+"""Each is a module of this package that defines ``FAMILY``."""
+
+
+def get(name: str) -> Family:
+    """The family of that name.
+
+    Raises:
+        ConfigError: There is no such family.
+    """
+    if name not in NAMES:
+        raise ConfigError(f"family: {name!r} is unknown; allowed are {', '.join(NAMES)}.")
+    return import_module(f"{__package__}.{name}").FAMILY
+
+
+def detect(folder: Path) -> Family:
+    """The family that a checkpoint's own files name.
+
+    Raises:
+        CheckpointError: No family reads this checkpoint.
+    """
+    for name in NAMES:
+        family = get(name)
+        if family.accepts(folder):
+            return family
+    read_config(folder)  # where there is none, that is the reason
+    raise CheckpointError(
+        f"{folder}: no family reads this checkpoint; supported are {', '.join(NAMES)}."
+    )
+
+
+def require(name: str, folder: Path) -> Family:
+    """The declared family, once the checkpoint's own files agree with it.
+
+    Raises:
+        ConfigError: There is no such family.
+        CheckpointError: The checkpoint is of another family.
+    """
+    family = get(name)
+    if not family.accepts(folder):
+        found = detect(folder).name
+        raise CheckpointError(f"{folder}: is declared as family {name!r} but is {found!r}.")
+    return family
