@@ -55,24 +55,19 @@ def declared(command: Callable[..., None]) -> Callable[..., None]:
         entry["help"] = entry["help"].format(variants=", ".join(variants.ready_made()))
         info = kind(*entry.pop("flags", ()), **entry)
         parameters.append(parameter.replace(annotation=Annotated[parameter.annotation, info]))
-    called = at_home(command)
+
+    @wraps(command)
+    def called(**arguments: Any) -> None:
+        command(**{name: _at_home(given) for name, given in arguments.items()})
+
     called.__signature__ = signature.replace(parameters=parameters)
     return called
 
 
-def at_home(command: Callable[..., None]) -> Callable[..., None]:
-    """A command whose paths may begin with ``~``."""
-
-    def read(given: Any) -> Any:
-        if isinstance(given, list):
-            return [read(item) for item in given]
-        return local(given) if isinstance(given, Path) else given
-
-    @wraps(command)
-    def called(**arguments: Any) -> None:
-        command(**{name: read(given) for name, given in arguments.items()})
-
-    return called
+def _at_home(given: Any) -> Any:
+    if isinstance(given, list):
+        return [_at_home(item) for item in given]
+    return local(given) if isinstance(given, Path) else given
 
 
 def layout(name: str | None, max_shard_bytes: int | None) -> Layout:

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from PIL import Image
@@ -31,18 +31,22 @@ Document = Image.Image | str
 Feeds = dict[str, np.ndarray]
 
 
-class Embedder(Protocol):
-    """Anything that turns queries and documents into token embeddings."""
+class Embedder(ABC):
+    """Turns queries and documents into token embeddings; others that do may stand in its place."""
 
     def encode_queries(self, queries: Sequence[str], batch_size: int = 8) -> list[np.ndarray]:
         """Token embeddings of each query, ``float32 [tokens, dim]``."""
-        ...
+        return self._encode(queries, "query", batch_size)
 
     def encode_documents(
         self, documents: Sequence[Document], batch_size: int = 8
     ) -> list[np.ndarray]:
         """Token embeddings of each document, ``float32 [tokens, dim]``."""
-        ...
+        return self._encode(documents, "document", batch_size)
+
+    @abstractmethod
+    def _encode(self, inputs: Sequence[Any], kind: str, batch_size: int) -> list[np.ndarray]:
+        """Token embeddings of each ``query`` or ``document``."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ difference is the graph's.
 from __future__ import annotations
 
 import json
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,14 +18,14 @@ import onnxruntime
 from colport.base.errors import PeerError, UnsupportedError
 from colport.base.files import check_supported, read_json
 from colport.families import registry
-from colport.families.base import Document
+from colport.families.base import Embedder
 from colport.families.pages.images import as_page
 from colport.peers.catalogue import FILE
 
 _PROVIDER = "cpu"
 
 
-class Client(ABC):
+class Client(Embedder):
     """Embeds with a peer's graphs.
 
     Args:
@@ -46,17 +46,7 @@ class Client(ABC):
         """One batch of a ``query`` or ``document``: ``float32 [batch, tokens, dim]``, and which
         tokens are embeddings, ``bool [batch, tokens]``."""
 
-    def encode_queries(self, queries: Sequence[str], batch_size: int = 8) -> list[np.ndarray]:
-        """Token embeddings of each query, ``float32 [tokens, dim]``."""
-        return self._encode("query", queries, batch_size)
-
-    def encode_documents(
-        self, documents: Sequence[Document], batch_size: int = 8
-    ) -> list[np.ndarray]:
-        """Token embeddings of each document, ``float32 [tokens, dim]``."""
-        return self._encode("document", documents, batch_size)
-
-    def _encode(self, kind: str, inputs: Sequence[Any], batch_size: int) -> list[np.ndarray]:
+    def _encode(self, inputs: Sequence[Any], kind: str, batch_size: int) -> list[np.ndarray]:
         embeddings: list[np.ndarray] = []
         for start in range(0, len(inputs), batch_size):
             stop = min(start + batch_size, len(inputs))

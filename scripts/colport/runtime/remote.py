@@ -8,7 +8,7 @@ used for timing: a latency worker runs in it directly.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,9 @@ import numpy as np
 
 from colport.base import errors
 from colport.base.errors import ColPortError, UnsupportedError
+from colport.base.names import PLURALS
 from colport.families import inputs
-from colport.families.base import Document, Embedder
+from colport.families.base import Embedder
 from colport.processes.child import Child, ChildError
 from colport.processes.wire import serve
 from colport.providers import ProviderSettings
@@ -84,7 +85,7 @@ class Interpreter:
         self.close()
 
 
-class RemoteEncoder:
+class RemoteEncoder(Embedder):
     """:class:`colport.runtime.encoder.Encoder` in another Python."""
 
     def __init__(
@@ -105,23 +106,14 @@ class RemoteEncoder:
         """Size of a token embedding."""
         return self.manifest.dim
 
-    def encode_queries(self, queries: Sequence[str], batch_size: int = 8) -> list[np.ndarray]:
-        """See :meth:`colport.runtime.encoder.Encoder.encode_queries`."""
-        return self._encode("queries", queries, batch_size)
-
-    def encode_documents(
-        self, documents: Sequence[Document], batch_size: int = 8
-    ) -> list[np.ndarray]:
-        """See :meth:`colport.runtime.encoder.Encoder.encode_documents`."""
-        return self._encode("documents", documents, batch_size)
-
-    def _encode(self, argument: str, given: Any, batch_size: int) -> list[np.ndarray]:
+    def _encode(self, given: Any, kind: str, batch_size: int) -> list[np.ndarray]:
         # Checked here: pages travel as pixels, without palette or EXIF, and errors as texts.
-        kind = "passages" if argument == "queries" else self.document_type
+        argument = PLURALS[kind]
+        read = "passages" if kind == "query" else self.document_type
         taken = [
             item
             for first, chosen in inputs.batches(argument, given, batch_size)
-            for item in inputs.checked(argument, chosen, kind, first)
+            for item in inputs.checked(argument, chosen, read, first)
         ]
         return self._interpreter.ask("method", f"encode_{argument}", taken, batch_size)
 

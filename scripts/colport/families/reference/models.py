@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -10,12 +9,12 @@ import numpy as np
 
 from colport.base.errors import InputError
 from colport.base.names import PLURALS
-from colport.families.base import Document
+from colport.families.base import Embedder
 from colport.families.pages.images import as_page
 from colport.families.reference.memory import Room
 
 
-class PyTorchReference(ABC):
+class PyTorchReference(Embedder):
     """A model in PyTorch, and which inputs share a pass through it.
 
     Args:
@@ -41,19 +40,6 @@ class PyTorchReference(ABC):
     def note(self) -> str:
         """What a user of its timings has to know, or empty."""
         return self.room.note
-
-    def encode_queries(self, queries: Sequence[str], batch_size: int = 8) -> list[np.ndarray]:
-        """Token embeddings of each query, ``float32 [tokens, dim]``."""
-        return self._encode(queries, "query", batch_size)
-
-    def encode_documents(
-        self, documents: Sequence[Document], batch_size: int = 8
-    ) -> list[np.ndarray]:
-        """Token embeddings of each document, ``float32 [tokens, dim]``."""
-        return self._encode(documents, "document", batch_size)
-
-    @abstractmethod
-    def _encode(self, inputs: Sequence[Any], kind: str, batch_size: int) -> list[np.ndarray]: ...
 
     def _batches(
         self, inputs: Sequence[Any], batch_size: int, prepare: Callable[[list[Any]], Any]
