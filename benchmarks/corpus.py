@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
+from benchmarks import processes
 from benchmarks.command import SCRATCH, Output, publish, start, whole_numbers
 from benchmarks.processes import run_alone
 from benchmarks.tables import Table, measured_on, with_memory
@@ -112,7 +113,7 @@ def score(first: str) -> dict[str, Any]:
 
     def watch() -> None:
         while not done.wait(0.02):
-            anonymous.append(environment.anonymous_mb())
+            anonymous.append(processes.anonymous_mb())
 
     queries, documents = read_queries(first), read_documents(first)
     score_forms(queries, documents[0], {}, [])  # loads libraries
@@ -130,7 +131,7 @@ def score(first: str) -> dict[str, Any]:
         "seconds": min(passes)[0],
         "cpu_seconds": min(passes)[1],
         "peak_rss_mb": environment.peak_rss_mb(),
-        "peak_anonymous_mb": max([*anonymous, environment.anonymous_mb()]),
+        "peak_anonymous_mb": max([*anonymous, processes.anonymous_mb()]),
     }
 
 

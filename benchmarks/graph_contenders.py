@@ -87,12 +87,12 @@ def matmul(batch: int, rows: int, inner: int, columns: int, threads: int) -> Cal
 
 def loaded_megabytes(folder: str, shared: bool) -> float:
     """MB that an encoder adds to this process beside its mapped files."""
-    from colport.base import machine
+    from benchmarks.processes import anonymous_mb
     from colport.runtime.encoder import Encoder
 
-    before = machine.anonymous_mb()
+    before = anonymous_mb()
     encoder = Encoder(folder, share_weights=shared)
-    added = machine.anonymous_mb() - before
+    added = anonymous_mb() - before
     del encoder
     return added * 2**20 / 1e6
 

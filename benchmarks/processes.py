@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,12 @@ def run_alone(function: str, *arguments: Any, seconds: float | None = None) -> A
     variables = {**os.environ, "PYTHONPATH": _PATH}
     with Child.of("benchmarks.processes", environment=variables) as child:
         return child.ask([function, arguments], seconds)
+
+
+def anonymous_mb() -> float:
+    """Memory of this process that no file backs, in MiB: Linux's ``RssAnon``."""
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return int(re.search(r"RssAnon:\s+(\d+)", status)[1]) / 2**10
 
 
 def _answer(request: list[Any]) -> Any:

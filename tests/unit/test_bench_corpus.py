@@ -35,7 +35,7 @@ def test_corpora_are_scored_in_shards_and_removed(tmp_path):
 
 def test_the_most_memory_counts(tmp_path, monkeypatch):
     readings = iter([300.0])
-    monkeypatch.setattr(corpus.environment, "anonymous_mb", lambda: next(readings, 200.0))
+    monkeypatch.setattr(corpus.processes, "anonymous_mb", lambda: next(readings, 200.0))
     monkeypatch.setattr(corpus.environment, "peak_rss_mb", lambda: 400.0)
     corpus._write(tmp_path, 9, SMALL)
     found = corpus.score(str(tmp_path / "0"))

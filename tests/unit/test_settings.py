@@ -16,7 +16,7 @@ from colport.base import declared
 from colport.base.errors import ConfigError
 from colport.cli.evaluation import parity
 from colport.scoring.statistics import RESAMPLES
-from colport.timing.server.settings import ScenarioSettings
+from colport.timing.server.settings import OfflineSettings, ScenarioSettings, ServerSettings
 from colport.timing.settings import LatencySettings
 
 ROOT = Path(__file__).parents[2]
@@ -115,3 +115,24 @@ def test_a_word_is_one_of_those_allowed():
     rule = declared.Allowed(enum=("one", "two"))
     assert rule.expected("three") == "allowed are one, two"
     assert rule.expected("two") == ""
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ((0,), r"batch_sizes: found \(0,\); expected at least 1\.$"),
+        ([8, -1], "expected at least 1"),
+        ((), "expected at least 1 of them"),
+    ],
+)
+def test_items_of_a_list_are_held_to_their_rules(sizes, message):
+    with pytest.raises(ConfigError, match=message):
+        OfflineSettings(batch_sizes=sizes)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0, 2.0])
+def test_upper_bounds_hold_in_code_too(share):
+    with pytest.raises(
+        ConfigError, match=r"confidence: found .*; expected (more than 0|less than 1)"
+    ):
+        ScenarioSettings(server=ServerSettings(confidence=share))

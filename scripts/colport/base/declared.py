@@ -7,7 +7,8 @@ what code gives is checked by the same ones. pydantic reads them, and nothing he
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, get_type_hints
+from collections.abc import Iterator
+from typing import Annotated, Any, get_args, get_type_hints
 
 from colport.base.errors import ConfigError
 
@@ -35,6 +36,12 @@ class Allowed:
                 return f"expected at least {least}"
             case {"exclusiveMinimum": least} if not value > least:
                 return f"expected more than {least}"
+            case {"maximum": most} if not value <= most:
+                return f"expected at most {most}"
+            case {"exclusiveMaximum": most} if not value < most:
+                return f"expected less than {most}"
+            case {"minItems": least} if len(value) < least:
+                return f"expected at least {least} of them"
         return ""
 
 
@@ -63,8 +70,8 @@ def check(settings: Any, place: str = "") -> None:
         value = getattr(settings, name)
         if isinstance(value, list):
             object.__setattr__(settings, name, tuple(value))
-        for rule in getattr(hint, "__metadata__", ()) if value is not None else ():
-            if expected := rule.expected(value):
+        for rule, given in _ruled(hint, value) if value is not None else ():
+            if expected := rule.expected(given):
                 raise ConfigError(f"{place}{name}: found {value!r}; {expected}.")
     least = getattr(settings, "min_seconds", 0)
     most = getattr(settings, "max_seconds", math.inf)
@@ -72,3 +79,12 @@ def check(settings: Any, place: str = "") -> None:
         raise ConfigError(
             f"{place}max_seconds: found {most}; expected at least min_seconds, {least}."
         )
+
+
+def _ruled(hint: Any, value: Any) -> Iterator[tuple[Allowed, Any]]:
+    """Every rule of an annotation with what it is for: the value, or an item of it."""
+    yield from ((rule, value) for rule in getattr(hint, "__metadata__", ()))
+    if isinstance(value, list | tuple):
+        of_tuple = get_args(getattr(hint, "__origin__", hint))
+        for item in value if of_tuple else ():
+            yield from _ruled(of_tuple[0], item)

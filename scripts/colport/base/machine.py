@@ -136,11 +136,6 @@ def _left_in_groups(cgroups: Path = Path("/sys/fs/cgroup"), own: Path | None = N
     return left
 
 
-def anonymous_mb() -> float:
-    """Memory of this process that no file backs, in MiB: Linux's ``RssAnon``."""
-    return int(_told(_STATUS, "RssAnon").split()[0]) / 2**10
-
-
 def _told(file: Path, name: str) -> str:
     """What a file of Linux says behind a name, the first time; nothing where there is none."""
     with suppress(OSError):

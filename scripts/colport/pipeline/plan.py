@@ -89,8 +89,6 @@ class Plan:
             filled = configuration.validated(config, Path(base) / SCHEMA)
             for section in ("models", "datasets", "providers"):
                 filled[section] = located(filled[section], Path(base))
-            for name, entry in filled["providers"].items():
-                entry.setdefault("type", name)
             check(filled)
             return cls(filled, Path(base))
         except ColPortError as error:

@@ -20,7 +20,6 @@ from colport.compare import Finding
 from colport.report import formatting as fmt
 from colport.report.charts.chart import Chart
 from colport.report.charts.marks import Legend
-from colport.report.sections.embeddings import embeddings_table
 from colport.tables import COLUMNS, empty, typed
 from colport.tables.recommendation import SIGNIFICANCE
 
@@ -69,7 +68,7 @@ class Material:
             table = tables[name].reset_index(drop=True)
             further = [column for column in table if column not in columns]
             tables[name] = typed(name, table.reindex(columns=[*columns, *further]))
-        tables["embeddings"] = embeddings_table(tables["retrieval"])
+        tables["embeddings"] = further.embeddings(tables["retrieval"])
         object.__setattr__(self, "tables", tables)
 
     @cached_property

@@ -1,4 +1,4 @@
-"""Tables behind the five: errors by input, and what the jobs of a run took."""
+"""Tables behind the five: errors by input, forms of embeddings, and what the jobs of a run took."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import pandas as pd
 
 from colport.base.columns import TABLES, row
 from colport.base.errors import ArtifactError
-from colport.tables import empty
+from colport.base.names import FULL
+from colport.tables import empty, typed
+from colport.tables.summary import quality
 
 _TOLD = {"seconds": "s", "cpu_seconds": "cpu_time", "peak_rss_mb": "max_rss"}
 """Columns of ``stages.csv`` to Snakemake's."""
@@ -32,6 +34,29 @@ def parity_inputs(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
                 for number, cosine in enumerate(found.get(of_kind["kind"], []))
             ]
     return pd.DataFrame(rows, columns=TABLES["parity_inputs"].columns)
+
+
+def embeddings(retrieval: pd.DataFrame) -> pd.DataFrame:
+    """Each form of embeddings over all datasets of a model, the full ones included.
+
+    Args:
+        retrieval: ``retrieval.csv``; without smaller forms in it the result has no rows.
+
+    Returns:
+        Means over datasets, missing unless each of them was scored; ``p_value`` as in the summary.
+    """
+    rows: list[dict[str, Any]] = []
+    if not set(retrieval.get("embeddings", [])) <= {"", FULL}:
+        datasets = retrieval.groupby("model")["dataset"].agg(set)
+        keys = ["model", "variant", "provider", "embeddings"]
+        scored = retrieval[(retrieval["embeddings"] != "") & (retrieval["status"] == "ok")]
+        for place, found in scored.groupby(keys, sort=False):
+            row = dict(zip(keys, place, strict=True))
+            row |= found.reindex(columns=["bytes_per_document", "top10_overlap"]).mean().to_dict()
+            rows.append(row | quality(found, datasets[row["model"]]))
+    return typed(
+        "embeddings", pd.DataFrame(rows, columns=TABLES["embeddings"].columns, dtype=object)
+    )
 
 
 def stages(files: Iterable[Path | str]) -> pd.DataFrame:

@@ -34,14 +34,13 @@ def few_resident(folder: Path, megabytes: float) -> Iterator[None]:
     ranges, most = _unwritten(folder.resolve()), _resident_files() + megabytes * 1e6
     done = Event()
     release = ctypes.CDLL(None).madvise
+    release.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 
     def watch() -> None:
         while not done.wait(_INTERVAL_S):
             if _resident_files() > most:
-                for start, stop in ranges:
-                    release(
-                        ctypes.c_void_p(start), ctypes.c_size_t(stop - start), mmap.MADV_DONTNEED
-                    )
+                for start, size in ranges:
+                    release(start, size, mmap.MADV_DONTNEED)
 
     thread = Thread(target=watch, daemon=True)
     thread.start()
@@ -53,7 +52,7 @@ def few_resident(folder: Path, megabytes: float) -> Iterator[None]:
 
 
 def _unwritten(folder: Path) -> list[tuple[int, int]]:
-    """Addresses where files of the folder are mapped, but for copies on write."""
+    """Where files of the folder are mapped, and how many bytes, but for copies on write."""
     ranges: list[tuple[int, int]] = []
     for line in os.fsdecode(_SMAPS.read_bytes()).splitlines():
         name, *fields = line.split(maxsplit=5)
@@ -61,7 +60,7 @@ def _unwritten(folder: Path) -> list[tuple[int, int]]:
             is_own = len(fields) == 5 and Path(fields[4]).is_relative_to(folder)
             place = [int(end, 16) for end in name.split("-")]
         elif is_own and name == "Anonymous:" and fields[0] == "0":
-            ranges.append((place[0], place[1]))
+            ranges.append((place[0], place[1] - place[0]))
     return ranges
 
 
