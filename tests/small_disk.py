@@ -43,7 +43,7 @@ def operation(name: str, source: Path, output: Path) -> Callable[..., object]:
         from colport.quantize.folder import quantize
 
         return lambda progress: quantize(source, output, progress=progress)
-    from colport.folder.convert import convert
+    from colport.folder.graphs import convert
     from colport.tensors.external_data import Layout
 
     return lambda progress: convert(source, output, Layout(name), progress=progress)

@@ -174,7 +174,7 @@ def test_encoder_runs_without_torch(exported):
 
 CONVERTS = """
 from pathlib import Path
-from colport.folder.convert import convert
+from colport.folder.graphs import convert
 from colport.tensors.external_data import Layout
 from colport.quantize.folder import quantize
 source, output = map(Path, sys.argv[1:])

@@ -21,7 +21,7 @@ from colport.base.errors import (
 from colport.export.folder import export
 from colport.families import registry
 from colport.folder import manifest
-from colport.folder.convert import convert
+from colport.folder.graphs import convert
 from colport.tensors import external_data
 from colport.tensors.external_data import Layout
 

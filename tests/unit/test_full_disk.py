@@ -10,7 +10,7 @@ import pytest
 
 from colport.base import files
 from colport.base.errors import ArtifactError
-from colport.folder.convert import convert
+from colport.folder.graphs import convert
 from colport.quantize.folder import quantize
 from colport.tensors.external_data import Layout
 from tests import small_disk

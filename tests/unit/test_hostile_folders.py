@@ -15,7 +15,7 @@ from colport.base.files import sha256_file
 from colport.cli.inspection import inspect
 from colport.export.folder import export
 from colport.folder import manifest
-from colport.folder.convert import convert
+from colport.folder.graphs import convert
 from colport.quantize.folder import quantize
 from colport.report import model_card
 from colport.runtime.encoder import Encoder

@@ -16,7 +16,7 @@ from colport.base.files import sha256_file
 from colport.cli.inspection import inspect
 from colport.export import record as export_record
 from colport.folder import graphs, manifest
-from colport.folder.convert import convert
+from colport.folder.graphs import convert
 from colport.quantize.folder import quantize
 from colport.tensors.external_data import Layout
 

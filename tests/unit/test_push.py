@@ -106,7 +106,7 @@ def test_the_same_content_is_not_sent_again(server, folder):
 
 
 def test_a_branch_and_another_layout(in_process, folder, tmp_path):
-    from colport.folder.convert import convert
+    from colport.folder.graphs import convert
     from colport.tensors.external_data import Layout
 
     convert(folder, tmp_path / "sharded", Layout("shard", 2_000_000))

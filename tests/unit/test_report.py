@@ -13,7 +13,7 @@ import pytest
 from colport import report, tables
 from colport.report import Report
 from colport.report.charts import scatter
-from colport.report.charts.frame import BOTTOM, LEFT, RIGHT, TOP
+from colport.report.charts.drawing import BOTTOM, LEFT, RIGHT, TOP
 from colport.report.charts.marks import Mark, shape_and_colour
 from colport.report.charts.scatter import Point, pareto
 from colport.report.columns import ShownTable

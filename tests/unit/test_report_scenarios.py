@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from colport import tables
-from colport.report.charts.frame import BOTTOM, LEFT, RIGHT, TOP
+from colport.report.charts.drawing import BOTTOM, LEFT, RIGHT, TOP
 from colport.report.charts.marks import Mark
 from colport.report.sections.scenarios import load_charts, shown_rows
 from colport.timing.server.rows import COLUMNS, make_row

@@ -166,7 +166,7 @@ def _lay_out(
     folder: Path, output: Path, name: str, max_shard_bytes: int | None, quiet: bool
 ) -> None:
     from colport.folder import manifest
-    from colport.folder.convert import convert
+    from colport.folder.graphs import convert
 
     manifest.check_replaceable(output)
     with watch(name, quiet) as watched:

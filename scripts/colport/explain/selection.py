@@ -88,15 +88,9 @@ def _most_damaged(
     scores: Mapping[str, float],
     variant_scores: Sequence[Scorer],
 ) -> str:
-    losses = {
-        query: max(
-            (quality[query] - record["per_query"][HEADLINE][query] for record in variants),
-            default=0.0,
-        )
-        if quality
-        else 0.0
-        for query in pages
-    }
+    others = [record["per_query"][HEADLINE] for record in variants]
+    losses = dict.fromkeys(pages, 0.0)
+    losses |= {query: max(own - other[query] for other in others) for query, own in quality.items()}
     worst = max(losses.values())
     tied = [query for query, loss in losses.items() if np.isclose(loss, worst)]
 

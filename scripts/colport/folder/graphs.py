@@ -1,7 +1,9 @@
-"""What every stage that writes ONNX graphs does with them at the end; needs no torch."""
+"""What is done with the graphs of an exported folder once they are there; needs no torch."""
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,11 @@ import onnx
 import onnx_ir as ir
 
 from colport.base.errors import ExportError
+from colport.base.files import atomic_folder
+from colport.folder import manifest
 from colport.folder.manifest import GraphInfo, Manifest
+from colport.tensors import external_data
+from colport.tensors.external_data import Layout, Progress
 
 
 def describe(name: str, model: ir.Model) -> GraphInfo:
@@ -24,18 +30,53 @@ def describe(name: str, model: ir.Model) -> GraphInfo:
     )
 
 
-def check(folder: Path, manifest: Manifest) -> None:
+def check(folder: Path, found: Manifest) -> None:
     """Check every graph of a folder with ``onnx.checker``.
 
     Raises:
         ExportError: A graph is not valid ONNX.
     """
-    for graph in manifest.graphs.values():
+    for graph in found.graphs.values():
         try:
             onnx.checker.check_model(str(folder / graph.file))
         except onnx.checker.ValidationError as error:
             first = str(error).splitlines()[0]
             raise ExportError(f"{graph.file}: onnx.checker says: {first}") from error
+
+
+def convert(
+    source: Path, output: Path, layout: Layout, progress: Progress | None = None
+) -> Manifest:
+    """Write ``source`` again with another layout of its weights, every tensor equal.
+
+    Args:
+        source: An exported folder.
+        output: Folder to write; may be ``source`` itself, which is replaced at the end.
+        layout: Where the weights go.
+        progress: Called after each block of weights, with the bytes written and those of all.
+
+    Raises:
+        ArtifactError: ``source`` is not a whole exported folder, or the disk is full.
+        ExportError: The layout cannot hold the weights.
+    """
+    known = manifest.read(source)
+    models = {name: external_data.read(source / graph.file) for name, graph in known.graphs.items()}
+    with atomic_folder(output) as folder:
+        copy_companions(source, folder, known)
+        files = external_data.write(models, folder, layout, progress)
+        result = replace(known, external_data={"layout": layout.mode, "files": files})
+        check(folder, result)
+        return result.write(folder)
+
+
+def copy_companions(base: Path, folder: Path, source: Manifest) -> None:
+    """Copy what is neither graph nor weights: tokenizer and processor files."""
+    skip = {graph.file for graph in source.graphs.values()} | set(source.external_data["files"])
+    for name in source.files:
+        if name not in skip:
+            target = folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(base / name, target)
 
 
 def _interface(value: ir.Value) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from colport.base.redaction import plain
 from colport.families.base import Document, Family
 from colport.families.reference.memory import ONCE_MB
 from colport.folder import manifest
-from colport.folder.convert import copy_companions
+from colport.folder.graphs import copy_companions
 from colport.folder.manifest import Manifest
 from colport.hub.checkpoints import reading
 from colport.measure import overflow, parity

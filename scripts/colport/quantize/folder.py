@@ -13,7 +13,7 @@ from colport.base.errors import ConfigError, UnsupportedError
 from colport.base.files import atomic_folder, scratch_folder
 from colport.families import registry
 from colport.folder import graphs, manifest
-from colport.folder.convert import copy_companions
+from colport.folder.graphs import copy_companions
 from colport.folder.manifest import Manifest, Prove
 from colport.providers.integers import saturates
 from colport.quantize.plan import Recipes, calibrate

@@ -116,7 +116,7 @@ def paired_interval(
 
 def _as_extreme(
     a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray, resamples: int, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, ...]:
     """From which to which true difference each random assignment is as extreme as the observed one.
 
     Of differences ``x`` less a true one ``d``, and signs ``s``: where
@@ -142,8 +142,7 @@ def _as_extreme(
                 np.where(one_sign, np.inf, np.maximum(*roots) + rounding),
             ]
         )
-    low, high = np.concatenate(ends, axis=1)
-    return low, high
+    return tuple(np.concatenate(ends, axis=1))
 
 
 def _tails(confidence: float) -> float:

@@ -9,8 +9,7 @@ from itertools import pairwise
 
 from colport.report.charts import scales
 from colport.report.charts.chart import Chart
-from colport.report.charts.drawing import Drawing
-from colport.report.charts.frame import BOTTOM, LEFT, RIGHT, TOP, WIDTH, framed
+from colport.report.charts.drawing import BOTTOM, LEFT, RIGHT, TOP, WIDTH, Drawing, framed
 from colport.report.charts.marks import Mark
 from colport.report.columns import ShownTable
 

@@ -10,7 +10,7 @@ import pandas as pd
 from colport.base.names import REFERENCE_VARIANT
 from colport.report import formatting as fmt
 from colport.report.charts.chart import Chart
-from colport.report.charts.frame import BOTTOM, LEFT, RIGHT, TOP, framed
+from colport.report.charts.drawing import BOTTOM, LEFT, RIGHT, TOP, framed
 from colport.report.charts.marks import HOLLOW, Mark
 from colport.report.charts.scales import logarithmic
 from colport.report.columns import ShownTable
