@@ -203,7 +203,7 @@ def test_the_check_of_pages_shows_its_progress(monkeypatch):
     check_pages(load("v2-beir"), reports.append)
     assert len(reports) == 1
     assert reports[0].startswith("checked 3 pages")
-    monkeypatch.setattr("colport.data.datasets._REPORT_SECONDS", -1)
+    monkeypatch.setattr("colport.data.base._REPORT_SECONDS", -1)
     check_pages(load("v2-beir"), reports.append)
     assert [report.split(",")[0] for report in reports[1:4]] == [
         f"checked {number}/3 pages" for number in (1, 2, 3)

@@ -283,16 +283,19 @@ def test_pylate_files_are_read_as_next_plaid_does(checkpoint_folders, tmp_path):
 
 
 def test_peers_run_beside_the_variants_on_cpus_only():
+    run = {"variants": ["int8"], "providers": ["cpu", "cuda"], "peers": ["optimum"]}
     config = {
-        "run": {"variants": ["int8"], "providers": ["cpu", "cuda"], "peers": ["optimum"]},
+        "run": {"models": [], "embeddings": [], **run},
         "variants": {"fp32": {}, "int8": {"base": "fp32"}},
+        **{"models": {}, "scenarios": {"run": []}},
+        **{"retrieval": {"mteb": False}, "latency": {"profile": False}},
     }
     plan, of = Plan(config, ROOT), catalogue.of(["optimum"])
     assert len(of) == 2
     assert plan.entrants() == plan.entrants("cpu") == ["int8", "fp32", *of]
     assert plan.entrants("cuda") == ["int8", "fp32"]
     on_cpu = [(name, "cpu") for name in plan.entrants("cpu")]
-    assert plan.runs() == [*on_cpu, ("int8", "cuda"), ("fp32", "cuda")]
+    assert plan.runs == [*on_cpu, ("int8", "cuda"), ("fp32", "cuda")]
 
 
 def test_peers_neither_fail_the_run_nor_are_recommended():
