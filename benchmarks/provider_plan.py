@@ -19,7 +19,7 @@ _CALLS = 4  # a case's fewest: first, warm-up, sample, parts
 
 
 @dataclass(frozen=True)
-class Plan:
+class ProviderPlan:
     """What is measured.
 
     Attributes:

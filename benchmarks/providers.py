@@ -19,7 +19,7 @@ import typer
 
 from benchmarks.command import DEMO, SCRATCH, Demo, Scratch, publish, start, whole_numbers
 from benchmarks.processes import run_alone
-from benchmarks.provider_plan import Plan, entries, fitting
+from benchmarks.provider_plan import ProviderPlan, entries, fitting
 from benchmarks.provider_tables import markdown
 from colport.base import machine
 from colport.base.files import scratch_folder, write_text
@@ -37,7 +37,7 @@ _BF16 = "pytorch-bf16"
 
 
 def run(
-    plan: Plan,
+    plan: ProviderPlan,
     files_from: Path,
     scratch: Path,
     report: Callable[[str], None],
@@ -95,14 +95,14 @@ def main(
         Path | None, typer.Option(help="Checkpoint folder of a text model, measured first.")
     ] = None,
     variants: Annotated[str, typer.Option(help="Comma-separated: fp32, fp16, bf16.")] = ",".join(
-        Plan.precisions
+        ProviderPlan.precisions
     ),
     batch_sizes: Annotated[str, typer.Option(help="Comma-separated.")] = ",".join(
-        map(str, Plan.batch_sizes)
+        map(str, ProviderPlan.batch_sizes)
     ),
     limit_seconds: Annotated[
         float, typer.Option(help="Seconds for everything; what does not fit is listed.")
-    ] = Plan.limit_seconds,
+    ] = ProviderPlan.limit_seconds,
     threads: Annotated[
         int | None, typer.Option(help="Threads of every contender.", show_default="all cores")
     ] = None,
@@ -118,7 +118,7 @@ def main(
     Example: python -m benchmarks.providers --providers cuda,cpu --sizes colpali-1B --output gpu.md
     """
     batches = whole_numbers("batch-sizes", batch_sizes)
-    plan = Plan(
+    plan = ProviderPlan(
         sizes.split(",") if sizes else [],
         entries(providers, batches),
         text,
@@ -144,7 +144,7 @@ class _Model:
     """One model on every provider; what it finds goes into ``record``."""
 
     name: str
-    plan: Plan
+    plan: ProviderPlan
     record: dict[str, Any]
     report: Callable[[str], None]
     deadline: float

@@ -12,7 +12,7 @@ from tests.text_models import make_checkpoint
 
 def test_a_text_model_is_exported_measured_and_removed(tmp_path):
     model = make_checkpoint(tmp_path / "model", "bert")
-    plan = provider_plan.Plan(
+    plan = provider_plan.ProviderPlan(
         [],
         provider_plan.entries("cuda,cpu", [1, 2]),
         text=model,
@@ -46,7 +46,7 @@ def test_a_text_model_is_exported_measured_and_removed(tmp_path):
 
 
 def test_what_the_time_does_not_allow_is_listed(tmp_path):
-    plan = provider_plan.Plan(
+    plan = provider_plan.ProviderPlan(
         ["colpali-3B", "colqwen2-2B"], provider_plan.entries("cpu", [1]), limit_seconds=1e-9
     )
     record = providers.run(plan, RESOURCES, tmp_path, lambda line: None)
@@ -94,7 +94,7 @@ def test_entries_of_a_file_are_taken_as_they_are(tmp_path):
 )
 def test_a_wrong_plan_is_refused(settings, message):
     with pytest.raises(ConfigError, match=message):
-        provider_plan.Plan(**{"sizes": [], "providers": {}, **settings})
+        provider_plan.ProviderPlan(**{"sizes": [], "providers": {}, **settings})
 
 
 def test_unknown_providers_are_refused():

@@ -7,7 +7,7 @@ import typer
 
 from colport.base.errors import CheckpointError, ConfigError, DatasetError
 from colport.cli import app, options
-from colport.cli.inputs import Inputs, read_documents
+from colport.cli.inputs import InputOptions, read_documents
 from colport.tensors.external_data import Layout
 
 
@@ -74,15 +74,15 @@ def test_a_checkpoint_is_a_folder_or_a_hub_id(tmp_path):
 )
 def test_inputs_are_whole(given, allowed):
     if allowed:
-        assert Inputs(*given, "qa").schema == "qa"
+        assert InputOptions(*given, "qa").schema == "qa"
         return
     with pytest.raises(typer.BadParameter, match="give --queries and --documents, or --dataset"):
-        Inputs(*given, "qa")
+        InputOptions(*given, "qa")
 
 
 def test_inputs_may_be_left_out():
-    assert Inputs.optional(None, None, None, "qa") is None
-    assert Inputs.optional(None, None, "s", "beir").schema == "beir"
+    assert InputOptions.optional(None, None, None, "qa") is None
+    assert InputOptions.optional(None, None, "s", "beir").schema == "beir"
 
 
 def test_the_first_texts_are_read_without_blank_ones(tmp_path):
@@ -91,7 +91,7 @@ def test_the_first_texts_are_read_without_blank_ones(tmp_path):
     passages.mkdir()
     for name in ("b.md", "a.txt", "c.TXT", "d.png"):
         (passages / name).write_text(f"text of {name}")
-    found = Inputs(queries, passages, None, "qa").read("passages", 2)
+    found = InputOptions(queries, passages, None, "qa").read("passages", 2)
     assert found.name == "queries.txt and passages"
     assert found.queries == ["one", "two"]
     assert found.documents == ["text of a.txt", "text of b.md"]

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from colport.report.charts import lanes
-from colport.report.charts.lanes import ACROSS, WIDTH, Axis, Bar, Dot, Lane
+from colport.report.charts.lanes import ACROSS, WIDTH, Axis, Bar, ChartLane, Dot
 from colport.report.charts.scales import cost, from_zero, logarithmic
 from colport.report.columns import ShownTable
 from colport.report.section import Material
@@ -50,8 +50,8 @@ def test_a_row_in_words_names_its_place_first():
 
 def test_lanes_stay_inside_and_shorten_names():
     rows = [
-        Lane("a name that is much too long " * 4 + EVIL, "12.3 ms", [Bar(0, 5, "c1", 0)], 0),
-        Lane("b", "x", [Dot(10, 4, "c1", 0)]),
+        ChartLane("a name that is much too long " * 4 + EVIL, "12.3 ms", [Bar(0, 5, "c1", 0)], 0),
+        ChartLane("b", "x", [Dot(10, 4, "c1", 0)]),
     ]
     table = ShownTable.of([{"variant": "v"}], ["variant"])
     chart = lanes.chart("k", "m", "c", Axis(from_zero(10, *ACROSS), "ms"), rows, table)

@@ -10,7 +10,7 @@ from typing import Literal
 from colport.base.errors import ConfigError
 from colport.cli import options
 from colport.cli.console import say, watch
-from colport.cli.inputs import Inputs
+from colport.cli.inputs import InputOptions
 from colport.pipeline import variants
 from colport.quantize.settings import QuantizeSettings
 
@@ -51,7 +51,7 @@ def export(
 
     chosen_variant = variants.get(variant)
     manifest.check_replaceable(output)
-    given = Inputs.optional(queries, documents, dataset, schema)
+    given = InputOptions.optional(queries, documents, dataset, schema)
     if "base" in chosen_variant:
         _check_calibrated(QuantizeSettings.from_config(chosen_variant), given)
     chosen = options.layout(layout, max_shard_bytes)
@@ -109,7 +109,7 @@ def quantize(
     if exclude is not None:
         settings = replace(settings, exclude=tuple(exclude))
     family = registry.get(manifest.read(folder).family)
-    given = Inputs.optional(queries, documents, dataset, schema)
+    given = InputOptions.optional(queries, documents, dataset, schema)
     _check_calibrated(settings, given)
     with watch("quantizing", quiet) as watched:
         write(
@@ -154,7 +154,7 @@ def shard(
     _lay_out(folder, output, "shard", max_shard_bytes, quiet)
 
 
-def _check_calibrated(settings: QuantizeSettings, given: Inputs | None) -> None:
+def _check_calibrated(settings: QuantizeSettings, given: InputOptions | None) -> None:
     if settings.is_calibrated and given is None:
         raise ConfigError(
             "this variant is calibrated on real inputs: give --queries and --documents, or "

@@ -11,7 +11,7 @@ from colport.base.errors import ParityError
 from colport.base.files import write_json
 from colport.cli import options
 from colport.cli.console import say, watch
-from colport.cli.inputs import Inputs
+from colport.cli.inputs import InputOptions
 
 
 def parity(
@@ -47,7 +47,7 @@ def parity(
     from colport.providers.session import require
     from colport.runtime.encoder import Encoder
 
-    given = Inputs(queries, documents, dataset, schema)
+    given = InputOptions(queries, documents, dataset, schema)
     exported = manifest.read(folder)
     require(ProviderSettings.of(provider).provider.name)
     family = registry.get(exported.family)

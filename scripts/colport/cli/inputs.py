@@ -30,7 +30,7 @@ class Read:
 
 
 @dataclass(frozen=True)
-class Inputs:
+class InputOptions:
     """The options of a command: own files, or a dataset in their place.
 
     Raises:
@@ -43,7 +43,7 @@ class Inputs:
     schema: str
 
     @classmethod
-    def optional(cls, *given: Path | str | None) -> Inputs | None:
+    def optional(cls, *given: Path | str | None) -> InputOptions | None:
         """None if none of the files is given, for commands that do not always need inputs."""
         return cls(*given) if any(given[:-1]) else None
 

@@ -26,7 +26,7 @@ which of their columns; by default all."""
 
 
 @dataclass(frozen=True)
-class Inputs:
+class ReportInputs:
     """What a report shows.
 
     Attributes:
@@ -49,7 +49,7 @@ def files(results: Path | str) -> list[Path]:
     return [file for file in (*tables, *sorted(records)) if file.is_file()]
 
 
-def read(paths: Iterable[Path | str]) -> Inputs:
+def read(paths: Iterable[Path | str]) -> ReportInputs:
     """Read a run's files.
 
     Args:
@@ -69,7 +69,7 @@ def read(paths: Iterable[Path | str]) -> Inputs:
             tables[path.stem] = read_table(path, *FURTHER[path.stem])
     explained = [read_json(path) for path in found if "explain" in path.parts[-3:]]
     measured = [read_json(path) for path in found if "latency" in path.parts[-3:]]
-    return Inputs(tables, explained, _environment(measured))
+    return ReportInputs(tables, explained, _environment(measured))
 
 
 def _environment(records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:

@@ -53,7 +53,7 @@ class Whisker:
 
 
 @dataclass(frozen=True)
-class Lane:
+class ChartLane:
     """One lane.
 
     Attributes:
@@ -86,7 +86,7 @@ def chart(
     model: str,
     caption: str,
     axis: Axis,
-    rows: Sequence[Lane],
+    rows: Sequence[ChartLane],
     table: ShownTable,
     legend: Mapping[str, str] | None = None,
 ) -> Chart:
@@ -135,7 +135,7 @@ def bars(
     """
     axis = Axis(from_zero(max(length for _, length, *_ in rows), *ACROSS), label)
     drawn = [
-        Lane(str(name), figure, [Bar(0.0, float(length), colour, number)], number)
+        ChartLane(str(name), figure, [Bar(0.0, float(length), colour, number)], number)
         for number, (name, length, figure, colour) in enumerate(rows)
     ]
     return chart(key, model, caption, axis, drawn, ShownTable.of(records, columns))
@@ -154,7 +154,7 @@ def _draw_axis(drawing: Drawing, axis: Axis, bottom: float) -> None:
     drawing.text(RIGHT, bottom + 32, axis.label, "axis-label", "end")
 
 
-def _draw_lane(drawing: Drawing, axis: Axis, lane: Lane, top: float) -> None:
+def _draw_lane(drawing: Drawing, axis: Axis, lane: ChartLane, top: float) -> None:
     place, height = axis.scale.place, axis.lane_height
     upper = top + _HEAD
     middle = upper + height / 2

@@ -85,7 +85,7 @@ def _errors(
         median, worst = found["error"].median(), found["error"].max()
         limit = limits.get(variant, 0)
         lines.append(
-            lanes.Lane(
+            lanes.ChartLane(
                 f"{name(variant, provider)}, {PLURALS.get(kind, kind)}",
                 f"median {fmt.scientific(median)}, worst {fmt.scientific(worst)}",
                 bars,
@@ -124,7 +124,7 @@ def _differences(key: str, model: str, rows: pd.DataFrame, marks: Legend) -> Cha
             records.append(dict(zip(_DIFFERENCE_COLUMNS, cells, strict=True)))
         worse, better = (found["difference"] < 0).sum(), (found["difference"] > 0).sum()
         figure = f"{worse} worse, {better} better, {len(found) - worse - better} unchanged"
-        lines.append(lanes.Lane(name(*place), figure, dots))
+        lines.append(lanes.ChartLane(name(*place), figure, dots))
     reach = max(0.2, rows["bin"].abs().max()) * 1.05
     step = 0.5 if reach > 0.6 else 0.1
     count = int(reach / step)

@@ -53,7 +53,7 @@ def _charts(number: int, model: str, rows: pd.DataFrame) -> list[Chart]:
         figure = fmt.milliseconds(first["graph_ms"])
         if not fmt.is_missing(first["matmul_share"]):
             figure += f", {first['matmul_share']:.0%} of matmul"
-        lines.append(lanes.Lane(name(first["variant"], first["provider"]), figure, bars))
+        lines.append(lanes.ChartLane(name(first["variant"], first["provider"]), figure, bars))
     legend = colours | ({OTHER: GREY} if len(sums) > LARGEST else {})
     axis = lanes.Axis(scales.from_zero(slowest["graph_ms"].max(), *lanes.ACROSS), "ms")
     caption = f"{model}: time of one {kind} in the graph, batch of 1"

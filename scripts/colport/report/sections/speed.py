@@ -51,7 +51,7 @@ def _chart(key: str, model: str, kind: str, rows: pd.DataFrame, marks: Legend) -
         colour, ratio = marks[row["variant"]].colour, row["speedup_vs_pytorch"]
         dot = lanes.Dot(float(ratio), 5.0, colour, index)
         lines.append(
-            lanes.Lane(
+            lanes.ChartLane(
                 f"{name(row['variant'], row['provider'])}, batch of {fmt.count(row['batch_size'])}",
                 fmt.ratio(ratio),
                 [lanes.Whisker(*_range(row), colour), dot],
