@@ -257,7 +257,7 @@ ENCODE, VARIANTS = CONFIG["encode"], ["int8-calibrated", "fp32"]
 CPU, REFERENCE = {"type": "cpu"}, CONFIG["reference"]
 SETTINGS = [
     ("checkpoint", {"workspace": "results/checkpoints/{model}"}),
-    ("dataset", {"dataset": QA, "read_by": ["colqwen2"]}),
+    ("dataset", {"dataset": QA, "read_by": ["colpali", "colqwen2"]}),
     ("reference", {"dataset": QA, "settings": ENCODE, "reference": REFERENCE}),
     ("embed", {"dataset": QA, "settings": ENCODE, "provider": CPU}),
     ("quantize", {"calibration": "demo-pages-beir", "family": "colpali"}),

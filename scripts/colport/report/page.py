@@ -41,7 +41,7 @@ class Section(NamedTuple):
     """One part of the page.
 
     Attributes:
-        key: Its id, which links name; ``templates/{key}.html`` prints it.
+        key: Its id, which links name; ``templates/sections/{key}.html`` prints it.
         title: Its heading.
         link: Its name in the navigation.
         content: What the template prints, or ``None`` where the material has nothing for it.
@@ -135,7 +135,7 @@ class Report:
         behaviour = '"use strict";\n(() => {\n' + "".join(map(asset, BEHAVIOUR)) + "})();\n"
         measured = {"machine": in_words(run.get("environment") or {})}
         parts = [
-            (section, Markup(fill(f"{section.key}.html", **content, **measured)))
+            (section, Markup(fill(f"sections/{section.key}.html", **content, **measured)))
             for section, content in sections
         ]
         return fill(

@@ -1,9 +1,9 @@
 """What the page is made from: the same material for every section.
 
 To add one: a module with ``section(material)``, which gives what the section's template prints or
-``None``, that template in ``templates/``, and an entry in :data:`colport.report.page.SECTIONS`. A
-further table needs a title, a caption and its columns in ``base/columns.yaml`` and its name in
-``inputs.py``.
+``None``, that template in ``templates/sections/``, and an entry in
+:data:`colport.report.page.SECTIONS`. A further table needs a title, a caption and its columns in
+``base/columns.yaml`` and its name in ``inputs.py``.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from colport.report import formatting as fmt
 from colport.report.charts.chart import Chart
 from colport.report.charts.marks import Legend
 from colport.tables import COLUMNS, empty, typed
+from colport.tables.further import embeddings
 from colport.tables.recommendation import SIGNIFICANCE
 
 MAX_MODELS = 12
@@ -68,7 +69,7 @@ class Material:
             table = tables[name].reset_index(drop=True)
             further = [column for column in table if column not in columns]
             tables[name] = typed(name, table.reindex(columns=[*columns, *further]))
-        tables["embeddings"] = further.embeddings(tables["retrieval"])
+        tables["embeddings"] = embeddings(tables["retrieval"])
         object.__setattr__(self, "tables", tables)
 
     @cached_property

@@ -11,16 +11,9 @@ from colport.base import machine
 from colport.base.columns import row
 from colport.base.errors import ArtifactError, UnsupportedError
 from colport.base.names import FULL, REFERENCE_VARIANT
+from colport.scoring import statistics as inference
 from colport.scoring.metrics import METRIC_NAMES
 from colport.scoring.score import EVALUATION_DEPTH, HEADLINE, OVERLAP, RunScores
-from colport.scoring.statistics import (
-    CONFIDENCE,
-    RESAMPLES,
-    SEED,
-    bootstrap_interval,
-    paired_interval,
-    paired_randomisation,
-)
 
 NO_JUDGEMENTS = "no judgements"
 """Reason of a row that is ``ok`` and has rankings, but nothing to compute metrics from."""
@@ -57,9 +50,9 @@ def retrieval_record(
     """
     used = {
         "evaluation_depth": EVALUATION_DEPTH,
-        "confidence": CONFIDENCE,
-        "resamples": RESAMPLES,
-        "seed": SEED,
+        "confidence": inference.CONFIDENCE,
+        "resamples": inference.RESAMPLES,
+        "seed": inference.SEED,
         **settings,
     }
     is_reference = labels["variant"] == REFERENCE_VARIANT
@@ -146,17 +139,17 @@ def _statistics(
         return found
     own = list(values.values())
     sampling = {"resamples": settings["resamples"], "seed": settings["seed"]}
-    low, high = bootstrap_interval(own, settings["confidence"], **sampling)
+    low, high = inference.bootstrap_interval(own, settings["confidence"], **sampling)
     found |= {"mean": float(np.mean(own)), "low": low, "high": high}
     if is_reference:
         found["delta"] = 0.0
     elif reference is not None:
         others = [reference[query] for query in values]
         found["delta"] = float(np.mean(own) - np.mean(others))
-        ends = paired_interval(own, others, settings["confidence"], **sampling)
+        ends = inference.paired_interval(own, others, settings["confidence"], **sampling)
         if np.isfinite(ends).all():
             found["delta_low"], found["delta_high"] = ends
-        found["p_value"] = paired_randomisation(own, others, **sampling)
+        found["p_value"] = inference.paired_randomisation(own, others, **sampling)
     return found
 
 
