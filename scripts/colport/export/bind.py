@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from colport.base.errors import CheckpointError, ExportError
 from colport.families.base import Skeleton
-from colport.tensors.editing import declared, replace, scalar, stored
+from colport.tensors.editing import declared, scalar, stored
 from colport.tensors.streaming import Blocks, StreamedTensor, row_ranges
 from colport.tensors.weights import StoredTensor, finite
 
@@ -89,7 +89,11 @@ def _patch_convolution(graph: ir.Graph, node: ir.Node) -> None:
     extent = np.array([-1, weight.shape[0], *[1] * (len(weight.shape) - 2)], np.int64)
     shape = stored(graph, ir.tensor(extent, name=f"{node.outputs[0].name}.shape"))
     nodes.append(ir.node("Reshape", [nodes[-1].outputs[0], shape]))
-    replace(graph, node.outputs[0], nodes)
+    new, old = nodes[-1].outputs[0], node.outputs[0]
+    new.shape, new.type = old.shape, old.type
+    graph.insert_before(node, nodes)
+    ir.convenience.replace_all_uses_with(old, new)
+    graph.remove(node, safe=True)
     _forget(graph, weight)
 
 
