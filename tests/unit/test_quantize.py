@@ -208,7 +208,8 @@ def test_calibration_needs_inputs(exported, tmp_path):
         ({"method": "static", "activations": "per_token"}, "goes with method dynamic, not static"),
         ({"smoothing": 0}, "quantization.smoothing: found 0; allowed are auto and numbers"),
         ({"calibration": Calibration()}, "quantization.calibration: nothing reads it"),
-        ({"operators": ()}, "operators: an empty list is not allowed"),
+        ({"operators": ()}, r"operators: found \(\); expected at least 1 of them"),
+        ({"operators": ("Gemm",)}, r"operators: found \('Gemm',\); allowed are MatMul, Gather"),
         ({"exclude": ("(",)}, r"exclude: '\(' is not a regular expression"),
     ],
 )

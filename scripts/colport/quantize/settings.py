@@ -119,10 +119,6 @@ class QuantizeSettings:
             yield f"range: {words}."
         if self.bits != 8 and self.method != "weight_only":
             yield f"method: found {self.method!r}; int{self.bits} needs weight_only."
-        unknown = sorted(set(self.operators) - set(OPERATORS))
-        if unknown or not self.operators:
-            found = unknown or "an empty list"
-            yield f"operators: {found} is not allowed; allowed are {', '.join(OPERATORS)}."
         if self.smoothing not in (None, "auto") and not 0 < self.smoothing <= 1:
             allowed = "allowed are auto and numbers above 0, up to 1"
             yield f"smoothing: found {self.smoothing}; {allowed}."
