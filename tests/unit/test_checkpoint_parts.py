@@ -204,7 +204,13 @@ OF_TRAINING = (
     *("loftq_config", "lora_dropout", "lora_ga_config", "megatron_core"),
     *("peft_version", "qalora_group_size", "revision", "runtime_config", "task_type"),
 )
-CHANGING = ("use_dora", "fan_in_fan_out", "lora_bias", "trainable_token_indices", "layer_replication")
+CHANGING = (
+    "use_dora",
+    "fan_in_fan_out",
+    "lora_bias",
+    "trainable_token_indices",
+    "layer_replication",
+)
 
 
 def read(tmp_path, **config):
