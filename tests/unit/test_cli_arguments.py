@@ -257,7 +257,8 @@ def test_mteb_hands_its_options_on(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("activation", "last"), [(None, ""), (1234.56, ", largest activation 1235")],
+    ("activation", "last"),
+    [(None, ""), (1234.56, ", largest activation 1235")],
 )
 def test_a_line_of_parity(activation, last):
     row = {

@@ -1,4 +1,4 @@
-"""The parts of a peer's export and of its clients: two programs, two graphs, two files of weights."""
+"""The parts of a peer's export and of its clients: two programs, graphs, files of weights."""
 
 import sys
 from pathlib import Path
@@ -298,7 +298,10 @@ def test_pages_and_queries_have_a_graph_each(monkeypatch, tmp_path):
     ("output", "found"),
     [
         ("ERROR: No matching distribution found for a==1", "No matching distribution found for a="),
-        ("x\nERROR: a.whl is not a supported wheel on this platform.\n", "a.whl is not a supported"),
+        (
+            "x\nERROR: a.whl is not a supported wheel on this platform.\n",
+            "a.whl is not a supported",
+        ),
         ("ERROR: Package 'a' requires a different Python: 3.9", "Package 'a' requires a different"),
         ("no ERROR: No matching distribution found for a", None),
     ],
