@@ -20,7 +20,7 @@ from colport.compare import Finding
 from colport.report import formatting as fmt
 from colport.report.charts.chart import Chart
 from colport.report.charts.marks import Legend
-from colport.tables import COLUMNS, empty, typed
+from colport.tables import COLUMNS, empty, further, typed
 from colport.tables.recommendation import SIGNIFICANCE
 
 MAX_MODELS = 12
@@ -66,8 +66,8 @@ class Material:
         tables = {name: empty(name) for name in TABLES} | dict(self.tables)
         for name, columns in COLUMNS.items():
             table = tables[name].reset_index(drop=True)
-            further = [column for column in table if column not in columns]
-            tables[name] = typed(name, table.reindex(columns=[*columns, *further]))
+            others = [column for column in table if column not in columns]
+            tables[name] = typed(name, table.reindex(columns=[*columns, *others]))
         tables["embeddings"] = further.embeddings(tables["retrieval"])
         object.__setattr__(self, "tables", tables)
 
