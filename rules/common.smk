@@ -8,6 +8,7 @@ sys.path.insert(0, str(SCRIPTS))
 # Snakemake (9.27) puts it into command lines as it is, also where its path has a space.
 sys.executable = shlex.quote(sys.executable)
 
+from colport.base.foreign import not_text
 from colport.pipeline import plan, runs
 from colport.peers.catalogue import VARIANTS as PEERS
 
@@ -33,8 +34,11 @@ wildcard_constraints:
 
 
 def local_files(declaration):
-    """What a checkpoint or dataset is read from here, also if results lie in an object store."""
-    return [local(file) for file in plan.local_files(declaration)]
+    """What a checkpoint or dataset is read from here, also if results lie in an object store.
+
+    Files whose names Snakemake cannot write are left to the job that finds them.
+    """
+    return [local(file) for file in plan.local_files(declaration) if not not_text(file)]
 
 
 def shards(folder, first=None, **names):

@@ -3,18 +3,23 @@
 import json
 import os
 import pwd
+import re
 import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from safetensors.numpy import save_file
 
 from colport.base.errors import ConfigError
 from colport.base.files import visible_files
+from colport.hub import checkpoints
 from colport.pipeline import plan, runs
 from colport.pipeline.plan import Plan, located
 from tests.conftest import ROOT
+
+ODD = os.fsdecode(b"odd\xff")
 
 
 def model(folder, value=0.0):
@@ -84,17 +89,67 @@ def test_a_file_of_another_time_or_size_reruns(place, home):
     assert len(set(seen)) == 4
 
 
-@pytest.mark.parametrize("name", ["a{x}b", "a{b", "a}b"])
+@pytest.mark.parametrize("name", ["a{x}b", "a{b", "a}b", "a<results>", "<x_1>"])
 def test_a_project_that_snakemake_cannot_run_is_named(name, capsys):
     with pytest.raises(SystemExit):
         Plan.read({}, Path("/there", name))
     assert f"/there/{name}: Snakemake takes braces" in capsys.readouterr().err
 
 
-def test_a_file_that_snakemake_cannot_take_is_named(home):
+def test_a_place_that_snakemake_cannot_take_ends_before_it_looks(home, capsys):
     model(home / "a{x}b")
-    with pytest.raises(ConfigError, match=r"a\{x\}b/config.json: Snakemake takes braces"):
-        plan.local_files({"path": "a{x}b"})
+    config = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    config["run"]["models"] = ["minilm-colbert"]
+    config["models"]["minilm-colbert"]["checkpoint"] = {"path": "a{x}b"}
+    with pytest.raises(SystemExit):
+        Plan.read(config, ROOT)
+    assert "a{x}b/config.json: Snakemake takes braces" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["a{x}b", "a<results>b"])
+def test_a_file_that_snakemake_cannot_take_is_named(name, home):
+    model(home / name)
+    with pytest.raises(ConfigError, match=rf"{re.escape(name)}/config.json: Snakemake takes brac"):
+        plan.local_files({"path": name})
+
+
+@pytest.mark.parametrize("name", ["a < b > c", "<A>", "->", "[a]*?", "$HOME %s #", "a\\b 'c'"])
+def test_other_names_are_taken(name, home):
+    model(home / name)
+    assert plan.local_files({"path": name})[0] == f"{name}/config.json"
+
+
+def test_a_place_that_is_not_utf_8_is_named(home):
+    model(home / ODD)
+    (home / "to it").symlink_to(ODD)
+    for declared in ({"path": "to it"}, {"path": "one", "base": {"path": ODD}}):
+        with pytest.raises(ConfigError, match=r"/odd\\xff: is not UTF-8"):
+            plan.local_files(declared)
+
+
+def test_a_project_or_directory_that_is_not_utf_8_is_named(home, capsys, monkeypatch):
+    (home / ODD).mkdir()
+    for base, directory in ((home / ODD, home), (ROOT, home / ODD)):
+        monkeypatch.chdir(directory)
+        with pytest.raises(SystemExit):
+            Plan.read({}, base)
+        assert "odd\\xff: is not UTF-8" in capsys.readouterr().err
+
+
+def test_a_file_that_is_not_utf_8_is_left_to_its_job(home):
+    seen = plan.fingerprint({"path": "one"})
+    (home / "one" / f"{ODD}.txt").touch()
+    assert plan.fingerprint({"path": "one"}) != seen
+    declared = {"path": "one", "overlay": "one"}
+    assert checkpoints.record(declared, "colbert", home / "together")["files"]
+
+
+@pytest.mark.parametrize("key", ["path", "documents_folder"])
+@pytest.mark.parametrize("place", [".", "..", "above"])
+def test_a_folder_with_the_results_of_this_run_is_refused(key, place, home):
+    (home / "above").symlink_to("..")
+    with pytest.raises(ConfigError, match=rf"{re.escape(place)}: holds this run's results/"):
+        plan.local_files({key: place})
 
 
 def test_another_file_of_the_same_size_and_time_reruns(home):
@@ -136,12 +191,12 @@ def test_what_programs_put_beside_files_does_not_count(home):
 
 
 def test_links_that_lead_back_are_not_followed(home):
-    (home / "one/again").symlink_to("..")
-    (home / "one/there").symlink_to("../linked")
-    found = [str(file.relative_to(home)) for file in visible_files(home / "one")]
-    assert "one/again/one/config.json" not in found
-    assert "one/again/two/config.json" in found
-    assert found.count("one/config.json") == 1
+    for name, target in (("again", ".."), ("there", "../linked"), ("beside", "../two")):
+        (home / "one" / name).symlink_to(target)
+    (home / "two/up").symlink_to("..")
+    found = [str(file.relative_to(home / "one")) for file in visible_files(home / "one")]
+    names = ["config.json", "model.safetensors"]
+    assert found == [*(f"beside/{name}" for name in names), *names]
 
 
 def test_what_is_not_there_is_left_to_its_job(home):

@@ -470,3 +470,18 @@ def test_a_dataset_that_is_made_anew_is_read_anew(tmp_path):
     assert list(load_retrieval_dataset("made", declaration).documents) == ["old"]
     write("new")
     assert list(load_retrieval_dataset("made", declaration).documents) == ["new"]
+
+
+@pytest.mark.parametrize("name", ["a?", "a*", "a[ab]", "a[!x]", "s3:", "file:"])
+def test_a_folder_is_no_pattern_and_no_address(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder, colour in ((name, RED), ("aa", GREEN), ("ab", BLUE)):
+        page = {"query": folder, "image": png(colour), "image_filename": folder}
+        write(
+            tmp_path / folder / "data",
+            [page],
+            query="string",
+            image="image",
+            image_filename="string",
+        )
+    assert load_retrieval_dataset("mine", {"path": name, "schema": "qa"}).document_ids == [name]

@@ -179,6 +179,7 @@ def test_every_file_of_weights_counts(tmp_path):
     ):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         save_file({"a": torch.zeros(10**number, 2), "b": torch.zeros(())}, tmp_path / name)
+    (tmp_path / "._model-1.safetensors").write_bytes(b"what macOS puts beside files")
     assert Room.of(tmp_path, 1.0).parameters == 2 * 111 + 3
 
 

@@ -277,11 +277,12 @@ def visible_files(folder: Path | str, above: frozenset[str] = frozenset()) -> It
     """
     if (real := os.path.realpath(folder)) in above:
         return
+    above |= {real, *map(str, Path(real).parents)}
     for entry in sorted(Path(folder).iterdir()):
         if entry.name.startswith(".") or entry.name == "__pycache__":
             continue
         if entry.is_dir():
-            yield from visible_files(entry, above | {real})
+            yield from visible_files(entry, above)
         elif entry.is_file():
             yield entry
 
@@ -303,7 +304,7 @@ def content_hash(paths: Iterable[Path | str]) -> str:
     """One short hash over the names and bytes of files, independent of their order."""
     digest = hashlib.sha256()
     for path in sorted(Path(path) for path in paths):
-        digest.update(path.name.encode())
+        digest.update(os.fsencode(path.name))
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 

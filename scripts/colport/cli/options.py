@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from colport.tensors.external_data import Layout
 
 _UNITS = {"": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
-_HUB_ID = re.compile(r"^([\w-][\w.-]*/[\w-][\w.-]*)(?:@([^@]+))?$")
+_HUB_ID = re.compile(r"([\w-][\w.-]*/[\w-][\w.-]*)(?:@([^@\s]+))?")
 
 
 def _bytes(text: str) -> int:
@@ -86,7 +86,7 @@ def declaration(checkpoint: str, base: str | None = None) -> dict[str, Any]:
     declared = {"base": declaration(base)} if base else {}
     if local(checkpoint).is_dir():
         return {"path": checkpoint, **declared}
-    if match := _HUB_ID.match(checkpoint):
+    if match := _HUB_ID.fullmatch(checkpoint):
         return {"hub": match[1], "revision": match[2] or "main", **declared}
     raise CheckpointError(
         f"{checkpoint}: is neither a folder here nor a Hub id, which has the form org/name@commit."

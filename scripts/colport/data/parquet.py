@@ -32,7 +32,7 @@ def unpacks_to_too_much(file: Path) -> int | None:
     import pyarrow.parquet as pq
 
     most = max(ALWAYS, RATIO * file.stat().st_size)
-    with pq.ParquetFile(file) as table:
+    with pq.ParquetFile(file.resolve()) as table:  # a relative path may look like an address
         stated = [
             table.metadata.row_group(group).column(column).total_uncompressed_size
             for group in range(table.metadata.num_row_groups)

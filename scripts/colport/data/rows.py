@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import io
 from collections.abc import Sequence
@@ -195,7 +196,7 @@ def load_table(repository: Repository, config: str | None, split: str) -> Table:
         if not cache.exists():
             _check_unpacked(label, files)
         data = datasets.Dataset.from_parquet(
-            [str(file.resolve()) for file in files], cache_dir=str(cache)
+            [glob.escape(str(file.resolve())) for file in files], cache_dir=str(cache)
         )
     except (DatasetError, MemoryError):
         raise

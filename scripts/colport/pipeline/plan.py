@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -12,7 +13,7 @@ from typing import Any
 
 from colport.base.errors import ColPortError, ConfigError
 from colport.base.files import file_state, read_json, visible_files
-from colport.base.foreign import local
+from colport.base.foreign import local, not_text
 from colport.base.names import FULL, PEER_PREFIX, is_peer
 from colport.data.datasets import check_declaration
 from colport.families import registry
@@ -27,6 +28,7 @@ from colport.scoring.controls import CONTROLS
 from colport.scoring.embed import shard_count
 
 SCHEMA = "config/schemas/config.schema.yaml"
+_NAMES = re.compile(r"[{}]|<[a-z][a-z0-9_]*>")
 _PATHS = ("path", "overlay", "documents_folder", "queries", "judgements", "python")
 TABLES = (
     *("summary", "export", "parity", "retrieval", "latency"),
@@ -85,12 +87,19 @@ class Plan:
     def read(cls, config: Mapping[str, Any], base: Path | str) -> Plan:
         """Validate the config; a mistake ends the program with its one sentence."""
         try:
-            refuse_braces(base)
+            refuse_names(base)
+            for place in (base, Path.cwd()):
+                refuse_not_text(place)
             filled = configuration.validated(config, Path(base) / SCHEMA)
             for section in ("models", "datasets", "providers"):
                 filled[section] = located(filled[section], Path(base))
             check(filled)
-            return cls(filled, Path(base))
+            plan = cls(filled, Path(base))
+            for name in (*plan.datasets, *map(plan.calibration, plan.models)):
+                local_files(filled["datasets"][name])
+            for name in plan.models:
+                local_files(filled["models"][name]["checkpoint"])
+            return plan
         except ColPortError as error:
             print(f"error in the config: {error}", file=sys.stderr)
             sys.exit(1)
@@ -168,14 +177,22 @@ def local_files(declaration: Mapping[str, Any]) -> list[str]:
     """Files of this machine that a checkpoint or dataset is read from.
 
     Raises:
-        ConfigError: Snakemake cannot take the path of one.
+        ConfigError: Snakemake cannot take the path of one, or this run's results lie among them.
     """
     own = (declaration.get(key) for key in ("queries", "judgements"))
     files = [str(local(file)) for file in own if file]
     folders = checkpoints.places(declaration)
+    for place in (*files, *folders):
+        real = os.path.realpath(place)
+        refuse_not_text(real)
+        if Path("results").resolve().is_relative_to(real):
+            raise ConfigError(
+                f"{place}: holds this run's results/; run elsewhere, or name less of it."
+            )
     files += [str(file) for folder in folders for file in visible_files(folder)]
     for file in files:
-        refuse_braces(file)
+        if not not_text(file):  # else its job says so, or leaves it out
+            refuse_names(file)
     return files
 
 
@@ -191,16 +208,27 @@ def fingerprint(declaration: Mapping[str, Any]) -> str:
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 
 
-def refuse_braces(path: Path | str) -> None:
+def refuse_not_text(path: Path | str) -> None:
+    """Refuse a place that no record can name.
+
+    Raises:
+        ConfigError: It is not UTF-8.
+    """
+    if half := not_text(str(path)):
+        shown = os.fsencode(path).decode(errors="backslashreplace")
+        raise ConfigError(f"{shown}: is not UTF-8 ({half}); give it another name.")
+
+
+def refuse_names(path: Path | str) -> None:
     """Refuse a path in which Snakemake would look for names.
 
     Raises:
-        ConfigError: It holds a brace.
+        ConfigError: It holds a brace, or a word in angle brackets.
     """
-    if set("{}") & set(str(path)):
+    if _NAMES.search(str(path)):
         raise ConfigError(
-            f"{path}: Snakemake takes braces in a path for names; give the file or its folder "
-            "another one."
+            f"{path}: Snakemake takes braces and <words> in a path for names; give the file or its "
+            "folder another one."
         )
 
 

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from colport.base.files import visible_files
 from colport.base.machine import available_mb
 
 _BASE_MB = 1500
@@ -58,7 +59,8 @@ class Room:
         """
         from colport.tensors.weights import read_header  # the encoder needs none of its imports
 
-        entries = [read_header(file) for file in folder.rglob("*.safetensors")]
+        files = (file for file in visible_files(folder) if file.suffix == ".safetensors")
+        entries = [read_header(file) for file in files]
         parameters = sum(math.prod(one.shape) for each in entries for one in each.values())
         return cls(parameters, available_mb() if allowed_mb is None else allowed_mb)
 
