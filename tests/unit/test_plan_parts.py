@@ -1,4 +1,4 @@
-"""What rules read from a config with two of everything, and how a folder is proved and described."""
+"""What rules read from a config with two of everything; how a folder is proved and described."""
 
 import logging
 import os
@@ -244,7 +244,7 @@ def test_companions_are_all_but_graphs_and_weights(tmp_path):
         MANIFEST,
         graphs=info,
         external_data={"files": ["w1", "w2"]},
-        files=dict.fromkeys(names, {}),
+        files={name: {} for name in names},
     )
     graphs.copy_companions(base, folder, found)
     copied = [file.relative_to(folder).as_posix() for file in folder.rglob("*.*")]
@@ -279,9 +279,13 @@ def test_the_log_of_a_job(cause, kept, tmp_path, monkeypatch, capsys):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TRANSFORMERS_VERBOSITY", "info")
     log = tmp_path / "logs/job.log"
-    with pytest.raises(SystemExit, match="1"), job(log, "m fp32") as logger:
+
+    def fail(logger):
         logger.info("a line")
         raise ExportError("it failed") from cause
+
+    with pytest.raises(SystemExit, match="1"), job(log, "m fp32") as logger:
+        fail(logger)
     lines = log.read_text().splitlines()
     assert lines[:2] == ["[m fp32] a line", "[m fp32] error: it failed"]
     assert ("the cause" in log.read_text()) is kept
