@@ -429,7 +429,7 @@ def test_the_files_of_a_split(tmp_path):
 
 
 def test_the_only_configuration_of_a_card(tmp_path):
-    one = Repository("mine", tmp_path, None, {"default": {"test": ["a"]}, "other": {"test": ["b"]}})
+    one = Repository("mine", tmp_path, None, {"other": {"test": ["b"]}, "default": {"test": ["a"]}})
     assert one._patterns(None, "test") == ["a"]
     assert one._patterns("other", "test") == ["b"]
     assert Repository("mine", tmp_path, None, {"x": {"test": ["c"]}})._patterns(None, "test") == [

@@ -87,21 +87,23 @@ def test_every_program_runs_and_every_graph_is_described(tmp_path):
 
 def test_weights_in_two_files_count(tmp_path):
     tensors = []
-    for name, shape in (("a", (2, 3)), ("b", (5,)), ("c", (7,))):
+    places = {"a": ((2, 3), "a.data", 0), "b": ((5,), "b.data", 0), "d": ((4,), "a.data", 24)}
+    for name, (shape, place, offset) in places.items():
         tensor = numpy_helper.from_array(np.ones(shape, np.float32), name)
-        if name != "c":
-            onnx.external_data_helper.set_external_data(tensor, f"{name}.data")
-            (tmp_path / f"{name}.data").write_bytes(tensor.raw_data)
-            tensor.ClearField("raw_data")
-            tensor.data_location = TensorProto.EXTERNAL
+        with (tmp_path / place).open("ab") as stream:
+            stream.write(tensor.raw_data)
+        onnx.external_data_helper.set_external_data(tensor, place, offset)
+        tensor.ClearField("raw_data")
+        tensor.data_location = TensorProto.EXTERNAL
         tensors.append(tensor)
+    tensors.append(numpy_helper.from_array(np.ones(7, np.float32), "c"))
     graph = helper.make_graph([], "g", [], [], tensors)
     file = tmp_path / "model.onnx"
     file.write_bytes(helper.make_model(graph).SerializeToString())
     found = export._figures(file)
-    size = file.stat().st_size + 4 * (6 + 5)
+    size = file.stat().st_size + 4 * (6 + 5 + 4)
     named = {key: found[key] for key in ("parameters", "nodes", "size_bytes", "weight_files")}
-    assert named == {"parameters": 18, "nodes": 0, "size_bytes": size, "weight_files": 2}
+    assert named == {"parameters": 22, "nodes": 0, "size_bytes": size, "weight_files": 2}
 
 
 def test_folders_are_made_for_what_is_to_be_written(tmp_path):

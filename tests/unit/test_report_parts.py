@@ -299,12 +299,12 @@ def test_the_same_reason_is_told_once_and_failures_first():
 
 def test_a_machine_in_words():
     described = {
-        **{"memory_mb": 2048, "gpu": None, "cores": 2, "caches": {"L1": "32 KiB", "L2": "1 MiB"}},
+        **{"memory_mb": 30720, "gpu": None, "cores": 2, "caches": {"L1": "32 KiB", "L2": "1 MiB"}},
         **{"instructions": ["AVX2", "FMA"], "load_average": 1.5, "packages": {"b": "2", "a": "1"}},
         "provider_packages": {"cuda": {"a": "3"}},
     }
     rows = dict(machine._environment_rows(described))
-    assert rows["Memory"] == "2.0 GiB"
+    assert rows["Memory"] == "30.0 GiB"
     assert rows["GPU"] == "none"
     assert rows["Caches"] == "L1 32 KiB, L2 1 MiB"
     assert rows["Instructions"] == "AVX2, FMA"

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -10,6 +11,7 @@ from colport.compare import (
     compare,
     findings,
     intervals,
+    latency,
     repeatability,
     results,
     scenarios,
@@ -22,6 +24,30 @@ from .runs import FP32, INT8, MODEL, Run
 
 MACHINE = {"cpu": "a", "cores": 2, "memory_mb": 1000, "gpu": None}
 BASELINE = ("torch", "transformers", "sentence-transformers", "colpali-engine")
+
+
+def kept(run):
+    """The results of a run as if they had been read from its folder."""
+    stages_ = ("export", "parity", "retrieval")
+    records = {stage: getattr(run, stage).values() for stage in stages_}
+    rows = {
+        stage: results._keyed([row for record in found for row in record["rows"]], stage)
+        for stage, found in records.items()
+    }
+
+    def record(stage, *parts):
+        if stage == "datasets":
+            return run.dataset
+        variant, provider = (*parts[1:3], "")[:2]
+        return run.retrieval[variant, "torch-cpu" if variant == "pytorch" else provider]
+
+    return SimpleNamespace(rows=rows.__getitem__, record=record)
+
+
+def between(look, change):
+    """What one stage finds after a change."""
+    change(run := Run())
+    return list(look(kept(Run()), kept(run)))
 
 
 def a_finding(group="size", verdict="worse", place="a", text="grew", weight=0.0):
@@ -176,13 +202,11 @@ def test_rows_have_a_key_each():
 
 
 @pytest.mark.parametrize("key", ["threads", "inputs", "offline", "server"])
-def test_scenarios_of_other_settings_are_not_compared(key, found):
-    def change(run):
-        run.scenarios["settings"][key] = "another"
-
-    places, items = found(change)
-    assert places == [("scenarios", "not compared", "model cpu")]
-    assert items[0].text == f"other settings: {key}"
+def test_scenarios_of_other_settings_are_not_compared(key):
+    old, new = Run().scenarios, Run().scenarios
+    new["settings"][key] = "another"
+    (one,) = scenarios._run("model cpu", old, new, 0.05)
+    assert one == Finding("scenarios", "not compared", "model cpu", f"other settings: {key}")
 
 
 def test_a_rate_lies_between_what_passed_and_what_failed():
@@ -239,18 +263,17 @@ def test_a_failed_row_that_vanished_is_no_loss_and_one_that_works_again_is_bette
 
 
 @pytest.mark.parametrize("key", ["inputs", "tokens"])
-def test_parity_on_other_inputs(key, found):
-    places, items = found(lambda run: run.parity[FP32]["rows"][1].update({key: 7}))
-    assert places == [("parity", "not compared", "model fp32 cpu document")]
-    assert items[0].text == "other inputs"
+def test_parity_on_other_inputs(key):
+    (one,) = between(stages.parity, lambda run: run.parity[FP32]["rows"][1].update({key: 7}))
+    assert one == Finding("parity", "not compared", "model fp32 cpu document", "other inputs")
 
 
-def test_another_tolerance_is_said_and_cosines_are_still_compared(found):
+def test_another_tolerance_is_said_and_cosines_are_still_compared():
     def change(run):
         changed = {"tolerance": "min_cosine>=0.5", "passed": False, "mean_cosine": 0.97}
         run.parity[INT8]["rows"][1] |= changed
 
-    items = found(change)[1]
+    items = findings.ranked(between(stages.parity, change))
     assert [(item.verdict, item.figure, item.text) for item in items] == [
         ("worse", "mean_cosine", "mean_cosine 0.980000 -> 0.970000"),
         ("not compared", "", "tolerance was min_cosine>=0.9, is min_cosine>=0.5"),
@@ -258,17 +281,17 @@ def test_another_tolerance_is_said_and_cosines_are_still_compared(found):
     assert items[0].weight == pytest.approx(0.5)
 
 
-def test_parity_that_passes_again_is_better(tmp_path):
+def test_parity_that_passes_again_is_better():
     old, new = Run(), Run()
     old.parity[INT8]["rows"][0]["passed"] = False
-    (one,) = compare(old.write(tmp_path / "old"), new.write(tmp_path / "new"))
+    (one,) = stages.parity(kept(old), kept(new))
     assert (one.verdict, one.text, one.weight) == ("better", "passes: min_cosine>=0.9", math.inf)
 
 
 @pytest.mark.parametrize("key", ["query_ids", "queries", "document_ids", "qrels"])
-def test_each_part_of_a_dataset_counts(key, found):
-    places, _ = found(lambda run: run.dataset.update({key: ["another"]}))
-    assert places == [("retrieval", "not compared", "dataset pages")]
+def test_each_part_of_a_dataset_counts(key):
+    (one,) = between(stages.retrieval, lambda run: run.dataset.update({key: ["another"]}))
+    assert (one.verdict, one.place) == ("not compared", "dataset pages")
 
 
 def test_queries_of_a_row_lie_where_its_stage_wrote_them(monkeypatch, tmp_path):
@@ -291,38 +314,38 @@ def test_queries_of_a_row_lie_where_its_stage_wrote_them(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("key", ["queries", "documents"])
-def test_intervals_of_other_queries_say_nothing(key, tmp_path):
-    folders = []
-    for name, number, mean in (("a", 40, 0.9), ("b", 41, 0.2)):
+def test_intervals_of_other_queries_say_nothing(key):
+    runs = []
+    for number, mean in ((40, 0.9), (41, 0.2)):
         run = Run()
         bounds = {"ndcg_at_5_low": mean - 0.01, "ndcg_at_5_high": mean + 0.01}
         run.retrieval[INT8, "cpu"]["rows"][0] |= {key: number, "ndcg_at_5": mean, **bounds}
         run.retrieval[INT8, "cpu"]["per_query"]["ndcg_at_5"] = {}
-        folders.append(run.write(tmp_path / name))
-    (one,) = compare(*folders)
+        runs.append(kept(run))
+    (one,) = stages.retrieval(*runs)
     assert one.text == "other queries were scored, or intervals are missing"
 
 
 @pytest.mark.parametrize(("low", "high", "differs"), [(0.88, 0.95, False), (0.931, 0.97, True)])
-def test_intervals_apart_on_either_side(low, high, differs, tmp_path):
-    folders = []
-    for name, bounds in (("a", (0.8, 0.93)), ("b", (low, high))):
+def test_intervals_apart_on_either_side(low, high, differs):
+    runs = []
+    for bounds in ((0.8, 0.93), (low, high)):
         run = Run()
         row = run.retrieval[INT8, "cpu"]["rows"][0]
         row |= {"ndcg_at_5_low": bounds[0], "ndcg_at_5_high": bounds[1]}
         row["ndcg_at_5"] = sum(bounds) / 2
         run.retrieval[INT8, "cpu"]["per_query"]["ndcg_at_5"] = {}
-        folders.append(run.write(tmp_path / name))
-    assert [item.verdict for item in compare(*folders)] == ["better"] * differs
-    assert [item.verdict for item in compare(*reversed(folders))] == ["worse"] * differs
+        runs.append(kept(run))
+    assert [item.verdict for item in stages.retrieval(*runs)] == ["better"] * differs
+    assert [item.verdict for item in stages.retrieval(*runs[::-1])] == ["worse"] * differs
 
 
-def test_sizes_are_compared_row_by_row(found):
+def test_sizes_are_compared_row_by_row():
     def change(run):
         run.export[FP32]["rows"][0]["folder_bytes"] = 80_800_000  # one hundredth is no change
         run.export[INT8]["rows"][0]["folder_bytes"] = 15_000_000
 
-    (one,) = found(change)[1]
+    (one,) = between(stages.size, change)
     expected = ("better", "model int8", "20.00 MB -> 15.00 MB (-25.0%)", 20e6, 15e6)
     assert (one.verdict, one.place, one.text, one.old, one.new) == expected
 
@@ -366,16 +389,16 @@ def test_export_times_of_another_machine_are_not_compared(tmp_path):
     ]
 
 
-def test_documents_that_grew_are_named_by_their_column(tmp_path):
-    folders = []
-    for name, size in (("old", 100.0), ("new", 102.0)):
+def test_documents_that_grew_are_named_by_their_column():
+    runs = []
+    for size in (100.0, 102.0):
         run = Run()
         for provider, stored in (("torch-cpu", 100.0), ("cpu", size)):
             for key, record in run.retrieval.items():
                 if key[1] == provider:
                     record["rows"][0]["bytes_per_document"] = stored
-        folders.append(run.write(tmp_path / name))
-    found = compare(*folders)
+        runs.append(kept(run))
+    found = list(stages.size(*runs))
     assert [item.place for item in found] == ["model fp32 cpu pages", "model int8 cpu pages"]
     assert {(item.figure, item.text) for item in found} == {
         ("bytes_per_document", "100 -> 102 bytes a document (+2.0%)")
@@ -395,22 +418,24 @@ def test_rows_with_a_speed_up_in_both_runs_tell_how_well_one_repeats(tmp_path):
         assert repeated.median == repeated.largest == pytest.approx(0.25)
 
 
-def test_memory_is_that_of_each_process(found):
-    def change(run):
-        for row, memory in zip(run.latency["rows"], (900.0, 610.0, 390.0), strict=True):
-            row["peak_rss_mb"] = memory
-
-    assert [(item.place, item.verdict, item.text) for item in found(change)[1]] == [
+def test_memory_is_that_of_each_process():
+    old, new = Run().latency, Run().latency
+    for row, memory in zip(new["rows"], (900.0, 610.0, 390.0), strict=True):
+        row["peak_rss_mb"] = memory
+    found = latency._run("model cpu", old, new, 0.05)
+    assert [(item.place, item.verdict, item.text) for item in found] == [
         ("model fp32 cpu", "worse", "500 -> 610 MB peak memory (+22%)"),
         ("model int8 cpu", "better", "500 -> 390 MB peak memory (-22%)"),
     ]
 
 
 @pytest.mark.parametrize("other", [{"tokens": 9.0}, {"image_size": "9x9"}], ids=str)
-def test_latency_of_inputs_of_another_size(other, found):
-    places, items = found(lambda run: run.latency["rows"][1].update(other))
-    assert places == [("latency", "not compared", "model fp32 cpu query x1")]
-    assert items[0].text == "inputs of another size"
+def test_latency_of_inputs_of_another_size(other):
+    old, new = Run().latency, Run().latency
+    new["rows"][1].update(other)
+    (one,) = latency._run("model cpu", old, new, 0.05)
+    place = "model fp32 cpu query x1"
+    assert one == Finding("latency", "not compared", place, "inputs of another size")
 
 
 def test_a_record_that_is_not_there_is_said(tmp_path):
