@@ -16,8 +16,7 @@ from benchmarks.command import DEMO, SCRATCH, Demo, Output, Scratch, publish, st
 from benchmarks.processes import run_alone
 from benchmarks.tables import Table, measured_table, millions
 from colport.base import machine
-from colport.base.files import scratch_folder
-from colport.folder.manifest import folder_bytes
+from colport.base.files import bytes_below, scratch_folder
 
 TABLE = Table(
     {
@@ -117,9 +116,9 @@ def _measured(folder: Path, precision: str, parameters: int) -> dict[str, float]
     begin = time.perf_counter()
     peak = _export(source, output, precision)
     seconds = time.perf_counter() - begin  # with imports
-    size = folder_bytes(output)
+    size = bytes_below(output)
     return {
-        "checkpoint_gb": folder_bytes(checkpoint) / 1e9,
+        "checkpoint_gb": bytes_below(checkpoint) / 1e9,
         "folder_gb": size / 1e9,
         "peak_rss_mb": peak,
         "seconds": seconds,

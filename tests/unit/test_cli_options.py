@@ -1,6 +1,7 @@
 """What options of the command mean: sizes, checkpoints, layouts, inputs."""
 
 import inspect
+import os
 
 import pytest
 import typer
@@ -56,7 +57,7 @@ def test_a_checkpoint_is_a_folder_or_a_hub_id(tmp_path):
         **{"hub": "org/name", "revision": commit},
         "base": {"path": str(tmp_path)},
     }
-    for wrong in ("name", "a/b/c", "org/name@", "./missing/x y"):
+    for wrong in ("name", "a/b/c", "org/name@", "./missing/x y", "org/name\n", "org/name@main\n"):
         with pytest.raises(CheckpointError, match="is neither a folder here nor a Hub id"):
             options.declaration(wrong)
 
@@ -100,3 +101,11 @@ def test_the_first_texts_are_read_without_blank_ones(tmp_path):
     queries.write_text(" \n")
     with pytest.raises(DatasetError, match=r"queries.txt: is empty, expected a text a line"):
         read_documents(queries, "passages", 9)
+
+
+def test_a_path_that_is_not_utf_8_is_refused_at_once(tmp_path):
+    odd = os.fsdecode(b"odd\xff")
+    for arguments in (["export", "x", "-o", odd], ["inspect", odd], ["explain", "x", odd]):
+        more = ["--query", "a", "--page", "b", "-o", "c"] if arguments[0] == "explain" else []
+        with pytest.raises(ConfigError, match=r"odd\\udcff: is not UTF-8"):
+            app([*arguments, *more], standalone_mode=False)

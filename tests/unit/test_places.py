@@ -123,7 +123,7 @@ def test_a_place_that_is_not_utf_8_is_named(home):
     model(home / ODD)
     (home / "to it").symlink_to(ODD)
     for declared in ({"path": "to it"}, {"path": "one", "base": {"path": ODD}}):
-        with pytest.raises(ConfigError, match=r"/odd\\xff: is not UTF-8"):
+        with pytest.raises(ConfigError, match=r"/odd\\udcff: is not UTF-8"):
             plan.local_files(declared)
 
 
@@ -133,7 +133,7 @@ def test_a_project_or_directory_that_is_not_utf_8_is_named(home, capsys, monkeyp
         monkeypatch.chdir(directory)
         with pytest.raises(SystemExit):
             Plan.read({}, base)
-        assert "odd\\xff: is not UTF-8" in capsys.readouterr().err
+        assert "odd\\udcff: is not UTF-8" in capsys.readouterr().err
 
 
 def test_a_file_that_is_not_utf_8_is_left_to_its_job(home):

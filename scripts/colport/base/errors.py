@@ -6,6 +6,9 @@ what is allowed. The command line and the rule adapters print it without a trace
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from colport.base.redaction import redacted
@@ -88,3 +91,28 @@ class RunError(ColPortError):
 
 class HubError(ColPortError):
     """The Hugging Face Hub refused an upload or a download, or cannot be reached."""
+
+
+@contextmanager
+def read_of(
+    error_class: type[ColPortError],
+    file: Path | str,
+    fault: str = "{}",
+    damaged: type[Exception] | tuple[type[Exception], ...] = ValueError,
+) -> Iterator[None]:
+    """Say in one sentence why a file cannot be read, or is not what it should be.
+
+    Args:
+        error_class: Class of the sentence.
+        file: What it names.
+        fault: Completes it where the content is damaged; ``{}`` stands for the library's reason.
+        damaged: What a library raises then.
+    """
+    try:
+        yield
+    except ColPortError:
+        raise
+    except OSError as error:
+        raise error_class(f"{file}: cannot be read ({error.strerror}).") from error
+    except damaged as error:
+        raise error_class(f"{file}: {fault.format(' '.join(str(error).split()))}.") from error

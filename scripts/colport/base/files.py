@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from colport.base.errors import ArtifactError, PeerError, UnsupportedError
+from colport.base.errors import ArtifactError, PeerError, UnsupportedError, read_of
 from colport.base.foreign import parse_json
 
 SCHEMA_VERSION = 1
@@ -115,7 +115,7 @@ def _temporary(path: Path, make: Callable[[Path], None]) -> Iterator[Path]:
         number = _system_error(error)
         if number not in _FULL:
             raise
-        written, free = _bytes_below(temporary), shutil.disk_usage(path.parent).free
+        written, free = bytes_below(temporary), shutil.disk_usage(path.parent).free
         raise ArtifactError(
             f"{final_place(path)}: {os.strerror(number).lower()} after {written:,} bytes, {free:,} "
             "are free; nothing is left of the attempt."
@@ -204,8 +204,10 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _bytes_below(path: Path) -> int:
-    return sum(file.stat().st_size for file in (path, *path.rglob("*")) if file.is_file())
+def bytes_below(path: Path | str) -> int:
+    """Bytes of a file, or of all files below a folder."""
+    files = (Path(path), *Path(path).rglob("*"))
+    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def write_text(path: Path | str, text: str) -> None:
@@ -228,12 +230,8 @@ def read_json(path: Path | str) -> dict[str, Any]:
         ArtifactError: The file is missing, is not JSON, or has another ``schema_version``.
     """
     path = Path(path)
-    try:
+    with read_of(ArtifactError, path, "is not valid JSON ({})"):
         record = parse_json(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ArtifactError(f"{path}: cannot be read ({error.strerror}).") from error
-    except ValueError as error:
-        raise ArtifactError(f"{path}: is not valid JSON ({error}).") from error
     version = record.get("schema_version") if isinstance(record, dict) else None
     if version != SCHEMA_VERSION:
         raise ArtifactError(

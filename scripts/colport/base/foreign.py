@@ -9,6 +9,8 @@ import tomllib
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from colport.base.errors import ConfigError
+
 MAX_JSON_BYTES = 2**26
 """The largest configuration or manifest that is read; the largest known tokenizers have half."""
 
@@ -107,6 +109,17 @@ def not_text(text: str) -> str | None:
         half = ord(text[error.start])
         return f"half a surrogate pair (U+{half:04X}) as character {error.start + 1}"
     return None
+
+
+def refuse_not_text(text: Path | str) -> None:
+    """Refuse a path or text that no record can hold.
+
+    Raises:
+        ConfigError: It is not UTF-8.
+    """
+    if half := not_text(str(text)):
+        shown = str(text).encode(errors="backslashreplace").decode()
+        raise ConfigError(f"{shown}: is not UTF-8 ({half}); give it another name.")
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from colport.base.errors import ConfigError
+from colport.base.files import bytes_below, scratch_folder
 from colport.cli import options
 from colport.cli.console import say, watch
 from colport.cli.inputs import InputOptions
@@ -43,7 +44,6 @@ def export(
     \b
     Example: colport export resources/checkpoints/colpali-demo -o exported/colpali --variant int8
     """
-    from colport.base.files import scratch_folder
     from colport.families import registry
     from colport.folder import manifest
     from colport.hub.checkpoints import SOURCE_KEYS
@@ -177,6 +177,4 @@ def _lay_out(
 
 
 def _megabytes(folder: Path) -> str:
-    from colport.folder.manifest import folder_bytes
-
-    return f"{folder_bytes(folder) / 1e6:,.1f} MB"
+    return f"{bytes_below(folder) / 1e6:,.1f} MB"

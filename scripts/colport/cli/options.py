@@ -14,7 +14,7 @@ import typer
 import yaml
 
 from colport.base.errors import CheckpointError
-from colport.base.foreign import local
+from colport.base.foreign import local, refuse_not_text
 from colport.hub import checkpoints
 from colport.pipeline import variants
 
@@ -67,6 +67,7 @@ def declared(command: Callable[..., None]) -> Callable[..., None]:
 def _at_home(given: Any) -> Any:
     if isinstance(given, list):
         return [_at_home(item) for item in given]
+    refuse_not_text(str(given))
     return local(given) if isinstance(given, Path) else given
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from unicodedata import normalize
 
-from colport.base.errors import DatasetError
+from colport.base.errors import DatasetError, read_of
 from colport.base.foreign import load_text, not_text, parse_json
 from colport.data.base import MAX_JUDGEMENT
 
@@ -244,12 +244,8 @@ def read_text(label: str, file: Path) -> str:
     Raises:
         DatasetError: It cannot be read, or is in another encoding.
     """
-    try:
+    with read_of(DatasetError, label):
         return load_text(file)
-    except OSError as error:
-        raise DatasetError(f"{label}: cannot be read ({error.strerror}).") from error
-    except ValueError as error:
-        raise DatasetError(f"{label}: {error}.") from error
 
 
 def _table_rows(label: str, content: str, suffix: str) -> Iterator[tuple[int, dict[str, Any]]]:

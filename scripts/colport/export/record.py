@@ -9,7 +9,8 @@ from typing import Any
 
 from colport.base import machine
 from colport.base.columns import row
-from colport.folder.manifest import Manifest, folder_bytes
+from colport.base.files import bytes_below
+from colport.folder.manifest import Manifest
 
 
 def cost_since(start: float) -> dict[str, float]:
@@ -40,7 +41,7 @@ def record(
             nodes=graph.nodes,
             size_bytes=(folder / graph.file).stat().st_size + sum(weights),
             weight_files=len(weights),
-            folder_bytes=folder_bytes(folder),
+            folder_bytes=bytes_below(folder),
         )
         for name, graph in manifest.graphs.items()
     ]

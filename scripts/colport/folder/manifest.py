@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import colport
-from colport.base.errors import ArtifactError
+from colport.base.errors import ArtifactError, read_of
 from colport.base.files import UNSUPPORTED, check_supported, read_json, sha256_file, write_json
 from colport.base.foreign import is_inside, misfit, shape_beside
 
@@ -137,11 +137,9 @@ def read(folder: Path | str) -> Manifest:
     record.pop("schema_version")
     if wrong := misfit(record, _SHAPE):
         raise ArtifactError(f"{folder / FILE}: is not a ColPort manifest ({wrong}).")
-    try:
+    with read_of(ArtifactError, folder / FILE, "is not a ColPort manifest ({})", TypeError):
         graphs = {name: GraphInfo(**graph) for name, graph in record.pop("graphs").items()}
         manifest = Manifest(graphs=graphs, **record)
-    except TypeError as error:
-        raise ArtifactError(f"{folder / FILE}: is not a ColPort manifest ({error}).") from error
     _check_files(folder, manifest)
     return manifest
 
@@ -184,11 +182,6 @@ def check_replaceable(folder: Path | str) -> None:
         raise ArtifactError(
             f"{folder}: exists and is not an exported folder; choose another output, or remove it."
         )
-
-
-def folder_bytes(folder: Path | str) -> int:
-    """Size of all files of a folder, in bytes."""
-    return sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file())
 
 
 def _check_files(folder: Path, manifest: Manifest) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 
 from yaml import YAMLError
 
-from colport.base.errors import CheckpointError, ColPortError, HubError
+from colport.base.errors import CheckpointError, ColPortError, HubError, read_of
 from colport.base.files import atomic_folder, content_hash, read_json, sha256_file, visible_files
 from colport.base.foreign import load_json, local
 from colport.hub import downloads
@@ -167,12 +167,8 @@ def read_config(folder: Path | str, name: str = "config.json") -> dict[str, Any]
         CheckpointError: The file is missing or is not a JSON object.
     """
     file = Path(folder) / name
-    try:
+    with read_of(CheckpointError, file, "is not valid JSON ({})"):
         config = load_json(file)
-    except OSError as error:
-        raise CheckpointError(f"{file}: cannot be read ({error.strerror}).") from error
-    except ValueError as error:
-        raise CheckpointError(f"{file}: is not valid JSON ({error}).") from error
     if not isinstance(config, dict):
         raise CheckpointError(f"{file}: holds {type(config).__name__}, expected a JSON object.")
     return config

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from colport.base.errors import CheckpointError, UnsupportedError
+from colport.base.errors import CheckpointError, UnsupportedError, read_of
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -83,11 +83,10 @@ def read(file: Path, config: Mapping[str, Any]) -> tuple[LoraConfig, Mapping[str
 def _settings(file: Path, config: Mapping[str, Any]) -> LoraConfig:
     from peft import LoraConfig
 
-    try:
+    damaged = (AttributeError, TypeError, ValueError)
+    with read_of(CheckpointError, file, "is not a LoRA configuration ({})", damaged):
         lora = LoraConfig(**{key: value for key, value in config.items() if key in _READ})
         patterns = (*lora.rank_pattern.values(), *lora.alpha_pattern.values())
         if min(lora.r, lora.lora_alpha, *patterns) <= 0:
             raise ValueError("a rank or alpha is not above 0")
-    except (AttributeError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{file}: is not a LoRA configuration ({error}).") from error
     return lora

@@ -14,9 +14,9 @@ from typing import Any
 
 from colport.base import columns, machine
 from colport.base.errors import UnsupportedError
+from colport.base.files import bytes_below
 from colport.families.base import Embedder
 from colport.families.reference.memory import Room
-from colport.folder.manifest import folder_bytes
 from colport.folder.manifest import read as read_manifest
 from colport.peers.catalogue import is_folder
 from colport.providers import ProviderSettings
@@ -192,7 +192,7 @@ class Contest:
         forms = {"pytorch": {}, **{f"pytorch-{name}": PYTORCH[name] for name in pytorch}}
         memory_mb = self.memory_mb
         if memory_mb is None:
-            weights = sum(map(folder_bytes, self.folders.values())) / 1e6
+            weights = sum(map(bytes_below, self.folders.values())) / 1e6
             memory_mb = max(0.0, machine.available_mb() - weights) / len(forms)
         room = Room.of(Path(self.checkpoint["folder"]), memory_mb)
         device, place = settings.provider.torch_device, self.checkpoint["folder"]

@@ -13,8 +13,8 @@ from typing import Any
 
 from colport.base import machine
 from colport.base.columns import row
-from colport.base.errors import PeerError, UnsupportedError
-from colport.base.files import atomic_folder, check_supported, write_json
+from colport.base.errors import PeerError, UnsupportedError, read_of
+from colport.base.files import atomic_folder, bytes_below, check_supported, write_json
 from colport.families import registry
 from colport.families.base import Family
 from colport.peers.catalogue import FILE, PeerVariant
@@ -98,7 +98,7 @@ def record(
         "seconds": sum(program["seconds"] for program in exported["programs"]),
         "peak_rss_mb": max(program["peak_rss_mb"] for program in exported["programs"]),
     }
-    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    size = bytes_below(folder)
     rows = [
         row("export", **labels, graph=name, **figures, **cost, folder_bytes=size)
         for name, figures in exported["graphs"].items()
@@ -170,10 +170,9 @@ def _figures(file: Path) -> dict[str, Any]:
     """``opset``, ``parameters``, ``nodes``, ``size_bytes`` and ``weight_files`` of a graph."""
     import onnx
 
-    try:
+    # whatever is wrong with it is the peer's result
+    with read_of(PeerError, file.name, "is not an ONNX file ({})", Exception):
         model = onnx.load(file, load_external_data=False)
-    except Exception as error:  # whatever is wrong with it is the peer's result
-        raise PeerError(f"{file.name}: is not an ONNX file ({error}).") from error
     weights = model.graph.initializer
     entries = [entry for tensor in weights for entry in tensor.external_data]
     external = {entry.value for entry in entries if entry.key == "location"}

@@ -16,7 +16,7 @@ from typing import Any
 import jsonschema
 import yaml
 
-from colport.base.errors import ConfigError
+from colport.base.errors import ConfigError, read_of
 
 _INTEGER = ("int8", "int4")
 _NEAR_NAMES = 5
@@ -30,12 +30,9 @@ def load(file: Path | str) -> dict[str, Any]:
     Raises:
         ConfigError: The file is missing, is not YAML, or holds no mapping.
     """
-    try:
+    damaged = (yaml.YAMLError, ValueError, RecursionError)
+    with read_of(ConfigError, file, "is not valid YAML ({})", damaged):
         content = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{file}: cannot be read ({error.strerror}).") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{file}: is not valid YAML ({' '.join(str(error).split())}).") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{file}: holds {_kind(content)}, expected a mapping.")
     return content

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from colport.base.files import bytes_below
 from colport.families import registry
 from colport.families.reference.memory import ONCE_MB, activations_mb, needed_mb
 from colport.folder.manifest import FILE
-from colport.folder.manifest import folder_bytes as _bytes_of
 from colport.quantize.settings import QuantizeSettings
 
 _MB = 1e6
@@ -204,7 +204,7 @@ def _manifest(folder: str) -> dict[str, Any]:
 
 def _folder_bytes(folder: str) -> int:
     Path(folder).stat()  # a sum over nothing would hide that it is not there
-    return _bytes_of(folder)
+    return bytes_below(folder)
 
 
 def _read(file: Path | str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from colport.base.errors import ColPortError, ConfigError
 from colport.base.files import file_state, read_json, visible_files
-from colport.base.foreign import local, not_text
+from colport.base.foreign import local, refuse_not_text
 from colport.base.names import FULL, PEER_PREFIX, is_peer
 from colport.data.datasets import check_declaration
 from colport.families import registry
@@ -179,8 +179,7 @@ def local_files(declaration: Mapping[str, Any]) -> list[str]:
     Raises:
         ConfigError: Snakemake cannot take the path of one, or this run's results lie among them.
     """
-    own = (declaration.get(key) for key in ("queries", "judgements"))
-    files = [str(local(file)) for file in own if file]
+    files = [str(local(file)) for file in map(declaration.get, ("queries", "judgements")) if file]
     folders = checkpoints.places(declaration)
     for place in (*files, *folders):
         real = os.path.realpath(place)
@@ -191,8 +190,7 @@ def local_files(declaration: Mapping[str, Any]) -> list[str]:
             )
     files += [str(file) for folder in folders for file in visible_files(folder)]
     for file in files:
-        if not not_text(file):  # else its job says so, or leaves it out
-            refuse_names(file)
+        refuse_names(file)
     return files
 
 
@@ -206,17 +204,6 @@ def fingerprint(declaration: Mapping[str, Any]) -> str:
         with suppress(FileNotFoundError):  # its job says so
             facts.append((file, file_state(file)))
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
-
-
-def refuse_not_text(path: Path | str) -> None:
-    """Refuse a place that no record can name.
-
-    Raises:
-        ConfigError: It is not UTF-8.
-    """
-    if half := not_text(str(path)):
-        shown = os.fsencode(path).decode(errors="backslashreplace")
-        raise ConfigError(f"{shown}: is not UTF-8 ({half}); give it another name.")
 
 
 def refuse_names(path: Path | str) -> None:

@@ -14,7 +14,7 @@ import pandas as pd
 
 from colport.base import columns as schema
 from colport.base.columns import TABLES
-from colport.base.errors import ArtifactError
+from colport.base.errors import ArtifactError, read_of
 from colport.base.files import atomic_path
 from colport.base.names import FULL
 
@@ -73,10 +73,9 @@ def typed(name: str, frame: pd.DataFrame) -> pd.DataFrame:
     """
     columns = {}
     for column in frame.columns:
-        try:
+        where = f"{name} table, column {column!r}"
+        with read_of(ArtifactError, where, damaged=(TypeError, ValueError)):
             columns[column] = _typed_column(column, frame[column])
-        except (TypeError, ValueError) as error:
-            raise ArtifactError(f"{name} table, column {column!r}: {error}.") from error
     return pd.DataFrame(columns, index=frame.index, columns=frame.columns)
 
 
@@ -115,7 +114,7 @@ def read_table(path: Path, *only: str) -> pd.DataFrame:
         ArtifactError: The file is missing, unreadable or lacks a column.
     """
     needed = only or TABLES[path.stem].columns
-    try:
+    with read_of(ArtifactError, path, "is not a CSV table ({})"):
         frame = pd.read_csv(
             path,
             usecols=(lambda column: column in only) if only else None,
@@ -126,10 +125,6 @@ def read_table(path: Path, *only: str) -> pd.DataFrame:
             na_values=[""],
             encoding="utf-8",
         )
-    except OSError as error:
-        raise ArtifactError(f"{path}: cannot be read ({error.strerror}).") from error
-    except ValueError as error:
-        raise ArtifactError(f"{path}: is not a CSV table ({error}).") from error
     missing = [column for column in needed if column not in frame.columns]
     if missing:
         raise ArtifactError(f"{path}: misses the column(s) {', '.join(missing)}.")

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from colport.base.columns import TABLES, row
-from colport.base.errors import ArtifactError
+from colport.base.errors import ArtifactError, read_of
 from colport.base.names import FULL
 from colport.tables import empty, typed
 from colport.tables.summary import quality
@@ -68,13 +68,11 @@ def stages(files: Iterable[Path | str]) -> pd.DataFrame:
     Raises:
         ArtifactError: A file is not Snakemake's.
     """
-    parts = []
+    parts, damaged = [], (KeyError, ValueError)
     for file in map(Path, files):
-        try:
+        with read_of(ArtifactError, file, "is not a benchmark of Snakemake's", damaged):
             told = pd.read_csv(file, sep="\t", na_values=["-"])
             figures = {name: pd.to_numeric(told[column]) for name, column in _TOLD.items()}
-        except (KeyError, ValueError) as error:
-            raise ArtifactError(f"{file}: is not a benchmark of Snakemake's.") from error
         places = file.with_suffix("").parts
         start = len(places) - places[::-1].index("benchmarks") if "benchmarks" in places else 0
         stage, *job = places[start:]

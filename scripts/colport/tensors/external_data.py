@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 import onnx_ir as ir
 
-from colport.base.errors import ArtifactError, ConfigError, ExportError
+from colport.base.errors import ArtifactError, ConfigError, ExportError, read_of
 from colport.base.files import require_space
 from colport.base.foreign import leaves_folder
 from colport.base.redaction import plain
@@ -97,12 +97,9 @@ def read(file: Path) -> ir.Model:
     Raises:
         ArtifactError: Not an ONNX file, or external data that leaves its folder or is truncated.
     """
-    try:
+    # protobuf raises its own classes for damaged files
+    with read_of(ArtifactError, file, "is not an ONNX file ({})", Exception):
         model = ir.load(file)
-    except OSError as error:
-        raise ArtifactError(f"{file}: cannot be read ({error.strerror}).") from error
-    except Exception as error:  # protobuf raises its own classes for damaged files
-        raise ArtifactError(f"{file}: is not an ONNX file ({plain(error)}).") from error
     _check_nodes(file, model)
     for tensor in _stored_tensors(model):
         if isinstance(tensor, ir.ExternalTensor):

@@ -18,7 +18,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from colport.base.errors import CheckpointError
+from colport.base.errors import CheckpointError, read_of
 from colport.base.foreign import leaves_folder, load_json, misfit, parse_json
 
 DTYPES: Mapping[str, np.dtype] = {
@@ -108,12 +108,9 @@ class TensorEntry(StoredTensor):
 
     def _read(self, offset: int, shape: tuple[int, ...]) -> np.ndarray:
         count = math.prod(shape)
-        try:
-            with self.file.open("rb") as stream:
-                stream.seek(offset)
-                values = np.fromfile(stream, dtype=self.dtype, count=count)
-        except OSError as error:
-            raise CheckpointError(f"{self.file}: cannot be read ({error.strerror}).") from error
+        with read_of(CheckpointError, self.file), self.file.open("rb") as stream:
+            stream.seek(offset)
+            values = np.fromfile(stream, dtype=self.dtype, count=count)
         if len(values) != count:
             raise CheckpointError(
                 f"{self.file}: tensor {self.key!r} ended after {len(values)} of {count} values."
@@ -151,10 +148,8 @@ class TensorIndex(dict[str, TensorEntry]):
 
 def _read_index(index: Path) -> dict[str, str]:
     """Key of each tensor to the name of its shard, which is a safetensors file of this folder."""
-    try:
+    with read_of(CheckpointError, index, "is not a safetensors index ({})"):
         found = load_json(index)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{index}: is not a safetensors index ({error}).") from error
     if wrong := misfit(found, {"weight_map": {str: str}}):
         raise CheckpointError(f"{index}: is not a safetensors index ({wrong}).")
     for name in sorted(set(found["weight_map"].values())):
@@ -196,7 +191,7 @@ def read_header(file: Path) -> dict[str, TensorEntry]:
     Raises:
         CheckpointError: The file is missing, truncated, or its header is not valid.
     """
-    try:
+    with read_of(CheckpointError, file, "has a damaged safetensors header ({})"):
         size = file.stat().st_size
         with file.open("rb") as stream:
             prefix = stream.read(8)
@@ -204,10 +199,6 @@ def read_header(file: Path) -> dict[str, TensorEntry]:
             if not 0 < length <= min(_MAX_HEADER, size - 8):
                 raise CheckpointError(f"{file}: is not a safetensors file or is truncated.")
             header = parse_json(stream.read(length))
-    except OSError as error:
-        raise CheckpointError(f"{file}: cannot be read ({error.strerror}).") from error
-    except ValueError as error:
-        raise CheckpointError(f"{file}: has a damaged safetensors header ({error}).") from error
     if not isinstance(header, dict):
         raise CheckpointError(f"{file}: has a damaged safetensors header.")
     header.pop("__metadata__", None)

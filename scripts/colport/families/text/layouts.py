@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from colport.base.errors import CheckpointError, UnsupportedError
+from colport.base.errors import CheckpointError, UnsupportedError, read_of
 from colport.base.foreign import is_inside, load_json
 from colport.families.reference import skeletons
 from colport.hub import lora
@@ -279,10 +279,8 @@ def _dense(folder: Path, config: Mapping[str, Any]) -> Any:
         raise UnsupportedError(
             f"{file}: activation_function is {reference!r}; exported are modules of torch.nn."
         )
-    try:
+    with read_of(CheckpointError, file, "does not describe a projection ({})", TypeError):
         return Dense(**{**config, "activation_function": activation()})
-    except TypeError as error:
-        raise CheckpointError(f"{file}: does not describe a projection ({error}).") from error
 
 
 def _check_tokens(folder: Path, config: Mapping[str, Any]) -> None:
