@@ -235,3 +235,10 @@ def test_the_hash_of_files_is_of_their_names_and_bytes_in_any_order(tmp_path):
         seen.append(content_hash(files))
         assert content_hash(files[::-1]) == seen[-1]
     assert len(set(seen)) == 3
+
+
+@pytest.mark.parametrize("write", [atomic_path, atomic_folder, scratch_folder])
+def test_a_link_that_leads_to_itself_is_named(write, tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(ArtifactError, match="loop: is a link that leads to itself"):
+        write(tmp_path / "loop").__enter__()

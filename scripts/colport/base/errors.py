@@ -115,4 +115,5 @@ def read_of(
     except OSError as error:
         raise error_class(f"{file}: cannot be read ({error.strerror}).") from error
     except damaged as error:
-        raise error_class(f"{file}: {fault.format(' '.join(str(error).split()))}.") from error
+        reason = " ".join(str(error).split())
+        raise error_class(f"{file}: {fault.replace('{}', reason)}.") from error

@@ -40,7 +40,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     Raises:
         ArtifactError: The disk is full, or the place cannot be written to.
     """
-    path = Path(path).resolve()  # behind a link, so that the link stays
+    path = _target(path)
     with _temporary(path, partial(Path.touch, exist_ok=False)) as temporary:
         yield temporary
         temporary.replace(path)
@@ -56,7 +56,7 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
     Raises:
         ArtifactError: The disk is full, or the place cannot be written to.
     """
-    path = Path(path).resolve()
+    path = _target(path)
     if path.exists() and not path.is_dir():
         raise ArtifactError(f"{path}: is a file, expected a folder or nothing.")
     with _temporary(path, Path.mkdir) as temporary:
@@ -71,7 +71,7 @@ def scratch_folder(beside: Path | str) -> Iterator[Path]:
     Raises:
         ArtifactError: The disk is full, or the place cannot be written to.
     """
-    with _temporary(Path(beside).resolve(), Path.mkdir) as temporary:
+    with _temporary(_target(beside), Path.mkdir) as temporary:
         yield temporary
 
 
@@ -128,6 +128,12 @@ def _temporary(path: Path, make: Callable[[Path], None]) -> Iterator[Path]:
 def final_place(path: Path) -> Path:
     """Where a temporary file or folder, or a file in one, will lie."""
     return Path(*(_TEMPORARY.sub(r"\1", part) for part in path.parts))
+
+
+def _target(path: Path | str) -> Path:
+    """What to write: behind a link, so that the link stays."""
+    with read_of(ArtifactError, path, "is a link that leads to itself", RuntimeError):
+        return Path(path).resolve()
 
 
 def _system_error(error: Exception) -> int | None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from colport.base.errors import DatasetError
+from colport.base.errors import DatasetError, read_of
 from colport.base.files import file_state
 from colport.base.foreign import is_inside
 from colport.data.base import Lazy
@@ -88,12 +88,9 @@ class Table:
                 f"{self.label}: column {column} is {found or feature}; "
                 f"allowed is {', '.join(types)}."
             )
-        try:
+        fault = f"column {column} holds a text that is not UTF-8 ({{}})"
+        with read_of(DatasetError, self.label, fault, UnicodeDecodeError):
             values = self.data.select_columns([column])[:][column]
-        except UnicodeDecodeError as error:
-            raise DatasetError(
-                f"{self.label}: column {column} holds a text that is not UTF-8 ({error})."
-            ) from error
         if not nullable and None in values:
             raise DatasetError(
                 f"{self.label}: column {column} is null in row {values.index(None)}; "

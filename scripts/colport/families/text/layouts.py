@@ -135,11 +135,10 @@ def read_modules(folder: Path) -> tuple[Module, ...]:
         UnsupportedError: It has a module that no graph would hold.
     """
     file = folder / MODULES
-    try:
+    damaged = (ValueError, KeyError, TypeError)
+    with read_of(CheckpointError, file, "is not a list of modules ({})", damaged):
         entries = load_json(file)
         declared = [(str(entry["type"]), str(entry["path"])) for entry in entries]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{file}: is not a list of modules ({error!r}).") from error
     modules = []
     for position, (reference, path) in enumerate(declared):
         package, name = reference.split(".")[0], reference.split(".")[-1]
