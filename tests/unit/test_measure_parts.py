@@ -173,7 +173,7 @@ def contest(monkeypatch, tmp_path):
         entrants, "read_manifest", lambda place: SimpleNamespace(opset=opsets[place.split("/")[-1]])
     )
     monkeypatch.setattr(entrants, "require_opset", require_opset)
-    monkeypatch.setattr(entrants, "folder_bytes", lambda place: 3_000_000_000)
+    monkeypatch.setattr(entrants, "bytes_below", lambda place: 3_000_000_000)
     monkeypatch.setattr(entrants.machine, "available_mb", lambda: 29_000.0)
     asked = []
 
