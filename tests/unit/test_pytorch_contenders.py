@@ -16,9 +16,9 @@ INPUTS = {
 }
 
 
-def test_each_way_to_run_pytorch_is_a_contender(monkeypatch):
+def test_each_way_to_run_pytorch_is_a_contender(monkeypatch, tmp_path):
     monkeypatch.setattr(entrants, "read_manifest", lambda folder: SimpleNamespace(opset=24))
-    checkpoint = {"folder": "c", "family": "colbert"}
+    checkpoint = {"folder": str(tmp_path), "family": "colbert"}
     contest = entrants.Contest("m", "cpu", checkpoint, {"fp32": "folder"}, list, "", {})
     found, missing = contest.entrants(2, ["bf16", "compile-bf16"])
     names = [(entrant.variant, entrant.provider) for entrant in found]
