@@ -12,7 +12,7 @@ from colport import cli
 from colport.base.errors import ConfigError
 from colport.cli import options
 from colport.cli.evaluation import _line
-from colport.cli.inputs import Inputs
+from colport.cli.inputs import InputOptions
 from colport.tensors.external_data import Layout
 
 
@@ -63,7 +63,7 @@ def exporting(monkeypatch, tmp_path):
     monkeypatch.setattr(variants, "export", stand_ins.export)
     monkeypatch.setattr(proof, "by_checkpoint", stand_ins.by_checkpoint)
     monkeypatch.setattr(proof, "reference", stand_ins.reference)
-    monkeypatch.setattr("colport.folder.manifest.folder_bytes", lambda folder: 1_234_567_890)
+    monkeypatch.setattr("colport.cli.convert.bytes_below", lambda folder: 1_234_567_890)
     return stand_ins
 
 
@@ -93,7 +93,7 @@ def test_export_without_its_check_proves_nothing(exporting, monkeypatch, tmp_pat
     detect = Recorder(registry.get("colpali"))
     monkeypatch.setattr(registry, "detect", detect)
     read = Recorder("a dataset")
-    monkeypatch.setattr(Inputs, "read", read)
+    monkeypatch.setattr(InputOptions, "read", read)
     given = ("--dataset", tmp_path, "--schema", "beir")
     run("export", "me/it", "-o", tmp_path / "out", "--no-check", *given)
     assert exporting.export.named["prove"] is None
@@ -113,9 +113,9 @@ def test_quantize_hands_its_options_on(checked, monkeypatch, tmp_path):
     write, by_base, read = Recorder(), Recorder("a proof"), Recorder("a dataset")
     monkeypatch.setattr(quantizing, "quantize", write)
     monkeypatch.setattr(proof, "by_base", by_base)
-    monkeypatch.setattr(Inputs, "read", read)
+    monkeypatch.setattr(InputOptions, "read", read)
     monkeypatch.setattr(manifest, "read", Recorder(SimpleNamespace(family="colbert")))
-    monkeypatch.setattr(manifest, "folder_bytes", lambda folder: 250_000)
+    monkeypatch.setattr("colport.cli.convert.bytes_below", lambda folder: 250_000)
     base, output = tmp_path / "base", tmp_path / "out"
     options_ = ("--exclude", "embed", "--exclude", "head", "--layout", "merge", "--variant", "int8")
     check = "--check" if checked else "--no-check"
@@ -136,7 +136,7 @@ def test_a_calibrated_variant_needs_inputs_before_anything_is_read(tmp_path):
     calibrated, plain = (SimpleNamespace(is_calibrated=one) for one in (True, False))
     with pytest.raises(ConfigError, match="calibrated on real inputs: give --queries and"):
         _check_calibrated(calibrated, None)
-    _check_calibrated(calibrated, Inputs(None, None, tmp_path, "qa"))
+    _check_calibrated(calibrated, InputOptions(None, None, tmp_path, "qa"))
     _check_calibrated(plain, None)
 
 
@@ -150,11 +150,11 @@ def test_a_calibrated_variant_needs_inputs_before_anything_is_read(tmp_path):
     ],
 )
 def test_layouts_are_those_of_the_command(command, layout, monkeypatch, tmp_path):
-    from colport.folder import graphs, manifest
+    from colport.folder import graphs
 
     convert = Recorder(SimpleNamespace(external_data={"files": ["a", "b"]}))
     monkeypatch.setattr(graphs, "convert", convert)
-    monkeypatch.setattr(manifest, "folder_bytes", lambda folder: 12_340_000)
+    monkeypatch.setattr("colport.cli.convert.bytes_below", lambda folder: 12_340_000)
     done = run(command[0], tmp_path / "in", "-o", tmp_path / "out", *command[1:])
     assert convert.arguments == (tmp_path / "in", tmp_path / "out", layout)
     assert done.stdout == f"{tmp_path}/out: 12.3 MB, 2 weight files\n"
@@ -335,7 +335,7 @@ def test_the_first_inputs_of_a_dataset(monkeypatch, tmp_path):
     loaded = SimpleNamespace(name="mine", queries=["a", "b", "c"], documents=["d", "e", "f"])
     load = Recorder(loaded)
     monkeypatch.setattr(datasets, "load_retrieval_dataset", load)
-    read = Inputs(None, None, tmp_path / "mine", "beir").read("passages", 2)
+    read = InputOptions(None, None, tmp_path / "mine", "beir").read("passages", 2)
     assert (read.name, read.queries, read.documents) == ("mine", ["a", "b"], ["d", "e"])
     settings = {"path": str(tmp_path / "mine"), "schema": "beir", "documents": "passages"}
     assert load.arguments == ("mine", settings)

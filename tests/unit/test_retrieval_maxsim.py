@@ -202,7 +202,7 @@ def test_the_products_of_all_threads_fit_into_the_memory(threads):
     assert tiling._column_limit == min(1024, math.isqrt(2**24 // (4 * threads)))
 
 
-@pytest.mark.parametrize("name", products.GRAPHS)
+@pytest.mark.parametrize("name", ["multiply", "widen"])
 def test_the_products_keep_no_memory_and_take_one_thread(name):
     options = products._session(name).get_session_options()
     assert options.enable_cpu_mem_arena is False

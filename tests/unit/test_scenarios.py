@@ -14,7 +14,7 @@ from colport.base.errors import ConfigError
 from colport.timing.server import rows as scenario_rows
 from colport.timing.server.arrivals import Batching, poisson_arrivals, simulate
 from colport.timing.server.rows import COLUMNS
-from colport.timing.server.scenarios import ScenarioLane, measure, timing
+from colport.timing.server.scenarios import ScenarioLane, measure
 from colport.timing.server.search import (
     NEVER,
     Probe,
@@ -471,9 +471,9 @@ def test_scenarios_are_timed_by_their_own_settings():
     alike |= {"affinity": (1,), "quiet_wait_s": 0.5, "timeout_s": 44.0, "warmup_max_seconds": 9.0}
     alike |= {"min_samples": 1, "precision": 0}
     single = LatencySettings(**alike, min_seconds=2.0, warmup_max_calls=11)
-    assert timing("single_stream", chosen) == single
+    assert chosen.timing("single_stream") == single
     offline = LatencySettings(**alike, min_seconds=9.0, warmup_max_calls=1)
-    assert timing("offline", chosen) == offline
+    assert chosen.timing("offline") == offline
 
 
 @pytest.mark.parametrize(
