@@ -12,7 +12,7 @@ import pandas as pd
 from colport.base.columns import TABLES
 from colport.base.names import CONTROL, REFERENCE_VARIANT
 from colport.tables import STAGES, flatten, full_rows, typed
-from colport.tables.recommendation import SIGNIFICANCE, recommend
+from colport.tables.recommendation import recommend
 
 _KEYS = ["model", "variant", "provider"]
 _DIFFERENCE = ("p_value", "ndcg_at_5_delta_low", "ndcg_at_5_delta_high")
@@ -42,8 +42,8 @@ def summary_table(
         exported folder (``folder_bytes``, else the sum of ``size_bytes``). ``ndcg_at_5`` and its
         delta: means over the model's judged datasets, missing unless all are ``ok``. Latency
         columns: those of the smallest batch size, the median if there are several rows.
-        Intervals of the datasets' differences are combined as independent normal ones, and
-        ``p_value`` is that of the combined one. Speed-ups have the range of their rounds.
+        ``p_value``: those of the datasets combined by Stouffer's method, and their intervals of
+        the difference as independent normal ones. Speed-ups have the range of their rounds.
         ``status``: the worst of all stages. ``verdict``: why the row is recommended or not, one
         phrase. ``best_for``: the :data:`colport.tables.recommendation.NEEDS` that it is chosen for.
     """
@@ -138,25 +138,24 @@ def quality(rows: pd.DataFrame, datasets: set[str]) -> dict[str, float]:
 def _difference(rows: pd.DataFrame) -> dict[str, float]:
     """p-value and interval of the mean difference over datasets; those of one are its own.
 
-    Half-widths of several add up in squares, as those of independent normal means. The p-value is
-    that of the interval, so that zero lies outside just where it is at most 0.05; where a dataset
-    has no interval, nothing is rejected.
+    p-values of several are combined by Stouffer's method, as signed scores weighted by the square
+    root of the queries; half-widths add up in squares.
     """
-    known = rows.reindex(columns=["ndcg_at_5_delta", *_DIFFERENCE]).astype(float)
+    known = rows.reindex(columns=["ndcg_at_5_delta", "queries", *_DIFFERENCE]).astype(float)
     if len(known) == 1:
         return known[[*_DIFFERENCE]].iloc[0].to_dict()
-    deltas, p_values, *ends = (known[name] for name in known)
-    if not len(known) or deltas.isna().any() or p_values.isna().any():
+    deltas, queries, p_values, *ends = (known[name] for name in known)
+    if not len(known) or known[["ndcg_at_5_delta", "p_value"]].isna().any(axis=None):
         return dict.fromkeys(_DIFFERENCE, math.nan)
-    delta = deltas.mean()
+    normal, total = NormalDist(), 0.0
+    for delta, p_value, count in zip(deltas, p_values, queries, strict=True):
+        score = normal.inv_cdf(1 - min(max(p_value, 1e-12), 1.0) / 2)
+        total += math.copysign(score, delta) * math.sqrt(count) if delta else 0.0
+    combined = 2 * (1 - normal.cdf(abs(total) / math.sqrt(queries.sum())))
     below, above = (math.sqrt(((end - deltas) ** 2).sum(skipna=False)) / len(known) for end in ends)
-    reach, normal = above if delta < 0 else below, NormalDist()
-    if delta == 0 or math.isnan(reach):
-        p_value = 1.0
-    else:
-        score = abs(delta) / reach * normal.inv_cdf(1 - SIGNIFICANCE / 2) if reach else math.inf
-        p_value = 2 * (1 - normal.cdf(score))
-    return dict(zip(_DIFFERENCE, (p_value, delta - below, delta + above), strict=True))
+    return dict(
+        zip(_DIFFERENCE, (combined, deltas.mean() - below, deltas.mean() + above), strict=True)
+    )
 
 
 def _speed(rows: pd.DataFrame, kind: str, batch_size: Any) -> dict[str, float]:
