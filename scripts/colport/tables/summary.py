@@ -145,7 +145,7 @@ def _difference(rows: pd.DataFrame) -> dict[str, float]:
     if len(known) == 1:
         return known[[*_DIFFERENCE]].iloc[0].to_dict()
     deltas, queries, p_values, *ends = (known[name] for name in known)
-    if not len(known) or known[["ndcg_at_5_delta", "p_value"]].isna().any(axis=None):
+    if not len(known) or known[["ndcg_at_5_delta", "queries", "p_value"]].isna().any(axis=None):
         return dict.fromkeys(_DIFFERENCE, math.nan)
     normal, total = NormalDist(), 0.0
     for delta, p_value, count in zip(deltas, p_values, queries, strict=True):
