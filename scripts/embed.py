@@ -22,7 +22,7 @@ def main(snakemake):
             dataset = load_retrieval_dataset(
                 labels["dataset"], snakemake.params.dataset, snakemake.input.dataset
             )
-            size, note = embedders.usable_batch(encoder, dataset, settings["batch_size"])
+            size, note = embedders.usable_batch(encoder, dataset, settings.get("batch_size"))
             embed(
                 encoder,
                 dataset,

@@ -328,8 +328,9 @@ class Peers(Section):
 class Encode(Section):
     """How datasets are embedded."""
 
-    batch_size: Count = 8
-    """Inputs of one call when a dataset is embedded."""
+    batch_size: Count | None = None
+    """Inputs of a batch when a dataset is embedded. By default those of like lengths share a batch,
+    of up to 512 tokens on a CPU and 8192 elsewhere; PyTorch and peers take 8."""
 
     shard_documents: Count = 1024
     """Documents that one job embeds, in 1.1 GB of memory at 1030 tokens each; after an interruption

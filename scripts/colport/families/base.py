@@ -30,19 +30,24 @@ DocumentType = Literal["pages", "passages"]
 Document = Image.Image | str
 Feeds = dict[str, np.ndarray]
 
+BATCH_SIZE = 8
+"""Inputs of a batch where neither a caller nor an encoder says how many."""
+
 
 class Embedder(ABC):
     """Turns queries and documents into token embeddings; others that do may stand in its place."""
 
-    def encode_queries(self, queries: Sequence[str], batch_size: int = 8) -> list[np.ndarray]:
-        """Token embeddings of each query, ``float32 [tokens, dim]``."""
-        return self._encode(queries, "query", batch_size)
+    def encode_queries(
+        self, queries: Sequence[str], batch_size: int | None = None
+    ) -> list[np.ndarray]:
+        """Token embeddings of each query, ``float32 [tokens, dim]``, in batches of 8 by default."""
+        return self._encode(queries, "query", BATCH_SIZE if batch_size is None else batch_size)
 
     def encode_documents(
-        self, documents: Sequence[Document], batch_size: int = 8
+        self, documents: Sequence[Document], batch_size: int | None = None
     ) -> list[np.ndarray]:
-        """Token embeddings of each document, ``float32 [tokens, dim]``."""
-        return self._encode(documents, "document", batch_size)
+        """Token embeddings of each document, ``float32 [tokens, dim]``; see the other."""
+        return self._encode(documents, "document", BATCH_SIZE if batch_size is None else batch_size)
 
     @abstractmethod
     def _encode(self, inputs: Sequence[Any], kind: str, batch_size: int) -> list[np.ndarray]:
@@ -203,6 +208,10 @@ class Runtime(ABC):
     @abstractmethod
     def document_batch(self, documents: Sequence[Document]) -> Batch:
         """Inputs for a batch of documents: RGB pages or passages, as the family takes them."""
+
+    @abstractmethod
+    def lengths(self, kind: str, chosen: Sequence[Any]) -> list[int]:
+        """Tokens of each ``query`` or ``document``, known before it is prepared."""
 
     def patches(self, document: Document) -> PatchGrid:
         """The patches of a page among the tokens of its embedding.

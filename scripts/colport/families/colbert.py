@@ -143,19 +143,31 @@ class _Runtime(base.Runtime):
 
     def query_batch(self, queries: Sequence[str]) -> base.Batch:
         """See :meth:`Runtime.query_batch`."""
-        return self._batch(queries, "query", self._settings["expansion"])
+        return self._batch(queries, "query")
 
     def document_batch(self, documents: Sequence[base.Document]) -> base.Batch:
         """See :meth:`Runtime.document_batch`."""
-        return self._batch(documents, "document", None)
+        return self._batch(documents, "document")
 
-    def _batch(self, texts: Sequence[Any], kind: str, expansion: Expansion | None) -> base.Batch:
-        marker = self._settings["markers"][kind]
-        room = 0 if marker is None else 1
-        limit = _limit(self._settings["max_length"][kind], expansion)
-        rows = self._tokens.encode(
-            [self._clean(text, kind) for text in texts], None if limit is None else limit - room
-        )
+    def lengths(self, kind: str, chosen: Sequence[Any]) -> list[int]:
+        """See :meth:`Runtime.lengths`."""
+        expansion = self._expansion(kind)
+        rows, room = self._rows(chosen, kind)
+        return [max(len(row) + room, expansion["length"] if expansion else 1) for row in rows]
+
+    def _expansion(self, kind: str) -> Expansion | None:
+        return self._settings["expansion"] if kind == "query" else None
+
+    def _rows(self, texts: Sequence[Any], kind: str) -> tuple[list[list[int]], int]:
+        """Tokens of each text without the marker, and how many that has."""
+        room = 0 if self._settings["markers"][kind] is None else 1
+        limit = _limit(self._settings["max_length"][kind], self._expansion(kind))
+        cleaned = [self._clean(text, kind) for text in texts]
+        return self._tokens.encode(cleaned, None if limit is None else limit - room), room
+
+    def _batch(self, texts: Sequence[Any], kind: str) -> base.Batch:
+        expansion, marker = self._expansion(kind), self._settings["markers"][kind]
+        rows, room = self._rows(texts, kind)
         batch = self._tokens.pad(rows, expansion["length"] - room if expansion else None)
         if marker is not None:
             # Behind the first token: where PyLate and Stanford put their markers.

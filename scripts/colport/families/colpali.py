@@ -111,6 +111,10 @@ class _Runtime(PageRuntime):
         feeds = {**TokenBatch(ids, np.ones_like(ids)).feeds, "pixel_values": pixels}
         return Batch("image", feeds, np.ones(ids.shape, bool))
 
+    def page_length(self, page: Document) -> int:
+        """See :meth:`PageRuntime.page_length`; that of every page."""
+        return len(self._document_ids)
+
     def patches(self, document: Document) -> PatchGrid:
         """See :meth:`Runtime.patches`; every page is made the same square."""
         ((image_token, count),) = Counter(self._document_ids).most_common(1)

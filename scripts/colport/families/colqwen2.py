@@ -142,6 +142,12 @@ class _Runtime(PageRuntime):
             feeds["position_ids"] = grids.token_positions(is_image, batch.mask, merged)
         return Batch("image", feeds, batch.mask.astype(bool))
 
+    def page_length(self, page: Document) -> int:
+        """See :meth:`PageRuntime.page_length`; without the prompt, which every page has."""
+        if grids.shape_fault(page.width, page.height):
+            return 1  # refused when it is prepared
+        return math.prod(grids.token_grid(page, self._settings["image"]))
+
     def patches(self, document: Document) -> PatchGrid:
         """See :meth:`Runtime.patches`; a token is what the vision tower merges patches to."""
         rows, columns = grids.token_grid(document, self._settings["image"])

@@ -46,51 +46,57 @@ def typed(argument: str, value: Any, kind: type | UnionType, allowed: str) -> An
     return value
 
 
-def listed(argument: str, inputs: Any) -> Any:
-    """Inputs that are a list of such.
+def windows(argument: str, inputs: Any, size: int) -> Iterator[tuple[int, list[Any]]]:
+    """Inputs some at a time, each time behind the place of the first one; read when asked for.
 
     Raises:
-        TypeError: They are not.
+        TypeError: ``inputs`` are neither a list nor another iterable of inputs.
     """
-    is_list = hasattr(inputs, "__len__") and hasattr(inputs, "__getitem__")
-    if isinstance(inputs, _NO_LIST) or not is_list or getattr(inputs, "ndim", 1) != 1:
+    # By order, not by key: those of a pandas Series may be in another one.
+    is_iterable = hasattr(inputs, "__iter__") or hasattr(inputs, "__getitem__")
+    if isinstance(inputs, _NO_LIST) or not is_iterable or getattr(inputs, "ndim", 1) != 1:
         raise TypeError(
             f"{argument}: found {type(inputs).__name__}; allowed is a list of inputs, or another "
-            "sequence."
+            "iterable."
         )
-    return inputs
+    rest, first = iter(inputs), 0
+    while chosen := list(islice(rest, size)):
+        yield first, chosen
+        first += len(chosen)
 
 
-def batches(argument: str, inputs: Any, batch_size: Any) -> Iterator[tuple[int, list[Any]]]:
-    """Inputs in batches, each behind the place of its first one; read when a batch is asked for.
+def typed_inputs(
+    argument: str, chosen: Sequence[Any], kind: DocumentType, places: Sequence[int]
+) -> None:
+    """Check the types of inputs.
 
     Raises:
-        TypeError: ``inputs`` is no list of inputs, or ``batch_size`` no whole number.
-        ValueError: ``batch_size`` is out of range.
+        TypeError: One is of another type than those of ``kind``.
     """
-    size = whole("batch_size", batch_size)
-    # By order, not by key: those of a pandas Series may be in another one.
-    rest = iter(listed(argument, inputs))
-    return ((first, list(islice(rest, size))) for first in range(0, len(inputs), size))
+    expected, name = (Image, "a Pillow image") if kind == "pages" else (str, "a text")
+    for place, item in zip(places, chosen, strict=True):
+        typed(f"{argument}[{place}]", item, expected, name)
 
 
-def checked(argument: str, chosen: Sequence[Any], kind: DocumentType, first: int = 0) -> list[Any]:
+def checked(
+    argument: str, chosen: Sequence[Any], kind: DocumentType, places: Sequence[int]
+) -> list[Any]:
     """A batch as a family's runtime takes it: texts, or pages in RGB.
 
     Args:
         argument: What messages call them.
         chosen: The batch.
         kind: ``passages`` of queries, too.
-        first: Place of its first one.
+        places: Where each lies among those that were given.
 
     Raises:
         TypeError: One is of another type.
         InputError: A text that no tokenizer takes, or an image that cannot be read as a page.
     """
-    expected, name = (Image, "a Pillow image") if kind == "pages" else (str, "a text")
+    typed_inputs(argument, chosen, kind, places)
     taken = []
-    for index, item in enumerate(chosen, start=first):
-        if isinstance(typed(f"{argument}[{index}]", item, expected, name), str):
+    for index, item in zip(places, chosen, strict=True):
+        if isinstance(item, str):
             if found := not_text(item):
                 raise InputError(argument, index, f"holds {found}, which is no text")
         else:

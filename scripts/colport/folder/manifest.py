@@ -111,6 +111,11 @@ class Manifest:
         return "exact" if settings.get("range") == "exact" else "full"
 
     @property
+    def size_mb(self) -> float:
+        """Size of the folder's files, in MB (10**6 bytes)."""
+        return sum(facts["size_bytes"] for facts in self.files.values()) / 1e6
+
+    @property
     def digest(self) -> str:
         """Hex SHA-256 of the files' names and digests: what was exported, whatever its place."""
         lines = sorted(f"{facts['sha256']}  {name}" for name, facts in self.files.items())

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from colport.base.errors import PeerError, UnsupportedError
-from colport.families.base import Embedder
+from colport.families.base import BATCH_SIZE, Embedder
 from colport.peers.catalogue import is_folder
 from colport.providers import ProviderSettings
 from colport.runtime.remote import open_encoder
@@ -39,7 +39,9 @@ def load(
     return open_encoder(folder, provider, threads)
 
 
-def usable_batch(embedder: Embedder, dataset: Any, batch_size: int) -> tuple[int, str]:
+def usable_batch(
+    embedder: Embedder, dataset: Any, batch_size: int | None
+) -> tuple[int | None, str]:
     """The batch size that a dataset is embedded with, and why if it is another than asked for.
 
     Graphs of peers may run single inputs only; their users would do that. How the graph does at
@@ -47,6 +49,7 @@ def usable_batch(embedder: Embedder, dataset: Any, batch_size: int) -> tuple[int
     """
     if digest(embedder) is not None:
         return batch_size, ""
+    batch_size = batch_size or BATCH_SIZE
     try:
         embedder.encode_queries(dataset.queries[:batch_size], batch_size)
         embedder.encode_documents(dataset.documents[:batch_size], batch_size)

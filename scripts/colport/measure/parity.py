@@ -72,13 +72,20 @@ class Difference:
 
 
 def embeddings(
-    encoder: Embedder, queries: Sequence[str], documents: Sequence[Any], **settings: int
+    encoder: Embedder, queries: Sequence[str], documents: Sequence[Any], batch_size: int = 0
 ) -> dict[str, list[np.ndarray]]:
-    """Embeddings of each kind, as :func:`measure` compares them."""
-    return {
-        "query": encoder.encode_queries(queries, **settings),
-        "document": encoder.encode_documents(documents, **settings),
-    }
+    """Embeddings of each kind, as :func:`measure` compares them.
+
+    With a batch size, inputs of any length share a batch, as they follow each other.
+    """
+    given = {"query": (encoder.encode_queries, queries)}
+    given["document"] = encoder.encode_documents, documents
+    found: dict[str, list[np.ndarray]] = {kind: [] for kind in given}
+    for kind, (encode, inputs) in given.items():
+        size = batch_size or len(inputs)
+        for first in range(0, len(inputs), size):
+            found[kind] += encode(inputs[first : first + size], batch_size or None)
+    return found
 
 
 def compare(reference: Sequence[np.ndarray], candidate: Sequence[np.ndarray]) -> Difference:

@@ -17,6 +17,7 @@ from typing import Any
 
 from colport.base.files import bytes_below
 from colport.families import registry
+from colport.families.base import BATCH_SIZE
 from colport.families.reference.memory import ONCE_MB, activations_mb, needed_mb
 from colport.folder.manifest import FILE
 from colport.quantize.settings import QuantizeSettings
@@ -77,9 +78,11 @@ class Job:
 
     def encoder(self, documents: int, batch_size: int | None = None) -> Need:
         """Of an exported folder that encodes so many documents."""
-        size, folder = batch_size or self.config["encode"]["batch_size"], self.input.model
+        size, folder = self.config["encode"].get("batch_size", BATCH_SIZE), self.input.model
         minutes = self.encoding_minutes(documents, _graph_parameters(folder))
-        return 500 + _session_mb(folder, size) + _EMBEDDING_MB * documents, 10 + minutes
+        return 500 + _session_mb(
+            folder, batch_size or size
+        ) + _EMBEDDING_MB * documents, 10 + minutes
 
     def contest(self, pytorch: int, batch_size: int, minutes: float) -> Need:
         """All contenders are in memory at once: PyTorch in so many forms, and every variant."""

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
 from os import PathLike
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -13,14 +18,21 @@ from colport.base.errors import ArtifactError, InputError
 from colport.base.foreign import local
 from colport.base.redaction import plain
 from colport.families import inputs, registry
-from colport.families.base import Batch, Document
+from colport.families.base import Batch, Document, DocumentType
 from colport.folder import manifest
 from colport.providers import ProviderSettings
 from colport.providers.graph import Graph
 from colport.providers.integers import needs_exact_kernels
 from colport.providers.session import open_session, require, require_opset
 from colport.providers.table import MOST_THREADS
+from colport.runtime import batching
 from colport.scoring.maxsim import maxsim
+
+_WINDOW = {"passages": 1024, "pages": 16}
+"""Inputs that are sorted by length, and held in memory, at a time."""
+
+Progress = Callable[[int], object]
+"""Called with the number of inputs that are done, whenever it has grown."""
 
 
 class Encoder:
@@ -42,11 +54,17 @@ class Encoder:
             graphs, and every process that serves the folder, then share its pages. ONNX Runtime
             repacks by default, which costs each graph a copy of its weights in memory and makes
             short inputs faster (benchmarks/graphs.md).
+        workers: Batches of one ``encode_…`` call that run beside each other, each on its share of
+            the threads. By default one for each core of a CPU, up to 16, which costs weights of up
+            to a quarter of the available memory another copy, made when a call has more than one
+            batch; larger ones run one batch at a time on all threads, as with 1. A service that
+            encodes in threads of its own takes 1.
 
     Raises:
         ArtifactError: The folder is not a whole exported folder, or gives no embeddings.
-        TypeError: ``folder`` is no path, ``threads`` no whole number or ``share_weights`` no truth.
-        ValueError: ``threads`` is out of range.
+        TypeError: ``folder`` is no path, ``threads`` or ``workers`` no whole number or
+            ``share_weights`` no truth.
+        ValueError: ``threads`` or ``workers`` is out of range.
         ConfigError: The provider is unknown, or does not have such a setting.
         UnsupportedError: The provider is not on this machine, or does not take the graphs.
     """
@@ -57,8 +75,10 @@ class Encoder:
         provider: str | Mapping[str, Any] = "cpu",
         threads: int | None = None,
         share_weights: bool = False,
+        workers: int | None = None,
     ) -> None:
         threads = None if threads is None else inputs.whole("threads", threads, MOST_THREADS)
+        workers = None if workers is None else inputs.whole("workers", workers, MOST_THREADS)
         inputs.typed("share_weights", share_weights, bool | np.bool_, "True or False")
         settings = ProviderSettings.of(provider)
         settings.refuse_other_python()
@@ -67,11 +87,13 @@ class Encoder:
         require(settings.provider.name)
         require_opset(settings.provider, self.manifest.opset)
         exact = needs_exact_kernels(self.manifest.integer_range, settings.provider, self.folder)
-        options = {"threads": threads, "share_weights": share_weights, "exact_sums": exact}
-        self._graphs = {
-            name: Graph(open_session(self.folder / graph.file, settings, **options), settings)
-            for name, graph in self.manifest.graphs.items()
-        }
+        options = {"share_weights": share_weights, "exact_sums": exact}
+        self._settings, self._open = settings, partial(self._opened, settings, options)
+        self._graphs = self._open(threads)
+        second_mb = 0 if share_weights else self.manifest.size_mb
+        self._workers, self._share = batching.workers(settings, threads, workers, second_mb)
+        self._beside: dict[str, Graph] = {}
+        self._opening = Lock()
         family = registry.get(self.manifest.family)
         self.document_type = family.document_type
         self._runtime = family.runtime(self.manifest.processing, self.folder)
@@ -81,44 +103,58 @@ class Encoder:
         """Size of a token embedding."""
         return self.manifest.dim
 
-    def encode_queries(self, queries: Sequence[str], batch_size: int = 8) -> list[np.ndarray]:
-        """Token embeddings of each query.
+    def encode_queries(
+        self,
+        queries: Iterable[str],
+        batch_size: int | None = None,
+        batch_tokens: int | None = None,
+        progress: Progress | None = None,
+    ) -> list[np.ndarray]:
+        """Token embeddings of each query; see :meth:`encode_documents`.
 
         Args:
             queries: Texts, without the model's prompt.
             batch_size: Queries in one graph call.
+            batch_tokens: Tokens in one graph call.
+            progress: Called with the number of queries that are done.
 
         Returns:
             One ``float32 [tokens, dim]`` a query, L2-normalised.
-
-        Raises:
-            TypeError: ``queries`` is no list of texts, or ``batch_size`` no whole number.
-            ValueError: ``batch_size`` is out of range.
-            InputError: A query is none that the model takes; it is a ``ValueError``, too.
         """
-        return self._encode("queries", queries, batch_size)
+        return self._encode("queries", queries, batch_size, batch_tokens, progress)
 
     def encode_documents(
-        self, documents: Sequence[Document], batch_size: int = 8
+        self,
+        documents: Iterable[Document],
+        batch_size: int | None = None,
+        batch_tokens: int | None = None,
+        progress: Progress | None = None,
     ) -> list[np.ndarray]:
-        """Token embeddings of each document.
+        """Token embeddings of each document, in the order in which they were given.
+
+        Documents of like lengths share a batch, and batches run beside each other. An iterable is
+        read as far as that needs: 1024 passages or 16 pages at a time.
 
         Args:
             documents: Pages as Pillow images, or passages as texts, as the model takes them. A
                 page of any mode whose white is known is turned upright and laid over white; of a
                 file with several images it is the one that Pillow is at.
-            batch_size: Documents in one graph call.
+            batch_size: Documents in one graph call, at most. Without it and ``batch_tokens``, as
+                many as run fastest.
+            batch_tokens: Tokens in one graph call at most, padding included.
+            progress: Called with the number of documents that are done.
 
         Returns:
             One ``float32 [tokens, dim]`` a document, L2-normalised.
 
         Raises:
-            TypeError: ``documents`` is no list of what the model takes, or ``batch_size`` no whole
-                number.
-            ValueError: ``batch_size`` is out of range.
+            TypeError: ``documents`` gives no inputs that the model takes, ``batch_size`` or
+                ``batch_tokens`` is no whole number, or ``progress`` cannot be called.
+            ValueError: ``batch_size`` or ``batch_tokens`` is out of range, or a document has more
+                tokens than a batch may have.
             InputError: A document is none that the model takes; it is a ``ValueError``, too.
         """
-        return self._encode("documents", documents, batch_size)
+        return self._encode("documents", documents, batch_size, batch_tokens, progress)
 
     def prepare_queries(self, queries: Sequence[str]) -> Batch:
         """The preprocessing of one batch of queries, as :meth:`encode_queries` does it."""
@@ -148,11 +184,12 @@ class Encoder:
         """
         return self._run(batch, "run_on_device")
 
-    def _run(self, batch: Batch, how: str) -> Any:
+    def _run(self, batch: Batch, how: str, beside: bool = False) -> Any:
         if inputs.typed("batch", batch, Batch, "a prepared Batch").graph not in self._graphs:
             raise ArtifactError(f"{self.folder / manifest.FILE}: has no {batch.graph} graph.")
+        graphs = self._beside if beside else self._graphs
         try:
-            return getattr(self._graphs[batch.graph], how)(batch.feeds)
+            return getattr(graphs[batch.graph], how)(batch.feeds)
         except Exception as error:  # onnxruntime's classes share no public base
             raise ArtifactError(
                 f"{self.folder}: the {batch.graph} graph cannot be run ({plain(error)})."
@@ -167,14 +204,39 @@ class Encoder:
         """
         return maxsim(queries, documents)
 
-    def _prepared(self, argument: str, chosen: Sequence[Any], first: int = 0) -> Batch:
+    def _opened(
+        self, settings: ProviderSettings, options: Mapping[str, Any], threads: int | None
+    ) -> dict[str, Graph]:
+        return {
+            name: Graph(
+                open_session(self.folder / graph.file, settings, threads=threads, **options),
+                settings,
+            )
+            for name, graph in self.manifest.graphs.items()
+        }
+
+    def _prepared(
+        self, argument: str, chosen: Sequence[Any], places: Sequence[int] | None = None
+    ) -> Batch:
+        """A batch of inputs that lie at these places among those that were given."""
+        if places is None:
+            chosen = [item for _, items in inputs.windows(argument, chosen, 1) for item in items]
+            places = range(len(chosen))
         is_query = argument == "queries"
-        kind = "passages" if is_query else self.document_type
-        taken = inputs.checked(argument, inputs.listed(argument, chosen), kind, first)
+        taken = inputs.checked(argument, chosen, self._kind(argument), places)
+        prepare = self._runtime.query_batch if is_query else self._runtime.document_batch
+        with self._preparing(places):
+            return prepare(taken)
+
+    def _kind(self, argument: str) -> DocumentType:
+        return "passages" if argument == "queries" else self.document_type
+
+    @contextmanager
+    def _preparing(self, places: Sequence[int]) -> Iterator[None]:
         try:
-            return (self._runtime.query_batch if is_query else self._runtime.document_batch)(taken)
+            yield
         except InputError as error:
-            raise error.behind(first) from error
+            raise InputError(error.argument, places[error.index or 0], error.reason) from error
         except (ArithmeticError, LookupError, MemoryError, ValueError) as error:
             reason = "out of memory" if isinstance(error, MemoryError) else plain(error)
             raise ArtifactError(
@@ -182,15 +244,103 @@ class Encoder:
                 f"settings ({reason})."
             ) from error
 
-    def _encode(self, argument: str, given: Any, batch_size: int) -> list[np.ndarray]:
+    def _encode(
+        self,
+        argument: str,
+        given: Any,
+        batch_size: int | None,
+        batch_tokens: int | None,
+        progress: Progress | None,
+    ) -> list[np.ndarray]:
+        for name, limit in (("batch_size", batch_size), ("batch_tokens", batch_tokens)):
+            if limit is not None:
+                inputs.whole(name, limit)
+        if progress is not None:
+            inputs.typed("progress", progress, Callable, "a function of a number")
         embeddings: list[np.ndarray] = []
-        for first, chosen in inputs.batches(argument, given, batch_size):
-            batch = self._prepared(argument, chosen, first)
-            output = self.run(batch)
-            if (shape := np.shape(output))[:2] != batch.keep.shape:
-                raise ArtifactError(
-                    f"{self.folder}: the {batch.graph} graph gives {list(shape)}, expected an "
-                    f"embedding for each of {list(batch.keep.shape)} tokens."
-                )
-            embeddings.extend(row[kept] for row, kept in zip(output, batch.keep, strict=True))
+        for first, chosen in inputs.windows(argument, given, _WINDOW[self._kind(argument)]):
+            found: dict[int, np.ndarray] = {}
+            for part in self._window(argument, chosen, first, batch_size, batch_tokens):
+                found |= part
+                if progress is not None:
+                    progress(first + len(found))
+            embeddings += [found[place] for place in sorted(found)]
         return embeddings
+
+    def _window(
+        self,
+        argument: str,
+        chosen: Sequence[Any],
+        first: int,
+        size: int | None,
+        tokens: int | None,
+    ) -> Iterator[dict[int, np.ndarray]]:
+        """Embeddings of some inputs by their places, batch by batch."""
+        places, kind = range(first, first + len(chosen)), self._kind(argument)
+        inputs.typed_inputs(argument, chosen, kind, places)
+        if kind == "passages":
+            inputs.checked(argument, chosen, kind, places)
+        with self._preparing(places):
+            of = "query" if argument == "queries" else "document"
+            lengths = self._runtime.lengths(of, chosen)
+        if tokens is not None and max(lengths) > tokens:
+            longest = int(np.argmax(lengths))
+            raise ValueError(
+                f"batch_tokens: found {tokens}; {argument}[{places[longest]}] alone has "
+                f"{lengths[longest]} tokens."
+            )
+        if tokens is None:
+            free = batching.budget(lengths, self._settings, self._workers)
+            tokens = free if size is None else math.inf
+        most = self._settings.fixed_shapes.get("batch", (math.inf,))[-1]
+        batches = batching.by_length(lengths, size or most, tokens)
+
+        def embed(batch: Sequence[int], beside: bool) -> dict[int, np.ndarray]:
+            own = [places[place] for place in batch]
+            prepared = self._prepared(argument, [chosen[place] for place in batch], own)
+            return dict(zip(own, self._embedded(prepared, beside), strict=True))
+
+        yield from self._run_all(batches, embed)
+
+    def _run_all(
+        self,
+        batches: Sequence[Sequence[int]],
+        embed: Callable[[Sequence[int], bool], dict[int, np.ndarray]],
+    ) -> Iterator[dict[int, np.ndarray]]:
+        """Results of batches in any order; of inputs that are refused, the first one's error."""
+        refused: list[InputError] = []
+
+        def attempt(batch: Sequence[int], beside: bool) -> dict[int, np.ndarray]:
+            try:
+                return embed(batch, beside)
+            except InputError as error:
+                refused.append(error)
+                return {}
+
+        alone = batching.last_alone(len(batches), self._workers)
+        together = batches[: len(batches) - alone]
+        if together:
+            self._open_beside()
+            pool = ThreadPoolExecutor(self._workers)
+            try:
+                yield from pool.map(partial(attempt, beside=self._share is not None), together)
+            finally:
+                pool.shutdown(cancel_futures=True)
+        for batch in batches[len(batches) - alone :]:
+            yield attempt(batch, False)
+        if refused:
+            raise min(refused, key=lambda error: error.index)
+
+    def _open_beside(self) -> None:
+        with self._opening:
+            if self._share is not None and not self._beside:
+                self._beside = self._open(self._share)
+
+    def _embedded(self, batch: Batch, beside: bool) -> list[np.ndarray]:
+        output = self._run(batch, "run", beside)
+        if (shape := np.shape(output))[:2] != batch.keep.shape:
+            raise ArtifactError(
+                f"{self.folder}: the {batch.graph} graph gives {list(shape)}, expected an "
+                f"embedding for each of {list(batch.keep.shape)} tokens."
+            )
+        return [row[kept] for row, kept in zip(output, batch.keep, strict=True)]

@@ -108,12 +108,12 @@ class RemoteEncoder(Embedder):
 
     def _encode(self, given: Any, kind: str, batch_size: int) -> list[np.ndarray]:
         # Checked here: pages travel as pixels, without palette or EXIF, and errors as texts.
-        argument = PLURALS[kind]
+        argument, batch_size = PLURALS[kind], inputs.whole("batch_size", batch_size)
         read = "passages" if kind == "query" else self.document_type
         taken = [
             item
-            for first, chosen in inputs.batches(argument, given, batch_size)
-            for item in inputs.checked(argument, chosen, read, first)
+            for first, chosen in inputs.windows(argument, given, batch_size)
+            for item in inputs.checked(argument, chosen, read, range(first, first + len(chosen)))
         ]
         return self._interpreter.ask("method", f"encode_{argument}", taken, batch_size)
 

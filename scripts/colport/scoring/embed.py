@@ -19,6 +19,9 @@ from colport.scoring.store import EmbeddingSet, read_embeddings, write_embedding
 QUERIES = "queries.safetensors"
 DOCUMENTS = "documents.safetensors"
 
+_TEXTS_AT_ONCE, _PAGES_AT_ONCE = 256, 16
+"""Inputs in memory, of which an encoder forms batches."""
+
 Report = Callable[[str], None]
 
 
@@ -34,7 +37,7 @@ def embed(
     *,
     shard: int,
     shard_documents: int,
-    batch_size: int,
+    batch_size: int | None = None,
     labels: Mapping[str, str],
     report: Report,
     query_batch_size: int | None = None,
@@ -49,10 +52,10 @@ def embed(
             side, each in a folder that is called by its number.
         shard: Number of the shard, from 0; the first one holds the queries too.
         shard_documents: Documents of a shard; the last one may have fewer.
-        batch_size: Inputs of one call.
+        batch_size: Inputs of a batch; by default as the encoder forms them.
         labels: Stored with the embeddings.
         report: Called with the progress every few seconds.
-        query_batch_size: Queries of one call, if they are to be more or fewer.
+        query_batch_size: Queries of a batch, if they are to be more or fewer.
     """
     shards = shard_count(len(dataset.document_ids), shard_documents)
     chosen = slice(shard * shard_documents, (shard + 1) * shard_documents)
@@ -61,10 +64,11 @@ def embed(
     with atomic_folder(output) as folder, _named(dataset, shard * shard_documents):
         if shard == 0:
             size = query_batch_size or batch_size
-            found = _encode(dataset.queries, encoder.encode_queries, size, "queries", report)
+            found = _encode(dataset.queries, encoder.encode_queries, size, "queries", False, report)
             write_embeddings(folder / QUERIES, dataset.query_ids, found, labels)
         kind = f"documents of shard {shard + 1}/{shards}" if shards > 1 else "documents"
-        found = _encode(documents, encoder.encode_documents, batch_size, kind, report)
+        pages = getattr(encoder, "document_type", "pages") == "pages"  # to be careful with memory
+        found = _encode(documents, encoder.encode_documents, batch_size, kind, pages, report)
         write_embeddings(folder / DOCUMENTS, ids, found, labels)
 
 
@@ -140,12 +144,14 @@ def _named(dataset: Any, first: int) -> Iterator[None]:
 def _encode(
     inputs: Sequence[Any],
     encode: Callable[..., list[np.ndarray]],
-    batch_size: int,
+    batch_size: int | None,
     kind: str,
+    holds_pages: bool,
     report: Report,
 ) -> list[np.ndarray]:
     embeddings: list[np.ndarray] = []
-    for places in batches(len(inputs), batch_size, "embedded", kind, report):
+    at_once = max(batch_size or 0, _PAGES_AT_ONCE if holds_pages else _TEXTS_AT_ONCE)
+    for places in batches(len(inputs), at_once, "embedded", kind, report):
         batch = [inputs[index] for index in places]
         try:
             embeddings.extend(encode(batch, batch_size=batch_size))

@@ -224,10 +224,22 @@ class PageRuntime(base.Runtime):
         for index, query in enumerate(queries):
             if fault := base.spelled(query, self._settings.get("reserved", ())):
                 raise InputError("queries", index, fault)
-        template = self._settings["query_template"]
-        texts = [template.replace("{text}", query) for query in queries]
-        batch = self._tokens.pad(self._tokens.encode(texts))
+        batch = self._tokens.pad(self._query_rows(queries))
         return base.Batch("text", batch.feeds, batch.mask.astype(bool))
+
+    def lengths(self, kind: str, chosen: Sequence[Any]) -> list[int]:
+        """See :meth:`Runtime.lengths`."""
+        if kind == "document":
+            return [self.page_length(page) for page in chosen]
+        return [len(row) for row in self._query_rows(chosen)]
+
+    @abstractmethod
+    def page_length(self, page: Any) -> int:
+        """Tokens of a page, or about as many."""
+
+    def _query_rows(self, queries: Sequence[str]) -> list[list[int]]:
+        template = self._settings["query_template"]
+        return self._tokens.encode([template.replace("{text}", query) for query in queries])
 
     def query_tokens(self, query: str) -> list[base.QueryToken]:
         """See :meth:`Runtime.query_tokens`."""
