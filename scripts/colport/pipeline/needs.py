@@ -78,11 +78,10 @@ class Job:
 
     def encoder(self, documents: int, batch_size: int | None = None) -> Need:
         """Of an exported folder that encodes so many documents."""
-        size, folder = self.config["encode"].get("batch_size", BATCH_SIZE), self.input.model
+        usual, folder = self.config["encode"].get("batch_size", BATCH_SIZE), self.input.model
         minutes = self.encoding_minutes(documents, _graph_parameters(folder))
-        return 500 + _session_mb(
-            folder, batch_size or size
-        ) + _EMBEDDING_MB * documents, 10 + minutes
+        session = _session_mb(folder, batch_size or usual)
+        return 500 + session + _EMBEDDING_MB * documents, 10 + minutes
 
     def contest(self, pytorch: int, batch_size: int, minutes: float) -> Need:
         """All contenders are in memory at once: PyTorch in so many forms, and every variant."""
