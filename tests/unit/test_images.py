@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 from transformers.models.siglip.image_processing_siglip import SiglipImageProcessor
 
-from colport.families.pages.images import normalise, resize_bicubic, rgb_array
+from colport.families.pages.images import normalise, planes, resize_bicubic
 
 
 def noisy(width, height, seed=0):
@@ -25,5 +25,25 @@ def test_pixels_equal_the_reference_processor(source, target):
     )
     page = noisy(*source)
     expected = processor(page, return_tensors="np")["pixel_values"][0]
-    resized = resize_bicubic(rgb_array(page), height, width)
+    resized = resize_bicubic(planes(page), height, width)
     np.testing.assert_array_equal(normalise(resized, 1 / 255, mean, std), expected)
+
+
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [((64, 300), (64, 29)), ((640, 17), (15, 17)), ((257, 513), (256, 512)), ((2100, 40), (7, 9))],
+)
+def test_pixels_that_overshoot_equal_torch(source, target):
+    """Stripes of black and white: the largest sums, below zero and above 255, and ties."""
+    import torch
+    from torchvision.transforms.v2.functional import resize
+
+    rng = np.random.default_rng(1)
+    pages = [np.indices(source).sum(0) // width % 2 * 255 for width in (1, 2, 3, 7)]
+    pages += [rng.integers(0, 2, source) * 255, np.full(source, 255), np.zeros(source)]
+    for index, page in enumerate(pages):
+        pixels = np.stack([page, 255 - page, np.roll(page, 1, axis=1)]).astype(np.uint8)
+        expected = resize(
+            torch.from_numpy(pixels), list(target), interpolation=3, antialias=True
+        ).numpy()
+        np.testing.assert_array_equal(resize_bicubic(pixels, *target), expected, str(index))

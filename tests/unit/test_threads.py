@@ -79,11 +79,10 @@ def test_a_page_is_resized_in_one_thread(monkeypatch):
             return np.asarray(self) @ other
 
     def blocks(*sizes):
-        found, precision = weights(*sizes)
-        parts = [replace(block, parts=block.parts.view(Watched)) for block in found]
-        return tuple(parts), precision
+        found = weights(*sizes)
+        return tuple(replace(block, weights=block.weights.view(Watched)) for block in found)
 
     monkeypatch.setattr(images, "_filter_blocks", blocks)
     with threadpool_limits(2, user_api="blas"):
-        images.resize_bicubic(np.zeros((60, 40, 3), np.uint8), 30, 20)
+        images.resize_bicubic(np.zeros((3, 60, 40), np.uint8), 30, 20)
     assert seen == {1}

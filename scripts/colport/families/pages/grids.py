@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from colport.base.errors import DatasetError
-from colport.families.pages.images import resized, rgb_array
+from colport.families.pages.images import normalise, planes, resize_bicubic
 
 Grid = tuple[int, int]
 """Rows and columns of a page's patches."""
@@ -54,15 +54,17 @@ def fitted_size(height: int, width: int, image: Mapping[str, Any]) -> tuple[int,
 
 def page_patches(page: Any, image: Mapping[str, Any]) -> tuple[np.ndarray, Grid]:
     """Patches ``float32 [patches, values]`` in merge-block order, and their grid."""
-    pixels = rgb_array(page)
-    height, width = fitted_size(*pixels.shape[:2], image)
-    values = resized(pixels, height, width, image)
+    pixels = planes(page)
+    height, width = fitted_size(*pixels.shape[1:], image)
+    pixels = resize_bicubic(pixels, height, width)
     size, merge, frames = image["patch_size"], image["merge_size"], image["temporal_patch_size"]
     rows, columns = height // size, width // size
-    blocks = values.reshape(-1, rows // merge, merge, size, columns // merge, merge, size)
-    ordered = blocks.transpose(1, 4, 2, 5, 0, 3, 6)[:, :, :, :, :, None]
-    repeated = np.repeat(ordered, frames, axis=5)  # a page is a clip of equal frames
-    return repeated.reshape(rows * columns, -1), (rows, columns)
+    blocks = pixels.reshape(-1, rows // merge, merge, size, columns // merge, merge, size)
+    ordered = blocks.transpose(0, 1, 4, 2, 5, 3, 6).reshape(-1, rows * columns, size * size)
+    values = normalise(ordered, image["scale"], image["mean"], image["std"])
+    clip = np.empty((rows * columns, len(values), frames, size * size), np.float32)
+    clip[...] = values.swapaxes(0, 1)[:, :, None]  # a page is a clip of equal frames
+    return clip.reshape(rows * columns, -1), (rows, columns)
 
 
 def token_grid(page: Any, image: Mapping[str, Any]) -> Grid:

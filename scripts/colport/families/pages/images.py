@@ -24,9 +24,11 @@ from threadpoolctl import ThreadpoolController
 
 _BICUBIC_A = -0.5  # Keys' cubic convolution parameter, as in Pillow and torch's antialiased filter
 _MAX_PRECISION = 22
-_LOW_BITS = 8
-_EXACT_TAPS = 500  # 500 products of 8-bit weights and 8-bit pixels stay below fp32's 2**24
-_BLOCK = 32  # rows filtered by one product: few calls, and little of the source read in vain
+_MIDDLE = np.uint8(128)  # taken off pixels, so that sums stay half as large
+_EXACT = 2**24  # whole numbers below are exact in fp32
+_BLOCK, _BAND = 16, 256
+"""Rows of a result that one product filters, and rows of a page that it filters them for: few
+calls, little of the source read in vain, and sums that stay in the caches."""
 
 
 _GREY16 = ("I;16", "I;16B", "I;16L", "I;16N")
@@ -138,14 +140,14 @@ def decode_errors() -> tuple[type[Exception], ...]:
     )
 
 
-def rgb_array(page: Image.Image) -> np.ndarray:
-    """Pixels of a page, ``uint8 [height, width, 3]``."""
-    return np.asarray(as_page(page))
+def planes(page: Image.Image) -> np.ndarray:
+    """Pixels of a page, ``uint8 [3, height, width]``."""
+    return np.stack([np.asarray(channel) for channel in as_page(page).split()])
 
 
-def resized(pixels: np.ndarray, height: int, width: int, image: Mapping[str, Any]) -> np.ndarray:
-    """Pixels in a size as a graph takes them; see :func:`normalise` for those of ``image``."""
-    pixels = resize_bicubic(pixels, height, width)
+def resized(page: Image.Image, height: int, width: int, image: Mapping[str, Any]) -> np.ndarray:
+    """A page in a size as a graph takes it; see :func:`normalise` for values of ``image``."""
+    pixels = resize_bicubic(planes(page), height, width)
     return normalise(pixels, image["scale"], image["mean"], image["std"])
 
 
@@ -153,34 +155,34 @@ def resize_bicubic(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
     """Antialiased bicubic resize, bit-equal to torch's for ``uint8`` images on CPU.
 
     Args:
-        pixels: ``uint8 [height, width, channels]``.
+        pixels: ``uint8 [channels, height, width]``.
         height: Target height in pixels.
         width: Target width in pixels.
 
     Returns:
-        ``uint8 [height, width, channels]``.
+        ``uint8 [channels, height, width]``.
     """
-    if pixels.shape[1] != width:
-        pixels = _resize_rows(pixels.swapaxes(0, 1), width).swapaxes(0, 1)
-    if pixels.shape[0] != height:
-        pixels = _resize_rows(pixels, height)
-    return np.ascontiguousarray(pixels)
+    if pixels.shape[1:] == (height, width):
+        return pixels
+    with one_thread():
+        found = [_resized_plane((plane ^ _MIDDLE).view(np.int8), height, width) for plane in pixels]
+    return np.stack(found).view(np.uint8) ^ _MIDDLE
 
 
 def normalise(pixels: np.ndarray, scale: float, mean: list[float], std: list[float]) -> np.ndarray:
     """``(pixels * scale - mean) / std`` per channel, as the reference fuses it.
 
     Args:
-        pixels: ``uint8 [height, width, channels]``.
+        pixels: ``uint8 [channels, ...]``.
         scale: Factor applied to the pixel values first (1/255 for most models).
         mean: Per-channel mean after scaling.
         std: Per-channel standard deviation after scaling.
 
     Returns:
-        ``float32 [channels, height, width]``.
+        ``float32 [channels, ...]``.
     """
     table = _normalised_values(scale, tuple(mean), tuple(std))
-    return np.stack([values[pixels[:, :, channel]] for channel, values in enumerate(table)])
+    return np.stack([values[plane] for values, plane in zip(table, pixels, strict=True)])
 
 
 @lru_cache(maxsize=8)
@@ -191,17 +193,35 @@ def _normalised_values(scale: float, mean: tuple[float, ...], std: tuple[float, 
     return (np.arange(256, dtype=np.float32) - mean_scaled[:, None]) / std_scaled[:, None]
 
 
-def _resize_rows(pixels: np.ndarray, size: int) -> np.ndarray:
-    """Resize the first axis of ``uint8 [n, ...]`` to ``size``."""
-    blocks, precision = _filter_blocks(pixels.shape[0], size)
-    flat = pixels.reshape(pixels.shape[0], -1).astype(blocks[0].parts.dtype)
-    result = np.empty((size, flat.shape[1]), np.uint8)
-    with one_thread():
-        for block in blocks:
-            high, low = np.split((block.parts @ flat[block.source]).astype(np.int32), 2)
-            sums = (high << _LOW_BITS) + low + (1 << (precision - 1))
-            result[block.target] = np.clip(sums >> precision, 0, 255)
-    return result.reshape(size, *pixels.shape[1:])
+def _resized_plane(plane: np.ndarray, height: int, width: int) -> np.ndarray:
+    """One channel, whose ``int8`` values are those of pixels less :data:`_MIDDLE`."""
+    if plane.shape[1] != width:
+        blocks = _filter_blocks(plane.shape[1], width)
+        bias = np.concatenate([block.bias for block in blocks])
+        kind = blocks[0].weights.dtype
+        filtered = np.empty((plane.shape[0], width), np.int8)
+        for start in range(0, plane.shape[0], _BAND):
+            band = plane[start : start + _BAND].astype(kind)
+            sums = np.empty((len(band), width), kind)
+            for block in blocks:
+                weights = block.weights.T
+                np.matmul(band[:, block.source], weights, out=sums[:, block.target])
+            _round(sums, bias, filtered[start : start + _BAND])
+        plane = filtered
+    if plane.shape[0] == height:
+        return plane
+    result = np.empty((height, width), np.int8)
+    for block in _filter_blocks(plane.shape[0], height):
+        sums = block.weights @ plane[block.source].astype(block.weights.dtype)
+        _round(sums, block.bias[:, None], result[block.target])
+    return result
+
+
+def _round(sums: np.ndarray, bias: np.ndarray, result: np.ndarray) -> None:
+    """Round sums of centred pixels, which it overwrites, and keep them within 8 bits."""
+    sums += bias
+    np.floor(sums, out=sums)
+    result[...] = np.clip(sums, -128, 127, out=sums)
 
 
 @dataclass(frozen=True)
@@ -211,44 +231,47 @@ class _FilterBlock:
     Attributes:
         target: Rows of the result.
         source: Rows of the source.
-        parts: Weights as two integers each, high parts above low parts:
-            ``[2 * target rows, source rows]`` in a float type that holds every sum exactly.
+        weights: ``[target rows, source rows]`` in a float type that holds every sum of them times
+            centred pixels exactly.
+        bias: Of each target row: a half, and what weights that do not sum to 1 give the middle.
     """
 
     target: slice
     source: slice
-    parts: np.ndarray
+    weights: np.ndarray
+    bias: np.ndarray
 
 
 @lru_cache(maxsize=64)
-def _filter_blocks(source: int, target: int) -> tuple[tuple[_FilterBlock, ...], int]:
-    """Filter weights in blocks, and their binary precision.
+def _filter_blocks(source: int, target: int) -> tuple[_FilterBlock, ...]:
+    """Filter weights in blocks.
 
     Follows ``_compute_index_ranges_int16_weights`` of torch's CPU upsampling: weights in double,
-    normalised to sum 1, then scaled by the largest power of two that keeps them within 16 bits.
-    Each weight is split into eight high and eight low bits, so that fp32 products stay exact.
+    normalised to sum 1, then rounded at the largest power of two that keeps them within 16 bits.
     """
     rows, firsts = _weights(source, target)
     largest = max(float(row.max()) for row in rows)
     precision = 0
     while precision < _MAX_PRECISION and int(0.5 + largest * (1 << (precision + 1))) < (1 << 15):
         precision += 1
-    exact = np.float32 if max(map(len, rows)) <= _EXACT_TAPS else np.float64
+    unit = 1 << precision
+    whole = [np.trunc(row * unit + np.copysign(0.5, row)) for row in rows]
+    biases = np.array([128 * (row.sum() - unit) + unit / 2 for row in whole])
+    most = max(128 * np.abs(row).sum() for row in whole) + np.abs(biases).max()
+    exact = np.float32 if most < _EXACT else np.float64
     blocks = []
     for start in range(0, target, _BLOCK):
         stop = min(start + _BLOCK, target)
         first = min(firsts[start:stop])
         last = max(firsts[row] + len(rows[row]) for row in range(start, stop))
-        weights = np.zeros((stop - start, last - first), np.int64)
+        weights = np.zeros((stop - start, last - first))
         for row in range(start, stop):
-            scaled = rows[row] * (1 << precision)
             begin = firsts[row] - first
-            rounded = np.trunc(scaled + np.copysign(0.5, scaled))
-            weights[row - start, begin : begin + len(rounded)] = rounded
-        low = ((weights + (1 << (_LOW_BITS - 1))) & ((1 << _LOW_BITS) - 1)) - (1 << (_LOW_BITS - 1))
-        parts = np.concatenate([(weights - low) >> _LOW_BITS, low]).astype(exact)
-        blocks.append(_FilterBlock(slice(start, stop), slice(first, last), parts))
-    return tuple(blocks), precision
+            weights[row - start, begin : begin + len(whole[row])] = whole[row]
+        # Divided by a power of two, all stay exact.
+        parts = ((values / unit).astype(exact) for values in (weights, biases[start:stop]))
+        blocks.append(_FilterBlock(slice(start, stop), slice(first, last), *parts))
+    return tuple(blocks)
 
 
 def _weights(source: int, target: int) -> tuple[list[np.ndarray], list[int]]:
