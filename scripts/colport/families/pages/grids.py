@@ -55,7 +55,7 @@ def fitted_size(height: int, width: int, image: Mapping[str, Any]) -> tuple[int,
 def page_patches(page: Any, image: Mapping[str, Any]) -> tuple[np.ndarray, Grid]:
     """Patches ``float32 [patches, values]`` in merge-block order, and their grid."""
     pixels = planes(page)
-    height, width = fitted_size(*pixels.shape[1:], image)
+    height, width = fitted_size(*pixels[0].shape, image)
     pixels = resize_bicubic(pixels, height, width)
     size, merge, frames = image["patch_size"], image["merge_size"], image["temporal_patch_size"]
     rows, columns = height // size, width // size

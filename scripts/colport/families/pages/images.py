@@ -11,7 +11,7 @@ torch's arithmetic, so that pixels are equal, not close.
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -24,7 +24,7 @@ from threadpoolctl import ThreadpoolController
 
 _BICUBIC_A = -0.5  # Keys' cubic convolution parameter, as in Pillow and torch's antialiased filter
 _MAX_PRECISION = 22
-_MIDDLE = np.uint8(128)  # taken off pixels, so that sums stay half as large
+_MIDDLE = 128
 _EXACT = 2**24  # whole numbers below are exact in fp32
 _BLOCK, _BAND = 16, 256
 """Rows of a result that one product filters, and rows of a page that it filters them for: few
@@ -140,9 +140,9 @@ def decode_errors() -> tuple[type[Exception], ...]:
     )
 
 
-def planes(page: Image.Image) -> np.ndarray:
-    """Pixels of a page, ``uint8 [3, height, width]``."""
-    return np.stack([np.asarray(channel) for channel in as_page(page).split()])
+def planes(page: Image.Image) -> list[np.ndarray]:
+    """Pixels of a page by channel: red, green and blue, each ``uint8 [height, width]``."""
+    return [np.asarray(channel) for channel in as_page(page).split()]
 
 
 def resized(page: Image.Image, height: int, width: int, image: Mapping[str, Any]) -> np.ndarray:
@@ -151,22 +151,19 @@ def resized(page: Image.Image, height: int, width: int, image: Mapping[str, Any]
     return normalise(pixels, image["scale"], image["mean"], image["std"])
 
 
-def resize_bicubic(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
+def resize_bicubic(pixels: Sequence[np.ndarray], height: int, width: int) -> np.ndarray:
     """Antialiased bicubic resize, bit-equal to torch's for ``uint8`` images on CPU.
 
     Args:
-        pixels: ``uint8 [channels, height, width]``.
+        pixels: Of each channel ``uint8 [height, width]``.
         height: Target height in pixels.
         width: Target width in pixels.
 
     Returns:
         ``uint8 [channels, height, width]``.
     """
-    if pixels.shape[1:] == (height, width):
-        return pixels
     with one_thread():
-        found = [_resized_plane((plane ^ _MIDDLE).view(np.int8), height, width) for plane in pixels]
-    return np.stack(found).view(np.uint8) ^ _MIDDLE
+        return np.stack([_resized_plane(plane, height, width) for plane in pixels])
 
 
 def normalise(pixels: np.ndarray, scale: float, mean: list[float], std: list[float]) -> np.ndarray:
@@ -194,14 +191,13 @@ def _normalised_values(scale: float, mean: tuple[float, ...], std: tuple[float, 
 
 
 def _resized_plane(plane: np.ndarray, height: int, width: int) -> np.ndarray:
-    """One channel, whose ``int8`` values are those of pixels less :data:`_MIDDLE`."""
     if plane.shape[1] != width:
         blocks = _filter_blocks(plane.shape[1], width)
         bias = np.concatenate([block.bias for block in blocks])
         kind = blocks[0].weights.dtype
-        filtered = np.empty((plane.shape[0], width), np.int8)
+        filtered = np.empty((plane.shape[0], width), np.uint8)
         for start in range(0, plane.shape[0], _BAND):
-            band = plane[start : start + _BAND].astype(kind)
+            band = _centred(plane[start : start + _BAND], kind)
             sums = np.empty((len(band), width), kind)
             for block in blocks:
                 weights = block.weights.T
@@ -210,18 +206,26 @@ def _resized_plane(plane: np.ndarray, height: int, width: int) -> np.ndarray:
         plane = filtered
     if plane.shape[0] == height:
         return plane
-    result = np.empty((height, width), np.int8)
+    result = np.empty((height, width), np.uint8)
     for block in _filter_blocks(plane.shape[0], height):
-        sums = block.weights @ plane[block.source].astype(block.weights.dtype)
+        sums = block.weights @ _centred(plane[block.source], block.weights.dtype)
         _round(sums, block.bias[:, None], result[block.target])
     return result
 
 
+def _centred(pixels: np.ndarray, kind: np.dtype[Any]) -> np.ndarray:
+    """Pixels less the middle of their range: half as large, so are their sums."""
+    values = pixels.astype(kind)
+    values -= _MIDDLE
+    return values
+
+
 def _round(sums: np.ndarray, bias: np.ndarray, result: np.ndarray) -> None:
-    """Round sums of centred pixels, which it overwrites, and keep them within 8 bits."""
+    """Round sums of centred pixels, which it overwrites, to pixels."""
     sums += bias
     np.floor(sums, out=sums)
-    result[...] = np.clip(sums, -128, 127, out=sums)
+    sums += _MIDDLE
+    result[...] = np.clip(sums, 0, 255, out=sums)
 
 
 @dataclass(frozen=True)
@@ -256,8 +260,8 @@ def _filter_blocks(source: int, target: int) -> tuple[_FilterBlock, ...]:
         precision += 1
     unit = 1 << precision
     whole = [np.trunc(row * unit + np.copysign(0.5, row)) for row in rows]
-    biases = np.array([128 * (row.sum() - unit) + unit / 2 for row in whole])
-    most = max(128 * np.abs(row).sum() for row in whole) + np.abs(biases).max()
+    biases = np.array([_MIDDLE * (row.sum() - unit) + unit / 2 for row in whole])
+    most = max(_MIDDLE * np.abs(row).sum() for row in whole) + np.abs(biases).max()
     exact = np.float32 if most < _EXACT else np.float64
     blocks = []
     for start in range(0, target, _BLOCK):
