@@ -1,7 +1,8 @@
 """Benchmarks: comparisons whose figures belong into a table, not into a test.
 
 Each is run from the root of the repository as ``python -m benchmarks.X``, with X one of export,
-reference, graphs, maxsim, corpus and providers. They use the library, which knows nothing of them.
+reference, graphs, throughput, maxsim, corpus and providers. They use the library, which knows
+nothing of them.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from colport import Encoder
+from colport.base import machine
 from colport.base.errors import ArtifactError, InputError
 from colport.providers import ProviderSettings
 from colport.runtime import batching
@@ -179,3 +180,32 @@ def test_lengths_are_those_of_the_prepared_batch(exported, family):
         (length,) = encoder._runtime.lengths("document", [page])
         rows, columns = (g := encoder._runtime.patches(page)).rows, g.columns
         assert rows * columns <= length <= encoder.prepare_documents([page]).keep.shape[1]
+
+
+@pytest.mark.parametrize(
+    ("line", "files", "cores"),
+    [
+        ("0::/a/b", {"a/cpu.max": "150000 100000", "a/b/cpu.max": "max 100000"}, [2]),
+        ("0::/a", {"a/cpu.max": "20000 100000", "cpu.max": "400000 100000"}, [1, 4]),
+        ("3:cpu,cpuacct:/x", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "9"}, []),
+        (
+            "3:cpuacct,cpu:/x",
+            {"cpu/x/cpu.cfs_quota_us": "300000", "cpu/x/cpu.cfs_period_us": "100000"},
+            [3],
+        ),
+        ("2:memory:/x", {"cpu/x/cpu.cfs_quota_us": "1", "cpu.max": "1 1"}, []),
+    ],
+)
+def test_a_control_group_limits_the_cores(line, files, cores, tmp_path, monkeypatch):
+    for name, text in files.items():
+        file = tmp_path / "cgroup" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"{text}\n")
+    (tmp_path / "own").write_text(f"{line}\n")
+    assert machine._cores_of_groups(tmp_path / "cgroup", tmp_path / "own") == cores
+    assert machine._cores_of_groups(tmp_path / "cgroup", tmp_path / "absent") == []
+    monkeypatch.setattr(machine, "_cores_of_groups", lambda: [7, 3])
+    monkeypatch.setattr(machine.os, "sched_getaffinity", lambda _: range(5), raising=False)
+    assert machine.usable_cores() == 3
+    monkeypatch.setattr(machine, "_cores_of_groups", lambda: [7])
+    assert machine.usable_cores() == 5

@@ -16,7 +16,7 @@ from benchmarks import command
 from colport.base.errors import ConfigError
 from tests.conftest import ROOT
 
-NAMES = ("export", "reference", "graphs", "maxsim", "corpus", "providers")
+NAMES = ("export", "reference", "graphs", "maxsim", "corpus", "providers", "throughput")
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import re
 import resource
 import sys
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import cache
 from importlib import metadata
@@ -20,6 +21,7 @@ PACKAGES, INSTRUCTIONS = _FACTS["packages"], _FACTS["instructions"]
 
 _CPUINFO, _MEMINFO = Path("/proc/cpuinfo"), Path("/proc/meminfo")
 _STATUS = Path("/proc/self/status")
+_CGROUPS, _OWN_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
 def describe() -> dict[str, Any]:
@@ -78,10 +80,10 @@ def packages() -> dict[str, str]:
 
 
 def usable_cores() -> int:
-    """Cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Cores that this process may run on, or whose time its control groups leave it."""
+    has = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if has else os.cpu_count() or 1
+    return min(cores, *_cores_of_groups(), cores)
 
 
 def peak_rss_mb() -> float:
@@ -111,29 +113,46 @@ def available_mb() -> float:
     return min(*found, *_left_in_groups()) / 1e6
 
 
-def _left_in_groups(cgroups: Path = Path("/sys/fs/cgroup"), own: Path | None = None) -> list[int]:
+def _left_in_groups(cgroups: Path = _CGROUPS, own: Path = _OWN_GROUPS) -> list[int]:
     """Bytes that each memory control group of this process leaves, version 1 and 2."""
-    try:
-        lines = (own or Path("/proc/self/cgroup")).read_text().splitlines()
-    except OSError:
-        return []
     left = []
+    limits = ("memory.max", "memory.limit_in_bytes")
+    for file in _limits_of_groups("memory", limits, cgroups, own):
+        held = "anon" if file.name == limits[0] else "total_rss"
+        used = re.search(rf"^{held} (\d+)$", (file.parent / "memory.stat").read_text(), re.M)
+        if (most := file.read_text().strip()) != "max":
+            left.append(int(most) - int(used[1] if used else 0))
+    return left
+
+
+def _cores_of_groups(cgroups: Path = _CGROUPS, own: Path = _OWN_GROUPS) -> list[int]:
+    """Cores whose time each control group of this process is given, rounded up."""
+    cores = []
+    for file in _limits_of_groups("cpu", ("cpu.max", "cpu.cfs_quota_us"), cgroups, own):
+        quota, *period = file.read_text().split()
+        if quota not in ("max", "-1"):
+            of = period[0] if period else (file.parent / "cpu.cfs_period_us").read_text()
+            cores.append(max(1, math.ceil(int(quota) / int(of))))
+    return cores
+
+
+def _limits_of_groups(
+    controller: str, names: tuple[str, str], cgroups: Path, own: Path
+) -> Iterator[Path]:
+    """Files of a limit, by its names in version 2 and 1, of each control group of this process."""
+    lines = own.read_text().splitlines() if own.is_file() else []
     for _, controllers, path in (line.split(":", 2) for line in lines):
         if controllers == "":
-            root, limit, held = cgroups, "memory.max", "anon"
-        elif "memory" in controllers.split(","):
-            root, limit, held = cgroups / "memory", "memory.limit_in_bytes", "total_rss"
+            root, name = cgroups, names[0]
+        elif controller in controllers.split(","):
+            root, name = cgroups / controller, names[1]
         else:
             continue
         group = root / path.lstrip("/")
         # In a container the path may be the host's; its own group is the root then.
         for folder in dict.fromkeys([group, *group.parents, root]):
-            if folder.is_relative_to(root) and (folder / limit).is_file():
-                most = (folder / limit).read_text().strip()
-                used = re.search(rf"^{held} (\d+)$", (folder / "memory.stat").read_text(), re.M)
-                if most != "max":
-                    left.append(int(most) - int(used[1] if used else 0))
-    return left
+            if folder.is_relative_to(root) and (folder / name).is_file():
+                yield folder / name
 
 
 def _told(file: Path, name: str) -> str:

@@ -53,7 +53,8 @@ class PageError(ValueError):
 def as_page(image: Image.Image) -> Image.Image:
     """An image as models see it: upright as its camera says, over white, in RGB.
 
-    Grey of 16 bits becomes grey of 8. Threads may share an image whose file is not read yet.
+    Grey of 16 bits becomes grey of 8; what is a page is given back. Threads may share an image whose
+    file is not read yet.
 
     Args:
         image: An image of any mode; of a file with several, the one that it is at.
@@ -86,7 +87,9 @@ def _page(image: Image.Image) -> Image.Image:
             f"is an image of mode {image.mode}, whose black and white are not known; allowed "
             "are 8 bits a channel, and grey of 16 bits"
         )
-    return _over_white(image) if image.has_transparency_data else image.convert("RGB")
+    if image.has_transparency_data:
+        return _over_white(image)
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _widened(image: Image.Image) -> int:
