@@ -53,8 +53,8 @@ class PageError(ValueError):
 def as_page(image: Image.Image) -> Image.Image:
     """An image as models see it: upright as its camera says, over white, in RGB.
 
-    Grey of 16 bits becomes grey of 8; what is a page is given back. Threads may share an image whose
-    file is not read yet.
+    Grey of 16 bits becomes grey of 8; what is a page is given back. Threads may share an image
+    whose file is not read yet.
 
     Args:
         image: An image of any mode; of a file with several, the one that it is at.
