@@ -7,11 +7,13 @@ import re
 import sys
 import traceback
 from collections.abc import Mapping
+from functools import cache
 from types import TracebackType
 from typing import Any
 
 HIDDEN = "•••"
 _SECRET_NAME = re.compile(r"(^|[_-])(token|password|passwd|secret|api[_-]?key|credentials?)$", re.I)
+_is_secret = cache(_SECRET_NAME.search)  # a report asks for every variable at every cell
 _SECRET = re.compile(
     r"\b(?:hf|ghp|gho|glpat|sk)[_-][A-Za-z0-9_-]{16,}"
     r"|(?<=://)[^/\s:@]+:[^/\s@]+@"
@@ -33,11 +35,12 @@ def redacted(value: Any, name: str = "") -> Any:
         return [redacted(item, name) for item in value]
     if not isinstance(value, str):
         return value
-    if value and _SECRET_NAME.search(name):
+    if value and _is_secret(name):
         return HIDDEN
-    for variable, secret in os.environ.items():
-        if len(secret) >= _SHORTEST and _SECRET_NAME.search(variable):
-            value = value.replace(secret, HIDDEN)
+    if len(value) >= _SHORTEST:
+        for variable in filter(_is_secret, list(os.environ)):
+            if len(secret := os.environ.get(variable, "")) >= _SHORTEST:
+                value = value.replace(secret, HIDDEN)
     return _SECRET.sub(HIDDEN, value)
 
 
