@@ -14,6 +14,7 @@ rule checkpoint:
         "results/benchmarks/checkpoints/{model}.tsv"
     retries: 2
     localrule: PLAN.config["local_downloads"]
+    priority: 50
     conda:
         "../envs/cpu.yaml"
     resources:
@@ -40,6 +41,7 @@ checkpoint dataset:
     benchmark:
         "results/benchmarks/datasets/{dataset}.tsv"
     localrule: PLAN.config["local_downloads"]
+    priority: 50
     conda:
         "../envs/cpu.yaml"
     resources:

@@ -11,6 +11,7 @@ rule proof:
         "logs/proof/{model}.log",
     benchmark:
         "results/benchmarks/proof/{model}.tsv"
+    priority: 40
     conda:
         "../envs/cpu.yaml"
     resources:
@@ -34,6 +35,7 @@ rule export:
         "results/benchmarks/export/{model}/{variant}.tsv"
     wildcard_constraints:
         variant=PLAN.pattern(PLAN.exported),
+    priority: 30
     conda:
         "../envs/cpu.yaml"
     resources:

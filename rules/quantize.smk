@@ -21,6 +21,7 @@ rule quantize:
         "results/benchmarks/export/{model}/{variant}.tsv"
     wildcard_constraints:
         variant=PLAN.pattern(PLAN.quantized),
+    priority: 20
     conda:
         "../envs/cpu.yaml"
     resources:

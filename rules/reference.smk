@@ -12,6 +12,7 @@ rule reference:
         "logs/reference/{model}/{dataset}/{shard}.log",
     benchmark:
         "results/benchmarks/reference/{model}/{dataset}/{shard}.tsv"
+    priority: 10
     conda:
         "../envs/cpu.yaml"
     resources:
