@@ -12,9 +12,9 @@ rule checkpoint:
         "logs/checkpoint/{model}.log",
     benchmark:
         "results/benchmarks/checkpoints/{model}.tsv"
+    priority: 50
     retries: 2
     localrule: PLAN.config["local_downloads"]
-    priority: 50
     conda:
         "../envs/cpu.yaml"
     resources:
@@ -40,8 +40,8 @@ checkpoint dataset:
         "logs/dataset/{dataset}.log",
     benchmark:
         "results/benchmarks/datasets/{dataset}.tsv"
-    localrule: PLAN.config["local_downloads"]
     priority: 50
+    localrule: PLAN.config["local_downloads"]
     conda:
         "../envs/cpu.yaml"
     resources:
