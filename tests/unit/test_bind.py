@@ -73,6 +73,17 @@ def random(*shape):
     return RNG.standard_normal(shape).astype(np.float32)
 
 
+def test_what_a_graph_computes_from_its_own_constants_is_left_alone():
+    nodes = [
+        helper.make_node("Add", ["c", "one"], ["scale"]),
+        helper.make_node("Mul", ["x", "scale"], ["y"]),
+    ]
+    one = np.ones((), np.float32)
+    expected, found, model = bound(nodes, {"x": random(3, 4)}, {}, {"c": random(4), "one": one})
+    np.testing.assert_array_equal(found, expected)
+    assert [node.op_type for node in model.graph] == ["Add", "Mul"]
+
+
 def test_a_transposed_weight_is_stored_as_it_is_read():
     nodes = [
         helper.make_node("Transpose", ["w"], ["t"], perm=[1, 0]),

@@ -57,8 +57,9 @@ def test_what_computes_in_fp16_itself_is_not_run_again(precision, provider, is_r
         overflow, "measure", lambda models, batches, place: {k: [*v] for k, v in batches.items()}
     )
     found = SimpleNamespace(precision=precision, family="f", processing={}, graphs={})
-    reached = overflow.reaches(Path(), found, provider, ["q", "r"], ["d"], Path())
-    assert reached == ({"query": [["q"], ["r"]], "document": [["d"]]} if is_run else {})
+    reached = overflow.reaches(Path(), found, provider, ["q", "r"], ["d", "e"], Path())
+    each = {"query": [["q"], ["r"]], "document": [["d"], ["e"]]}
+    assert reached == (each if is_run else {})
 
 
 @pytest.mark.parametrize("sign", [1, -1])

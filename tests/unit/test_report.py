@@ -285,6 +285,15 @@ def test_missing_figures_are_en_dashes():
     assert not re.search(r"\b(nan|NaN|None|<NA>|inf)\b", found.text)
 
 
+@pytest.mark.parametrize(
+    ("run", "title"),
+    [({"title": "Q"}, "Q"), ({"title": ""}, "ColPort report"), ({"title": None}, "ColPort report")],
+)
+def test_a_run_without_a_title_has_ours(run, title):
+    html = render(make({}), run)
+    assert re.findall(r"<(title|h1)\b[^>]*>([^<]*)</", html) == [("title", title), ("h1", title)]
+
+
 def test_names_are_escaped_everywhere():
     evil = '<script>alert("x")</script>&\u2028</title>'
     rows = joined(

@@ -9,6 +9,8 @@ import pandas as pd
 import pytest
 
 from colport.report.charts import lanes
+from colport.report.charts.chart import Chart
+from colport.report.charts.drawing import Drawing
 from colport.report.charts.lanes import ACROSS, WIDTH, Axis, Bar, ChartLane, Dot
 from colport.report.charts.scales import cost, from_zero, logarithmic
 from colport.report.columns import ShownTable
@@ -78,6 +80,26 @@ def test_a_logarithmic_scale_holds_its_ends(low: float, high: float):
     assert 0 <= scale.place(low) <= scale.place(high) <= 100
     assert scale.ticks or high / low < 2
     assert cost([low, high], 0.0, 100.0).place(low) >= 0
+
+
+@pytest.mark.parametrize(("high", "is_linear"), [(2.0, True), (15.5, True), (16.0, False)])
+def test_a_cost_begins_at_zero_below_a_factor_of_eight(high: float, is_linear: bool):
+    scale = cost([high, 2.0], 0.0, 100.0)
+    expected = from_zero(high, 0.0, 100.0) if is_linear else logarithmic(2.0, high, 0.0, 100.0)
+    assert scale.ticks == expected.ticks
+    assert scale.place(high) == expected.place(high)
+
+
+def test_a_mark_says_its_row_and_what_else_is_known_of_it():
+    table = ShownTable.of([{"variant": "int8"}, {"variant": "fp32"}], ["variant"])
+    drawing = Drawing(100, 50)
+    drawing.hit_circle(10, 5.25, 12, 1, "on the Pareto front")
+    drawing.hit_box(1, 2, 3, 4, 0)
+    chart = Chart("k", "m", "t", "c", "d", drawing, table)
+    assert chart.points == [
+        ('circle cx="10" cy="5.2" r="12"', "fp32; on the Pareto front"),
+        ('rect x="1" y="2" width="3" height="4"', "int8"),
+    ]
 
 
 def test_speed_ups_carry_their_range_and_batch_size():

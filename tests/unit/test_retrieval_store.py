@@ -32,8 +32,9 @@ def test_round_trip(tmp_path, dtype):
 
 
 def test_items_end(tmp_path):
-    items = EmbeddingSet.from_arrays(["a"], [np.ones((1, 2), np.float32)])
-    for index in (1, -2):
+    items = EmbeddingSet.from_arrays(["a", "b"], [np.full((1, 2), n, np.float32) for n in (3, 4)])
+    assert [float(items[index][0, 0]) for index in (0, 1, -1, -2)] == [3, 4, 4, 3]
+    for index in (2, -3):
         with pytest.raises(IndexError):
             items[index]
 

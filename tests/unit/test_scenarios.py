@@ -489,6 +489,13 @@ def test_settings_of_code_are_checked_as_those_of_a_config(make, wrong, place):
         make(**wrong)
 
 
+def test_threads_are_those_that_the_job_has():
+    chosen = ScenarioSettings.from_config({"run": ["server"], "seed": 4}, threads=3)
+    assert (chosen.threads, chosen.run, chosen.seed) == (3, ("server",), 4)
+    for scenario in ("single_stream", "offline", "server"):
+        assert chosen.timing(scenario).threads == 3
+
+
 def test_settings_that_contradict_each_other():
     with pytest.raises(ConfigError, match=r"scenarios\.run: found 'multi_stream'"):
         ScenarioSettings(run=("multi_stream",))

@@ -32,6 +32,12 @@ def test_tensors_are_read_in_their_stored_dtype(tmp_path):
     assert index["full"].read_rows(1, 1).shape == (0, 3)
 
 
+def test_a_tensor_without_rows_has_none_to_read(tmp_path):
+    save_file({"none": torch.empty(0, 3), "one": torch.ones(1)}, tmp_path / "model.safetensors")
+    entry = TensorIndex(tmp_path)["none"]
+    assert entry.read().shape == entry.read_rows(0, 0).shape == (0, 3)
+
+
 def test_a_tensor_of_another_dtype_is_named_with_it(tmp_path):
     save_file({"a": torch.ones(2).to(torch.float8_e4m3fn)}, tmp_path / "model.safetensors")
     with pytest.raises(CheckpointError, match="tensor 'a' is F8_E4M3; read are F64, F32, F16"):
