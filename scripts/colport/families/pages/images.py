@@ -89,7 +89,9 @@ def _page(image: Image.Image) -> Image.Image:
         )
     if image.has_transparency_data:
         return _over_white(image)
-    return image if image.mode == "RGB" else image.convert("RGB")
+    # One with a file behind it changes when its caller turns to the next page of the file.
+    is_page = image.mode == "RGB" and type(image) is Image.Image
+    return image if is_page else image.convert("RGB")
 
 
 def _widened(image: Image.Image) -> int:
