@@ -29,7 +29,7 @@ def main(snakemake):
                 family=checkpoint["family"],
                 precision=variant["precision"],
                 opset=variant.get("opset", folder.OPSET),
-                layout=Layout.from_config(variant.get("external_data", {})),
+                layout=Layout(**variant.get("external_data", {})),
                 source={key: checkpoint[key] for key in checkpoints.SOURCE_KEYS},
                 report=log.info,
                 prove=proof.by_checkpoint(known, variant.get("tolerance"), log.info),

@@ -22,7 +22,7 @@ def main(snakemake):
     with job(snakemake.log[0], f"{model} {name}") as log:
         start = time.perf_counter()
         settings = QuantizeSettings.from_config(variant)
-        layout = Layout.from_config(variant.get("external_data", {}))
+        layout = Layout(**variant.get("external_data", {}))
         try:
             dataset = None
             if settings.is_calibrated:

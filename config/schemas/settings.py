@@ -18,12 +18,13 @@ from colport.data.documents import DPI, MAX_PIXELS
 from colport.export.folder import OPSET
 from colport.families.reference.skeletons import PRECISIONS
 from colport.measure.entrants import PYTORCH
+from colport.measure.parity import Tolerance
 from colport.peers.catalogue import PEERS
 from colport.providers.settings import FALLBACK
 from colport.quantize.settings import BITS, QuantizeSettings
 from colport.scoring import statistics
 from colport.scoring.forms import Form
-from colport.tensors.external_data import MODES, Layout
+from colport.tensors.external_data import Layout
 from colport.timing.server.settings import ScenarioSettings
 from colport.timing.settings import LatencySettings
 
@@ -138,27 +139,6 @@ class Model(Section):
     """The dataset that calibrates quantized variants; by default the first one."""
 
 
-class ExternalData(Section):
-    """Where the weights lie."""
-
-    layout: Annotated[str, Allowed(enum=MODES)] = Layout.mode
-    """One file beside the graphs (``split``), inside each graph, up to 2 GiB (``merge``), or files
-    of a largest size (``shard``)."""
-
-    max_shard_bytes: OptionalCount = None
-    """Largest shard file; for ``shard``, and needed there."""
-
-
-class Tolerance(Section):
-    """What parity allows."""
-
-    max_abs_diff: Positive | None = None
-    """Largest difference of a component of a token embedding."""
-
-    min_cosine: Annotated[float | None, Allowed(minimum=-1, maximum=1)] = None
-    """Smallest cosine between a token's embedding and the reference's."""
-
-
 class Variant(Section):
     """A precision, and how it is made."""
 
@@ -177,7 +157,7 @@ class Variant(Section):
     """For ``int8`` and ``int4``: see below. Without it ``int8`` gives each token and each output
     channel a scale of its own."""
 
-    external_data: ExternalData | None = None
+    external_data: Layout | None = None
     """Where the weights lie."""
 
     tolerance: Tolerance | None = None

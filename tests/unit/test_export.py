@@ -125,7 +125,7 @@ def test_layouts_are_lossless(exported, family, tmp_path):
     original = tensors(exported[family])
     source = exported[family]
     for step in steps:
-        target = tmp_path / step.mode
+        target = tmp_path / step.layout
         convert(source, target, step)
         found = tensors(target)
         assert found.keys() == original.keys()

@@ -161,7 +161,7 @@ def test_progress_ends_at_all_that_is_written(block_bytes, layout, tmp_path):
     done, totals = zip(*seen, strict=True)
     beside = [value.nbytes for name, value in TENSORS.items() if name != "inline"]
     merged = [*beside, 1020, *(TENSORS[name].nbytes for name in SHARED)]
-    assert set(totals) == {sum(merged if layout.mode == "merge" else beside)}
+    assert set(totals) == {sum(merged if layout.layout == "merge" else beside)}
     assert list(done) == sorted(done)
     assert done[-1] == totals[0]
 
@@ -224,7 +224,7 @@ def test_weights_that_lack_a_byte_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (("whole", None), "layout: 'whole' is unknown; allowed are split, merge, shard"),
+        (("whole", None), "layout: found 'whole'; allowed are split, merge, shard"),
         (("shard", None), "max_shard_bytes: is needed for layout 'shard', and only there"),
         (("split", 10), "max_shard_bytes: is needed for layout 'shard', and only there"),
     ],
@@ -234,6 +234,5 @@ def test_layouts_that_cannot_be(given, message):
         Layout(*given)
 
 
-def test_a_layout_from_a_config():
-    assert Layout.from_config({}) == Layout("split")
-    assert Layout.from_config({"layout": "shard", "max_shard_bytes": 7}) == Layout("shard", 7)
+def test_a_layout_is_one_file_by_default():
+    assert Layout() == Layout("split")

@@ -238,7 +238,7 @@ def test_a_quantized_folder_may_lose_and_is_still_measured(method, exporting, jo
     )
     base, output, settings, layout, _ = quantize.arguments
     assert (base, output) == (Path("base"), job.folder / "out")
-    assert (settings.method, layout.mode) == (method, "split")
+    assert (settings.method, layout.layout) == (method, "split")
     assert quantize.named["scratch"] == "/scratch"
     assert quantize.named["dataset"] is (DATASET if method == "static" else None)
     asked = [("pages", {"path": "p"}, "pages.json")] if method == "static" else []

@@ -93,7 +93,7 @@ def export(
             source={**_published(source or {"source": str(checkpoint)}), **license_of(checkpoint)},
             processing=processing.settings,
             graphs={name: graphs.describe(name, model) for name, model in models.items()},
-            external_data={"layout": layout.mode, "files": files},
+            external_data={"layout": layout.layout, "files": files},
             unread=unread_tensors,
         )
         graphs.check(folder, manifest)

@@ -64,7 +64,7 @@ def convert(
     with atomic_folder(output) as folder:
         copy_companions(source, folder, known)
         files = external_data.write(models, folder, layout, progress)
-        result = replace(known, external_data={"layout": layout.mode, "files": files})
+        result = replace(known, external_data={"layout": layout.layout, "files": files})
         check(folder, result)
         return result.write(folder)
 

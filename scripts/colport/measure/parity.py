@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
-from colport.base import machine
+from colport.base import declared, machine
 from colport.base.columns import row
 from colport.base.errors import PeerError, UnsupportedError
 from colport.base.names import KINDS
@@ -24,15 +24,13 @@ from colport.scoring.score import top_k_overlap
 
 @dataclass(frozen=True)
 class Tolerance:
-    """What a variant may lose.
+    """What parity allows."""
 
-    Attributes:
-        max_abs_diff: Largest difference of one component of a token embedding.
-        min_cosine: Smallest cosine between a token's two embeddings.
-    """
+    max_abs_diff: declared.Positive | None = None
+    """Largest difference of a component of a token embedding."""
 
-    max_abs_diff: float | None = None
-    min_cosine: float | None = None
+    min_cosine: Annotated[float | None, declared.Allowed(minimum=-1, maximum=1)] = None
+    """Smallest cosine between a token's embedding and the reference's."""
 
     def describe(self) -> str:
         """The tolerance in one line for the table."""

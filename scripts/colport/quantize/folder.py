@@ -102,7 +102,7 @@ def quantize(
             source,
             precision=f"int{settings.bits}",
             graphs={name: graphs.describe(name, model) for name, model in models.items()},
-            external_data={"layout": layout.mode, "files": files},
+            external_data={"layout": layout.layout, "files": files},
             quantization={
                 "settings": asdict(settings),
                 "operators": counts,

@@ -10,19 +10,19 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Annotated, BinaryIO
 
 import numpy as np
 import onnx_ir as ir
 
+from colport.base import declared
 from colport.base.errors import ArtifactError, ConfigError, ExportError, read_of
 from colport.base.files import require_space
 from colport.base.foreign import leaves_folder
 from colport.base.redaction import plain
 from colport.tensors.streaming import stored_blocks
 
-Mode = Literal["split", "merge", "shard"]
-MODES: tuple[Mode, ...] = ("split", "merge", "shard")
+MODES = ("split", "merge", "shard")
 
 PROTOBUF_LIMIT = 2**31 - 1
 """Largest message that protobuf serialises, in bytes."""
@@ -40,26 +40,23 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Layout:
-    """How weights are stored.
+    """Where the weights lie; the ``external_data`` section of a variant.
 
-    Attributes:
-        mode: ``split`` (one file beside the graphs), ``merge`` (inside each graph) or ``shard``.
-        max_shard_bytes: Largest shard file; a larger single tensor is an error.
+    Raises:
+        ConfigError: The layout is unknown, or goes without a size of shards that it needs.
     """
 
-    mode: Mode = "split"
-    max_shard_bytes: int | None = None
+    layout: Annotated[str, declared.Allowed(enum=MODES)] = "split"
+    """One file beside the graphs (``split``), inside each graph, up to 2 GiB (``merge``), or files
+    of a largest size (``shard``)."""
+
+    max_shard_bytes: Annotated[int | None, declared.Allowed(minimum=1)] = None
+    """Largest shard file; for ``shard``, and needed there."""
 
     def __post_init__(self) -> None:
-        if self.mode not in MODES:
-            raise ConfigError(f"layout: {self.mode!r} is unknown; allowed are {', '.join(MODES)}.")
-        if (self.mode == "shard") != (self.max_shard_bytes is not None):
+        declared.check(self)
+        if (self.layout == "shard") != (self.max_shard_bytes is not None):
             raise ConfigError("max_shard_bytes: is needed for layout 'shard', and only there.")
-
-    @classmethod
-    def from_config(cls, settings: Mapping[str, Any]) -> Layout:
-        """From the ``external_data`` section of a variant."""
-        return cls(settings.get("layout", "split"), settings.get("max_shard_bytes"))
 
 
 def write(
@@ -80,7 +77,7 @@ def write(
         ExportError: A merged graph or a tensor is over the limit, or two tensors share a name.
         ArtifactError: The weights do not fit on the disk.
     """
-    put = _merge if layout.mode == "merge" else _write_beside
+    put = _merge if layout.layout == "merge" else _write_beside
     names = put(models, folder, layout, progress)
     for name, model in models.items():
         try:
