@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from PIL import Image
 from colport import cli
 from colport.base.errors import ParityError
 from colport.base.redaction import print_redacted
+from colport.cli import inspection
 from colport.families.reference.models import ProcessorReference
 from colport.folder import manifest
 from colport.hub import checkpoints
@@ -247,6 +249,23 @@ def write_inputs(folder):
     (pages / "notes.txt").write_text("not a page")
     for number, size in enumerate([(168, 168), (90, 300), (300, 60)]):
         Image.new("RGB", size, (60 * number, 90, 30)).save(pages / f"{number}.png")
+
+
+@pytest.mark.parametrize(
+    ("source", "check", "lines"),
+    [
+        ({}, {}, ["source     not recorded", "proof      not recorded"]),
+        (
+            {"source": "m@1", "applied": ["a on b"]},
+            {"status": "passed"},
+            ["source     m@1", "           a on b", "proof      passed"],
+        ),
+    ],
+)
+def test_inspect_says_what_a_manifest_does_not_hold(source, check, lines, exported):
+    found = replace(manifest.read(exported["colbert"]), source=source, check=check)
+    said = [*inspection._lines(found)]
+    assert [line for line in said if line in lines] == lines
 
 
 def test_inspect(run, exported, tmp_path):

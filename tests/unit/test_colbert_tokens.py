@@ -13,6 +13,7 @@ from tokenizers.processors import TemplateProcessing
 from colport.base.names import KINDS
 from colport.families import colbert, registry
 from colport.families.text import tokenization
+from colport.families.text.reference import Reference
 from colport.families.tokens import Tokens
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[Q]", "[D]", "a", "b", "c", "d", ".", "q:"]
@@ -321,3 +322,24 @@ def test_markers_by_each_library_s_rule():
 )
 def test_how_many_tokens_a_graph_is_given(given, expected):
     assert colbert._longest({**PLAIN, "positions": None, **given}) == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "prompts", "default", "chosen"),
+    [
+        ("query", {"query": "Q:", "document": "D:"}, None, "Q:"),
+        ("document", {"corpus": "C:", "passage": "P:", "document": "D:"}, None, "D:"),
+        ("document", {"corpus": "C:", "passage": "P:"}, None, "P:"),
+        ("document", {"corpus": "C:", "query": "Q:"}, "query", "C:"),
+        ("document", {"query": "Q:", "other": "O:"}, "other", "O:"),
+        ("document", {"query": "Q:"}, None, None),
+    ],
+)
+def test_a_text_has_the_first_prompt_of_its_kind_else_the_default(kind, prompts, default, chosen):
+    model = SimpleNamespace(
+        prompts=prompts,
+        default_prompt_name=default,
+        preprocess=lambda texts, prompt, task: (texts, prompt, task),
+    )
+    found = Reference._features(SimpleNamespace(_model=model), ["a"], kind)
+    assert found == (["a"], chosen, kind)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from colport.base.errors import ArtifactError, UnsupportedError
+from colport.base.errors import ArtifactError, DatasetError, InputError, UnsupportedError
 from colport.base.files import write_unsupported
 from colport.data.base import RetrievalDataset
 from colport.scoring.embed import embed, read_documents, read_queries, shard_count
@@ -82,6 +82,32 @@ def test_one_shard_is_enough_for_a_small_dataset(tmp_path):
         "embedded 5 documents",
     ]
     assert len(read_documents(tmp_path / "0")) == 1
+
+
+@pytest.mark.parametrize(
+    ("refused", "shard", "shard_documents", "named"),
+    [("bb", 0, 5, "d1"), ("ccc", 0, 5, "d2"), ("eeeee", 0, 5, "d4"), ("dddd", 1, 2, "d3")],
+)
+def test_a_document_that_is_refused_is_named_in_any_batch_and_shard(
+    refused, shard, shard_documents, named, monkeypatch, tmp_path
+):
+    def encode(self, texts, batch_size):
+        if refused in texts:
+            raise InputError("documents", texts.index(refused), "is refused")
+        return [np.ones((1, 2), np.float32) for _ in texts]
+
+    monkeypatch.setattr(Encoder, "encode_documents", encode)
+    with pytest.raises(DatasetError, match=f"^five: {named} is refused"):
+        write(tmp_path, shard, shard_documents)
+
+
+def test_a_query_that_is_refused_is_named(monkeypatch, tmp_path):
+    def encode(self, texts, batch_size):
+        raise InputError("queries", 1, "is refused")
+
+    monkeypatch.setattr(Encoder, "encode_queries", encode)
+    with pytest.raises(DatasetError, match=r"^five: query q1 is refused"):
+        write(tmp_path, 0)
 
 
 def test_a_shard_of_another_cut_is_refused(tmp_path):

@@ -93,6 +93,19 @@ def test_what_changed_most_is_that_of_any_variant():
     assert most_changed(FIRST, [OTHER], 5) == [1, 0]
 
 
+def test_the_words_shown_are_those_of_the_first_or_changed_in_any(monkeypatch):
+    strong = match([0, 1, 2, 3, 4, 5, 6, 0], [9, 1, 1, 1, 1, 1, 1, 0], [0, 0, 0, 0, 0, 0, 8, 0])
+    near = match([0, 1, 2, 3, 4, 5, 5, 0], [9, 1, 1, 1, 1, 1, 1, 0], [0, 0, 0, 0, 0, 0, 8, 0])
+    matches = {"one": strong, "near": near, "far": OTHER}
+    monkeypatch.setattr(Match, "of", lambda match, *further: match)
+    monkeypatch.setattr("colport.explain.explanation._WORDS", 1)
+    runtime = SimpleNamespace(query_tokens=lambda query: [], patches=lambda page: GRID)
+    pairs = {name: (found,) for name, found in matches.items()}
+    near_alone = {name: pairs[name] for name in ("one", "near")}
+    for given, changed, shown in ((pairs, False, [0]), (pairs, True, [1]), (near_alone, True, [0])):
+        assert Explanation.of(runtime, "q", None, given, changed=changed).shown == shown
+
+
 def test_a_change_is_from_the_first_to_another():
     page = Image.new("RGB", (30, 20), "white")
     tokens = [QueryToken(text, "query") for text in "abc"]

@@ -13,6 +13,15 @@ from colport.timing.worker.process import drop_cached
 from tests.latency_runs import contender, run
 
 
+@pytest.mark.parametrize(("status", "found"), [(0, "7, 12\n"), (9, None)])
+def test_what_a_program_says_that_fails_is_no_answer(status, found, monkeypatch, tmp_path):
+    program = tmp_path / "nvidia-smi"
+    program.write_text(f'#!/bin/sh\necho "7, 12"\nexit {status}\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    assert meters.nvidia_smi("--query-gpu=index") == found
+
+
 @pytest.fixture(autouse=True)
 def _contenders_on_path(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))

@@ -8,6 +8,7 @@ import os
 import struct
 import zlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import PIL.Image
 import pytest
@@ -18,6 +19,7 @@ from colport.data.images import Frames
 from tests.pdfs import pdf
 
 pypdfium2 = pytest.importorskip("pypdfium2")
+from colport.data import pdf_process, pdfs  # noqa: E402
 
 QUERIES = 'query_id,query\nq1,alpha?\nq2,"beta, or so?"\nq3,unjudged?\n'
 JUDGEMENTS = "query_id,document,score\nq1,b.pdf#2,2\nq1,a/scan.png,1\nq2,b.pdf#1,1\n"
@@ -78,6 +80,22 @@ def test_pages_and_texts_are_read_when_indexed(own):
         found.documents[1:][0]
     with pytest.raises(DatasetError, match=r"mine: b.pdf#1 cannot be read"):
         found.texts[1]
+
+
+@pytest.mark.parametrize("do", ["size", "render", "text"])
+def test_a_page_that_takes_too_much_memory_is_refused_and_the_process_goes_on(do, monkeypatch):
+    def too_much(*arguments):
+        raise MemoryError
+
+    server = pdf_process._Server()
+    monkeypatch.setattr(server, do, too_much)
+    answer = server.answer({"do": do, "with": [0]})
+    assert answer == {"out_of_memory": True}
+    reader = pdfs.PdfReader()
+    reader._child = SimpleNamespace(ask=lambda request, seconds: answer)
+    with pytest.raises(pdfs.BadDocumentError, match=r"^takes more than 3 GiB of memory$"):
+        reader._ask(do, 0)
+    assert reader._child is not None
 
 
 def test_a_folder_without_pdfs_has_no_texts(own):

@@ -17,7 +17,7 @@ from colport.report.charts.drawing import BOTTOM, LEFT, RIGHT, TOP
 from colport.report.charts.marks import Mark, shape_and_colour
 from colport.report.charts.scatter import Point, pareto
 from colport.report.columns import ShownTable
-from colport.report.page import BEHAVIOUR, STYLES
+from colport.report.page import BEHAVIOUR, STYLES, _script_json
 from colport.tables.summary import summary_table
 
 RUN = {
@@ -292,6 +292,12 @@ def test_missing_figures_are_en_dashes():
 def test_a_run_without_a_title_has_ours(run, title):
     html = render(make({}), run)
     assert re.findall(r"<(title|h1)\b[^>]*>([^<]*)</", html) == [("title", title), ("h1", title)]
+
+
+def test_json_in_a_script_neither_ends_it_nor_a_line():
+    found = _script_json(["</script>", "a\u2028b\u2029c", "é"])
+    assert found == '["\\u003c/script>","a\\u2028b\\u2029c","é"]'
+    assert json.loads(found) == ["</script>", "a\u2028b\u2029c", "é"]
 
 
 def test_names_are_escaped_everywhere():

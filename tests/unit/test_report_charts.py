@@ -12,7 +12,7 @@ from colport.report.charts import lanes
 from colport.report.charts.chart import Chart
 from colport.report.charts.drawing import Drawing
 from colport.report.charts.lanes import ACROSS, WIDTH, Axis, Bar, ChartLane, Dot
-from colport.report.charts.scales import cost, from_zero, logarithmic
+from colport.report.charts.scales import cost, from_zero, linear, logarithmic
 from colport.report.columns import ShownTable
 from colport.report.section import Material
 from colport.report.sections import losses, run_cost, speed
@@ -88,6 +88,16 @@ def test_a_cost_begins_at_zero_below_a_factor_of_eight(high: float, is_linear: b
     expected = from_zero(high, 0.0, 100.0) if is_linear else logarithmic(2.0, high, 0.0, 100.0)
     assert scale.ticks == expected.ticks
     assert scale.place(high) == expected.place(high)
+
+
+@pytest.mark.parametrize(
+    ("digits", "texts"),
+    [(None, ["0", "0.75", "1,500"]), (0, ["0", "1", "1500"]), (2, ["0.00", "0.75", "1500.00"])],
+)
+def test_ticks_have_the_decimals_that_are_asked_for(digits, texts):
+    scale = linear(0.0, 1500.0, 10.0, 40.0, [0.0, 0.75, 1500.0], digits)
+    assert [tick.text for tick in scale.ticks] == texts
+    assert [tick.at for tick in scale.ticks] == [10.0, 10.015, 40.0]
 
 
 def test_a_mark_says_its_row_and_what_else_is_known_of_it():

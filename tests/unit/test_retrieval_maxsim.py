@@ -207,3 +207,26 @@ def test_the_products_keep_no_memory_and_take_one_thread(name):
     options = products._session(name).get_session_options()
     assert options.enable_cpu_mem_arena is False
     assert (options.intra_op_num_threads, options.inter_op_num_threads) == (1, 1)
+
+
+def test_pytorch_multiplies_in_full_precision_whatever_the_program_has_set(monkeypatch):
+    import torch
+
+    seen, reduce = [], torch.segment_reduce
+
+    def spy(*arguments, **settings):
+        seen.append(torch.get_float32_matmul_precision())
+        return reduce(*arguments, **settings)
+
+    monkeypatch.setattr(torch, "segment_reduce", spy)
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("medium")
+        columns = blocks.TorchColumns(np.eye(2, dtype=np.float32), "cpu")
+        rows = np.array([[1, 4], [3, 2], [0, 5]], np.float32)
+        np.testing.assert_array_equal(
+            columns.best(rows, np.array([0, 2]), np.empty(0, np.float32)), [[3, 4], [0, 5]]
+        )
+        assert (seen, torch.get_float32_matmul_precision()) == (["highest"], "medium")
+    finally:
+        torch.set_float32_matmul_precision(before)

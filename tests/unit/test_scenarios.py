@@ -489,6 +489,16 @@ def test_settings_of_code_are_checked_as_those_of_a_config(make, wrong, place):
         make(**wrong)
 
 
+@pytest.mark.parametrize(
+    ("rounds", "stopped"),
+    [([[1, 2], [3, 4, 5, 6]], False), ([[1, 2], [3]], True), ([[1, 2], []], True)],
+)
+def test_a_round_that_ends_early_is_said(rounds, stopped):
+    row = {"status": "ok", "samples": 3}
+    for scenario in ("single_stream", "offline"):
+        assert scenario_rows.timed_row(row, scenario, rounds, [4, 1])["stopped"] is stopped
+
+
 def test_threads_are_those_that_the_job_has():
     chosen = ScenarioSettings.from_config({"run": ["server"], "seed": 4}, threads=3)
     assert (chosen.threads, chosen.run, chosen.seed) == (3, ("server",), 4)

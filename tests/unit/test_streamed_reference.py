@@ -283,7 +283,15 @@ def test_a_row_that_is_not_there_is_refused(row, stored):
         torch.nn.functional.embedding(torch.tensor([row]), stored[0])
 
 
-@pytest.mark.parametrize("change", ["add_", "fill_", "__setitem__", "__iadd__"])
+IN_PLACE = [
+    *("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "and", "or", "xor", "lshift"),
+    "rshift",
+]
+
+
+@pytest.mark.parametrize(
+    "change", ["add_", "fill_", "__setitem__", *(f"__i{name}__" for name in IN_PLACE)]
+)
 def test_a_stored_weight_is_not_changed_in_place(change, stored):
     arguments = (0, 1.0) if change == "__setitem__" else (1.0,)
     with pytest.raises(RuntimeError, match=r"table: .* would change a stored weight"):

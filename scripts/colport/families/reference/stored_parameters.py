@@ -6,6 +6,7 @@ size; every operator gets the values that it would have got from a model in memo
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -149,10 +150,9 @@ def _absent(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device | s
 
 
 def _changes(name: str) -> bool:
-    """Whether a method of that name works in place."""
-    return name in ("__setitem__", "__iadd__", "__isub__", "__imul__", "__itruediv__") or (
-        name.endswith("_") and not name.endswith("__")
-    )
+    """Whether a method of that name works in place; torch calls ``/=`` ``__idiv__``."""
+    # Of the names in `__i`, those of `__index__`, `__int__`, `__invert__` and `__iter__` do not.
+    return re.fullmatch("__setitem__|__i(?!n|ter).*__|(?!__).*_", name) is not None
 
 
 def _as_torch(values: np.ndarray) -> torch.Tensor:
