@@ -199,8 +199,8 @@ def test_a_peer_that_hangs_is_ended_with_what_it_started(checkpoint_folders, tmp
         open({str(file)!r}, "w").write(str(child.pid))
         time.sleep(60)
     """
-    with pytest.raises(PeerError, match=r"fake: did not answer within 3 s \(timeout_s\)"):
-        ask(a_peer(code), checkpoint_folders["colbert"], tmp_path / "peer", timeout_s=3)
+    with pytest.raises(PeerError, match=r"fake: did not answer within 6 s \(timeout_s\)"):
+        ask(a_peer(code), checkpoint_folders["colbert"], tmp_path / "peer", timeout_s=6)
     status = Path(f"/proc/{file.read_text()}/status")
     assert not status.exists() or "zombie" in status.read_text()
 
