@@ -23,7 +23,7 @@ from PIL import Image, ImageOps
 from threadpoolctl import ThreadpoolController
 
 _BICUBIC_A = -0.5  # Keys' cubic convolution parameter, as in Pillow and torch's antialiased filter
-_MAX_UNIT = 2**22  # by which torch scales weights to whole numbers
+_MAX_PRECISION = 22
 _MIDDLE = 128
 _EXACT = 2**24  # whole numbers below are exact in fp32
 _BLOCK, _BAND = 16, 256
@@ -260,9 +260,10 @@ def _filter_blocks(source: int, target: int) -> tuple[_FilterBlock, ...]:
     """
     rows, firsts = _weights(source, target)
     largest = max(float(row.max()) for row in rows)
-    unit = 1
-    while unit < _MAX_UNIT and int(0.5 + largest * unit * 2) < (1 << 15):
-        unit *= 2
+    precision = 0
+    while precision < _MAX_PRECISION and int(0.5 + largest * (1 << (precision + 1))) < (1 << 15):
+        precision += 1
+    unit = 1 << precision
     whole = [np.trunc(row * unit + np.copysign(0.5, row)) for row in rows]
     biases = np.array([_MIDDLE * (row.sum() - unit) + unit / 2 for row in whole])
     most = max(_MIDDLE * np.abs(row).sum() for row in whole) + np.abs(biases).max()
