@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -120,20 +121,21 @@ def _operations(encoder: Encoder, corpus: Sequence[Any]) -> float:
 
     They grow with the square of an input's tokens; three inputs tell how.
     """
-    by_tokens = {}
+    counts, examples = Counter(), {}
     for item in corpus:
         batch = encoder.prepare_documents([item])
-        by_tokens.setdefault(batch.keep.shape[1], []).append(batch)
-    lengths = sorted(by_tokens)
+        counts[length := batch.keep.shape[1]] += 1
+        examples.setdefault(length, batch)
+    lengths = sorted(counts)
     chosen = sorted({lengths[0], lengths[len(lengths) // 2], lengths[-1]})
     found = []
     for length in chosen:
-        batch = by_tokens[length][0]
+        batch = examples[length]
         file = encoder.folder / encoder.manifest.graphs[batch.graph].file
         (call,), _ = profiled_calls(file, batch.feeds, threads=0, warmup=0, calls=1)
         found.append(operations(call))
     fit = np.polyfit(chosen, found, len(chosen) - 1)
-    return float(sum(len(by_tokens[length]) * np.polyval(fit, length) for length in lengths))
+    return float(sum(counts[length] * np.polyval(fit, length) for length in lengths))
 
 
 def _product_rate() -> float:

@@ -9,6 +9,7 @@ sys.path.insert(0, str(SCRIPTS))
 sys.executable = shlex.quote(sys.executable)
 
 from colport.base.foreign import not_text
+from colport.families.base import BATCH_SIZE
 from colport.pipeline import plan, runs
 from colport.peers.catalogue import VARIANTS as PEERS
 

@@ -131,6 +131,6 @@ rule mteb:
         **PLAN.script("evaluate_mteb.py"),
         dataset=lambda wildcards: PLAN.config["datasets"][wildcards.dataset],
         provider=lambda wildcards: PLAN.config["providers"][wildcards.provider],
-        batch_size=PLAN.config["encode"].get("batch_size", 8),
+        batch_size=PLAN.config["encode"].get("batch_size", BATCH_SIZE),
     script:
         "../scripts/run.py"

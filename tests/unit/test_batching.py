@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -212,3 +214,16 @@ def test_a_control_group_limits_the_cores(line, files, cores, tmp_path, monkeypa
     assert machine.usable_cores() == 3
     monkeypatch.setattr(machine, "_cores_of_groups", lambda: [7])
     assert machine.usable_cores() == 5
+
+
+def test_an_encoder_is_freed_as_soon_as_nobody_holds_it(exported):
+    """Its sessions hold the weights."""
+    encoder = Encoder(exported["colbert"], workers=2)
+    encoder.encode_documents(TEXTS[:2], batch_size=1)
+    gone = weakref.ref(encoder)
+    gc.disable()
+    try:
+        del encoder
+        assert gone() is None
+    finally:
+        gc.enable()

@@ -5,7 +5,7 @@ import pytest
 
 from colport.base.errors import PeerError, UnsupportedError
 from colport.measure.overflow import Peak, Reach
-from colport.measure.parity import Tolerance, compare, measure, unsupported
+from colport.measure.parity import Tolerance, compare, embeddings, measure, unsupported
 
 LABELS = {"model": "m", "variant": "v", "provider": "cpu"}
 QUERIES = [np.array([[1.0, 0.0]], np.float32)]
@@ -130,3 +130,8 @@ def test_a_peer_that_breaks_at_one_batch_size_fails_with_its_error():
 def test_a_failed_peer_has_failed_rows():
     rows = unsupported(LABELS, PeerError("its own words"))["rows"]
     assert {(row["status"], row["reason"]) for row in rows} == {("failed", "its own words")}
+
+
+def test_inputs_of_one_kind_alone_are_embedded():
+    found = embeddings(Fixed({None: DOCUMENTS}), ["q"], [])
+    assert (found["query"], found["document"]) == (QUERIES, [])

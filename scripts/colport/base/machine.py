@@ -83,7 +83,7 @@ def usable_cores() -> int:
     """Cores that this process may run on, or whose time its control groups leave it."""
     has = hasattr(os, "sched_getaffinity")
     cores = len(os.sched_getaffinity(0)) if has else os.cpu_count() or 1
-    return min(cores, *_cores_of_groups(), cores)
+    return min([cores, *_cores_of_groups()])
 
 
 def peak_rss_mb() -> float:
@@ -125,6 +125,7 @@ def _left_in_groups(cgroups: Path = _CGROUPS, own: Path = _OWN_GROUPS) -> list[i
     return left
 
 
+@cache  # each scoring asks
 def _cores_of_groups(cgroups: Path = _CGROUPS, own: Path = _OWN_GROUPS) -> list[int]:
     """Cores whose time each control group of this process is given, rounded up."""
     cores = []

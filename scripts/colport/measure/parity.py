@@ -80,7 +80,7 @@ def embeddings(
     given["document"] = encoder.encode_documents, documents
     found: dict[str, list[np.ndarray]] = {kind: [] for kind in given}
     for kind, (encode, inputs) in given.items():
-        size = batch_size or len(inputs)
+        size = batch_size or len(inputs) or 1
         for first in range(0, len(inputs), size):
             found[kind] += encode(inputs[first : first + size], batch_size or None)
     return found

@@ -87,8 +87,8 @@ class Encoder:
         require(settings.provider.name)
         require_opset(settings.provider, self.manifest.opset)
         exact = needs_exact_kernels(self.manifest.integer_range, settings.provider, self.folder)
-        options = {"share_weights": share_weights, "exact_sums": exact}
-        self._settings, self._open = settings, partial(self._opened, settings, options)
+        self._settings = settings
+        self._options = {"share_weights": share_weights, "exact_sums": exact}
         self._graphs = self._open(threads)
         second_mb = 0 if share_weights else self.manifest.size_mb
         self._workers, self._share = batching.workers(settings, threads, workers, second_mb)
@@ -204,14 +204,10 @@ class Encoder:
         """
         return maxsim(queries, documents)
 
-    def _opened(
-        self, settings: ProviderSettings, options: Mapping[str, Any], threads: int | None
-    ) -> dict[str, Graph]:
+    def _open(self, threads: int | None) -> dict[str, Graph]:
+        settings, options = self._settings, {"threads": threads, **self._options}
         return {
-            name: Graph(
-                open_session(self.folder / graph.file, settings, threads=threads, **options),
-                settings,
-            )
+            name: Graph(open_session(self.folder / graph.file, settings, **options), settings)
             for name, graph in self.manifest.graphs.items()
         }
 
@@ -277,9 +273,8 @@ class Encoder:
     ) -> Iterator[dict[int, np.ndarray]]:
         """Embeddings of some inputs by their places, batch by batch."""
         places, kind = range(first, first + len(chosen)), self._kind(argument)
-        inputs.typed_inputs(argument, chosen, kind, places)
-        if kind == "passages":
-            inputs.checked(argument, chosen, kind, places)
+        check = inputs.checked if kind == "passages" else inputs.typed_inputs  # pages: when read
+        check(argument, chosen, kind, places)
         with self._preparing(places):
             of = "query" if argument == "queries" else "document"
             lengths = self._runtime.lengths(of, chosen)
