@@ -18,6 +18,7 @@ from colport.providers import ProviderSettings
 from colport.runtime import batching
 from colport.runtime import encoder as runtime
 
+LARGE = 10**8
 CPU = ProviderSettings.of("cpu")
 TEXTS = [f"{'word ' * (number * 7 % 40 + 1)}number {number}" for number in range(30)]
 
@@ -33,10 +34,17 @@ def test_batches_hold_inputs_of_like_lengths_the_longest_first():
 
 
 def test_few_inputs_occupy_every_worker_and_many_stay_in_the_caches():
-    assert batching.budget([100] * 100, CPU, 2) == 512
-    assert batching.budget([100, 100, 101], CPU, 2) == 151
-    assert batching.budget([10, 10], CPU, 2) == 128
-    assert batching.budget([10, 10], ProviderSettings.of("cuda"), 2) == 8192
+    assert batching.budget([100] * 100, CPU, 2, LARGE) == 512
+    assert batching.budget([100, 100, 101], CPU, 2, LARGE) == 151
+    assert batching.budget([10, 10], CPU, 2, LARGE) == 128
+    assert batching.budget([10, 10], ProviderSettings.of("cuda"), 2, LARGE) == 8192
+
+
+def test_a_small_graph_has_batches_that_are_worth_a_thread():
+    assert batching.budget([100] * 100, CPU, 2, 1_000_000) == 1000
+    assert batching.budget([100] * 100, CPU, 2, 7_000_000) == 512
+    assert batching.budget([10, 10], CPU, 2, 0) == 10**9
+    assert batching.budget([10], ProviderSettings.of("cuda"), 2, 1_000) == 8192
 
 
 @pytest.mark.parametrize(

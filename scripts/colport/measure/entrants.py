@@ -178,13 +178,13 @@ class Contest:
             return [], dict.fromkeys(self.folders, limit)
         for variant, folder in self.folders.items():
             try:
-                if not is_folder(folder):
+                if is_own := not is_folder(folder):
                     require_opset(settings.provider, read_manifest(folder).opset)
                 place = str(Path(folder).resolve())
                 arguments = {"folder": place, "provider": own, "threads": threads}
                 factory, python = "colport.measure.embedders:load", settings.python
                 identity = (self.model, variant, self.provider, factory, arguments)
-                runnable.append(Contender(*identity, files=(place,), python=python))
+                runnable.append(Contender(*identity, (place,), python, forms_batches=is_own))
             except UnsupportedError as limit:
                 missing[variant] = limit
         if not runnable:

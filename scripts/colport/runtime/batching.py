@@ -10,6 +10,9 @@ from colport.providers import ProviderSettings
 
 _TOKENS, _FEWEST_TOKENS = 512, 128
 """Of a batch on a CPU: more only adds padding and leaves the caches (benchmarks/throughput.md)."""
+_LEAST_WORK = 1e9
+"""Multiply-adds of a batch at least: two threads of this interpreter that finish calls of a few
+milliseconds wait for each other longer than the calls take."""
 _TOKENS_ELSEWHERE = 8192  # eight pages of 1024
 _MOST_WORKERS = 16
 _MEMORY_FOR_SECOND = 0.25
@@ -42,11 +45,19 @@ def workers(
     return asked, None if asked == 1 else max(1, cores // asked)
 
 
-def budget(lengths: Sequence[int], settings: ProviderSettings, beside: int) -> int:
-    """Tokens of a batch, padding included, with which few inputs still occupy every worker."""
+def budget(lengths: Sequence[int], settings: ProviderSettings, beside: int, parameters: int) -> int:
+    """Tokens of a batch, padding included, with which few inputs still occupy every worker.
+
+    Args:
+        lengths: Tokens of each input.
+        settings: The provider.
+        beside: Batches that run beside each other.
+        parameters: Of the graph; each token takes about as many multiply-adds.
+    """
     if settings.provider.name != "cpu":
         return _TOKENS_ELSEWHERE
-    return min(_TOKENS, max(_FEWEST_TOKENS, math.ceil(sum(lengths) / beside)))
+    least = max(_FEWEST_TOKENS, math.ceil(_LEAST_WORK / max(1, parameters)))
+    return max(least, min(_TOKENS, math.ceil(sum(lengths) / beside)))
 
 
 def by_length(lengths: Sequence[int], size: float, tokens: float) -> list[list[int]]:

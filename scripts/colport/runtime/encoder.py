@@ -285,7 +285,8 @@ class Encoder:
                 f"{lengths[longest]} tokens."
             )
         if tokens is None:
-            free = batching.budget(lengths, self._settings, self._workers)
+            graph = self.manifest.graphs["image" if kind == "pages" else "text"]
+            free = batching.budget(lengths, self._settings, self._workers, graph.parameters)
             tokens = free if size is None else math.inf
         most = self._settings.fixed_shapes.get("batch", (math.inf,))[-1]
         batches = batching.by_length(lengths, size or most, tokens)

@@ -181,6 +181,7 @@ class Lane:
             "load",
             factory=self.contender.factory,
             arguments=dict(self.contender.arguments),
+            forms_batches=self.contender.forms_batches,
             threads=self.settings.threads,
             cores=self.cores,
             max_memory_mb=self.settings.max_memory_mb,

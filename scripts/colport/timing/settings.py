@@ -43,6 +43,7 @@ class Contender:
         files: Folders that the factory reads; dropped from the page cache before a cold load.
         python: Interpreter of its worker; ``None`` is this one.
         note: What its rows say beside their figures.
+        forms_batches: It is called without ``batch_size``, as its users do, and forms its batches.
     """
 
     model: str
@@ -53,6 +54,7 @@ class Contender:
     files: tuple[str, ...] = ()
     python: str | None = None
     note: str = ""
+    forms_batches: bool = False
 
     def __post_init__(self) -> None:
         module, separator, name = self.factory.partition(":")

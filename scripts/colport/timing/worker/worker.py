@@ -29,6 +29,7 @@ class Worker:
 
     def __init__(self) -> None:
         self._encoder: Any = None
+        self._forms_batches = False
         self._encode: dict[str, Callable[..., list[np.ndarray]]] = {}
         self._inputs: dict[str, list[Any]] = {}
         self._cores: list[int] | None = None
@@ -38,13 +39,18 @@ class Worker:
         asked = request["request"]
         try:
             if self._cores is not None:
-                (release if asked == "first" else place)(self._cores)
+                (release if self._starts_threads(request) else place)(self._cores)
             reply = getattr(self, f"_{asked}")(request)
             if asked in ("load", "first"):
                 _keep_from_collection()
         except Exception as error:  # noqa: BLE001 - whatever a contender raises is a result
             reply = _failure(error)
         return {**reply, "peak_rss_mb": peak_rss_mb()}
+
+    def _starts_threads(self, request: Mapping[str, Any]) -> bool:
+        """Whether the calls of a request start threads, which inherit the cores of the old."""
+        has_several = any(len(batch) > 1 for batch in request["batches"])
+        return request["request"] == "first" or (self._forms_batches and has_several)
 
     def _load(self, request: Mapping[str, Any]) -> dict[str, Any]:
         if request.get("max_memory_mb") is not None:
@@ -61,7 +67,7 @@ class Worker:
         encoder = factory(**request["arguments"])
         loaded = time.perf_counter_ns()
         _limit_torch(request["threads"])
-        self._encoder = encoder
+        self._encoder, self._forms_batches = encoder, request["forms_batches"]
         self._encode = {
             "query": encoder.encode_queries,
             "document": encoder.encode_documents,
@@ -135,8 +141,9 @@ class Worker:
     def _call(self, kind: str, numbers: Sequence[int]) -> tuple[int, list[np.ndarray]]:
         """Time one whole call: tokenizing, image resizing and copies are part of it."""
         encode, batch = self._encode[kind], self._batch(kind, numbers)
+        size = None if self._forms_batches else len(batch)
         start = time.perf_counter_ns()
-        outputs = encode(batch, batch_size=len(batch))
+        outputs = encode(batch, batch_size=size)
         return time.perf_counter_ns() - start, outputs
 
 
