@@ -56,6 +56,7 @@ def test_batches_that_would_leave_cores_idle_run_on_all_threads(batches, beside,
 
 
 def test_the_split_fits_cores_threads_and_memory(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(batching, "usable_cores", lambda: 6)
     monkeypatch.setattr(batching, "available_mb", lambda: 1000.0)
     assert batching.workers(CPU, None, None, 250) == (6, 1)
@@ -71,6 +72,23 @@ def test_the_split_fits_cores_threads_and_memory(monkeypatch):
     monkeypatch.setattr(batching, "usable_cores", lambda: 1)
     assert batching.workers(CPU, None, None, 0) == (1, None)
     assert batching.workers(ProviderSettings.of("cuda"), None, None, 0) == (2, None)
+    monkeypatch.setattr(batching, "usable_cores", lambda: 6)
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert batching.workers(CPU, None, None, 0) == (2, 1)  # of a job beside others
+    assert batching.workers(CPU, 4, None, 0) == (4, 1)
+    assert batching.workers(own, None, None, 0) == (3, 1)
+
+
+@pytest.mark.parametrize(
+    ("given", "threads"),
+    [(None, None), ("", None), ("3", 3), (" 4,2 ", 4), ("0", None), ("-1", None), ("many", None)],
+)
+def test_a_job_s_threads_are_read_as_openmp_reads_them(given, threads, monkeypatch):
+    if given is None:
+        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    else:
+        monkeypatch.setenv("OMP_NUM_THREADS", given)
+    assert machine.asked_threads() == threads
 
 
 @pytest.mark.parametrize("family", ["colbert", "colpali", "colqwen2"])

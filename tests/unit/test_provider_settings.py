@@ -133,10 +133,15 @@ def sums():
     return helper.make_model(made, opset_imports=opset, ir_version=10).SerializeToString()
 
 
+@pytest.mark.parametrize("asked", ["", "5"])
 @pytest.mark.parametrize(
     ("own", "of_the_call", "threads"), [(3, None, 3), (3, 1, 1), (None, 2, 2), (None, None, 0)]
 )
-def test_the_threads_of_a_call_go_before_the_provider_s(sums, own, of_the_call, threads):
+def test_the_threads_of_a_call_go_before_the_provider_s_and_these_before_the_job_s(
+    sums, own, of_the_call, threads, asked, monkeypatch
+):
+    monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    threads = threads or int(asked or 0)
     entry = {"type": "cpu", **({"threads": own} if own else {})}
     session = open_session(sums, ProviderSettings.of(entry), of_the_call)
     assert session.get_session_options().intra_op_num_threads == threads

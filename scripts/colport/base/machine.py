@@ -86,6 +86,15 @@ def usable_cores() -> int:
     return min([cores, *_cores_of_groups()])
 
 
+def asked_threads() -> int | None:
+    """``OMP_NUM_THREADS``, by which jobs and containers tell libraries how many threads to take.
+
+    ONNX Runtime does not read it: without it, jobs beside each other compute on all cores each.
+    """
+    asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return int(asked) or None if asked.isdecimal() else None
+
+
 def peak_rss_mb() -> float:
     """Peak resident memory of this process so far, in MiB.
 

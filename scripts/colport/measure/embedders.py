@@ -23,7 +23,7 @@ def load(
     Args:
         folder: See :class:`colport.runtime.encoder.Encoder` and :mod:`colport.peers.clients`.
         provider: A provider's type, or its entry; peers run with its defaults, in this Python.
-        threads: Threads within an operator; ONNX Runtime's own choice when ``None``.
+        threads: Threads within an operator; see :class:`colport.runtime.encoder.Encoder`.
 
     Raises:
         ArtifactError: The folder is not whole.

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from colport.base.errors import ArtifactError, UnsupportedError
+from colport.base.machine import asked_threads
 from colport.base.redaction import plain
 from colport.providers.settings import ProviderSettings
 from colport.providers.table import PROVIDERS, Provider
@@ -91,7 +92,7 @@ def open_session(
     """
     import onnxruntime
 
-    provider, threads = settings.provider, threads or settings.threads
+    provider, threads = settings.provider, threads or settings.threads or asked_threads()
     require(provider.name)
     options = _session_options(settings, threads, share_weights)
     if exact_sums:

@@ -16,6 +16,7 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime
 
+from colport.base.machine import asked_threads
 from colport.families.base import Batch, Document, Runtime
 from colport.quantize.rounding import Curvature
 from colport.quantize.settings import Calibration
@@ -163,6 +164,7 @@ def open_sessions(
     write(models, folder, Layout())
     settings = onnxruntime.SessionOptions()
     settings.execution_order = order
+    settings.intra_op_num_threads = asked_threads() or 0
     settings.log_severity_level = 3
     settings.add_session_config_entry("session.disable_prepacking", "1")
     return {

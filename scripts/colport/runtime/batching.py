@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from colport.base.machine import available_mb, usable_cores
+from colport.base.machine import asked_threads, available_mb, usable_cores
 from colport.providers import ProviderSettings
 
 _TOKENS, _FEWEST_TOKENS = 512, 128
@@ -29,7 +29,8 @@ def workers(
 
     Args:
         settings: The provider.
-        threads: Threads of all, as the caller asks; by default the provider's, or the usable cores.
+        threads: Threads of all, as the caller asks; by default the provider's, those of
+            ``OMP_NUM_THREADS``, or the usable cores.
         asked: Batches, as the caller asks.
         second_mb: Memory that sessions with fewer threads take besides, in MB (10**6 bytes).
 
@@ -38,7 +39,7 @@ def workers(
     """
     if settings.provider.name != "cpu":
         return asked or 2, None
-    cores = threads or settings.threads or usable_cores()
+    cores = threads or settings.threads or asked_threads() or usable_cores()
     if asked is None:
         fits = second_mb <= _MEMORY_FOR_SECOND * available_mb()
         asked = min(cores, _MOST_WORKERS) if fits else 1

@@ -49,7 +49,8 @@ class Encoder:
         folder: An exported folder; ``~`` is the user's own.
         provider: A provider's type (``cpu``, ``cuda``, ``openvino``, …), or a mapping with
             ``type`` and settings, as under ``providers`` in the config.
-        threads: Threads within an operator; goes before the provider's ``threads``.
+        threads: Threads within an operator; goes before the provider's ``threads``, and these
+            before ``OMP_NUM_THREADS``. Without any, ONNX Runtime's own choice.
         share_weights: Read weights from the mapped file instead of repacking them at load: both
             graphs, and every process that serves the folder, then share its pages. ONNX Runtime
             repacks by default, which costs each graph a copy of its weights in memory and makes

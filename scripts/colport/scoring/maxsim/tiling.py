@@ -10,7 +10,7 @@ from functools import cached_property
 
 import numpy as np
 
-from colport.base.machine import usable_cores
+from colport.base.machine import asked_threads, usable_cores
 from colport.scoring.maxsim.blocks import Columns, QueryBlock, lengths_of, starts_of
 
 _FLOAT = 4
@@ -74,7 +74,7 @@ class Tiling:
                 )
             if not document_lengths.all():
                 raise ValueError(f"Document {int(np.argmin(document_lengths))} has no tokens.")
-        threads = threads or usable_cores()
+        threads = threads or asked_threads() or usable_cores()
         threads = max(1, min(threads, max_bytes // _BYTES_A_THREAD))
         return cls(query_lengths, document_lengths, query_dim, max_bytes, threads)
 
