@@ -171,17 +171,17 @@ def test_shared_weights_take_no_memory_of_their_own(exported):
         np.testing.assert_allclose(one, other, atol=1e-5)
 
 
-def test_fp16_is_half_the_size_and_close(checkpoint_folders, exported, tmp_path):
-    export(checkpoint_folders["colqwen2"], tmp_path / "fp16", precision="fp16")
-    half = (tmp_path / "fp16/weights.onnx_data").stat().st_size
+def test_fp16_is_half_the_size_and_close(exported_as, exported):
+    folder = exported_as("colqwen2", precision="fp16")
+    half = (folder / "weights.onnx_data").stat().st_size
     full = (exported["colqwen2"] / "weights.onnx_data").stat().st_size
     assert half < 0.55 * full
-    model = onnx.load(tmp_path / "fp16/image.onnx")
+    model = onnx.load(folder / "image.onnx")
     assert {t.data_type for t in model.graph.initializer if len(t.dims) == 2} == {
         onnx.TensorProto.FLOAT16
     }
     for one, other in zip(
-        Encoder(tmp_path / "fp16").encode_documents(pages()),
+        Encoder(folder).encode_documents(pages()),
         Encoder(exported["colqwen2"]).encode_documents(pages()),
         strict=True,
     ):

@@ -34,7 +34,7 @@ REDUCED = {
         "quiet_wait_s": 0,
         "offline": {"batch_sizes": [4], "min_seconds": 0},
         "server": {
-            "confidence": 0.5,
+            "confidence": 0.1,  # some ten requests a rate
             "min_seconds": 0,
             "max_batch": 2,
             "max_probes": 1,
@@ -51,6 +51,14 @@ REDUCED = {
         "quiet_wait_s": 0,  # other tests run beside this one
     },
 }
+
+
+TINY = {
+    "family": "colbert",
+    "checkpoint": {"path": str(ROOT / "tests/fixtures/pylate-bert")},
+    "datasets": ["demo-passages"],
+}
+"""A model of two layers, where only what is done with one counts."""
 
 
 @dataclass(frozen=True)
