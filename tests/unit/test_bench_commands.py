@@ -24,6 +24,7 @@ NAMES = ("export", "reference", "graphs", "maxsim", "corpus", "providers", "thro
 @pytest.mark.parametrize("name", NAMES)
 def test_help_shows_an_example_that_parses(name, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", [name, "--help"])
+    monkeypatch.delitem(sys.modules, f"benchmarks.{name}", raising=False)
     handler = signal.getsignal(signal.SIGTERM)
     with pytest.raises(SystemExit) as end:
         runpy.run_module(f"benchmarks.{name}", run_name="__main__", alter_sys=True)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -488,6 +489,25 @@ def test_smaller_embeddings_change_nothing_else():
     assert "Its largest significant loss" not in found
     assert "too few dimensions" in found
     assert "Smaller embeddings" not in page(before).text
+
+
+@pytest.mark.parametrize(
+    ("chosen", "drawn", "places"),
+    [
+        (None, "ab", {"a": (11, 0.509), "b": (2, 0.509), "c": (5, 0.508)}),
+        (2, "bc", {"a": (8, 0.507), "b": (2, 0.51), "c": (4, 0.507)}),
+    ],
+)
+def test_labels_of_the_chosen_and_of_the_front_have_room_first(chosen, drawn, places):
+    """There is none for three; the front is b."""
+    points = [
+        replace(point(*places[name]), label=24 * name, row=row, chosen=row == chosen)
+        for row, name in enumerate(places)
+    ]
+    table = ShownTable.of([{"variant": name} for name in places], ["variant"])
+    chart = scatter.chart("k", "m", "c", "x", points, table, None, 0.01)
+    labels = re.findall(r'class="label[^>]*>([^<]*)<', chart.drawing.markup)
+    assert {label[0] for label in labels} == set(drawn)
 
 
 def test_no_chart_without_points():
