@@ -34,7 +34,7 @@ REDUCED = {
         "quiet_wait_s": 0,
         "offline": {"batch_sizes": [4], "min_seconds": 0},
         "server": {
-            "confidence": 0.1,  # some ten requests a rate
+            "confidence": 0.5,
             "min_seconds": 0,
             "max_batch": 2,
             "max_probes": 1,
