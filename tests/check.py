@@ -7,7 +7,8 @@ import subprocess
 import sys
 import time
 
-PYTEST = ("-n2", "--dist=loadfile", "--durations=15")
+# In the order of ``testpaths``: the long tests of the workflow do not come last, when others wait.
+PYTEST = ("-n2", "--dist=loadfile", "--no-loadscope-reorder", "--durations=15")
 CHECKS = (
     ("ruff check", ["ruff", "check", "."]),
     ("ruff format", ["ruff", "format", "--check", "."]),

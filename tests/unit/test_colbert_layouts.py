@@ -328,6 +328,10 @@ PYLATE_REFUSALS = {
     "outside": (lambda f: module(f, 1, path="../elsewhere"), "module 1 lies outside"),
     "layer-norm": (added("sentence_transformers.models.LayerNorm"), r"module 2 .*LayerNorm"),
     "foreign": (added("my_package.Dense"), r"module 2 .*my_package.Dense"),
+    "second backbone": (
+        added("sentence_transformers.base.modules.Transformer"),
+        r"module 2 .*Transformer; exported there is Dense or Normalize or MultiVectorMask\.$",
+    ),
     "backbone": (
         lambda f: module(f, 0, type="my_package.Transformer"),
         "module 0 .*exported there",

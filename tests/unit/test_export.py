@@ -18,12 +18,14 @@ from colport.base.errors import (
     ExportError,
     UnsupportedError,
 )
+from colport.export import record
 from colport.export.folder import export
 from colport.families import registry
 from colport.folder import manifest
 from colport.folder.graphs import convert
 from colport.tensors import external_data
 from colport.tensors.external_data import Layout
+from tests.conftest import ROOT
 
 QUERIES = [
     "a red pie chart",
@@ -107,6 +109,12 @@ def test_graphs_have_dynamic_axes_and_share_weights(exported):
     weights = (folder / "weights.onnx_data").stat().st_size
     largest = max(graph.parameters for graph in found.graphs.values())
     assert weights < 1.02 * 4 * largest + 65536
+    rows = record.record(found, folder, {"model": "m"}, {"seconds": 1.5})["rows"]
+    assert [row["graph"] for row in rows] == ["text", "image"]
+    for row in rows:
+        assert (row["model"], row["seconds"], row["weight_files"]) == ("m", 1.5, 1)
+        graph = (folder / f"{row['graph']}.onnx").stat().st_size
+        assert row["size_bytes"] == weights + graph < row["folder_bytes"]
 
 
 def tensors(folder) -> dict[str, dict[str, np.ndarray]]:
@@ -171,17 +179,17 @@ def test_shared_weights_take_no_memory_of_their_own(exported):
         np.testing.assert_allclose(one, other, atol=1e-5)
 
 
-def test_fp16_is_half_the_size_and_close(checkpoint_folders, exported, tmp_path):
-    export(checkpoint_folders["colqwen2"], tmp_path / "fp16", precision="fp16")
-    half = (tmp_path / "fp16/weights.onnx_data").stat().st_size
+def test_fp16_is_half_the_size_and_close(exported_as, exported):
+    folder = exported_as("colqwen2", precision="fp16")
+    half = (folder / "weights.onnx_data").stat().st_size
     full = (exported["colqwen2"] / "weights.onnx_data").stat().st_size
     assert half < 0.55 * full
-    model = onnx.load(tmp_path / "fp16/image.onnx")
+    model = onnx.load(folder / "image.onnx")
     assert {t.data_type for t in model.graph.initializer if len(t.dims) == 2} == {
         onnx.TensorProto.FLOAT16
     }
     for one, other in zip(
-        Encoder(tmp_path / "fp16").encode_documents(pages()),
+        Encoder(folder).encode_documents(pages()),
         Encoder(exported["colqwen2"]).encode_documents(pages()),
         strict=True,
     ):
@@ -229,11 +237,6 @@ def test_damaged_checkpoints_are_refused(checkpoint_folders, tmp_path):
         lambda f: rewrite(f, lambda t: t.update({projection: t[projection][:, :-1]})),
         "needs",
     )
-    broken(
-        "nan",
-        lambda f: rewrite(f, lambda t: t[projection].fill_(float("nan"))),
-        "holds NaN or infinite values",
-    )
 
     def truncate(folder):
         file = folder / "model.safetensors"
@@ -252,6 +255,15 @@ def test_damaged_checkpoints_are_refused(checkpoint_folders, tmp_path):
 
     broken("pickled", pickled, "pickled weights are not read")
     broken("absent", lambda f: (f / "config.json").unlink(), r"config.json: cannot be read")
+
+
+def test_weights_that_are_no_numbers_are_refused(tmp_path):
+    folder = copy_checkpoint(ROOT / "tests/fixtures/pylate-bert", tmp_path / "checkpoint")
+    name = "embeddings.word_embeddings.weight"
+    rewrite(folder, lambda tensors: tensors[name][5].fill_(float("nan")))
+    with pytest.raises(CheckpointError, match=f"'{name}' holds NaN or infinite values"):
+        export(folder, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_reference_makes_no_weights_up(checkpoint_folders, tmp_path):

@@ -11,7 +11,6 @@ import pytest
 from colport import Encoder
 from colport.base.errors import ConfigError, UnsupportedError
 from colport.data.datasets import load_retrieval_dataset
-from colport.export.folder import export
 from colport.folder import manifest
 from colport.pipeline import variants
 from colport.quantize.blocks import blockwise, rounded
@@ -177,19 +176,17 @@ def test_int4_takes_eight_bits_where_four_lose_too_much(exported, pages, tmp_pat
 
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
-def test_a_half_precision_base_computes_in_float(
-    checkpoint_folders, exported, pages, precision, tmp_path
-):
-    export(checkpoint_folders["colpali"], tmp_path / "half", precision=precision)
+def test_a_half_precision_base_computes_in_float(exported_as, exported, pages, precision, tmp_path):
+    half = exported_as("colpali", precision=precision)
     settings = QuantizeSettings(operators=("Gather",))  # every product stays float
-    quantize(tmp_path / "half", tmp_path / "int8", settings)
+    quantize(half, tmp_path / "int8", settings)
     kinds = {v.dtype.name for graph in tensors(tmp_path / "int8").values() for v in graph.values()}
     assert kinds <= {"float32", "int64", "int8", "bool"}
     least = {"fp16": 0.999, "bf16": 0.99}[precision]
     assert cosines(tmp_path / "int8", exported["colpali"], pages).min() > least
     if precision == "bf16":
         with pytest.raises(UnsupportedError, match=r"no kernel for an operator of \w+\.onnx"):
-            Encoder(tmp_path / "half")
+            Encoder(half)
 
 
 def test_calibration_needs_inputs(exported, tmp_path):

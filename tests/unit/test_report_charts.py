@@ -10,7 +10,7 @@ import pytest
 
 from colport.report.charts import lanes
 from colport.report.charts.chart import Chart
-from colport.report.charts.drawing import Drawing
+from colport.report.charts.drawing import BOTTOM, LEFT, RIGHT, TOP, Drawing, framed
 from colport.report.charts.lanes import ACROSS, WIDTH, Axis, Bar, ChartLane, Dot
 from colport.report.charts.scales import cost, from_zero, linear, logarithmic
 from colport.report.columns import ShownTable
@@ -110,6 +110,22 @@ def test_a_mark_says_its_row_and_what_else_is_known_of_it():
         ('circle cx="10" cy="5.2" r="12"', "fp32; on the Pareto front"),
         ('rect x="1" y="2" width="3" height="4"', "int8"),
     ]
+
+
+def test_the_name_of_an_axis_ends_where_the_axis_does():
+    scales = from_zero(2.0, LEFT, RIGHT), from_zero(1.0, BOTTOM, TOP)
+    table = ShownTable.of([{"variant": "v"}], ["variant"])
+    rows = [ChartLane("a", "b", [Dot(1, 4, "c1", 0)])]
+    below = lanes.chart("k", "m", "c", Axis(from_zero(2.0, *ACROSS), "ms"), rows, table)
+    for drawing, right in ((framed(*scales, "ms"), RIGHT), (below.drawing, ACROSS[1])):
+        (x, anchor), *more = re.findall(
+            r'class="axis-label" x="([\d.]+)" y="[\d.]+" text-anchor="(\w+)">ms<', drawing.markup
+        )
+        assert (float(x), anchor, more) == (right, "end", [])
+    ticks = re.findall(
+        r'class="tick" x="([\d.]+)" .*?text-anchor="(\w+)"', framed(*scales, "").markup
+    )
+    assert {(float(x) < LEFT, anchor) for x, anchor in ticks} == {(True, "end"), (False, "middle")}
 
 
 def test_speed_ups_carry_their_range_and_batch_size():

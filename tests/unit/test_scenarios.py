@@ -84,7 +84,7 @@ def record():
         patch.setenv("PYTHONPATH", str(HERE))
         found = run(
             [contender("pytorch", pattern=[4]), contender("fp32", pattern=[1])],
-            server={**QUICK["server"], "rates": {"document": [20.0]}},
+            server={**QUICK["server"], "rates": {"document": [40.0]}},
         )
     return json.loads(json.dumps(found))
 
@@ -153,10 +153,10 @@ def test_a_server_s_rows_follow_from_its_samples(record):
 
 
 def test_a_given_rate_is_measured_to_its_end(record):
-    rows = [row for row in record["rows"] if row["rate"] == 20.0]
+    rows = [row for row in record["rows"] if row["rate"] == 40.0]
     assert {row["variant"] for row in rows} == {"pytorch", "fp32"}
     assert not any(row["stopped"] or row["best"] for row in rows)
-    assert all(row["samples"] == plan_probe(20.0, row["target_ms"], server())[0] for row in rows)
+    assert all(row["samples"] == plan_probe(40.0, row["target_ms"], server())[0] for row in rows)
 
 
 def test_a_given_rate_that_proves_nothing_is_measured_all_the_same():

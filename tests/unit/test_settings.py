@@ -3,6 +3,7 @@
 So is a column of a table, see test_columns; its page is written by the same program.
 """
 
+import importlib.util
 import inspect
 import shutil
 import subprocess
@@ -25,19 +26,42 @@ COLUMNS = "results/README.md"
 SECTIONS = yaml.safe_load((ROOT / SCHEMA).read_text())["properties"]
 
 
-def generate(*arguments, root=ROOT):
-    script = ROOT / "config/schemas/generate.py"
-    return subprocess.run(
-        [sys.executable, script, "--root", root, *arguments], capture_output=True, text=True
-    )
+SCRIPT = ROOT / "config/schemas/generate.py"
 
 
 def test_schema_and_page_are_those_of_the_settings():
-    done = generate("--check")
+    command = [sys.executable, SCRIPT, "--check"]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
-def test_a_file_that_differs_is_named_and_written_again(tmp_path):
+@pytest.fixture(scope="module")
+def program():
+    """The script as a module."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(SCRIPT.parent)
+        specification = importlib.util.spec_from_file_location("generate", SCRIPT)
+        module = importlib.util.module_from_spec(specification)
+        specification.loader.exec_module(module)
+        yield module
+
+
+@pytest.fixture
+def generate(program, monkeypatch, capsys):
+    """Run the script's main: exit code and standard error."""
+
+    def call(*arguments, root):
+        monkeypatch.setattr(sys, "argv", ["generate.py", "--root", str(root), *arguments])
+        with pytest.raises(SystemExit) as end:
+            program.main()
+        if isinstance(end.value.code, str):
+            return 1, f"{end.value.code}\n"
+        return int(end.value.code), capsys.readouterr().err
+
+    return call
+
+
+def test_a_file_that_differs_is_named_and_written_again(generate, tmp_path):
     for file, old, new in (
         (SCHEMA, "default: 2000", "default: 1000"),
         (PAGE, "| `2000` |", "| `1000` |"),
@@ -47,10 +71,10 @@ def test_a_file_that_differs_is_named_and_written_again(tmp_path):
         assert text.count(old) == 1
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).write_text(text.replace(old, new))
-    done = generate("--check", root=tmp_path)
-    assert done.returncode == 1
-    assert [line.split(":")[0] for line in done.stderr.splitlines()] == [SCHEMA, PAGE, COLUMNS]
-    assert generate(root=tmp_path).returncode == 0
+    code, said = generate("--check", root=tmp_path)
+    assert code == 1
+    assert [line.split(":")[0] for line in said.splitlines()] == [SCHEMA, PAGE, COLUMNS]
+    assert generate(root=tmp_path) == (0, "")
     for file in (SCHEMA, PAGE, COLUMNS):
         assert (tmp_path / file).read_text() == (ROOT / file).read_text()
 
@@ -62,15 +86,14 @@ def test_a_file_that_differs_is_named_and_written_again(tmp_path):
         (COLUMNS, "columns of latency", "columns of late", "'late' is no table."),
     ],
 )
-def test_a_place_that_is_not_there_is_an_error(file, place, wrong, message, tmp_path):
+def test_a_place_that_is_not_there_is_an_error(file, place, wrong, message, generate, tmp_path):
     shutil.copytree(ROOT / "config", tmp_path / "config")
     (tmp_path / "results").mkdir()
     shutil.copy(ROOT / COLUMNS, tmp_path / COLUMNS)
     page = tmp_path / file
     page.write_text(page.read_text().replace(f"{place} -->", f"{wrong} -->"))
-    done = generate("--check", root=tmp_path)
-    assert done.returncode == 1
-    assert done.stderr == f"{file}: <!-- {wrong} -->: {message}\n"
+    said = f"{file}: <!-- {wrong} -->: {message}\n"
+    assert generate("--check", root=tmp_path) == (1, said)
 
 
 @pytest.mark.parametrize(

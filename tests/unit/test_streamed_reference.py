@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from sentence_transformers.base.modules import Normalize
 
 from colport.base import machine
 from colport.base.errors import UnsupportedError
@@ -22,6 +23,7 @@ from colport.measure import entrants
 from colport.tensors.weights import TensorIndex
 from tests import page_models
 from tests.conftest import RESOURCES
+from tests.text_models import dense, make_checkpoint
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 DEMOS = {name: RESOURCES / f"checkpoints/{name}" for name in ("colpali-demo", "colqwen2-demo")}
@@ -102,6 +104,17 @@ def test_streamed_embeddings_are_those_of_a_model_in_memory(name, checkpoint_fol
     whole, streamed = open_both(folder)
     assert (whole.room.weights, streamed.room.weights) == ("in memory", "streamed")
     assert any(isinstance(weight, StoredParameter) for weight in streamed.module.parameters())
+    found, expected = one_by_one(streamed, folder), one_by_one(whole, folder)
+    assert page_models.largest_difference(found, expected) <= 1e-6
+    assert not np.allclose(found[0][-1], found[2][-1])
+
+
+def test_modules_without_weights_may_stand_anywhere_in_a_head(tmp_path):
+    between = dense(16, 24, bias=True, activation_function=torch.nn.Tanh())
+    unit = [Normalize("token_embeddings") for _ in range(2)]
+    head = [unit[0], between, unit[1], dense(24, 8, use_residual=True)]
+    folder = make_checkpoint(tmp_path / "checkpoint", "bert", head=head)
+    whole, streamed = open_both(folder)
     found, expected = one_by_one(streamed, folder), one_by_one(whole, folder)
     assert page_models.largest_difference(found, expected) <= 1e-6
     assert not np.allclose(found[0][-1], found[2][-1])

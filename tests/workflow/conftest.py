@@ -53,6 +53,14 @@ REDUCED = {
 }
 
 
+TINY = {
+    "family": "colbert",
+    "checkpoint": {"path": str(ROOT / "tests/fixtures/pylate-bert")},
+    "datasets": ["demo-passages"],
+}
+"""A model of two layers, where only what is done with one counts."""
+
+
 @dataclass(frozen=True)
 class Run:
     """A finished call of Snakemake: its exit code, its output, and the jobs it ran."""

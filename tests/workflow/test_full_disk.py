@@ -10,11 +10,8 @@ from tests.small_disk import OWN_MOUNTS, can_mount
 
 from .conftest import COMMAND, ROOT
 
-CONFIG = {
-    "run": {"models": ["colpali-demo"], "variants": ["fp32"], "providers": ["cpu"]},
-    "parity": {"inputs": 4, "batch_sizes": [2]},
-}
-TARGET = "results/parity/colpali-demo/fp32/cpu.json"
+CONFIG = {"retrieval": {"resamples": 200}}
+TARGET = "results/retrieval/colpali-demo/pytorch/demo-pages-qa.json"
 MESSAGE = "reference/colpali-demo/demo-pages-qa/0/documents.safetensors: no space left on device"
 SCRIPT = """
 mount -t tmpfs -o size=6m tmpfs {folder} && cd {folder}

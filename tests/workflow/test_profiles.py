@@ -89,6 +89,7 @@ def test_downloads_are_no_jobs_under_a_profile(workspace):
         *("--workflow-profile", "config/profiles/cluster-generic"),
         *("--cluster-generic-submit-cmd", 'f() {{ sh "$1" >&2; echo 1; }}; f'),
         *("--cluster-generic-status-cmd", "echo success #"),
+        *("--seconds-between-status-checks", "1"),
         "results/retrieval/controls/shuffled/demo-passages.json",
     )
     assert run.code == 0, run.output[-3000:]

@@ -2,13 +2,16 @@
 
 import shutil
 
-RECORD = "results/retrieval/minilm-colbert/pytorch/demo-passages.json"
-SHARDS = "results/reference/minilm-colbert/demo-passages"
+from .conftest import TINY
+
+RECORD = "results/retrieval/tiny/pytorch/demo-passages.json"
+SHARDS = "results/reference/tiny/demo-passages"
 
 
 def config(shard_documents):
     return {
-        "run": {"models": ["minilm-colbert"], "variants": ["fp32"], "providers": ["cpu"]},
+        "run": {"models": ["tiny"], "variants": ["fp32"], "providers": ["cpu"]},
+        "models": {"tiny": TINY},
         "encode": {"shard_documents": shard_documents},
         "retrieval": {"resamples": 200},
     }
@@ -26,5 +29,5 @@ def test_shards_are_jobs_and_only_missing_ones_run_again(workspace):
     assert workspace.snakemake(RECORD, config=config(40)).jobs == []
     shutil.rmtree(folder / "1")  # as if the run had been killed before
     (workspace.folder / RECORD).unlink()
-    run = workspace.snakemake(RECORD, config=config(40))
+    run = workspace.snakemake(RECORD, "--dry-run", config=config(40))
     assert run.jobs == ["reference", "score_reference"], run.output[-3000:]

@@ -5,7 +5,7 @@ import shutil
 import pandas as pd
 import pytest
 
-from .conftest import ROOT
+from .conftest import ROOT, TINY
 
 ONE_MODEL = {"models": ["colpali-demo"], "variants": ["fp32"], "providers": ["cpu"]}
 
@@ -108,12 +108,12 @@ QUICK = {
 def test_a_failed_parity_fails_the_run_after_the_report(workspace):
     config = {
         **QUICK,
-        "run": {**ONE_MODEL, "variants": ["int8"], "embeddings": []},
-        "models": {"colpali-demo": {"datasets": ["demo-pages-qa"]}},
+        "run": {**ONE_MODEL, "models": ["tiny"], "variants": ["int8"], "embeddings": []},
+        "models": {"tiny": TINY},
         "variants": {"int8": {"tolerance": {"min_cosine": 1.0}}},
     }
     run = workspace.snakemake(config=config)
-    refused(run, "parity failed: colpali-demo int8 cpu")
+    refused(run, "parity failed: tiny int8 cpu")
     assert "set run.allow_failed_parity: true to accept" in run.output
     assert (workspace.folder / "results/report.html").is_file()
     latency = pd.read_csv(workspace.folder / "results/tables/latency.csv")
@@ -128,10 +128,11 @@ def test_a_failed_parity_fails_the_run_after_the_report(workspace):
 def test_a_quantizer_without_anything_to_do_is_unsupported(workspace):
     config = {
         **QUICK,
-        "run": {**ONE_MODEL, "variants": ["int8"]},
+        "run": {**ONE_MODEL, "models": ["tiny"], "variants": ["int8"]},
+        "models": {"tiny": TINY},
         "variants": {"int8": {"quantization": {"exclude": ["weight"]}}},
     }
-    target = "results/parity/colpali-demo/int8/cpu.json"
+    target = "results/parity/tiny/int8/cpu.json"
     run = workspace.snakemake(target, config=config)
     assert run.code == 0, run.output[-3000:]
     assert "graph has no MatMul or Gather on a weight" in (workspace.folder / target).read_text()
