@@ -124,11 +124,11 @@ def test_the_costliest_product_and_all_operations():
 
 def test_calls_in_turns_until_they_are_enough(monkeypatch):
     order, now = [], iter(np.arange(0, 1000, 0.1))
-    monkeypatch.setattr(profile.time, "perf_counter", lambda: next(now))
+    monkeypatch.setattr(operations.time, "perf_counter", lambda: next(now))
     runs = [lambda: order.append("a"), lambda: order.append("b")]
-    found = profile._median_ms(runs)
+    found = operations._median_ms(runs)
     assert order[:4] == ["a", "a", "b", "b"]
-    assert order[4:] == ["a", "b"] * profile._CALLS
+    assert order[4:] == ["a", "b"] * operations.CALLS
     assert found == pytest.approx([100.0, 100.0])
 
 
