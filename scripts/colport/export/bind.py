@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from colport.base.errors import CheckpointError, ExportError
 from colport.families.base import Skeleton
-from colport.tensors.editing import declared, scalar, stored
+from colport.tensors import editing
 from colport.tensors.streaming import Blocks, StreamedTensor, row_ranges
 from colport.tensors.weights import StoredTensor, finite
 
@@ -50,6 +50,7 @@ def store_transposed(model: ir.Model) -> None:
     for node in list(model.graph):
         if node.op_type in writes:
             writes[node.op_type](model.graph, node)
+    editing.remove_unused_initializers(model.graph)
 
 
 def _transpose(graph: ir.Graph, node: ir.Node) -> None:
@@ -59,7 +60,6 @@ def _transpose(graph: ir.Graph, node: ir.Node) -> None:
         return
     ir.convenience.replace_all_uses_with(node.outputs[0], _transposed(graph, weight))
     graph.remove(node, safe=True)
-    _forget(graph, weight)
 
 
 def _gemm(graph: ir.Graph, node: ir.Node) -> None:
@@ -67,7 +67,6 @@ def _gemm(graph: ir.Graph, node: ir.Node) -> None:
     if weight.is_initializer() and node.attributes.get_int("transB", 0):
         node.replace_input_with(1, _transposed(graph, weight))
         node.attributes.pop("transB")
-        _forget(graph, weight)
 
 
 def _patch_convolution(graph: ir.Graph, node: ir.Node) -> None:
@@ -87,25 +86,15 @@ def _patch_convolution(graph: ir.Graph, node: ir.Node) -> None:
     if bias is not None and bias.is_initializer():
         nodes.append(ir.node("Add", [nodes[0].outputs[0], bias]))
     extent = np.array([-1, weight.shape[0], *[1] * (len(weight.shape) - 2)], np.int64)
-    shape = stored(graph, ir.tensor(extent, name=f"{node.outputs[0].name}.shape"))
+    shape = editing.stored(graph, ir.tensor(extent, name=f"{node.outputs[0].name}.shape"))
     nodes.append(ir.node("Reshape", [nodes[-1].outputs[0], shape]))
-    new, old = nodes[-1].outputs[0], node.outputs[0]
-    new.shape, new.type = old.shape, old.type
-    graph.insert_before(node, nodes)
-    ir.convenience.replace_all_uses_with(old, new)
-    graph.remove(node, safe=True)
-    _forget(graph, weight)
+    editing.replace(graph, node.outputs[0], nodes)
 
 
 def _transposed(graph: ir.Graph, weight: ir.Value) -> ir.Value:
     """The initializer that holds a weight flattened to two axes and transposed."""
     shape = math.prod(weight.shape[1:]), weight.shape[0]
-    return declared(graph, f"{weight.name}{TRANSPOSED}", shape, weight.dtype)
-
-
-def _forget(graph: ir.Graph, weight: ir.Value) -> None:
-    if not weight.uses():
-        graph.initializers.pop(weight.name)
+    return editing.declared(graph, f"{weight.name}{TRANSPOSED}", shape, weight.dtype)
 
 
 def compute_vectors(model: ir.Model) -> None:
@@ -117,15 +106,15 @@ def compute_vectors(model: ir.Model) -> None:
     for node in list(graph):
         weight = next((value for value in node.inputs if _is_vector(value)), None)
         others = [value for value in node.inputs if value is not weight]
-        if weight is None or node.op_type not in _STEPS or None in map(scalar, others):
+        if weight is None or node.op_type not in _STEPS or None in map(editing.scalar, others):
             continue
-        constants = [scalar(value) for value in others]
+        constants = [editing.scalar(value) for value in others]
         old, name = node.outputs[0], "^".join([weight.name, node.op_type, *map(repr, constants)])
-        new = declared(graph, name, weight.shape, old.dtype)
+        new = editing.declared(graph, name, weight.shape, old.dtype)
         new.meta[_COMPUTED] = (*weight.meta.get(_COMPUTED, ()), (node.op_type, *constants))
         ir.convenience.replace_all_uses_with(old, new)
         graph.remove(node, safe=True)
-        _forget(graph, weight)
+    editing.remove_unused_initializers(graph)
 
 
 def _is_vector(value: ir.Value | None) -> bool:

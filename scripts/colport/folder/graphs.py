@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from colport.base.errors import ExportError
 from colport.base.files import atomic_folder
+from colport.base.redaction import plain
 from colport.folder import manifest
 from colport.folder.manifest import GraphInfo, Manifest
 from colport.tensors import external_data
@@ -66,8 +67,7 @@ def write(
         try:
             onnx.checker.check_model(str(folder / graph.file))
         except onnx.checker.ValidationError as error:
-            first = str(error).splitlines()[0]
-            raise ExportError(f"{graph.file}: onnx.checker says: {first}") from error
+            raise ExportError(f"{graph.file}: onnx.checker says: {plain(error)}") from error
     place = {"layout": layout.layout, "files": files}
     return replace(manifest, graphs=found, external_data=place).write(folder)
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from colport.base.errors import ConfigError, DatasetError, UnsupportedError
+from colport.base.redaction import plain
 from colport.data.base import RetrievalDataset
 from colport.runtime.remote import open_encoder
 from colport.scoring.maxsim import maxsim
@@ -204,8 +205,7 @@ def named_tasks(names: Sequence[str]) -> list[mteb.AbsTask]:
         try:
             tasks[-1].load_data()
         except (OSError, ValueError, DatasetsError) as error:
-            first = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise DatasetError(f"{name}: its dataset cannot be loaded ({first}).") from error
+            raise DatasetError(f"{name}: its dataset cannot be loaded ({plain(error)}).") from error
     return tasks
 
 

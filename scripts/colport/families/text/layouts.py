@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import tempfile
-import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from colport.base.errors import CheckpointError, UnsupportedError, read_of
-from colport.base.foreign import is_inside, load_json
+from colport.base.foreign import is_inside, load_json, table_beside
 from colport.families.reference import skeletons
 from colport.hub import lora
 from colport.hub.checkpoints import ADAPTER_CONFIG, read_config, reading
@@ -32,8 +31,7 @@ MODULES, _CONFIG = "modules.json", "config_sentence_transformers.json"
 _METADATA = "artifact.metadata"
 _DENSE = "sentence_transformers.base.modules.dense.Dense"
 _TRACED = ("Transformer", "Dense", "Normalize", "MultiVectorMask")
-_TABLE = Path(__file__).with_suffix(".toml")
-_DEFAULTS: Mapping[Library, Mapping[str, Any]] = tomllib.loads(_TABLE.read_text(encoding="utf-8"))
+_DEFAULTS: Mapping[Library, Mapping[str, Any]] = table_beside(__file__)
 
 
 @dataclass(frozen=True)

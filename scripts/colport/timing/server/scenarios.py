@@ -198,8 +198,7 @@ class ScenarioLane(Lane):
     def samples(self) -> dict[str, Any]:
         """Every duration in nanoseconds, and each round's figure."""
         return {
-            "variant": self.contender.variant,
-            "provider": self.contender.provider,
+            **self.identity(),
             "calls": [
                 {
                     **dataclasses.asdict(case),
