@@ -12,8 +12,7 @@ from colport.base.errors import ArtifactError, UnsupportedError
 from colport.base.files import write_json, write_unsupported
 from colport.data.base import RetrievalDataset
 from colport.explain import record as stage
-from colport.explain.explanation import Explanation, preprocessing
-from colport.explain.matching import Match, most_changed, strongest
+from colport.explain.explanation import Explanation, Match, most_changed, preprocessing, strongest
 from colport.explain.picture import CHANGE, colour_bar, colours, draw, sheet, webp
 from colport.explain.selection import choose
 from colport.families.base import PatchGrid, QueryToken

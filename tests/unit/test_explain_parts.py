@@ -10,8 +10,7 @@ from colport.base.errors import UnsupportedError
 from colport.base.files import write_unsupported
 from colport.data.base import RetrievalDataset
 from colport.explain import record as stage
-from colport.explain.explanation import Explanation
-from colport.explain.matching import Match, most_changed
+from colport.explain.explanation import Explanation, Match, most_changed
 from colport.explain.picture import CHANGE, HEAT, colour_bar, colours, draw, fit, sheet
 from colport.explain.selection import Chosen, choose
 from colport.families.base import PatchGrid, QueryToken

@@ -1,10 +1,14 @@
-"""Weights for a traced graph: each initializer becomes a tensor that is read when written."""
+"""Weights for a traced graph: each initializer becomes a tensor that is read when written.
+
+Every tensor of a checkpoint is read by a graph, or its family says why it is not needed.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,9 +16,9 @@ import onnx_ir as ir
 
 from colport.base.errors import CheckpointError, ExportError
 from colport.families.base import Skeleton
-from colport.tensors import editing
+from colport.families.reference.skeletons import COMPUTED, reason
+from colport.tensors import editing, weights
 from colport.tensors.streaming import Blocks, StreamedTensor, row_ranges
-from colport.tensors.weights import StoredTensor, finite
 
 if TYPE_CHECKING:
     import torch
@@ -164,7 +168,7 @@ def _constant_blocks(constant: torch.Tensor) -> Iterator[np.ndarray]:
     yield (values.float() if values.is_floating_point() else values).numpy()
 
 
-def _checkpoint_blocks(entry: StoredTensor, whole: bool) -> Iterator[np.ndarray]:
+def _checkpoint_blocks(entry: weights.StoredTensor, whole: bool) -> Iterator[np.ndarray]:
     """The tensor as it is stored, block by block, or at once where it must be transposed."""
     if whole or not entry.shape:
         parts: Iterable[np.ndarray] = [entry.read()]
@@ -172,7 +176,7 @@ def _checkpoint_blocks(entry: StoredTensor, whole: bool) -> Iterator[np.ndarray]
         rows = row_ranges(entry.shape[0], entry.nbytes // max(entry.shape[0], 1))
         parts = (entry.read_rows(*places) for places in rows)
     for values in parts:
-        yield finite(entry, values)
+        yield weights.finite(entry, values)
 
 
 def _stored_blocks(
@@ -187,3 +191,55 @@ def _stored_blocks(
         if cast.dtype == np.float16 and not np.isfinite(cast).all():
             raise CheckpointError(f"weight {parameter!r} has values beyond fp16's range of 65504.")
         yield np.ascontiguousarray(cast.reshape(len(cast), -1).T if transposed else cast)
+
+
+def unread(
+    models: Iterable[ir.Model], skeleton: Skeleton, checkpoint: Path
+) -> list[dict[str, str]]:
+    """The checkpoint's tensors that no graph reads: ``file``, ``tensor`` and ``reason``.
+
+    Args:
+        models: Graphs whose weights are attached.
+        skeleton: What they were traced from.
+        checkpoint: The checkpoint, which files are named from.
+
+    Raises:
+        ExportError: A tensor is not read, and nobody says why.
+    """
+    used = {name for model in models for name in _weights(model)} & skeleton.sources.keys()
+    read = {part for name in used for part in skeleton.sources[name].parts}
+    replaced = {part.replaces for part in read}
+    names = {part: name for name, source in skeleton.sources.items() for part in source.parts}
+    rows, lost = [], []
+    for entry in sorted(_stored(names) - read, key=lambda entry: (entry.file, entry.key)):
+        if entry in replaced:
+            why = "replaced by the adapter's own"
+        else:
+            why = reason({**skeleton.unread, **COMPUTED}, entry.key, names.get(entry, ""))
+        if not why:
+            lost.append(entry)
+        file = entry.file.relative_to(checkpoint) if entry.file.is_relative_to(checkpoint) else ""
+        rows.append({"file": str(file or entry.file.name), "tensor": entry.key, "reason": why})
+    if lost:
+        raise ExportError(
+            f"{lost[0].file}: {len(lost)} tensors are read by no graph, first {lost[0].key!r}; "
+            "the model's family gives no reason to leave them out."
+        )
+    return rows
+
+
+def _weights(model: ir.Model) -> Iterator[str]:
+    """Names of the parameters and buffers whose values a graph holds."""
+    for value in model.graph.initializers.values():
+        if isinstance(value.const_value, StreamedTensor):
+            yield value.name.partition("^")[0]
+
+
+def _stored(used: Iterable[weights.TensorEntry]) -> set[weights.TensorEntry]:
+    """All tensors of the files that gave one, and of the shards beside them."""
+    files = {entry.file for entry in used}
+    found = {entry for file in files for entry in weights.read_header(file).values()}
+    for folder in {file.parent for file in files}:
+        if (folder / weights.INDEX).is_file():
+            found |= set(weights.TensorIndex(folder).values())
+    return found

@@ -11,11 +11,10 @@ import onnx_ir as ir
 
 from colport.base.errors import ConfigError
 from colport.base.files import atomic_folder
-from colport.export.bind import attach, compute_vectors, detach, store_transposed
+from colport.export.bind import attach, compute_vectors, detach, store_transposed, unread
 from colport.export.layers import check_stacks, repeat_layers
 from colport.export.operators import TRANSFORMER_OPSET, keep_sums_apart, write_operators
 from colport.export.optimise import optimise
-from colport.export.tensors import unread
 from colport.export.trace import naming, trace
 from colport.families import registry
 from colport.families.base import Skeleton
