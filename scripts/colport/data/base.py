@@ -41,6 +41,29 @@ def batches(
     report(f"{done} {count} {kind} in {time.monotonic() - start:.1f} s")
 
 
+def in_language(
+    label: str, found: Sequence[str | None], language: str | None
+) -> tuple[list[bool], tuple[str, ...]]:
+    """Which queries are in a language, all of them for ``None``, and the languages that are kept.
+
+    Args:
+        label: What the message calls the queries.
+        found: The language of each query, where it has one.
+        language: The one to keep.
+
+    Raises:
+        DatasetError: No query is in it.
+    """
+    known = tuple(sorted({value for value in found if value is not None}))
+    if language is None:
+        return [True] * len(found), known
+    if language not in known:
+        raise DatasetError(
+            f"{label}: no query is in {language!r}; found {', '.join(known) or 'none'}."
+        )
+    return [value == language for value in found], (language,)
+
+
 class Lazy(Sequence[Any]):
     """Items that are read one by one, each when it is indexed; slices are lazy too.
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from colport.base.errors import DatasetError
 from colport.base.foreign import local, not_text
-from colport.data.base import Lazy, RetrievalDataset
+from colport.data.base import Lazy, RetrievalDataset, in_language
 from colport.data.images import Frames, decode, decode_errors, open_image, page_count
 from colport.data.judgements import judged, read_queries, read_rows
 from colport.data.pdfs import BadDocumentError, PdfReader
@@ -77,7 +77,8 @@ def read_own(
     reading = PageReader(name, dpi, reader)
     rows = list(read_rows(name, local(judgements))) if judgements else []
     qrels = judged(rows, query_ids, document_ids, scan.bad)
-    known = tuple(sorted({language for language in languages if language}))
+    label, language = f"{name}: {declaration['queries']}", declaration.get("language")
+    asked, known = in_language(f"{label}, column language", languages, language)
     dataset = RetrievalDataset(
         name,
         query_ids,
@@ -89,16 +90,9 @@ def read_own(
         languages=known or tuple(declaration.get("languages", ())),
         skipped=scan.bad,
     )
-    if language := declaration.get("language"):
-        if language not in known:
-            raise DatasetError(
-                f"{name}: {declaration['queries']}, column language: no query is in {language!r}; "
-                f"found {', '.join(known) or 'none'}."
-            )
-        dataset = replace(dataset, languages=(language,)).with_queries(
-            [row for row, found in enumerate(languages) if found == language]
-        )
-    return dataset
+    if all(asked):
+        return dataset
+    return dataset.with_queries([row for row, wanted in enumerate(asked) if wanted])
 
 
 @dataclass
