@@ -5,12 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from PIL.Image import Image
 
 from colport.base.errors import DatasetError
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 _REPORT_SECONDS = 5.0
 MAX_JUDGEMENT = 10**6

@@ -12,7 +12,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from PIL.Image import Image
 
 from colport.base.errors import DatasetError
 from colport.base.foreign import local, not_text
@@ -21,9 +23,6 @@ from colport.data.images import Frames, decode, decode_errors, open_image, page_
 from colport.data.judgements import judged, read_queries, read_rows
 from colport.data.pdfs import BadDocumentError, PdfReader
 from colport.families.pages.images import PageError, as_page
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 PDF = ".pdf"
 IMAGES = (

@@ -11,16 +11,15 @@ al., "ViDoRe V3", 2026; mteb's ``RetrievalDatasetLoader``.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from PIL.Image import Image
 
 from colport.base.errors import DatasetError
 from colport.data.base import RetrievalDataset, in_language
 from colport.data.judgements import SCORE, Row, judged
 from colport.data.repositories import Repository
 from colport.data.rows import SCORES, STRINGS, Pages, Table, load_table
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 SCHEMAS = ("qa", "beir")
 SPLIT = "test"

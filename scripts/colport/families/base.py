@@ -20,11 +20,10 @@ from colport.base.errors import ArtifactError, UnsupportedError
 from colport.base.foreign import misfit
 from colport.families.reference.memory import Room
 from colport.hub.checkpoints import reading
+from colport.tensors.weights import StoredTensor
 
 if TYPE_CHECKING:
     import torch
-
-    from colport.tensors.weights import StoredTensor
 
 DocumentType = Literal["pages", "passages"]
 Document = Image.Image | str

@@ -23,6 +23,10 @@ from colport.scoring.maxsim import maxsim
 
 try:
     import mteb
+    from datasets import Dataset
+    from datasets.exceptions import DatasetsError
+    from mteb.abstasks.retrieval import AbsTaskRetrieval
+    from mteb.abstasks.task_metadata import TaskMetadata
     from mteb.models.model_meta import ModelMeta, ScoringFunction
     from mteb.types import PromptType
 except ModuleNotFoundError as error:
@@ -142,10 +146,6 @@ def retrieval_task(dataset: RetrievalDataset, revision: str) -> mteb.AbsTask:
     Raises:
         UnsupportedError: No query has a judgement.
     """
-    from datasets import Dataset
-    from mteb.abstasks.retrieval import AbsTaskRetrieval
-    from mteb.abstasks.task_metadata import TaskMetadata
-
     judged = {query: dict(found) for query, found in dataset.qrels.items() if found}
     if not judged:
         raise UnsupportedError("No query has a judgement, which mteb's metrics need.")
@@ -191,9 +191,6 @@ def named_tasks(names: Sequence[str]) -> list[mteb.AbsTask]:
         ConfigError: mteb has no such task, or it is no retrieval task.
         DatasetError: Its dataset cannot be had.
     """
-    from datasets.exceptions import DatasetsError
-    from mteb.abstasks.retrieval import AbsTaskRetrieval
-
     tasks = []
     for name in names:
         try:

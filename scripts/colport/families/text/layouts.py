@@ -19,11 +19,10 @@ from colport.base.foreign import is_inside, load_json, table_beside
 from colport.families.reference import skeletons
 from colport.hub import lora
 from colport.hub.checkpoints import ADAPTER_CONFIG, read_config, reading
+from colport.tensors.weights import StoredTensor, TensorIndex
 
 if TYPE_CHECKING:
     import torch
-
-    from colport.tensors.weights import StoredTensor
 
 Library = Literal["sentence-transformers", "pylate", "stanford"]
 
@@ -77,8 +76,6 @@ def read(folder: Path) -> Checkpoint:
         CheckpointError: It is of one vector a text, damaged, or pickled.
         UnsupportedError: It has a module that no graph would hold, or reads pages.
     """
-    from colport.tensors.weights import TensorIndex
-
     library: Library
     if (folder / MODULES).is_file():
         given = read_config(folder, _CONFIG)
@@ -216,8 +213,6 @@ def head(
     """
     import torch
     from sentence_transformers.base.modules import Normalize
-
-    from colport.tensors.weights import TensorIndex
 
     layers, sources = torch.nn.ModuleList(), {}
 
