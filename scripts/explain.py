@@ -19,10 +19,10 @@ def main(snakemake):
             model,
             load_retrieval_dataset(name, params.dataset, snakemake.input.dataset),
             given.models,
-            Source(REFERENCE_VARIANT, "torch", given.reference, given.reference_record),
+            Source(REFERENCE_VARIANT, given.reference, given.reference_record),
             [
-                Source(*place, embeddings, file)
-                for place, embeddings, file in zip(
+                Source(variant, embeddings, file)
+                for (variant, _), embeddings, file in zip(
                     places, given.embeddings, given.records, strict=True
                 )
             ],

@@ -23,7 +23,7 @@ def main(snakemake):
         left = min(available_mb(), snakemake.resources.mem_mb)
         memory = snakemake.params.reference.get("memory_mb", left)
         reference = family.reference(Path(checkpoint["folder"]), device, memory)
-        log.info("weights: %s", reference.note or reference.room.weights)
+        log.info("weights: %s", reference.room.note or reference.room.weights)
         embed(
             reference,
             load_retrieval_dataset(dataset, snakemake.params.dataset, snakemake.input.dataset),

@@ -11,12 +11,11 @@ import pytest
 from colport.base.errors import DatasetError
 from colport.data import base, datasets, judgements, parquet
 from colport.data.base import Lazy, RetrievalDataset
-from colport.data.documents import _Scan
+from colport.data.documents import Page, PageReader, _Scan
 from colport.data.images import page_count
 from colport.data.judgements import Row, judged
 from colport.data.pdfs import BadDocumentError
 from colport.data.published import _in_language, _language_prefix
-from colport.data.rendering import Page, PageReader
 from colport.data.repositories import Repository
 from colport.data.rows import Pages, Table, _cache_folder
 

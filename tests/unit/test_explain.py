@@ -12,8 +12,7 @@ from colport.base.errors import ArtifactError, UnsupportedError
 from colport.base.files import write_json, write_unsupported
 from colport.data.base import RetrievalDataset
 from colport.explain import record as stage
-from colport.explain.explanation import Explanation, preprocessing
-from colport.explain.matching import Match, most_changed, strongest
+from colport.explain.explanation import Explanation, Match, most_changed, preprocessing, strongest
 from colport.explain.picture import CHANGE, colour_bar, colours, draw, sheet, webp
 from colport.explain.selection import choose
 from colport.families.base import PatchGrid, QueryToken
@@ -271,7 +270,7 @@ def test_the_record_shows_pytorch_beside_each_variant(exported, explained, monke
             )
             for rows in sets
         ]
-        return parts if shards > 1 else parts[0]
+        return parts
 
     monkeypatch.setattr(stage, "read_queries", queries_of)
     monkeypatch.setattr(stage, "read_documents", documents_of)
@@ -281,7 +280,7 @@ def test_the_record_shows_pytorch_beside_each_variant(exported, explained, monke
         write_json(folder / f"{name}.json", {"rows": [{"provider": f"on-{name}"}], **payload})
 
     def source(variant: str, place: str) -> stage.Source:
-        return stage.Source(variant, "cpu", Path(place), folder / f"{place}.json")
+        return stage.Source(variant, Path(place), folder / f"{place}.json")
 
     record = stage.explain_record(
         "m",
@@ -318,7 +317,7 @@ def test_the_record_shows_pytorch_beside_each_variant(exported, explained, monke
 
 def test_a_model_without_a_usable_folder_says_why(exported, explained):
     dataset, _, folder = explained
-    source = stage.Source("pytorch", "torch", folder, folder / "none.json")
+    source = stage.Source("pytorch", folder, folder / "none.json")
     write_unsupported(folder / "model", "too new an operator.")
     record = stage.explain_record("m", dataset, [folder / "model"], source, [])
     assert (record["figures"], record["reason"]) == ([], "too new an operator.")
@@ -333,11 +332,11 @@ def test_the_mean_similarity_is_over_words(monkeypatch):
     assert contender.mean_similarity("q", "d") == pytest.approx(1.75 / 3)
 
 
-def test_shards_and_single_sets_are_found_by_id():
+def test_embeddings_are_found_by_id_in_their_shard():
     first = EmbeddingSet.from_arrays(["a", "b"], [PAGE, PAGE])
     second = EmbeddingSet.from_arrays(["c"], [PAGE])
-    assert stage.by_id(first)["b"] == (first, 1)
-    assert stage.by_id([first, second])["c"] == (second, 0)
+    found = stage.by_id([first, second])
+    assert (found["b"], found["c"]) == ((first, 1), (second, 0))
 
 
 def test_one_scale_for_all_and_changes_apart(exported):

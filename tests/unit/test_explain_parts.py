@@ -10,8 +10,7 @@ from colport.base.errors import UnsupportedError
 from colport.base.files import write_unsupported
 from colport.data.base import RetrievalDataset
 from colport.explain import record as stage
-from colport.explain.explanation import Explanation
-from colport.explain.matching import Match, most_changed
+from colport.explain.explanation import Explanation, Match, most_changed
 from colport.explain.picture import CHANGE, HEAT, colour_bar, colours, draw, fit, sheet
 from colport.explain.selection import Chosen, choose
 from colport.families.base import PatchGrid, QueryToken
@@ -205,7 +204,7 @@ def test_the_first_folder_that_can_be_read_and_the_last_reason(monkeypatch, tmp_
 
 def test_a_variant_is_that_of_its_first_provider_with_results(monkeypatch):
     def contender(source):
-        if source.provider == "none":
+        if source.embeddings == "none":
             raise UnsupportedError(f"reason of {source.record}")
         return source.record
 
@@ -214,5 +213,5 @@ def test_a_variant_is_that_of_its_first_provider_with_results(monkeypatch):
         *(("int8", "none", 1), ("int8", "cpu", 2), ("int8", "cuda", 3)),
         *(("fp32", "none", 4), ("fp32", "none", 5)),
     ]
-    sources = [stage.Source(variant, on, "", number) for variant, on, number in places]
+    sources = [stage.Source(variant, on, number) for variant, on, number in places]
     assert stage._with_results(sources) == ([2], {"fp32": "reason of 4"})

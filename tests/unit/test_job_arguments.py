@@ -142,7 +142,7 @@ def test_a_reference_has_the_memory_of_its_job(allowed, memory, job, monkeypatch
     from colport.families import registry
 
     original = SimpleNamespace(
-        note="", room=SimpleNamespace(weights="in memory"), queries_at_once=9
+        room=SimpleNamespace(weights="in memory", note=""), queries_at_once=9
     )
     reference, embed = Recorder(original), Recorder()
     monkeypatch.setattr(registry, "get", lambda name: SimpleNamespace(reference=reference))

@@ -195,11 +195,11 @@ def test_counters_that_ran_backwards_are_no_noise():
 
 
 def test_noise_without_counters():
-    record = noise.describe(None, 2, None)
+    record = noise.describe(None, 2, grown())
     assert record["noisy"] is False
     assert record["steal_share"] is None
-    assert noise.describe(3.0, 2, None)["noisy"] is False
-    assert noise.describe(3.5, 2, None)["reasons"] == [
+    assert noise.describe(3.0, 2, grown())["noisy"] is False
+    assert noise.describe(3.5, 2, grown())["reasons"] == [
         "the load average was 3.5 on 2 cores before the run"
     ]
 
@@ -212,7 +212,7 @@ def test_counters_are_read_in_seconds(tmp_path):
     found = noise.read_cpu_times(tmp_path, tmp_path)
     assert (found.busy, found.idle, found.steal, found.throttled) == (19, 45, 8, 2.5)
     assert found.total == 72
-    assert noise.read_cpu_times(tmp_path / "missing") is None
+    assert noise.read_cpu_times(tmp_path / "missing") == grown()
 
 
 def test_the_time_of_children_is_our_own(monkeypatch):
@@ -256,7 +256,7 @@ def test_waiting_lets_a_burst_pass():
 def test_waiting_ends_with_its_budget():
     assert noise.wait_for_quiet(1.0, **fake_machine(10**6)) == pytest.approx(1.0)
     assert noise.wait_for_quiet(0, **fake_machine(10**6)) == 0
-    assert noise.wait_for_quiet(30, read=lambda: None) == 0
+    assert noise.wait_for_quiet(30, read=grown, sleep=lambda seconds: None) == 0
 
 
 def test_what_happens_while_waiting_is_not_noise(monkeypatch):

@@ -16,9 +16,9 @@ from torch import nn
 
 from colport.base.errors import ExportError, UnsupportedError
 from colport.base.redaction import print_redacted
+from colport.export.bind import unread
 from colport.export.folder import _graph
 from colport.export.layers import check_stacks, repeat_layers
-from colport.export.tensors import unread
 from colport.export.trace import _name_interface, naming
 from colport.families.base import GraphDefinition, GraphInput, Skeleton, Stack
 from colport.families.stacks import named_by_library

@@ -10,6 +10,7 @@ import pytest
 from colport.base.errors import PeerError, UnsupportedError
 from colport.measure import embedders, entrants, latency, operations, placement, profile, scenarios
 from colport.runtime import remote
+from colport.timing.server.settings import ScenarioSettings
 from tests.unit.test_job_arguments import Recorder
 
 LABELS = {"model": "m", "variant": "int8", "provider": "fast", "kind": "query"}
@@ -124,11 +125,11 @@ def test_the_costliest_product_and_all_operations():
 
 def test_calls_in_turns_until_they_are_enough(monkeypatch):
     order, now = [], iter(np.arange(0, 1000, 0.1))
-    monkeypatch.setattr(profile.time, "perf_counter", lambda: next(now))
+    monkeypatch.setattr(operations.time, "perf_counter", lambda: next(now))
     runs = [lambda: order.append("a"), lambda: order.append("b")]
-    found = profile._median_ms(runs)
+    found = operations._median_ms(runs)
     assert order[:4] == ["a", "a", "b", "b"]
-    assert order[4:] == ["a", "b"] * profile._CALLS
+    assert order[4:] == ["a", "b"] * operations.CALLS
     assert found == pytest.approx([100.0, 100.0])
 
 
@@ -241,19 +242,13 @@ def test_latency_is_of_every_kind_and_batch_size(contest, monkeypatch):
 def test_scenarios_are_of_every_kind(contest, monkeypatch):
     measured = {"rows": [], "environment": {}, "noise": {"noisy": False, "reasons": []}}
     measure = Recorder(measured)
-    chosen = SimpleNamespace(
-        run=("single_stream", "offline", "server"),
-        offline=SimpleNamespace(batch_sizes=(1, 8)),
-        server=SimpleNamespace(max_batch=16),
-        inputs=3,
-    )
-    from_config = Recorder(chosen)
+    asked = {"run": ["single_stream", "offline", "server"], "inputs": 3}
+    asked |= {"offline": {"batch_sizes": [1, 8]}, "server": {"max_batch": 16}}
     monkeypatch.setattr(scenarios.scenarios, "measure", measure)
-    monkeypatch.setattr(scenarios, "ScenarioSettings", SimpleNamespace(from_config=from_config))
-    record = scenarios.compare(contest.of(6000.0), {"run": ["server"]}, 2, print)
-    assert from_config.arguments == ({"run": ["server"]}, 2)
+    record = scenarios.compare(contest.of(6000.0), asked, 2, print)
     everyone, inputs, settings, report = measure.arguments
     assert {one.arguments["threads"] for one in everyone} == {2}
+    chosen = ScenarioSettings(**asked, threads=2)
     assert (inputs.queries, settings, report) == (("a", "b", "c"), chosen, print)
     shown = ("kind", "scenario", "batch_size", "best", "status")
     assert [tuple(row[name] for name in shown) for row in record["rows"]] == [

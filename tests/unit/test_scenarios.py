@@ -66,7 +66,7 @@ def _contenders_on_path(monkeypatch):
 
 
 def run(contenders, inputs=INPUTS, **settings):
-    chosen = ScenarioSettings.from_config({**QUICK, **settings}, threads=1)
+    chosen = ScenarioSettings(**{**QUICK, **settings}, threads=1)
     return measure(contenders, inputs, chosen, progress=lambda message: None)
 
 
@@ -477,16 +477,16 @@ def test_scenarios_are_timed_by_their_own_settings():
 
 
 @pytest.mark.parametrize(
-    ("make", "wrong", "place"),
+    ("wrong", "place"),
     [
-        (OfflineSettings, {"min_seconds": -1.0}, "scenarios.offline.min_seconds"),
-        (ScenarioSettings, {"rounds": 0}, "scenarios.rounds"),
-        (ScenarioSettings, {"server": ServerSettings(max_batch=0)}, "scenarios.server.max_batch"),
+        ({"offline": OfflineSettings(min_seconds=-1.0)}, "scenarios.offline.min_seconds"),
+        ({"rounds": 0}, "scenarios.rounds"),
+        ({"server": ServerSettings(max_batch=0)}, "scenarios.server.max_batch"),
     ],
 )
-def test_settings_of_code_are_checked_as_those_of_a_config(make, wrong, place):
+def test_settings_of_code_are_checked_as_those_of_a_config(wrong, place):
     with pytest.raises(ConfigError, match=re.escape(place)):
-        make(**wrong)
+        ScenarioSettings(**wrong)
 
 
 @pytest.mark.parametrize(
@@ -500,7 +500,7 @@ def test_a_round_that_ends_early_is_said(rounds, stopped):
 
 
 def test_threads_are_those_that_the_job_has():
-    chosen = ScenarioSettings.from_config({"run": ["server"], "seed": 4}, threads=3)
+    chosen = ScenarioSettings(run=["server"], seed=4, threads=3)
     assert (chosen.threads, chosen.run, chosen.seed) == (3, ("server",), 4)
     for scenario in ("single_stream", "offline", "server"):
         assert chosen.timing(scenario).threads == 3
@@ -512,5 +512,5 @@ def test_settings_that_contradict_each_other():
     with pytest.raises(ConfigError, match=r"scenarios\.max_seconds: found 0.5"):
         ScenarioSettings(max_seconds=0.5)
     with pytest.raises(ConfigError, match=r"scenarios\.server\.max_seconds: found 0.5"):
-        ScenarioSettings.from_config({"server": {"max_seconds": 0.5}}, threads=1)
+        ScenarioSettings(server={"max_seconds": 0.5}, threads=1)
     assert math.isinf(server(max_seconds=math.inf).max_seconds)

@@ -17,7 +17,7 @@ from colport.base import declared
 from colport.base.errors import ConfigError
 from colport.cli.evaluation import parity
 from colport.scoring.statistics import RESAMPLES
-from colport.timing.server.settings import OfflineSettings, ScenarioSettings, ServerSettings
+from colport.timing.server.settings import ScenarioSettings, ServerSettings
 from colport.timing.settings import LatencySettings
 
 ROOT = Path(__file__).parents[2]
@@ -145,12 +145,13 @@ def test_a_word_is_one_of_those_allowed():
     [
         ((0,), r"batch_sizes: found \(0,\); expected at least 1\.$"),
         ([8, -1], "expected at least 1"),
+        ([8, 1, 8], "expected different ones"),
         ((), "expected at least 1 of them"),
     ],
 )
 def test_items_of_a_list_are_held_to_their_rules(sizes, message):
     with pytest.raises(ConfigError, match=message):
-        OfflineSettings(batch_sizes=sizes)
+        ScenarioSettings(offline={"batch_sizes": sizes})
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0, 2.0])

@@ -7,7 +7,8 @@ what code gives is checked by the same ones. pydantic reads them, and nothing he
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import is_dataclass
 from typing import Annotated, Any, get_args, get_type_hints
 
 from colport.base.errors import ConfigError
@@ -42,6 +43,8 @@ class Allowed:
                 return f"expected less than {most}"
             case {"minItems": least} if len(value) < least:
                 return f"expected at least {least} of them"
+            case {"uniqueItems": True} if len(set(value)) < len(value):
+                return "expected different ones"
         return ""
 
 
@@ -57,7 +60,7 @@ IN_CODE = Allowed(inCode=True)
 def check(settings: Any, place: str = "") -> None:
     """Refuse a number out of range, a word that is not allowed, and bounds that contradict.
 
-    Lists, as a config has them, become tuples.
+    Lists, as a config has them, become tuples, and mappings the sections that they stand for.
 
     Args:
         settings: A dataclass; fields without a value (``None``) are left alone.
@@ -68,8 +71,13 @@ def check(settings: Any, place: str = "") -> None:
     """
     for name, hint in get_type_hints(type(settings), include_extras=True).items():
         value = getattr(settings, name)
+        section = next(filter(is_dataclass, (hint, *get_args(hint))), None)
         if isinstance(value, list):
             object.__setattr__(settings, name, tuple(value))
+        elif section and isinstance(value, Mapping):
+            object.__setattr__(settings, name, value := section(**value))
+        if is_dataclass(value):
+            check(value, f"{place}{name}.")
         for rule, given in _ruled(hint, value) if value is not None else ():
             if expected := rule.expected(given):
                 raise ConfigError(f"{place}{name}: found {value!r}; {expected}.")

@@ -134,6 +134,15 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 _TYPES = {"str": str, "int": int, "float": float, "bool": bool, "object": dict, "null": type(None)}
 
 
+def table_beside(module: str) -> dict[str, Any]:
+    """The TOML table beside a module of this library.
+
+    Args:
+        module: ``__file__`` of the module.
+    """
+    return tomllib.loads(Path(module).with_suffix(".toml").read_text(encoding="utf-8"))
+
+
 def shape_beside(module: str) -> Any:
     """The shape for :func:`misfit` that a TOML table beside a module states.
 
@@ -142,7 +151,7 @@ def shape_beside(module: str) -> Any:
     Args:
         module: ``__file__`` of the module.
     """
-    return _shape(tomllib.loads(Path(module).with_suffix(".toml").read_text(encoding="utf-8")))
+    return _shape(table_beside(module))
 
 
 def _shape(stated: Any) -> Any:

@@ -8,7 +8,6 @@ import platform
 import re
 import resource
 import sys
-import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import cache
@@ -16,7 +15,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-_FACTS = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+from colport.base.foreign import table_beside
+
+_FACTS = table_beside(__file__)
 PACKAGES, INSTRUCTIONS = _FACTS["packages"], _FACTS["instructions"]
 
 _CPUINFO, _MEMINFO = Path("/proc/cpuinfo"), Path("/proc/meminfo")

@@ -63,7 +63,7 @@ def parity(
         with reading(source, "its own library", "run"):
             original = family.reference(source, "cpu", reference_memory)
             reference = measuring.embeddings(original, texts, items)
-        weights, note = original.room.weights, original.note
+        weights, note = original.room.weights, original.room.note
         del original  # before the export comes: they need not be in memory together
         watched.step(f"the same with {provider}, at batch sizes {PARITY_BATCH_SIZES}")
         record = measuring.measure(

@@ -5,12 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from PIL.Image import Image
 
 from colport.base.errors import DatasetError
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 _REPORT_SECONDS = 5.0
 MAX_JUDGEMENT = 10**6
@@ -39,6 +38,29 @@ def batches(
             left = (count - last) / rate
             report(f"{done} {last}/{count} {kind}, {rate:.1f} a second, {left:.0f} s left")
     report(f"{done} {count} {kind} in {time.monotonic() - start:.1f} s")
+
+
+def in_language(
+    label: str, found: Sequence[str | None], language: str | None
+) -> tuple[list[bool], tuple[str, ...]]:
+    """Which queries are in a language, all of them for ``None``, and the languages that are kept.
+
+    Args:
+        label: What the message calls the queries.
+        found: The language of each query, where it has one.
+        language: The one to keep.
+
+    Raises:
+        DatasetError: No query is in it.
+    """
+    known = tuple(sorted({value for value in found if value is not None}))
+    if language is None:
+        return [True] * len(found), known
+    if language not in known:
+        raise DatasetError(
+            f"{label}: no query is in {language!r}; found {', '.join(known) or 'none'}."
+        )
+    return [value == language for value in found], (language,)
 
 
 class Lazy(Sequence[Any]):

@@ -16,14 +16,6 @@ from colport.data.published import DOCUMENT_COLUMNS, SCHEMAS, read_published
 from colport.families import registry
 from colport.families.base import spelled
 
-__all__ = [
-    "RetrievalDataset",
-    "check_declaration",
-    "check_pages",
-    "dataset_record",
-    "load_retrieval_dataset",
-]
-
 SOURCES = ("hub", "path", "documents_folder")
 _COMMON = ("limit", "language", "languages", "documents")
 _PUBLISHED = ("hub", "revision", "path", "schema", "split")

@@ -2,26 +2,29 @@
 
 Each page is a document. A page of ``reports/2024.pdf`` is ``reports/2024.pdf#12``, counted from 1;
 an image is its path, and so is a TIFF file with one page. Files of other kinds and hidden ones are
-left alone.
+left alone. Pages are rendered or decoded one at a time, when they are asked for.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from PIL.Image import Image
+
 from colport.base.errors import DatasetError
 from colport.base.foreign import local, not_text
-from colport.data.base import Lazy, RetrievalDataset
-from colport.data.images import open_image, page_count
+from colport.data.base import Lazy, RetrievalDataset, in_language
+from colport.data.images import Frames, decode, decode_errors, open_image, page_count
 from colport.data.judgements import judged, read_queries, read_rows
 from colport.data.pdfs import BadDocumentError, PdfReader
-from colport.data.rendering import PDF, Page, PageReader
-from colport.families.pages.images import PageError, as_page, decode_errors
+from colport.families.pages.images import PageError, as_page
 
+PDF = ".pdf"
 IMAGES = (
     *(".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm"),
     *(".tif", ".tiff", ".webp"),
@@ -73,7 +76,8 @@ def read_own(
     reading = PageReader(name, dpi, reader)
     rows = list(read_rows(name, local(judgements))) if judgements else []
     qrels = judged(rows, query_ids, document_ids, scan.bad)
-    known = tuple(sorted({language for language in languages if language}))
+    label, language = f"{name}: {declaration['queries']}", declaration.get("language")
+    asked, known = in_language(f"{label}, column language", languages, language)
     dataset = RetrievalDataset(
         name,
         query_ids,
@@ -85,16 +89,9 @@ def read_own(
         languages=known or tuple(declaration.get("languages", ())),
         skipped=scan.bad,
     )
-    if language := declaration.get("language"):
-        if language not in known:
-            raise DatasetError(
-                f"{name}: {declaration['queries']}, column language: no query is in {language!r}; "
-                f"found {', '.join(known) or 'none'}."
-            )
-        dataset = replace(dataset, languages=(language,)).with_queries(
-            [row for row, found in enumerate(languages) if found == language]
-        )
-    return dataset
+    if all(asked):
+        return dataset
+    return dataset.with_queries([row for row, wanted in enumerate(asked) if wanted])
 
 
 @dataclass
@@ -192,3 +189,74 @@ class _Scan:
                 f"is a page of {width:.0f}x{height:.0f} pixels{where}, more than max_pixels "
                 f"({self.max_pixels})"
             )
+
+
+@dataclass(frozen=True)
+class Page:
+    """Where one document lies.
+
+    Attributes:
+        id: Path inside the folder, with ``#`` and the page's number if the file has several.
+        file: The file.
+        index: Page of a PDF or TIFF file, from 0.
+    """
+
+    id: str
+    file: Path
+    index: int = 0
+
+    @property
+    def is_pdf(self) -> bool:
+        """Whether the page is rendered and may have a text layer."""
+        return self.file.suffix.lower() == PDF
+
+    @property
+    def is_one_of_several(self) -> bool:
+        """Whether its file holds further pages."""
+        return self.id.endswith(f"#{self.index + 1}")
+
+
+@dataclass(frozen=True)
+class PageReader:
+    """Reads the pages of a folder.
+
+    Attributes:
+        name: Name of the dataset, for messages.
+        dpi: Resolution of a PDF's pages.
+        pdfs: Reads the PDFs.
+        frames: Reads files of several images.
+    """
+
+    name: str
+    dpi: float
+    pdfs: PdfReader
+    frames: Frames = field(default_factory=Frames)
+
+    def image(self, page: Page) -> Image:
+        """The page in RGB.
+
+        Raises:
+            DatasetError: It cannot be rendered or decoded.
+        """
+        with self._named(page, *decode_errors()):
+            if page.is_pdf:
+                return self.pdfs.render(page.file, page.index, self.dpi)
+            if page.is_one_of_several:
+                return self.frames.decode(page.file, page.index)
+            return decode(page.file)
+
+    def text(self, page: Page) -> str:
+        """The text layer of a PDF's page; an image's is empty.
+
+        Raises:
+            DatasetError: The PDF cannot be read.
+        """
+        with self._named(page):
+            return self.pdfs.text(page.file, page.index) if page.is_pdf else ""
+
+    @contextmanager
+    def _named(self, page: Page, *errors: type[Exception]) -> Iterator[None]:
+        try:
+            yield
+        except (BadDocumentError, *errors) as error:
+            raise DatasetError(f"{self.name}: {page.id} cannot be read ({error}).") from error

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 from threading import Lock
-from typing import IO, TYPE_CHECKING
+from typing import IO
+
+from PIL import Image, ImageFile
 
 from colport.families.pages.images import PageError, as_page, decode_errors
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
-    from PIL.ImageFile import ImageFile
 
 __all__ = ["FORMATS", "Frames", "decode", "decode_errors", "open_image", "page_count"]
 
@@ -21,18 +19,16 @@ _ANIMATED = ("GIF", "PNG", "WEBP")
 """Formats whose further images are later ones; a JPEG file's are previews of its first."""
 
 
-def open_image(file: Path | IO[bytes]) -> ImageFile:
+def open_image(file: Path | IO[bytes]) -> ImageFile.ImageFile:
     """Open an image file without decoding it; its size is known then.
 
     Raises:
         Exception: One of :func:`decode_errors`.
     """
-    import PIL.Image
-
-    return PIL.Image.open(file, formats=FORMATS)
+    return Image.open(file, formats=FORMATS)
 
 
-def page_count(image: ImageFile) -> int:
+def page_count(image: ImageFile.ImageFile) -> int:
     """Pages of an open file: each image of a TIFF file, else one.
 
     Raises:
@@ -45,7 +41,7 @@ def page_count(image: ImageFile) -> int:
     return count if image.format == "TIFF" else 1
 
 
-def decode(file: Path | IO[bytes]) -> Image:
+def decode(file: Path | IO[bytes]) -> Image.Image:
     """The page that an image file holds; see :func:`colport.families.pages.images.as_page`.
 
     Raises:
@@ -66,10 +62,10 @@ class Frames:
 
     def __init__(self) -> None:
         self._file: Path | None = None
-        self._image: ImageFile | None = None
+        self._image: ImageFile.ImageFile | None = None
         self._lock = Lock()
 
-    def decode(self, file: Path, frame: int) -> Image:
+    def decode(self, file: Path, frame: int) -> Image.Image:
         """As :func:`decode`, of one of several images."""
         with self._lock:
             if self._image is None or self._file != file:

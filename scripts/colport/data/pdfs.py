@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from pathlib import Path
 from threading import RLock
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from PIL.Image import Image
 
 from colport.base.errors import DatasetError
 from colport.processes.child import Child, ChildError, ChildTimeoutError
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 MEMORY = 3 * 2**30
 """Bytes that a file may take; drawing the largest page that a config allows takes 2 GB."""

@@ -11,16 +11,15 @@ al., "ViDoRe V3", 2026; mteb's ``RetrievalDatasetLoader``.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from PIL.Image import Image
 
 from colport.base.errors import DatasetError
-from colport.data.base import RetrievalDataset
+from colport.data.base import RetrievalDataset, in_language
 from colport.data.judgements import SCORE, Row, judged
 from colport.data.repositories import Repository
 from colport.data.rows import SCORES, STRINGS, Pages, Table, load_table
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 SCHEMAS = ("qa", "beir")
 SPLIT = "test"
@@ -71,18 +70,10 @@ def _in_language(
 ) -> tuple[list[bool], tuple[str, ...]]:
     """Which rows of a table of queries are in the chosen language, and the languages kept."""
     language, declared = declaration.get("language"), declaration.get("languages", [])
-    everything = [True] * len(table.data)
     if "language" not in table.data.column_names and (language is None or [language] == declared):
-        return everything, tuple(declared)
+        return [True] * len(table.data), tuple(declared)
     found = table.values(table.name("language"), STRINGS, nullable=True)
-    known = sorted({value for value in found if value is not None})
-    if language is None:
-        return everything, tuple(known)
-    if language not in known:
-        raise DatasetError(
-            f"{table.label}: no query is in {language!r}; found {', '.join(known) or 'none'}."
-        )
-    return [value == language for value in found], (language,)
+    return in_language(table.label, found, language)
 
 
 def _read_qa(repository: Repository, declaration: Mapping[str, Any]) -> RetrievalDataset:

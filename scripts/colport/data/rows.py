@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from colport.base.errors import DatasetError, read_of
 from colport.base.files import file_state
 from colport.base.foreign import is_inside
+from colport.base.redaction import plain
 from colport.data.base import Lazy
 from colport.data.images import FORMATS, decode, decode_errors
 from colport.data.parquet import RATIO, unpacks_to_too_much
@@ -200,7 +201,10 @@ def load_table(repository: Repository, config: str | None, split: str) -> Table:
     except Exception as error:  # it trusts the types that a file claims to have
         if _NO_ROWS in str(error):
             raise DatasetError(f"{label}: has no rows; at least one is needed.") from error
-        raise DatasetError(f"{label}: cannot be read ({_sentence(error)}).") from error
+        # The cause of a generation error says more.
+        is_told = error.__cause__ is not None and type(error).__name__ == "DatasetGenerationError"
+        reason = plain(error.__cause__ if is_told else error)
+        raise DatasetError(f"{label}: cannot be read ({reason}).") from error
     return Table(label, data, repository.folder)
 
 
@@ -224,11 +228,3 @@ def _cache_folder(files: Sequence[Path]) -> Path:
     for file in files:
         state.update(repr(file_state(file)).encode())
     return Path(datasets.config.HF_DATASETS_CACHE, "colport", state.hexdigest()[:16])
-
-
-def _sentence(error: BaseException) -> str:
-    """The first line of a library's message; the cause of a generation error says more."""
-    if error.__cause__ is not None and type(error).__name__ == "DatasetGenerationError":
-        error = error.__cause__
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".") if lines else type(error).__name__

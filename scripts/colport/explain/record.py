@@ -33,13 +33,11 @@ class Source:
 
     Attributes:
         variant: Name of the variant; ``pytorch`` for the reference.
-        provider: Name of the provider.
         embeddings: Folder of the embeddings.
         record: File of the retrieval record.
     """
 
     variant: str
-    provider: str
     embeddings: str | Path
     record: str | Path
 
@@ -48,7 +46,7 @@ class _Contender:
     """A source that has results."""
 
     def __init__(self, source: Source) -> None:
-        self.queries = by_id(read_queries(source.embeddings))
+        self.queries = by_id([read_queries(source.embeddings)])
         self.documents = by_id(read_documents(source.embeddings))
         self.record = read_json(source.record)
         self.variant, self.provider = source.variant, self.record["rows"][0]["provider"]
@@ -63,9 +61,8 @@ class _Contender:
         return float((words @ patches.T).max(axis=1).mean())
 
 
-def by_id(embeddings: EmbeddingSet | Sequence[EmbeddingSet]) -> dict[str, tuple[EmbeddingSet, int]]:
-    """Where each id's embeddings lie, in one set or in shards."""
-    shards = [embeddings] if isinstance(embeddings, EmbeddingSet) else embeddings
+def by_id(shards: Sequence[EmbeddingSet]) -> dict[str, tuple[EmbeddingSet, int]]:
+    """Where each id's embeddings lie."""
     return {name: (shard, row) for shard in shards for row, name in enumerate(shard.ids)}
 
 

@@ -1,10 +1,14 @@
-"""Weights for a traced graph: each initializer becomes a tensor that is read when written."""
+"""Weights for a traced graph: each initializer becomes a tensor that is read when written.
+
+Every tensor of a checkpoint is read by a graph, or its family says why it is not needed.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,9 +16,9 @@ import onnx_ir as ir
 
 from colport.base.errors import CheckpointError, ExportError
 from colport.families.base import Skeleton
-from colport.tensors.editing import declared, scalar, stored
+from colport.families.reference.skeletons import COMPUTED, reason
+from colport.tensors import editing, weights
 from colport.tensors.streaming import Blocks, StreamedTensor, row_ranges
-from colport.tensors.weights import StoredTensor, finite
 
 if TYPE_CHECKING:
     import torch
@@ -50,6 +54,7 @@ def store_transposed(model: ir.Model) -> None:
     for node in list(model.graph):
         if node.op_type in writes:
             writes[node.op_type](model.graph, node)
+    editing.remove_unused_initializers(model.graph)
 
 
 def _transpose(graph: ir.Graph, node: ir.Node) -> None:
@@ -59,7 +64,6 @@ def _transpose(graph: ir.Graph, node: ir.Node) -> None:
         return
     ir.convenience.replace_all_uses_with(node.outputs[0], _transposed(graph, weight))
     graph.remove(node, safe=True)
-    _forget(graph, weight)
 
 
 def _gemm(graph: ir.Graph, node: ir.Node) -> None:
@@ -67,7 +71,6 @@ def _gemm(graph: ir.Graph, node: ir.Node) -> None:
     if weight.is_initializer() and node.attributes.get_int("transB", 0):
         node.replace_input_with(1, _transposed(graph, weight))
         node.attributes.pop("transB")
-        _forget(graph, weight)
 
 
 def _patch_convolution(graph: ir.Graph, node: ir.Node) -> None:
@@ -87,25 +90,15 @@ def _patch_convolution(graph: ir.Graph, node: ir.Node) -> None:
     if bias is not None and bias.is_initializer():
         nodes.append(ir.node("Add", [nodes[0].outputs[0], bias]))
     extent = np.array([-1, weight.shape[0], *[1] * (len(weight.shape) - 2)], np.int64)
-    shape = stored(graph, ir.tensor(extent, name=f"{node.outputs[0].name}.shape"))
+    shape = editing.stored(graph, ir.tensor(extent, name=f"{node.outputs[0].name}.shape"))
     nodes.append(ir.node("Reshape", [nodes[-1].outputs[0], shape]))
-    new, old = nodes[-1].outputs[0], node.outputs[0]
-    new.shape, new.type = old.shape, old.type
-    graph.insert_before(node, nodes)
-    ir.convenience.replace_all_uses_with(old, new)
-    graph.remove(node, safe=True)
-    _forget(graph, weight)
+    editing.replace(graph, node.outputs[0], nodes)
 
 
 def _transposed(graph: ir.Graph, weight: ir.Value) -> ir.Value:
     """The initializer that holds a weight flattened to two axes and transposed."""
     shape = math.prod(weight.shape[1:]), weight.shape[0]
-    return declared(graph, f"{weight.name}{TRANSPOSED}", shape, weight.dtype)
-
-
-def _forget(graph: ir.Graph, weight: ir.Value) -> None:
-    if not weight.uses():
-        graph.initializers.pop(weight.name)
+    return editing.declared(graph, f"{weight.name}{TRANSPOSED}", shape, weight.dtype)
 
 
 def compute_vectors(model: ir.Model) -> None:
@@ -117,15 +110,15 @@ def compute_vectors(model: ir.Model) -> None:
     for node in list(graph):
         weight = next((value for value in node.inputs if _is_vector(value)), None)
         others = [value for value in node.inputs if value is not weight]
-        if weight is None or node.op_type not in _STEPS or None in map(scalar, others):
+        if weight is None or node.op_type not in _STEPS or None in map(editing.scalar, others):
             continue
-        constants = [scalar(value) for value in others]
+        constants = [editing.scalar(value) for value in others]
         old, name = node.outputs[0], "^".join([weight.name, node.op_type, *map(repr, constants)])
-        new = declared(graph, name, weight.shape, old.dtype)
+        new = editing.declared(graph, name, weight.shape, old.dtype)
         new.meta[_COMPUTED] = (*weight.meta.get(_COMPUTED, ()), (node.op_type, *constants))
         ir.convenience.replace_all_uses_with(old, new)
         graph.remove(node, safe=True)
-        _forget(graph, weight)
+    editing.remove_unused_initializers(graph)
 
 
 def _is_vector(value: ir.Value | None) -> bool:
@@ -175,7 +168,7 @@ def _constant_blocks(constant: torch.Tensor) -> Iterator[np.ndarray]:
     yield (values.float() if values.is_floating_point() else values).numpy()
 
 
-def _checkpoint_blocks(entry: StoredTensor, whole: bool) -> Iterator[np.ndarray]:
+def _checkpoint_blocks(entry: weights.StoredTensor, whole: bool) -> Iterator[np.ndarray]:
     """The tensor as it is stored, block by block, or at once where it must be transposed."""
     if whole or not entry.shape:
         parts: Iterable[np.ndarray] = [entry.read()]
@@ -183,7 +176,7 @@ def _checkpoint_blocks(entry: StoredTensor, whole: bool) -> Iterator[np.ndarray]
         rows = row_ranges(entry.shape[0], entry.nbytes // max(entry.shape[0], 1))
         parts = (entry.read_rows(*places) for places in rows)
     for values in parts:
-        yield finite(entry, values)
+        yield weights.finite(entry, values)
 
 
 def _stored_blocks(
@@ -198,3 +191,55 @@ def _stored_blocks(
         if cast.dtype == np.float16 and not np.isfinite(cast).all():
             raise CheckpointError(f"weight {parameter!r} has values beyond fp16's range of 65504.")
         yield np.ascontiguousarray(cast.reshape(len(cast), -1).T if transposed else cast)
+
+
+def unread(
+    models: Iterable[ir.Model], skeleton: Skeleton, checkpoint: Path
+) -> list[dict[str, str]]:
+    """The checkpoint's tensors that no graph reads: ``file``, ``tensor`` and ``reason``.
+
+    Args:
+        models: Graphs whose weights are attached.
+        skeleton: What they were traced from.
+        checkpoint: The checkpoint, which files are named from.
+
+    Raises:
+        ExportError: A tensor is not read, and nobody says why.
+    """
+    used = {name for model in models for name in _weights(model)} & skeleton.sources.keys()
+    read = {part for name in used for part in skeleton.sources[name].parts}
+    replaced = {part.replaces for part in read}
+    names = {part: name for name, source in skeleton.sources.items() for part in source.parts}
+    rows, lost = [], []
+    for entry in sorted(_stored(names) - read, key=lambda entry: (entry.file, entry.key)):
+        if entry in replaced:
+            why = "replaced by the adapter's own"
+        else:
+            why = reason({**skeleton.unread, **COMPUTED}, entry.key, names.get(entry, ""))
+        if not why:
+            lost.append(entry)
+        file = entry.file.relative_to(checkpoint) if entry.file.is_relative_to(checkpoint) else ""
+        rows.append({"file": str(file or entry.file.name), "tensor": entry.key, "reason": why})
+    if lost:
+        raise ExportError(
+            f"{lost[0].file}: {len(lost)} tensors are read by no graph, first {lost[0].key!r}; "
+            "the model's family gives no reason to leave them out."
+        )
+    return rows
+
+
+def _weights(model: ir.Model) -> Iterator[str]:
+    """Names of the parameters and buffers whose values a graph holds."""
+    for value in model.graph.initializers.values():
+        if isinstance(value.const_value, StreamedTensor):
+            yield value.name.partition("^")[0]
+
+
+def _stored(used: Iterable[weights.TensorEntry]) -> set[weights.TensorEntry]:
+    """All tensors of the files that gave one, and of the shards beside them."""
+    files = {entry.file for entry in used}
+    found = {entry for file in files for entry in weights.read_header(file).values()}
+    for folder in {file.parent for file in files}:
+        if (folder / weights.INDEX).is_file():
+            found |= set(weights.TensorIndex(folder).values())
+    return found

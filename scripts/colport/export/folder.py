@@ -11,11 +11,10 @@ import onnx_ir as ir
 
 from colport.base.errors import ConfigError
 from colport.base.files import atomic_folder
-from colport.export.bind import attach, compute_vectors, detach, store_transposed
+from colport.export.bind import attach, compute_vectors, detach, store_transposed, unread
 from colport.export.layers import check_stacks, repeat_layers
 from colport.export.operators import TRANSFORMER_OPSET, keep_sums_apart, write_operators
 from colport.export.optimise import optimise
-from colport.export.tensors import unread
 from colport.export.trace import naming, trace
 from colport.families import registry
 from colport.families.base import Skeleton
@@ -23,7 +22,6 @@ from colport.families.reference.skeletons import PRECISIONS
 from colport.folder import graphs
 from colport.folder.manifest import Manifest, Prove
 from colport.hub.checkpoints import license_of, reading
-from colport.tensors import external_data
 from colport.tensors.external_data import Layout, Progress
 
 OPSET = 24
@@ -77,14 +75,10 @@ def export(
         models[definition.name] = _graph(skeleton, definition, opset)
         report(f"traced {definition.name} graph in {time.perf_counter() - start:.1f} s")
     check_stacks(models.values(), skeleton.stacks)
-    unread_tensors = unread(models.values(), skeleton, checkpoint)
-    layout = layout or Layout()
     with atomic_folder(output) as folder:
         tokenizer = processing.tokenizer.to_str(pretty=True)
         (folder / "tokenizer.json").write_text(tokenizer, encoding="utf-8")
         chosen.runtime(processing.settings, folder)  # refuses what no encoder would open
-        files = external_data.write(models, folder, layout, progress)
-        report(f"wrote {', '.join(files) or 'weights into the graphs'}")
         manifest = Manifest(
             family=chosen.name,
             precision=precision,
@@ -92,12 +86,12 @@ def export(
             dim=skeleton.dim,
             source={**_published(source or {"source": str(checkpoint)}), **license_of(checkpoint)},
             processing=processing.settings,
-            graphs={name: graphs.describe(name, model) for name, model in models.items()},
-            external_data={"layout": layout.layout, "files": files},
-            unread=unread_tensors,
+            unread=unread(models.values(), skeleton, checkpoint),
         )
-        graphs.check(folder, manifest)
-        return manifest.write(folder).prove(folder, prove)
+        written = graphs.write(models, folder, manifest, layout or Layout(), progress)
+        files = written.external_data["files"]
+        report(f"wrote {', '.join(files) or 'weights into the graphs'}")
+        return written.prove(folder, prove)
 
 
 def _graph(skeleton: Skeleton, definition: Any, opset: int) -> ir.Model:

@@ -20,16 +20,16 @@ from colport.base.errors import ArtifactError, UnsupportedError
 from colport.base.foreign import misfit
 from colport.families.reference.memory import Room
 from colport.hub.checkpoints import reading
+from colport.tensors.weights import StoredTensor
 
 if TYPE_CHECKING:
     import torch
-
-    from colport.tensors.weights import StoredTensor
 
 DocumentType = Literal["pages", "passages"]
 Document = Image.Image | str
 Feeds = dict[str, np.ndarray]
 
+_NO_PATCHES = "a passage has no patches; heat maps are drawn for pages only."
 BATCH_SIZE = 8
 """Inputs of a batch where neither a caller nor an encoder says how many."""
 
@@ -219,11 +219,11 @@ class Runtime(ABC):
         Raises:
             UnsupportedError: The family reads passages.
         """
-        raise UnsupportedError("a passage has no patches; heat maps are drawn for pages only.")
+        raise UnsupportedError(_NO_PATCHES)
 
     def query_tokens(self, query: str) -> list[QueryToken]:
         """What each token of a query's embedding stands for; see :meth:`patches` for errors."""
-        raise UnsupportedError("a passage has no patches; heat maps are drawn for pages only.")
+        raise UnsupportedError(_NO_PATCHES)
 
 
 def spelled(query: str, reserved: Iterable[str]) -> str | None:

@@ -20,6 +20,7 @@ from colport.families import base, functional
 from colport.families.text import layouts, tokenization
 from colport.families.tokens import TokenBatch, Tokens, save_backend
 from colport.hub.checkpoints import read_config
+from colport.tensors.weights import TensorIndex
 
 if TYPE_CHECKING:
     import torch
@@ -59,7 +60,6 @@ class ColBERT(base.Family):
         from colport.families.attention import give_zeros
         from colport.families.reference.skeletons import build_on_meta, map_tensors, reason
         from colport.families.stacks import named_by_library
-        from colport.tensors.weights import TensorIndex
 
         checkpoint = layouts.read(folder)
         layers, head_sources = layouts.head(checkpoint, precision)

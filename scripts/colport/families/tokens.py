@@ -70,10 +70,7 @@ class Tokens:
                     f"{file.parent}: {name} is {side!r}; allowed are left and right."
                 )
         with self._own_errors("is no tokenizer that can be read"):
-            self._tokenizer = Tokenizer.from_file(str(file))
-        self._tokenizer.no_padding()
-        self._tokenizer.no_truncation()
-        self._tokenizer.encode_special_tokens = split_special_tokens
+            self._tokenizer = _plain(Tokenizer.from_file(str(file)), split_special_tokens)
         self.pad_id = pad_id
         self.padding_side = padding_side
         self.truncation_side = truncation_side
@@ -121,6 +118,14 @@ class Tokens:
             if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
                 raise
             raise ArtifactError(f"{self._file}: {what} ({plain(error)}).") from error
+
+
+def _plain(tokenizer: Tokenizer, split_special_tokens: bool) -> Tokenizer:
+    """The tokenizer without padding and truncation, which are done in NumPy."""
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    tokenizer.encode_special_tokens = split_special_tokens
+    return tokenizer
 
 
 def check_ids(folder: Path, tokenizer: Any, rows: int, unread: Collection[int] = ()) -> None:
@@ -171,9 +176,7 @@ def save_backend(tokenizer: Any, folder: Path) -> Tokenizer:
             "tokenizer.json."
         )
     backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
-    backend.no_padding()
-    backend.no_truncation()
-    backend.encode_special_tokens = tokenizer.split_special_tokens
+    _plain(backend, tokenizer.split_special_tokens)
     for text in (*_PROBES, " ".join(tokenizer.all_special_tokens)):
         if tokenizer(text)["input_ids"] != backend.encode(text).ids:
             raise UnsupportedError(

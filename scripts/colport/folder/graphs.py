@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import onnx_ir as ir
 
 from colport.base.errors import ExportError
 from colport.base.files import atomic_folder
+from colport.base.redaction import plain
 from colport.folder import manifest
 from colport.folder.manifest import GraphInfo, Manifest
 from colport.tensors import external_data
@@ -30,18 +32,44 @@ def describe(name: str, model: ir.Model) -> GraphInfo:
     )
 
 
-def check(folder: Path, found: Manifest) -> None:
-    """Check every graph of a folder with ``onnx.checker``.
+def read(folder: Path, found: Manifest) -> dict[str, ir.Model]:
+    """The graphs of a folder by name; weights stay on the disk until they are needed.
 
     Raises:
-        ExportError: A graph is not valid ONNX.
+        ArtifactError: See :func:`colport.tensors.external_data.read`.
     """
-    for graph in found.graphs.values():
+    return {name: external_data.read(folder / graph.file) for name, graph in found.graphs.items()}
+
+
+def write(
+    models: Mapping[str, ir.Model],
+    folder: Path,
+    manifest: Manifest,
+    layout: Layout,
+    progress: Progress | None = None,
+) -> Manifest:
+    """Write graphs, their weights and ``colport.json``; ``onnx.checker`` reads every graph.
+
+    Args:
+        models: Graphs by name.
+        folder: Where all other files are already.
+        manifest: What the folder is, but for its graphs and weights.
+        layout: Where the weights go.
+        progress: Called after each block of weights, with the bytes written and those of all.
+
+    Raises:
+        ArtifactError: The disk is full.
+        ExportError: The layout cannot hold the weights, or a graph is not valid ONNX.
+    """
+    files = external_data.write(models, folder, layout, progress)
+    found = {name: describe(name, model) for name, model in models.items()}
+    for graph in found.values():
         try:
             onnx.checker.check_model(str(folder / graph.file))
         except onnx.checker.ValidationError as error:
-            first = str(error).splitlines()[0]
-            raise ExportError(f"{graph.file}: onnx.checker says: {first}") from error
+            raise ExportError(f"{graph.file}: onnx.checker says: {plain(error)}") from error
+    place = {"layout": layout.layout, "files": files}
+    return replace(manifest, graphs=found, external_data=place).write(folder)
 
 
 def convert(
@@ -60,13 +88,10 @@ def convert(
         ExportError: The layout cannot hold the weights.
     """
     known = manifest.read(source)
-    models = {name: external_data.read(source / graph.file) for name, graph in known.graphs.items()}
+    models = read(source, known)
     with atomic_folder(output) as folder:
         copy_companions(source, folder, known)
-        files = external_data.write(models, folder, layout, progress)
-        result = replace(known, external_data={"layout": layout.layout, "files": files})
-        check(folder, result)
-        return result.write(folder)
+        return write(models, folder, known, layout, progress)
 
 
 def copy_companions(base: Path, folder: Path, source: Manifest) -> None:

@@ -65,8 +65,8 @@ class Manifest:
     dim: int
     source: Mapping[str, Any]
     processing: Mapping[str, Any]
-    graphs: Mapping[str, GraphInfo]
-    external_data: Mapping[str, Any]
+    graphs: Mapping[str, GraphInfo] = field(default_factory=dict)
+    external_data: Mapping[str, Any] = field(default_factory=dict)
     quantization: Mapping[str, Any] = field(default_factory=dict)
     check: Mapping[str, Any] = field(default_factory=dict)
     made_with: Mapping[str, str] = field(default_factory=dict)

@@ -22,7 +22,8 @@ from yaml import YAMLError
 from colport.base.errors import CheckpointError, ColPortError, HubError, read_of
 from colport.base.files import atomic_folder, content_hash, read_json, sha256_file, visible_files
 from colport.base.foreign import load_json, local
-from colport.hub import downloads
+from colport.hub import downloads, lora
+from colport.tensors.weights import ADAPTER_WEIGHTS, INDEX, WHOLE, TensorIndex, read_header
 
 HUB_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.metadata", "README.md")
 """Files fetched from a Hub repository: configuration, tokenizer, safetensors weights, card."""
@@ -89,10 +90,6 @@ def record(declaration: Mapping[str, Any], family: str, workspace: Path | str) -
     Raises:
         CheckpointError: See :func:`resolve`; or a safetensors header does not fit its file.
     """
-    from colport.tensors.weights import (
-        read_header,  # here: the runtime encoder needs none of its imports
-    )
-
     layers = _layers(declaration)
     folder = _assembled(layers, declaration, Path(workspace))
     weights = _weight_files(folder)
@@ -223,8 +220,6 @@ def _layers(declaration: Mapping[str, Any]) -> list[_Layer]:
 
 def _applied(layers: Sequence[_Layer]) -> list[str]:
     """What is laid on what, a sentence each."""
-    from colport.hub import lora
-
     said = []
     for layer in layers:
         file = layer.folder / ADAPTER_CONFIG
@@ -244,8 +239,6 @@ def _applied(layers: Sequence[_Layer]) -> list[str]:
 
 def _weight_files(folder: Path) -> list[Path]:
     """Safetensors files that are read, of the folder and of those in it."""
-    from colport.tensors.weights import ADAPTER_WEIGHTS, INDEX, WHOLE, TensorIndex
-
     found = set()
     for file in visible_files(folder):
         if file.name == ADAPTER_WEIGHTS:
@@ -270,8 +263,6 @@ def _located(declaration: Mapping[str, Any]) -> _Layer:
 
 def _base(checkpoint: _Layer, declared: Mapping[str, Any] | None) -> list[_Layer]:
     """What an adapter needs to be a checkpoint; nothing for any other folder."""
-    from colport.hub import lora
-
     if not _is_bare_adapter(checkpoint.folder):
         if declared:
             raise CheckpointError(
@@ -294,8 +285,6 @@ def _base(checkpoint: _Layer, declared: Mapping[str, Any] | None) -> list[_Layer
 
 
 def _is_bare_adapter(folder: Path) -> bool:
-    from colport.tensors.weights import INDEX, WHOLE
-
     has_weights = any((folder / name).exists() for name in (WHOLE, INDEX))
     return (folder / ADAPTER_CONFIG).is_file() and not has_weights
 

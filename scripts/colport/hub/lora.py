@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from colport.base.errors import CheckpointError, UnsupportedError, read_of
+from colport.tensors.weights import ADAPTER_WEIGHTS, TensorEntry, read_header
 
 if TYPE_CHECKING:
     from peft import LoraConfig
-
-    from colport.tensors.weights import TensorEntry
 
 _PICKLED = "adapter_model.bin"
 
@@ -55,8 +54,6 @@ def read(file: Path, config: Mapping[str, Any]) -> tuple[LoraConfig, Mapping[str
         CheckpointError: It is more than a plain LoRA, changes its base otherwise, is damaged, or
             has no safetensors weights.
     """
-    from colport.tensors.weights import ADAPTER_WEIGHTS, read_header
-
     for key, allowed in _ALLOWED.items():
         if config.get(key, allowed[0]) not in allowed:
             raise CheckpointError(

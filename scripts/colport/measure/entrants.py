@@ -68,7 +68,7 @@ def reference(
     torch.set_num_threads(threads)
     embedder = registry.get(family).reference(Path(checkpoint), device, memory_mb)
     if compiled and embedder.room.is_streamed:
-        raise UnsupportedError(f"torch.compile needs a model in memory; {embedder.note}.")
+        raise UnsupportedError(f"torch.compile needs a model in memory; {embedder.room.note}.")
     if precision != "fp32":
         embedder.module.to(getattr(torch, {"bf16": "bfloat16"}[precision]))
     if compiled:

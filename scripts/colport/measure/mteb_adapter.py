@@ -16,12 +16,17 @@ from typing import Any
 import numpy as np
 
 from colport.base.errors import ConfigError, DatasetError, UnsupportedError
+from colport.base.redaction import plain
 from colport.data.base import RetrievalDataset
 from colport.runtime.remote import open_encoder
 from colport.scoring.maxsim import maxsim
 
 try:
     import mteb
+    from datasets import Dataset
+    from datasets.exceptions import DatasetsError
+    from mteb.abstasks.retrieval import AbsTaskRetrieval
+    from mteb.abstasks.task_metadata import TaskMetadata
     from mteb.models.model_meta import ModelMeta, ScoringFunction
     from mteb.types import PromptType
 except ModuleNotFoundError as error:
@@ -141,10 +146,6 @@ def retrieval_task(dataset: RetrievalDataset, revision: str) -> mteb.AbsTask:
     Raises:
         UnsupportedError: No query has a judgement.
     """
-    from datasets import Dataset
-    from mteb.abstasks.retrieval import AbsTaskRetrieval
-    from mteb.abstasks.task_metadata import TaskMetadata
-
     judged = {query: dict(found) for query, found in dataset.qrels.items() if found}
     if not judged:
         raise UnsupportedError("No query has a judgement, which mteb's metrics need.")
@@ -190,9 +191,6 @@ def named_tasks(names: Sequence[str]) -> list[mteb.AbsTask]:
         ConfigError: mteb has no such task, or it is no retrieval task.
         DatasetError: Its dataset cannot be had.
     """
-    from datasets.exceptions import DatasetsError
-    from mteb.abstasks.retrieval import AbsTaskRetrieval
-
     tasks = []
     for name in names:
         try:
@@ -204,8 +202,7 @@ def named_tasks(names: Sequence[str]) -> list[mteb.AbsTask]:
         try:
             tasks[-1].load_data()
         except (OSError, ValueError, DatasetsError) as error:
-            first = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise DatasetError(f"{name}: its dataset cannot be loaded ({first}).") from error
+            raise DatasetError(f"{name}: its dataset cannot be loaded ({plain(error)}).") from error
     return tasks
 
 

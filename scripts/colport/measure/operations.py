@@ -8,7 +8,8 @@ import statistics
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,13 @@ import numpy as np
 from colport.providers import ProviderSettings
 from colport.providers.session import open_session
 
+WARMUP, CALLS = 2, 7
+"""Calls that do not count, and those that do, at least."""
+
+MATMUL_GFLOP = 2.0
+_MAX_CALLS = 100
+_ENOUGH_SECONDS = 0.3
+_MAX_SECONDS = 10.0
 _PRODUCTS = {
     *("MatMul", "Gemm", "FusedMatMul", "MatMulInteger", "MatMulIntegerToFloat"),
     *("DynamicQuantizeMatMul", "QLinearMatMul", "QGemm", "MatMulNBits"),
@@ -71,19 +79,53 @@ def call_ms(
     file: Path | str,
     feeds: Mapping[str, np.ndarray],
     threads: int,
-    warmup: int,
-    calls: int,
     provider: str | Mapping[str, Any] = "cpu",
     exact_sums: bool = False,
-) -> float:
-    """Median milliseconds of a call without the profiler; arguments of :func:`profiled_calls`."""
+    product: tuple[int, int, int] | None = None,
+) -> list[float]:
+    """Median milliseconds of a call without the profiler.
+
+    Args:
+        file: An ONNX graph.
+        feeds: Its inputs.
+        threads: Threads within an operator.
+        provider: A provider's type, or its entry.
+        exact_sums: See :func:`colport.providers.session.open_session`.
+        product: See :func:`largest_product`. A second figure is that of a matrix product on the CPU
+            of this inner size and columns, with :data:`MATMUL_GFLOP` to do.
+    """
     session = open_session(file, ProviderSettings.of(provider), threads, exact_sums=exact_sums)
-    durations = []
-    for _ in range(warmup + calls):
-        start = time.perf_counter()
-        session.run(None, dict(feeds))
-        durations.append((time.perf_counter() - start) * 1e3)
-    return statistics.median(durations[warmup:])
+    runs = [partial(session.run, None, dict(feeds))]
+    if product is not None:
+        runs.append(_matmul_runner(*product[1:], threads))
+    return _median_ms(runs)
+
+
+def _matmul_runner(inner: int, columns: int, threads: int) -> Callable[[], Any]:
+    """One of the model's own products alone is over before all threads are awake."""
+    rows = max(1, round(MATMUL_GFLOP * 1e9 / (2 * inner * columns)))
+    values = np.random.default_rng(0).standard_normal((1, rows, inner), np.float32)
+    session = open_session(matmul(rows, inner, columns), ProviderSettings.of("cpu"), threads)
+    return partial(session.run, None, {"x": values})
+
+
+def _median_ms(runs: Sequence[Callable[[], Any]]) -> list[float]:
+    """Median milliseconds of each, called in turns: a drift of the machine's speed meets all."""
+    times: list[list[float]] = [[] for _ in runs]
+    for run in runs:
+        for _ in range(WARMUP):
+            run()
+    begin = time.perf_counter()
+    spent = 0.0
+    while not times[0] or spent < _MAX_SECONDS:
+        for run, durations in zip(runs, times, strict=True):
+            start = time.perf_counter()
+            run()
+            durations.append((time.perf_counter() - start) * 1e3)
+        spent = time.perf_counter() - begin
+        if len(times[0]) >= _MAX_CALLS or (len(times[0]) >= CALLS and spent >= _ENOUGH_SECONDS):
+            break
+    return [statistics.median(durations) for durations in times]
 
 
 def operations(call: Iterable[Mapping[str, Any]]) -> float:

@@ -22,11 +22,11 @@ from colport.base.errors import UnsupportedError
 from colport.base.files import scratch_folder
 from colport.families import registry
 from colport.families.base import Batch, Document
+from colport.folder import graphs
 from colport.folder.manifest import Manifest
 from colport.providers import ProviderSettings
 from colport.quantize.calibration import open_sessions
 from colport.quantize.widen import widen
-from colport.tensors import external_data
 
 LARGEST = float(np.finfo(np.float16).max)
 """Largest number of fp16."""
@@ -102,15 +102,12 @@ def reaches(
     on_host = ProviderSettings.of(provider).provider.memory == "cpu"
     if manifest is None or manifest.precision != "fp16" or not on_host:
         return {}
-    models = {
-        name: external_data.read(folder / graph.file) for name, graph in manifest.graphs.items()
-    }
     runtime = registry.get(manifest.family).runtime(manifest.processing, folder)
     batches = {
         "query": (runtime.query_batch([query]) for query in queries),
         "document": (runtime.document_batch([document]) for document in documents),
     }
-    return measure(models, batches, scratch)
+    return measure(graphs.read(folder, manifest), batches, scratch)
 
 
 def measure(

@@ -6,8 +6,9 @@ runs at several batch sizes, so that padding and batch composition count too.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any
 
 import numpy as np
@@ -56,9 +57,9 @@ class Difference:
     """
 
     inputs: int
-    tokens: int
-    max_abs_diff: float
-    cosines: np.ndarray
+    tokens: int = 0
+    max_abs_diff: float = math.nan
+    cosines: np.ndarray = field(default_factory=lambda: np.empty(0))
     reason: str = ""
     lengths: Sequence[int] = ()
 
@@ -92,15 +93,14 @@ def compare(reference: Sequence[np.ndarray], candidate: Sequence[np.ndarray]) ->
     A different number of tokens, or a value that is not finite, is a reason to fail, not a
     number.
     """
-    nothing = np.empty(0)
     for index, (expected, found) in enumerate(zip(reference, candidate, strict=True)):
         if expected.shape != found.shape:
             reason = f"input {index}: shape {found.shape}, reference {expected.shape}"
-            return Difference(len(reference), 0, float("nan"), nothing, reason)
+            return Difference(len(reference), reason=reason)
     expected = np.concatenate([np.asarray(rows, np.float64) for rows in reference])
     found = np.concatenate([np.asarray(rows, np.float64) for rows in candidate])
     if not np.isfinite(found).all():
-        return Difference(len(reference), len(found), float("nan"), nothing, "values not finite")
+        return Difference(len(reference), len(found), reason="values not finite")
     norms = np.linalg.norm(expected, axis=1) * np.linalg.norm(found, axis=1)
     products = (expected * found).sum(axis=1)
     # Two zero vectors agree; one zero vector against a unit vector does not.
@@ -156,7 +156,7 @@ def measure(
         differences = {
             size: compare(reference[kind], runs[size][kind])
             if size in runs
-            else Difference(len(reference[kind]), 0, float("nan"), np.empty(0), broken[size])
+            else Difference(len(reference[kind]), reason=broken[size])
             for size in batch_sizes
         }
         figures = _figures(differences, overlap, tolerance, reaches.get(kind))

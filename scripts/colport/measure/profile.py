@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -24,15 +21,9 @@ from colport.folder.manifest import Manifest
 from colport.measure import operations, placement
 from colport.providers import ProviderSettings
 from colport.providers.integers import needs_exact_kernels
-from colport.providers.session import open_session, require_opset
+from colport.providers.session import require_opset
 from colport.runtime.remote import run_in, without_python
 
-_WARMUP = 2
-_CALLS = 7
-_MAX_CALLS = 100
-_ENOUGH_SECONDS = 0.3
-_MAX_SECONDS = 10.0
-_MATMUL_GFLOP = 2.0
 _OPERATIONS = "colport.measure.operations"
 
 
@@ -87,7 +78,7 @@ def profile(
         "rows": rows,
         "placement": placed,
         "products": products,
-        "settings": {"threads": threads, "warmup": _WARMUP, "calls": _CALLS},
+        "settings": {"threads": threads, "warmup": operations.WARMUP, "calls": operations.CALLS},
         "environment": machine.describe(),
     }
 
@@ -115,24 +106,21 @@ def graph_profile(
         ``taken`` as :func:`colport.measure.operations.profiled_calls` gives them.
     """
     settings = ProviderSettings.of(entry)
-    given = (str(file), feeds, threads, _WARMUP, _CALLS, without_python(entry), exact_sums)
-    calls, taken = run_in(settings.python, f"{_OPERATIONS}:profiled_calls", *given)
-    found = {"operators": _by_operator(calls), "calls": calls, "taken": taken}
-    if settings.provider.name != "cpu" or settings.python:
-        graph_ms = run_in(settings.python, f"{_OPERATIONS}:call_ms", *given)
-        unknown = dict.fromkeys(("gflop", "matmul_share", "product"))
-        return {**found, "graph_ms": graph_ms, **unknown}
-    product = operations.largest_product(calls[0])
-    gflop = operations.operations(calls[0]) / 1e9
-    session = open_session(file, settings, threads, exact_sums=exact_sums)
-    runs = [partial(session.run, None, dict(feeds))]
-    if product is not None:
-        runs.append(_matmul_runner(*product[1:], threads))
-    # Side by side, so that a drift of the machine's speed meets both alike.
-    graph_ms, *matmul_ms = _median_ms(runs)
-    peak = _MATMUL_GFLOP / matmul_ms[0] if matmul_ms else None
+    graph, where = (str(file), feeds, threads), (without_python(entry), exact_sums)
+    counts = operations.WARMUP, operations.CALLS
+    profiled = f"{_OPERATIONS}:profiled_calls"
+    calls, taken = run_in(settings.python, profiled, *graph, *counts, *where)
+    is_counted = settings.provider.name == "cpu" and settings.python is None
+    product = operations.largest_product(calls[0]) if is_counted else None
+    graph_ms, *matmul_ms = run_in(
+        settings.python, f"{_OPERATIONS}:call_ms", *graph, *where, product
+    )
+    gflop = operations.operations(calls[0]) / 1e9 if is_counted else None
+    peak = operations.MATMUL_GFLOP / matmul_ms[0] if matmul_ms else None
     return {
-        **found,
+        "operators": _by_operator(calls),
+        "calls": calls,
+        "taken": taken,
         "graph_ms": graph_ms,
         "gflop": gflop,
         "matmul_share": peak and gflop / graph_ms / peak,
@@ -172,34 +160,3 @@ def _by_operator(calls: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, dict
     counts = Counter(event["args"]["op_name"] for event in calls[0])
     times = placement.median_ms(calls, "op_name")
     return {name: {"nodes": counts[name], "ms": ms} for name, ms in times.items()}
-
-
-def _matmul_runner(inner: int, columns: int, threads: int) -> Callable[[], Any]:
-    """A product of the model's inner size and columns, with :data:`_MATMUL_GFLOP` to do.
-
-    One of the model's own products alone is over before all threads are awake.
-    """
-    rows = max(1, round(_MATMUL_GFLOP * 1e9 / (2 * inner * columns)))
-    values = np.random.default_rng(0).standard_normal((1, rows, inner), np.float32)
-    model = operations.matmul(rows, inner, columns)
-    session = open_session(model, ProviderSettings.of("cpu"), threads)
-    return partial(session.run, None, {"x": values})
-
-
-def _median_ms(runs: Sequence[Callable[[], Any]]) -> list[float]:
-    """Median milliseconds of each, called in turns."""
-    times: list[list[float]] = [[] for _ in runs]
-    for run in runs:
-        for _ in range(_WARMUP):
-            run()
-    begin = time.perf_counter()
-    spent = 0.0
-    while not times[0] or spent < _MAX_SECONDS:
-        for run, durations in zip(runs, times, strict=True):
-            start = time.perf_counter()
-            run()
-            durations.append((time.perf_counter() - start) * 1e3)
-        spent = time.perf_counter() - begin
-        if len(times[0]) >= _MAX_CALLS or (len(times[0]) >= _CALLS and spent >= _ENOUGH_SECONDS):
-            break
-    return [statistics.median(durations) for durations in times]

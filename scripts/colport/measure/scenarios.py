@@ -25,7 +25,7 @@ def compare(
     Returns:
         The stage's record; rows are ``unsupported`` where a known limit prevents a contender.
     """
-    chosen = ScenarioSettings.from_config(settings, threads)
+    chosen = ScenarioSettings(**{**settings, "threads": threads})
     sizes = {SINGLE_STREAM: 1, OFFLINE: max(chosen.offline.batch_sizes)}
     sizes[SERVER] = chosen.server.max_batch
     return contest.run(

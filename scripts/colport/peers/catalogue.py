@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from colport.base.errors import ConfigError
+from colport.base.foreign import table_beside
 
 FILE = "peer.json"
 """In a peer's folder: what it is, for the client that runs it; the peer wrote the other files."""
@@ -54,10 +54,8 @@ def _variant(name: str, written: Mapping[str, Any]) -> PeerVariant:
     return PeerVariant(name, **{**written, "programs": programs})
 
 
-_WRITTEN = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
-
 VARIANTS: Mapping[str, PeerVariant] = {
-    name: _variant(name, written) for name, written in _WRITTEN.items()
+    name: _variant(name, written) for name, written in table_beside(__file__).items()
 }
 """Every peer variant by its name."""
 

@@ -13,14 +13,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import torch
+from PIL import Image
+
+from colport.families import registry
+
 MODES = ("torchscript", "dynamo")
 _TEXTS = ["a first text", "and another one, which is longer"]
 
 
 def export(mode: str, checkpoint: Path, output: Path) -> None:
     """Write ``{graph}/model.onnx`` for each graph of a checkpoint."""
-    import torch
-
     for name, module, features in _graphs(checkpoint):
         file = output / name / "model.onnx"
         file.parent.mkdir(parents=True)
@@ -42,11 +45,6 @@ def export(mode: str, checkpoint: Path, output: Path) -> None:
 
 def _graphs(checkpoint: Path) -> Iterator[tuple[str, Any, dict[str, Any]]]:
     """Graph name, the library's module, and its inputs for two texts or pages."""
-    import torch
-    from PIL import Image
-
-    from colport.families import registry
-
     family = registry.detect(checkpoint)
     reference = family.reference(checkpoint, "cpu", math.inf)  # an exporter takes the weights
     if family.document_type == "pages":
@@ -69,23 +67,21 @@ def _dynamic(name: str, value: Any) -> dict[int, str]:
     return {0: "batch" if name == "pixel_values" and value.dim() == 4 else f"{name}_rows"}
 
 
-def _Positional(module: Any, names: list[str]) -> Any:  # noqa: N802 - makes a module
-    """A module that takes tensors in order and gives embeddings ``[batch, tokens, dim]``."""
-    import torch
+class _Positional(torch.nn.Module):
+    """Takes tensors in the order of ``names``, gives embeddings ``[batch, tokens, dim]``."""
 
-    class Positional(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.module = module
+    def __init__(self, module: Any, names: list[str]) -> None:
+        super().__init__()
+        self.module, self.names = module, names
+        self.eval()
 
-        def forward(self, *tensors: Any) -> Any:
-            features = dict(zip(names, tensors, strict=True))
-            if hasattr(self.module, "encode_query"):  # sentence-transformers' modules in a row
-                return self.module(features)["token_embeddings"]
-            output = self.module(**features)
-            return getattr(output, "embeddings", output)
-
-    return Positional().eval()
+    def forward(self, *tensors: Any) -> Any:
+        """The module's embeddings."""
+        features = dict(zip(self.names, tensors, strict=True))
+        if hasattr(self.module, "encode_query"):  # sentence-transformers' modules in a row
+            return self.module(features)["token_embeddings"]
+        output = self.module(**features)
+        return getattr(output, "embeddings", output)
 
 
 if __name__ == "__main__":

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from colport.base.foreign import local
+from colport.base.foreign import local, table_beside
 
 MOST_THREADS = 1024
 """Of a session; ONNX Runtime starts as many as it is told, and hangs or dies on absurd numbers."""
@@ -94,10 +92,8 @@ def _provider(name: str, written: Mapping[str, Any]) -> Provider:
     return Provider(name, **{**written, "keys": keys, "options": options})
 
 
-_WRITTEN = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
-
 PROVIDERS: Mapping[str, Provider] = {
-    name: _provider(name, written) for name, written in _WRITTEN.items()
+    name: _provider(name, written) for name, written in table_beside(__file__).items()
 }
 """Every provider by its type."""
 

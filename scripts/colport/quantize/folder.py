@@ -13,7 +13,6 @@ from colport.base.errors import ConfigError, UnsupportedError
 from colport.base.files import atomic_folder, scratch_folder
 from colport.families import registry
 from colport.folder import graphs, manifest
-from colport.folder.graphs import copy_companions
 from colport.folder.manifest import Manifest, Prove
 from colport.providers.integers import saturates
 from colport.quantize.plan import Recipes, calibrate
@@ -23,7 +22,6 @@ from colport.quantize.sensitivity import Report
 from colport.quantize.settings import QuantizeSettings
 from colport.quantize.sites import Group, find_groups, split_gemm
 from colport.quantize.widen import read
-from colport.tensors import external_data
 from colport.tensors.editing import MICROSOFT, remove_unused_initializers
 from colport.tensors.external_data import Layout, Progress
 
@@ -79,7 +77,6 @@ def quantize(
             "VNNI, AVX-VNNI or AMX; on this one the search would measure sums that saturate. "
             "Allowed is exact."
         )
-    layout = layout or Layout()
     beside = Path(scratch, output.name) if scratch else output
     with atomic_folder(output) as folder, scratch_folder(beside) as measured:
         models = read(base, source)
@@ -96,13 +93,10 @@ def quantize(
         counts = _apply(models, groups, recipes, settings)
         _check_counts(base, counts, settings)
         report("quantized " + ", ".join(f"{counts[name]} operators of {name}" for name in counts))
-        copy_companions(base, folder, source)
-        files = external_data.write(models, folder, layout, progress)
+        graphs.copy_companions(base, folder, source)
         result = replace(
             source,
             precision=f"int{settings.bits}",
-            graphs={name: graphs.describe(name, model) for name, model in models.items()},
-            external_data={"layout": layout.layout, "files": files},
             quantization={
                 "settings": asdict(settings),
                 "operators": counts,
@@ -110,8 +104,8 @@ def quantize(
                 **record,
             },
         )
-        graphs.check(folder, result)
-        return result.write(folder).prove(folder, prove)
+        written = graphs.write(models, folder, result, layout or Layout(), progress)
+        return written.prove(folder, prove)
 
 
 def _check_counts(base: Path, counts: Mapping[str, int], settings: QuantizeSettings) -> None:

@@ -169,7 +169,4 @@ class QuantizeSettings:
             raise ConfigError(
                 f"quantization.{unknown[0]}: unknown key; allowed are {', '.join(sorted(known))}."
             )
-        for name, part in (("calibration", Calibration), ("sensitivity", Sensitivity)):
-            if name in given:
-                given[name] = part(**given[name])
         return cls(bits=BITS[precision], **given)

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
+from colport.folder import graphs
 from colport.folder.manifest import Manifest
-from colport.tensors import external_data
 from colport.tensors.streaming import StreamedTensor, stored_blocks
 
 _HALF = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
@@ -18,7 +18,7 @@ _FLOAT = ir.TensorType(ir.DataType.FLOAT)
 
 def read(base: Path, source: Manifest) -> dict[str, ir.Model]:
     """The graphs of a base as float ones; weights stay where they are until they are needed."""
-    models = {name: external_data.read(base / graph.file) for name, graph in source.graphs.items()}
+    models = graphs.read(base, source)
     if source.precision != "fp32":
         for model in models.values():
             widen(model)

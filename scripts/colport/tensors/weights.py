@@ -15,25 +15,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
 from colport.base.errors import CheckpointError, read_of
 from colport.base.foreign import leaves_folder, load_json, misfit, parse_json
 
-DTYPES: Mapping[str, np.dtype] = {
-    "F64": np.dtype(np.float64),
-    "F32": np.dtype(np.float32),
-    "F16": np.dtype(np.float16),
-    "BF16": np.dtype(ml_dtypes.bfloat16),
-    "I64": np.dtype(np.int64),
-    "I32": np.dtype(np.int32),
-    "I16": np.dtype(np.int16),
-    "I8": np.dtype(np.int8),
-    "U8": np.dtype(np.uint8),
-    "BOOL": np.dtype(np.bool_),
+DTYPES: Mapping[str, str] = {
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "I64": "int64",
+    "I32": "int32",
+    "I16": "int16",
+    "I8": "int8",
+    "U8": "uint8",
+    "BOOL": "bool",
 }
-"""Names of the safetensors format and their NumPy types."""
+"""Names of the safetensors format and NumPy's."""
 
 _MAX_HEADER = 25 * 10**6  # as the Hub's client; the reference implementation takes four times that
 _ENTRY = {"dtype": str, "shape": [int], "data_offsets": [int]}
@@ -219,13 +218,15 @@ def _check_places(file: Path, entries: Mapping[str, TensorEntry], start: int) ->
 
 
 def _entry(file: Path, key: str, entry: Any, data_start: int, size: int) -> TensorEntry:
+    import ml_dtypes  # noqa: F401 - tells NumPy of bfloat16; where nothing is exported there is none
+
     if misfit(entry, _ENTRY) or len(entry["data_offsets"]) != 2:
         raise CheckpointError(f"{file}: tensor {key!r} has an unreadable header.")
     if entry["dtype"] not in DTYPES:
         raise CheckpointError(
             f"{file}: tensor {key!r} is {entry['dtype']}; read are {', '.join(DTYPES)}."
         )
-    dtype, shape = DTYPES[entry["dtype"]], tuple(entry["shape"])
+    dtype, shape = np.dtype(DTYPES[entry["dtype"]]), tuple(entry["shape"])
     begin, end = entry["data_offsets"]
     expected = math.prod(shape) * dtype.itemsize  # of any size: a product of int64 would wrap
     if begin < 0 or min(shape, default=0) < 0 or end - begin != expected:

@@ -85,7 +85,7 @@ class Lane:
     restless: bool = field(default=False, init=False)
     restarts: list[str] = field(default_factory=list, init=False)
     _gpu_mb: float | None = field(default=None, init=False)
-    _cold_load_ns: int | None = field(default=None, init=False)
+    _cold_load_ns: list[int] = field(default_factory=list, init=False)
     _worker: WorkerProcess | None = field(default=None, init=False)
     _peak_rss_mb: float | None = field(default=None, init=False)
 
@@ -106,7 +106,7 @@ class Lane:
         """
         drop_cached(self.contender.files)
         with ExitStack() as stack, contextlib.suppress(WorkerFailure):
-            self._cold_load_ns = self._load_in(self._new_worker(stack))["load_ns"]
+            self._cold_load_ns = [self._load_in(self._new_worker(stack))["load_ns"]]
 
     def start(self) -> None:
         """Load the contender, and call each case until its duration is stable.
@@ -315,7 +315,6 @@ class Lane:
         samples = record.samples()
         short = sum(samples) / statistics.NS_PER_S < settings.min_seconds
         few = len(samples) < settings.min_samples
-        cold = self._cold_load_ns
         return statistics.make_row(
             *identity,
             reason=self.remark(),
@@ -330,7 +329,7 @@ class Lane:
             peak_rss_mb=self._peak_rss_mb,
             preprocess_ms=statistics.median_ms(record.preprocess_ns),
             graph_ms=statistics.median_ms(record.graph_ns),
-            cold_load_ms=None if cold is None else cold / statistics.NS_PER_MS,
+            cold_load_ms=statistics.median_ms(self._cold_load_ns),
             joules_per_input=record.joules_per_input(),
             gpu_peak_mb=self._gpu_mb,
             **statistics.summarize(samples, case.batch_size),
@@ -339,21 +338,22 @@ class Lane:
 
     def raw(self, case: Case) -> dict[str, Any]:
         """Every duration of one case, in nanoseconds."""
-        record = self.records[case]
-        return self._named(case) | {name: getattr(record, name) for name in _RAW}
+        samples = {name: getattr(self.records[case], name) for name in _RAW}
+        return {**self.identity(), **dataclasses.asdict(case), **samples}
+
+    def identity(self) -> dict[str, Any]:
+        """What samples and failures name it by."""
+        return {"variant": self.contender.variant, "provider": self.contender.provider}
 
     def failures(self) -> list[dict[str, Any]]:
         """Reasons and tracebacks, a failed case each."""
         return [
             {
-                **self._named(case),
+                **self.identity(),
+                **dataclasses.asdict(case),
                 "reason": record.failure.reason,
                 "detail": record.failure.detail,
             }
             for case, record in self.records.items()
             if record.failure is not None
         ]
-
-    def _named(self, case: Case) -> dict[str, Any]:
-        own = {"variant": self.contender.variant, "provider": self.contender.provider}
-        return {**own, **dataclasses.asdict(case)}

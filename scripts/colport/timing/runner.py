@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any, Self
@@ -22,16 +21,11 @@ Progress = Callable[[str], None]
 _PARTS_ROUNDS = 1
 
 
-def print_progress(message: str) -> None:
-    """Write one line to stderr."""
-    print(message, file=sys.stderr, flush=True)
-
-
 def measure(
     contenders: Sequence[Contender],
     inputs: Inputs,
     settings: LatencySettings,
-    progress: Progress = print_progress,
+    progress: Progress,
 ) -> dict[str, Any]:
     """Time every contender on every case, in interleaved rounds.
 

@@ -165,11 +165,6 @@ class LatencySettings:
 
     def __post_init__(self) -> None:
         declared.check(self)
-        sizes = self.batch_sizes
-        if not sizes or min(sizes) < 1 or len(set(sizes)) != len(sizes):
-            raise ConfigError(
-                f"batch_sizes: found {list(sizes)}; expected different whole numbers from 1 up."
-            )
 
     def cases(self, inputs: Inputs) -> tuple[Case, ...]:
         """Every case in the order of measuring: queries first, small batches as listed."""

@@ -158,12 +158,11 @@ def round_ratios(reference: Sequence[Sequence[int]], other: Sequence[Sequence[in
     Returns:
         A ratio for each round in which both have samples.
     """
-    return cost_ratios(
-        *(
-            [float(np.median(durations)) if len(durations) else None for durations in rounds]
-            for rounds in (reference, other)
-        )
+    medians = (
+        [float(np.median(taken)) if len(taken) else None for taken in rounds]
+        for rounds in (reference, other)
     )
+    return cost_ratios(*medians)
 
 
 def cost_ratios(reference: Sequence[float | None], other: Sequence[float | None]) -> list[float]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from colport.base.files import visible_files
 from colport.base.machine import available_mb
+from colport.tensors.weights import read_header
 
 _BASE_MB = 1500
 """Of Python, its libraries, and the weights of one operator."""
@@ -57,8 +58,6 @@ class Room:
         Raises:
             CheckpointError: A safetensors file is not valid.
         """
-        from colport.tensors.weights import read_header  # the encoder needs none of its imports
-
         files = (file for file in visible_files(folder) if file.suffix == ".safetensors")
         entries = [read_header(file) for file in files]
         parameters = sum(math.prod(one.shape) for each in entries for one in each.values())

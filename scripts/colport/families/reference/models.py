@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
 from colport.base.errors import InputError
 from colport.base.names import PLURALS
@@ -23,23 +24,13 @@ class PyTorchReference(Embedder):
     """
 
     def __init__(self, model: Any, room: Room) -> None:
-        self._model = model
+        self.module = model
         self.room = room
-
-    @property
-    def module(self) -> Any:
-        """The model, a ``torch.nn.Module``."""
-        return self._model
 
     @property
     def queries_at_once(self) -> int | None:
         """Queries to ask for in one call, of which it makes as few passes as memory allows."""
         return self.room.tokens if self.room.is_streamed else None
-
-    @property
-    def note(self) -> str:
-        """What a user of its timings has to know, or empty."""
-        return self.room.note
 
     def _batches(
         self, inputs: Sequence[Any], batch_size: int, prepare: Callable[[list[Any]], Any]
@@ -71,8 +62,6 @@ class ProcessorReference(PyTorchReference):
     """
 
     def __init__(self, model: Any, processor: Any, device: str, room: Room) -> None:
-        import torch
-
         for name in [name for name, _ in model.named_modules() if name.endswith("lm_head")]:
             # colpali-engine computes logits and drops them, from weights it need not have loaded.
             model.set_submodule(name, torch.nn.Identity())
@@ -89,26 +78,22 @@ class ProcessorReference(PyTorchReference):
 
     def on_device(self, features: Any) -> Any:
         """Prepared inputs as the model's forward takes them."""
-        import torch
-
-        features = features.to(self._model.device)
+        features = features.to(self.module.device)
         features.pop("labels", None)
-        if self._model.config.model_type == "paligemma":
+        if self.module.config.model_type == "paligemma":
             # colpali-engine leaves them out for queries. transformers 5 then makes a batch with
             # padding causal, yet not a single query; ColPali was trained to attend both ways.
             features.setdefault("token_type_ids", torch.zeros_like(features["input_ids"]))
         for name, value in features.items():
             if isinstance(value, torch.Tensor) and value.is_floating_point():
-                features[name] = value.to(self._model.dtype)
+                features[name] = value.to(self.module.dtype)
         return features
 
     def run(self, features: Any) -> np.ndarray:
         """The model's output ``float32 [batch, tokens, dim]`` for prepared inputs."""
-        import torch
-
         features = self.on_device(features)
         with torch.inference_mode():
-            output = self._model(**features)
+            output = self.module(**features)
         return getattr(output, "embeddings", output).float().cpu().numpy()
 
     def _encode(self, inputs: Sequence[Any], kind: str, batch_size: int) -> list[np.ndarray]:

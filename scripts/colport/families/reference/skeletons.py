@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 from colport.base.errors import CheckpointError, UnsupportedError
 from colport.base.redaction import plain
 from colport.hub.checkpoints import read_config
+from colport.tensors.weights import StoredTensor, TensorIndex
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
-
-    from colport.tensors.weights import StoredTensor
 
 PRECISIONS = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 """Precisions that a graph can be traced in, and torch's names of them."""
@@ -43,8 +42,6 @@ def is_said_quantized(folder: Path) -> bool:
     Raises:
         CheckpointError: It is true: tensors are packed integers.
     """
-    from colport.tensors.weights import TensorIndex
-
     config = read_config(folder)
     said = [part.get("quantization_config") for part in _parts(config)]
     if not any(said):

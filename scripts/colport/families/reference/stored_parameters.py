@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch.utils._pytree import tree_map_only
 
-from colport.tensors.weights import DTYPES, StoredTensor
+from colport.tensors.weights import StoredTensor
 
 _BLOCK_BYTES = 2**24  # cast at a time; the allocator would map larger ones anew for each
 
@@ -157,6 +157,6 @@ def _changes(name: str) -> bool:
 
 def _as_torch(values: np.ndarray) -> torch.Tensor:
     """The same values without a copy; NumPy's bfloat16 is not torch's."""
-    if values.dtype == DTYPES["BF16"]:
+    if values.dtype.name == "bfloat16":
         return torch.from_numpy(values.view(np.uint16)).view(torch.bfloat16)
     return torch.from_numpy(values)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import tempfile
-import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,15 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from colport.base.errors import CheckpointError, UnsupportedError, read_of
-from colport.base.foreign import is_inside, load_json
+from colport.base.foreign import is_inside, load_json, table_beside
 from colport.families.reference import skeletons
 from colport.hub import lora
 from colport.hub.checkpoints import ADAPTER_CONFIG, read_config, reading
+from colport.tensors.weights import StoredTensor, TensorIndex
 
 if TYPE_CHECKING:
     import torch
-
-    from colport.tensors.weights import StoredTensor
 
 Library = Literal["sentence-transformers", "pylate", "stanford"]
 
@@ -32,8 +30,7 @@ MODULES, _CONFIG = "modules.json", "config_sentence_transformers.json"
 _METADATA = "artifact.metadata"
 _DENSE = "sentence_transformers.base.modules.dense.Dense"
 _TRACED = ("Transformer", "Dense", "Normalize", "MultiVectorMask")
-_TABLE = Path(__file__).with_suffix(".toml")
-_DEFAULTS: Mapping[Library, Mapping[str, Any]] = tomllib.loads(_TABLE.read_text(encoding="utf-8"))
+_DEFAULTS: Mapping[Library, Mapping[str, Any]] = table_beside(__file__)
 
 
 @dataclass(frozen=True)
@@ -79,8 +76,6 @@ def read(folder: Path) -> Checkpoint:
         CheckpointError: It is of one vector a text, damaged, or pickled.
         UnsupportedError: It has a module that no graph would hold, or reads pages.
     """
-    from colport.tensors.weights import TensorIndex
-
     library: Library
     if (folder / MODULES).is_file():
         given = read_config(folder, _CONFIG)
@@ -218,8 +213,6 @@ def head(
     """
     import torch
     from sentence_transformers.base.modules import Normalize
-
-    from colport.tensors.weights import TensorIndex
 
     layers, sources = torch.nn.ModuleList(), {}
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from sentence_transformers.util import batch_to_device
 
 from colport.families.base import Document, Room
 from colport.families.reference.models import PyTorchReference
@@ -38,13 +39,9 @@ class _Encoder(PyTorchReference):
     def run(self, prepared: Prepared) -> np.ndarray:
         """The model's output ``float32 [batch, tokens, dim]`` for prepared inputs."""
         kind, features = prepared
-        device = self._model.device
-        moved = {
-            name: value.to(device) if isinstance(value, torch.Tensor) else value
-            for name, value in features.items()
-        }
+        moved = batch_to_device(dict(features), self.module.device)
         with torch.inference_mode():
-            output = self._model(moved, task=kind)["token_embeddings"]
+            output = self.module(moved, task=kind)["token_embeddings"]
         return output.float().cpu().numpy()
 
 
@@ -57,7 +54,7 @@ class Reference(_Encoder):
     """
 
     def _encode(self, texts: Sequence[Any], kind: str, batch_size: int) -> list[np.ndarray]:
-        known = {"query": self._model.encode_query, "document": self._model.encode_document}
+        known = {"query": self.module.encode_query, "document": self.module.encode_document}
         settings = {"convert_to_numpy": True, "show_progress_bar": False}
         return [
             embedding
@@ -67,10 +64,10 @@ class Reference(_Encoder):
 
     def _features(self, texts: list[Any], kind: str) -> Mapping[str, Any]:
         # As `encode_query` and `encode_document` choose: the first that there is, else the default.
-        names = [name for name in _PROMPTS[kind] if name in self._model.prompts]
-        name = names[0] if names else self._model.default_prompt_name
-        prompt = None if name is None else self._model.prompts[name]
-        return self._model.preprocess(texts, prompt=prompt, task=kind)
+        names = [name for name in _PROMPTS[kind] if name in self.module.prompts]
+        name = names[0] if names else self.module.default_prompt_name
+        prompt = None if name is None else self.module.prompts[name]
+        return self.module.preprocess(texts, prompt=prompt, task=kind)
 
 
 class MarkedReference(_Encoder):

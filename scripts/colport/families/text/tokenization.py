@@ -7,7 +7,7 @@ with no token of its own, does not know the marker, or treats what follows one i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from colport.base.errors import CheckpointError, UnsupportedError
@@ -92,33 +92,32 @@ def _takes_token_types(encoder: Any) -> bool:
 
 
 def _check(checkpoint: Checkpoint, transformer: Any, tokenizer: Any) -> None:
-    if transformer.transformer_task != "feature-extraction" or (
-        transformer.modality_config.get("text") != _TEXT
-    ):
-        raise UnsupportedError(
-            f"{checkpoint.backbone}: the backbone's output is not its last hidden state "
-            f"({transformer.modality_config})."
-        )
-    if checkpoint.library == "sentence-transformers" and "message" in transformer.modality_config:
-        raise UnsupportedError(
-            f"{checkpoint.backbone}: sentence-transformers puts texts into the tokenizer's chat "
-            "template, which is not exported; modality_config can name text alone."
-        )
-    if any(transformer.processing_kwargs.values()):
-        raise UnsupportedError(
-            f"{checkpoint.backbone}: processing_kwargs {transformer.processing_kwargs} "
-            "are not exported."
-        )
     if tokenizer.pad_token_id is None:
         raise CheckpointError(f"{checkpoint.backbone}: the tokenizer has no padding token.")
-    batched = transformer.query_expansion or {}
+    for fault in _unfollowed(checkpoint, transformer, tokenizer):
+        raise UnsupportedError(f"{checkpoint.backbone}: {fault}.")
+
+
+def _unfollowed(checkpoint: Checkpoint, transformer: Any, tokenizer: Any) -> Iterator[str]:
+    """What the runtime would not follow."""
+    modalities, given = transformer.modality_config, transformer.processing_kwargs
+    is_plain = transformer.transformer_task == "feature-extraction"
+    if not is_plain or modalities.get("text") != _TEXT:
+        yield f"the backbone's output is not its last hidden state ({modalities})"
+    if checkpoint.library == "sentence-transformers" and "message" in modalities:
+        yield (
+            "sentence-transformers puts texts into the tokenizer's chat template, which is not "
+            "exported; modality_config can name text alone"
+        )
+    if any(given.values()):
+        yield f"processing_kwargs {given} are not exported"
     if tokenizer.padding_side == "left" and (
         any(_marker(checkpoint, tokenizer, kind) is not None for kind in KINDS)
-        or batched.get("strategy") == "min"
+        or (transformer.query_expansion or {}).get("strategy") == "min"
     ):
-        raise UnsupportedError(
-            f"{checkpoint.backbone}: with padding on the left, markers and expansion of strategy "
-            "'min' fall where the longest text of a batch puts them."
+        yield (
+            "with padding on the left, markers and expansion of strategy 'min' fall where the "
+            "longest text of a batch puts them"
         )
 
 

@@ -54,14 +54,12 @@ class CpuTimes(NamedTuple):
         return self.busy + self.idle + self.steal
 
 
-def read_cpu_times(
-    proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")
-) -> CpuTimes | None:
-    """Read the counters now; ``None`` where the system has no ``/proc/stat``."""
+def read_cpu_times(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) -> CpuTimes:
+    """Read the counters now; all are 0 where the system has no ``/proc/stat``."""
     try:
         values = (proc / "stat").read_text().splitlines()[0].split()[1:]
     except (OSError, IndexError):
-        return None
+        return CpuTimes(*[0.0] * 5)
     tick = os.sysconf("SC_CLK_TCK")
     user, nice, system, idle, waiting, irq, softirq, steal = (
         int(value) / tick for value in (*values, *["0"] * 8)[:8]
@@ -86,7 +84,7 @@ def load_average() -> float | None:
 
 def wait_for_quiet(
     seconds: float,
-    read: Callable[[], CpuTimes | None] = read_cpu_times,
+    read: Callable[[], CpuTimes] = read_cpu_times,
     sleep: Callable[[float], None] = time.sleep,
 ) -> float:
     """Let a burst of other work pass; called only between turns, never because of a sample.
@@ -102,11 +100,8 @@ def wait_for_quiet(
     windows = int(seconds / _WINDOW_SECONDS + 0.5)
     for busy_windows in range(windows):
         before = read()
-        if before is None:
-            return 0.0
         sleep(_WINDOW_SECONDS)
-        after = read()
-        if after is None or _share_in_use(after - before) <= MAX_BURST:
+        if _share_in_use(read() - before) <= MAX_BURST:
             return busy_windows * _WINDOW_SECONDS
     return windows * _WINDOW_SECONDS
 
@@ -125,40 +120,32 @@ class Watch:
         self._waited = 0.0
         self._load_before = load_average()
         self._start = read_cpu_times()
-        self._waits: list[CpuTimes] = []
 
     def wait_for_quiet(self) -> None:
         """Let a burst of other work pass; what happens meanwhile does not count as noise."""
         before = read_cpu_times()
         self._waited += wait_for_quiet(self._budget - self._waited)
-        after = read_cpu_times()
-        if before is not None and after is not None:
-            self._waits.append(after - before)
+        self._start -= before - read_cpu_times()
 
     def record(self) -> dict[str, Any]:
         """The noise record (:func:`describe`) since the start, waiting left out.
 
         Call it once the workers have been waited for: only then is their time known as ours.
         """
-        end = read_cpu_times()
-        spent = None
-        if self._start is not None and end is not None:
-            spent = end - self._start
-            for wait in self._waits:
-                spent -= wait
+        spent = read_cpu_times() - self._start
         return {
             **describe(self._load_before, self._cores, spent),
             "waited_seconds": self._waited,
         }
 
 
-def describe(load_before: float | None, cores: int, spent: CpuTimes | None) -> dict[str, Any]:
+def describe(load_before: float | None, cores: int, spent: CpuTimes) -> dict[str, Any]:
     """What was noisy.
 
     Args:
         load_before: One-minute load average before the first worker started.
         cores: Cores that this process may use.
-        spent: By how much the counters grew.
+        spent: By how much the counters grew; not at all where the system has none.
 
     Returns:
         ``noisy``, ``reasons`` (sentences), ``load_before``, the shares from 0 to 1
@@ -166,11 +153,10 @@ def describe(load_before: float | None, cores: int, spent: CpuTimes | None) -> d
     """
     steal = others = throttled = None
     reasons = []
-    if spent is not None:
+    if spent.total > 0:
         throttled = spent.throttled
-        if spent.total > 0:
-            steal = max(0.0, spent.steal) / spent.total
-            others = max(0.0, spent.busy - spent.own) / spent.total
+        steal = max(0.0, spent.steal) / spent.total
+        others = max(0.0, spent.busy - spent.own) / spent.total
     elif load_before is not None and load_before > cores + MAX_EXTRA_LOAD:
         reasons.append(f"the load average was {load_before:.1f} on {cores} cores before the run")
     if steal is not None and steal > MAX_STEAL:

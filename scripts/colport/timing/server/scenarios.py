@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -18,7 +18,7 @@ import numpy as np
 
 from colport.base.names import REFERENCE_VARIANT
 from colport.timing.rounds import Lane
-from colport.timing.runner import Run, print_progress
+from colport.timing.runner import Progress, Run
 from colport.timing.server import rows as scenario_rows
 from colport.timing.server import search
 from colport.timing.server.arrivals import Batching
@@ -41,7 +41,7 @@ def measure(
     contenders: Sequence[Contender],
     inputs: Inputs,
     settings: ScenarioSettings,
-    progress: Callable[[str], None] = print_progress,
+    progress: Progress,
 ) -> dict[str, Any]:
     """Run the scenarios, the contenders in turns.
 
@@ -198,8 +198,7 @@ class ScenarioLane(Lane):
     def samples(self) -> dict[str, Any]:
         """Every duration in nanoseconds, and each round's figure."""
         return {
-            "variant": self.contender.variant,
-            "provider": self.contender.provider,
+            **self.identity(),
             "calls": [
                 {
                     **dataclasses.asdict(case),

@@ -84,9 +84,6 @@ class OfflineSettings:
     min_seconds: declared.NotNegative = 1
     """Whole passes over the inputs, so many seconds at least, over all rounds."""
 
-    def __post_init__(self) -> None:
-        declared.check(self, "scenarios.offline.")
-
 
 @dataclass(frozen=True)
 class ScenarioSettings:
@@ -132,21 +129,6 @@ class ScenarioSettings:
     server: ServerSettings = field(default_factory=ServerSettings)
     """Requests that come one by one: see below."""
 
-    @classmethod
-    def from_config(cls, section: Mapping[str, Any], threads: int) -> ScenarioSettings:
-        """Read the ``scenarios`` section of a config that its schema has accepted.
-
-        Args:
-            section: The section.
-            threads: Threads of each contender.
-
-        Raises:
-            ConfigError: Two settings contradict each other.
-        """
-        parts = {"offline": OfflineSettings, "server": ServerSettings}
-        made = {name: make(**section[name]) for name, make in parts.items() if name in section}
-        return cls(**{**section, "threads": threads, **made})
-
     def cases(self, inputs: Inputs) -> list[ScenarioCase]:
         """Single stream always, as the target and the first rate of a server come from it."""
         found: list[ScenarioCase] = []
@@ -178,7 +160,6 @@ class ScenarioSettings:
 
     def __post_init__(self) -> None:
         declared.check(self, "scenarios.")
-        declared.check(self.server, "scenarios.server.")
         if unknown := [name for name in self.run if name not in SCENARIOS]:
             raise ConfigError(
                 f"scenarios.run: found {unknown[0]!r}; allowed are {', '.join(SCENARIOS)}."
