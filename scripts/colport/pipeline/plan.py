@@ -81,7 +81,8 @@ class Plan:
         mteb = ("mteb",) if self.scoring.pop("mteb") else ()
         operators = ("operators", "providers") if self.timing.pop("profile") else ()
         scenarios = ("scenarios",) if config["scenarios"]["run"] else ()
-        self.tables = (*TABLES, *mteb, *operators, *scenarios)
+        forms = ("embeddings",) if self.forms else ()
+        self.tables = (*TABLES, *forms, *mteb, *operators, *scenarios)
 
     @classmethod
     def read(cls, config: Mapping[str, Any], base: Path | str) -> Plan:

@@ -6,7 +6,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-CONFIDENCE = 0.95
+SIGNIFICANCE = 0.05
+"""A difference with a larger p-value is within noise."""
+
+CONFIDENCE = 1 - SIGNIFICANCE
 RESAMPLES = 2000
 SEED = 0
 
@@ -55,6 +58,7 @@ def paired_randomisation(
     b: Sequence[float] | np.ndarray,
     resamples: int = RESAMPLES,
     seed: int = SEED,
+    datasets: Sequence[int] = (),
 ) -> float:
     """Two-sided p-value of the difference between two means over the same queries.
 
@@ -68,6 +72,8 @@ def paired_randomisation(
         b: ``[n]`` values of the other system for the same queries in the same order.
         resamples: Number of random assignments.
         seed: Seed of the generator; the same seed gives the same value.
+        datasets: Number of queries of each dataset, in the order of the values, if the means are
+            those of the datasets' means.
 
     Returns:
         A value in (0, 1]; 1 if both systems have equal values.
@@ -75,7 +81,7 @@ def paired_randomisation(
     Raises:
         ValueError: There are no values, the lengths differ, or ``resamples`` is not positive.
     """
-    low, high = _as_extreme(a, b, resamples, seed)
+    low, high = _as_extreme(a, b, resamples, seed, datasets)
     extreme = int(np.count_nonzero((low <= 0) & (high >= 0)))
     return (extreme + 1) / (resamples + 1)
 
@@ -86,6 +92,7 @@ def paired_interval(
     confidence: float = CONFIDENCE,
     resamples: int = RESAMPLES,
     seed: int = SEED,
+    datasets: Sequence[int] = (),
 ) -> tuple[float, float]:
     """Interval of the difference between two means over the same queries.
 
@@ -99,6 +106,7 @@ def paired_interval(
         confidence: Between 0 and 1.
         resamples: See :func:`paired_randomisation`.
         seed: See :func:`paired_randomisation`.
+        datasets: See :func:`paired_randomisation`.
 
     Returns:
         The lower and the upper bound of ``mean(a) - mean(b)``; infinite where so few queries leave
@@ -107,7 +115,7 @@ def paired_interval(
     Raises:
         ValueError: See :func:`paired_randomisation`, or ``confidence`` is out of range.
     """
-    low, high = _as_extreme(a, b, resamples, seed)
+    low, high = _as_extreme(a, b, resamples, seed, datasets)
     most = int(round(_tails(confidence) * (resamples + 1), 6))
     if not most:
         return -np.inf, np.inf
@@ -115,25 +123,33 @@ def paired_interval(
 
 
 def _as_extreme(
-    a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray, resamples: int, seed: int
+    a: Sequence[float] | np.ndarray,
+    b: Sequence[float] | np.ndarray,
+    resamples: int,
+    seed: int,
+    datasets: Sequence[int],
 ) -> tuple[np.ndarray, ...]:
     """From which to which true difference each random assignment is as extreme as the observed one.
 
-    Of differences ``x`` less a true one ``d``, and signs ``s``: where
-    ``|sum(s * (x - d))| >= |sum(x - d)|``, which is so between two roots.
+    Of differences ``x`` less a true one ``d``, signs ``s`` and weights ``w``: where
+    ``|sum(s * w * (x - d))| >= |sum(w * (x - d))|``, which is so between two roots.
     """
     first, second = _vector(a), _vector(b)
     if first.shape != second.shape:
         raise ValueError(f"Paired values differ in number: {len(first)} and {len(second)}.")
-    differences, count = first - second, len(first)
+    sizes = np.array(datasets or [len(first)])
+    if sizes.sum() != len(first) or (sizes < 1).any():
+        raise ValueError(f"datasets: found {datasets}; they must add up to {len(first)} values.")
+    weights = np.repeat(len(first) / (len(sizes) * sizes), sizes)  # 1 on average
+    differences, count = weights * (first - second), len(first)
     total = differences.sum()
     rounding = 1e-12 * np.abs(differences).sum()  # sums that are equal on paper differ by it
     rng = np.random.default_rng(seed)
     ends = []
     for block in _counts(resamples, count):
         signs = rng.integers(2, size=(block, count), dtype=np.int8) * 2.0 - 1.0
-        signed, kept = signs @ differences, signs.sum(axis=1)
-        one_sign = np.abs(kept) == count  # all swapped or none: as extreme whatever is true
+        signed, kept = signs @ differences, signs @ weights
+        one_sign = np.abs(signs.sum(axis=1)) == count  # as extreme whatever is true
         with np.errstate(divide="ignore", invalid="ignore"):
             roots = (total - signed) / (count - kept), (total + signed) / (count + kept)
         ends.append(

@@ -7,9 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from colport.base.names import REFERENCE_VARIANT, is_peer
-
-SIGNIFICANCE = 0.05
-"""A difference with a larger p-value is within noise."""
+from colport.scoring.statistics import SIGNIFICANCE
 
 ACCEPTED_LOSS = 0.01
 """NDCG@5 that a variant may lose and still be recommended, whatever the p-value."""
@@ -149,7 +147,7 @@ def _objection(row: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> str
         return "quality was not measured against PyTorch on every dataset"
     # The small slack keeps a loss of exactly one point within one point.
     if delta < -(NOISE_LOSS if p_value > SIGNIFICANCE else ACCEPTED_LOSS) - 1e-9:
-        known = "" if math.isnan(p_value) else f" (p = {p_value:.2g})"
+        known = "" if math.isnan(p_value) else f" (p = {p_value:.3g})"
         points = f"{-100 * delta:.1f} points"
         if p_value > SIGNIFICANCE:
             beyond = f"within noise, but by more than {100 * NOISE_LOSS:g} points"

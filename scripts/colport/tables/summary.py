@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from statistics import NormalDist
+from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from colport.base.columns import TABLES
-from colport.base.names import CONTROL, REFERENCE_VARIANT
+from colport.base.names import CONTROL, FULL, REFERENCE_VARIANT
+from colport.scoring.details import PLACE, Pairs, pairs
+from colport.scoring.statistics import paired_interval, paired_randomisation
 from colport.tables import STAGES, flatten, full_rows, typed
 from colport.tables.recommendation import recommend
 
@@ -27,11 +30,15 @@ def build(records: Mapping[str, Iterable[Mapping[str, Any]]]) -> dict[str, pd.Da
         ArtifactError: See :func:`flatten`.
     """
     stages = {name: flatten(name, records[name]) for name in STAGES}
-    return {"summary": summary_table(**stages), **stages}
+    return {"summary": summary_table(**stages, tested=pairs(records["retrieval"])), **stages}
 
 
 def summary_table(
-    export: pd.DataFrame, parity: pd.DataFrame, retrieval: pd.DataFrame, latency: pd.DataFrame
+    export: pd.DataFrame,
+    parity: pd.DataFrame,
+    retrieval: pd.DataFrame,
+    latency: pd.DataFrame,
+    tested: Pairs = MappingProxyType({}),
 ) -> pd.DataFrame:
     """One row a model, variant and provider, PyTorch included, with the recommendation.
 
@@ -42,8 +49,8 @@ def summary_table(
         exported folder (``folder_bytes``, else the sum of ``size_bytes``). ``ndcg_at_5`` and its
         delta: means over the model's judged datasets, missing unless all are ``ok``. Latency
         columns: those of the smallest batch size, the median if there are several rows.
-        ``p_value``: those of the datasets combined by Stouffer's method, and their intervals of
-        the difference as independent normal ones. Speed-ups have the range of their rounds.
+        ``p_value`` and the interval of the difference: of one randomisation test over the
+        queries of all datasets. Speed-ups have the range of their rounds.
         ``status``: the worst of all stages. ``verdict``: why the row is recommended or not, one
         phrase. ``best_for``: the :data:`colport.tables.recommendation.NEEDS` that it is chosen for.
     """
@@ -65,7 +72,7 @@ def summary_table(
         row = {"model": model, "variant": variant, "provider": provider, "recommended": False}
         row |= {"size_mb": _folder_mb(folder), "status": status, "verdict": verdict}
         row |= {"parity_passed": _parity_passed(found["parity"])}
-        row |= quality(found["retrieval"], datasets.get(model, set()))
+        row |= quality(found["retrieval"], datasets.get(model, set()), tested)
         for kind in ("query", "document"):
             row |= _speed(found["latency"], kind, smallest.get((model, kind)))
         rows.append(row)
@@ -122,8 +129,10 @@ def _parity_passed(rows: pd.DataFrame) -> bool | None:
     return True if complete and rows["status"].eq("ok").all() else None
 
 
-def quality(rows: pd.DataFrame, datasets: set[str]) -> dict[str, float]:
-    """Means over datasets, and one p-value for them; all NaN unless every dataset is there."""
+def quality(
+    rows: pd.DataFrame, datasets: set[str], tested: Pairs = MappingProxyType({})
+) -> dict[str, float]:
+    """Means over datasets, and one test of them; all NaN unless every dataset is there."""
     rows = rows[rows["status"] == "ok"]
     if not datasets or set(rows["dataset"]) != datasets:
         return dict.fromkeys(QUALITY, math.nan)
@@ -131,31 +140,29 @@ def quality(rows: pd.DataFrame, datasets: set[str]) -> dict[str, float]:
     return {
         "ndcg_at_5": rows["ndcg_at_5"].mean(skipna=False),
         "ndcg_at_5_delta": rows["ndcg_at_5_delta"].mean(skipna=False),
-        **_difference(rows),
+        **_difference(rows, tested),
     }
 
 
-def _difference(rows: pd.DataFrame) -> dict[str, float]:
+def _difference(rows: pd.DataFrame, tested: Pairs) -> dict[str, float]:
     """p-value and interval of the mean difference over datasets; those of one are its own.
 
-    p-values of several are combined by Stouffer's method, as signed scores weighted by the square
-    root of the queries; half-widths add up in squares.
+    Those of several come from one randomisation of all their queries, and are missing unless each
+    dataset's are known.
     """
-    known = rows.reindex(columns=["ndcg_at_5_delta", "queries", *_DIFFERENCE]).astype(float)
-    if len(known) == 1:
-        return known[[*_DIFFERENCE]].iloc[0].to_dict()
-    deltas, queries, p_values, *ends = (known[name] for name in known)
-    if not len(known) or known[["ndcg_at_5_delta", "queries", "p_value"]].isna().any(axis=None):
+    if len(rows) == 1:
+        return rows.reindex(columns=[*_DIFFERENCE]).astype(float).iloc[0].to_dict()
+    places = rows.reindex(columns=[*PLACE, "embeddings"]).itertuples(index=False, name=None)
+    found = [tested.get((*place, form or FULL)) for *place, form in places]
+    if not found or None in found:
         return dict.fromkeys(_DIFFERENCE, math.nan)
-    normal, total = NormalDist(), 0.0
-    for delta, p_value, count in zip(deltas, p_values, queries, strict=True):
-        score = normal.inv_cdf(1 - min(max(p_value, 1e-12), 1.0) / 2)
-        total += math.copysign(score, delta) * math.sqrt(count) if delta else 0.0
-    combined = 2 * (1 - normal.cdf(abs(total) / math.sqrt(queries.sum())))
-    below, above = (math.sqrt(((end - deltas) ** 2).sum(skipna=False)) / len(known) for end in ends)
-    return dict(
-        zip(_DIFFERENCE, (combined, deltas.mean() - below, deltas.mean() + above), strict=True)
-    )
+    *values, settings = zip(*found, strict=True)
+    sides = [np.concatenate(side) for side in values]
+    given = {name: settings[0][name] for name in ("resamples", "seed") if name in settings[0]}
+    given["datasets"] = [len(own) for own in values[0]]
+    ends = paired_interval(*sides, **given)
+    ends = [end if math.isfinite(end) else math.nan for end in ends]
+    return dict(zip(_DIFFERENCE, (paired_randomisation(*sides, **given), *ends), strict=True))
 
 
 def _speed(rows: pd.DataFrame, kind: str, batch_size: Any) -> dict[str, float]:
