@@ -150,6 +150,14 @@ def test_what_is_worse_in_all_three_is_not_recommended(changed: dict[str, Any], 
     assert (worse, rows[0]["recommended"]) == (dominated, not dominated)
 
 
+def test_of_several_that_are_better_the_fastest_is_named():
+    better = [row("a", 30, 25, 0.002), row("b", 20, 30, 0.001)]
+    for rows in ([row("fp32", 60, 90), *better], [*reversed(better), row("fp32", 60, 90)]):
+        recommend(rows)
+        verdicts = {item["variant"]: item["verdict"] for item in rows}
+        assert verdicts["fp32"] == "slower, larger and no better than b on cpu"
+
+
 def test_ties_are_broken_in_order():
     # Equally fast and good within 0.2 points: the fastest of these, then the smallest.
     assert chosen(row("a", 20, 30, -0.0021), row("b", 20.5, 40, 0.0))[FASTEST] == "b"

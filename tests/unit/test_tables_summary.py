@@ -179,6 +179,23 @@ def test_datasets_weigh_the_same_whatever_their_queries():
     assert paired_randomisation(*sides, datasets=(10, 300)) <= 0.05
 
 
+def test_the_order_of_datasets_does_not_matter():
+    rng = np.random.default_rng(4)
+    values = {name: rng.normal(0.02, 0.1, size) for name, size in (("a", 20), ("b", 30))}
+    found = []
+    for names in ("ab", "ba"):
+        records = [
+            record(variant, name, values[name] if variant == "int8" else 0 * values[name])
+            for name in names
+            for variant, _ in GAINS
+        ]
+        rows = tables.flatten("retrieval", records)
+        own = rows[rows["variant"] == "int8"]
+        found.append(summary.quality(own, {"a", "b"}, details.pairs(records)))
+    assert 0 < found[0]["p_value"] < 1
+    assert found[0] == pytest.approx(found[1], abs=1e-12)
+
+
 def test_without_every_dataset_s_queries_there_is_no_test():
     records = [record(name, place, [gain] * 9) for place in "ab" for name, gain in GAINS]
     rows = tables.flatten("retrieval", records)

@@ -56,9 +56,7 @@ def embeddings(retrieval: pd.DataFrame, records: Sequence[Mapping[str, Any]] = (
             row = dict(zip(keys, place, strict=True))
             row |= found.reindex(columns=["bytes_per_document", "top10_overlap"]).mean().to_dict()
             rows.append(row | quality(found, datasets[row["model"]], tested))
-    return typed(
-        "embeddings", pd.DataFrame(rows, columns=TABLES["embeddings"].columns, dtype=object)
-    )
+    return typed("embeddings", pd.DataFrame(rows, columns=TABLES["embeddings"].all, dtype=object))
 
 
 def stages(files: Iterable[Path | str]) -> pd.DataFrame:

@@ -157,9 +157,9 @@ def _objection(row: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> str
         return "document latency was not measured"
     if math.isnan(row["size_mb"]):
         return "the size of its folder is not recorded"
-    for other in rows:
-        if other["parity_passed"] and _dominates(other, row):
-            return f"slower, larger and no better than {other['variant']} on {other['provider']}"
+    if better := [other for other in rows if other["parity_passed"] and _dominates(other, row)]:
+        other = min(better, key=lambda other: (_milliseconds(other), other["size_mb"]))
+        return f"slower, larger and no better than {other['variant']} on {other['provider']}"
     return ""
 
 

@@ -152,7 +152,8 @@ def _difference(rows: pd.DataFrame, tested: Pairs) -> dict[str, float]:
     """
     if len(rows) == 1:
         return rows.reindex(columns=[*_DIFFERENCE]).astype(float).iloc[0].to_dict()
-    places = rows.reindex(columns=[*PLACE, "embeddings"]).itertuples(index=False, name=None)
+    rows = rows.reindex(columns=[*PLACE, "embeddings"]).sort_values("dataset")
+    places = rows.itertuples(index=False, name=None)
     found = [tested.get((*place, form or FULL)) for *place, form in places]
     if not found or None in found:
         return dict.fromkeys(_DIFFERENCE, math.nan)
