@@ -35,7 +35,7 @@ CONFIG = {
         "int4": {"precision": "int4", "base": "fp16", "quantization": {"method": "weight_only"}},
     },
     "embeddings": {"half": {"storage": "float16"}, "binary": {"storage": "binary"}},
-    "retrieval": {"mteb": True, "seed": 4},
+    "retrieval": {"mteb": True, "seed": 4, "min_agreement": 0.8},
     "latency": {"profile": True, "rounds": 5},
     "scenarios": {"run": ["server"]},
     "encode": {"shard_documents": 10},

@@ -120,7 +120,7 @@ def record(variant, dataset, values, *, form=None, **settings):
 GAINS = (("pytorch", 0.0), ("int8", 0.1))
 
 
-def tested(*datasets, **settings):
+def compared(*datasets, **settings):
     """Quality of a variant whose queries differ by these values from PyTorch's, by dataset."""
     records = [
         record(variant, f"d{number}", values, **settings)
@@ -144,7 +144,7 @@ def test_interval_and_test_of_several_datasets_never_contradict():
     rng, rejected, known = np.random.default_rng(1), 0, 0
     for _ in range(200):
         datasets = list(drawn_differences(rng))
-        found, own = tested(*datasets, resamples=200)
+        found, own = compared(*datasets, resamples=200)
         low, high = found["ndcg_at_5_delta_low"], found["ndcg_at_5_delta_high"]
         mean = np.mean([values.mean() for values in datasets])
         assert found["ndcg_at_5_delta"] == pytest.approx(mean, abs=1e-12)
@@ -155,7 +155,8 @@ def test_interval_and_test_of_several_datasets_never_contradict():
         assert (found["p_value"] <= 0.05) == (not low <= 0 <= high)
         rejected, known = rejected + (found["p_value"] <= 0.05), known + 1
         if len(datasets) == 1:
-            assert found == own[list(summary.QUALITY)].iloc[0].to_dict()
+            names = list(summary.QUALITY)[:-3]  # agreement is for those without judgements
+            assert own[names].iloc[0].to_dict() == {name: found[name] for name in names}
     assert 20 < rejected < known - 20
 
 
@@ -173,7 +174,7 @@ def test_an_interval_over_datasets_holds_the_mean_of_their_means():
 def test_datasets_weigh_the_same_whatever_their_queries():
     rng = np.random.default_rng(3)
     small, large = rng.normal(0.2, 0.1, 10), rng.normal(-0.02, 0.1, 300)
-    assert tested(small, large)[0]["p_value"] <= 0.05
+    assert compared(small, large)[0]["p_value"] <= 0.05
     sides = np.concatenate([small, large]), np.zeros(310)
     assert paired_randomisation(*sides) > 0.05
     assert paired_randomisation(*sides, datasets=(10, 300)) <= 0.05
@@ -193,7 +194,7 @@ def test_the_order_of_datasets_does_not_matter():
         own = rows[rows["variant"] == "int8"]
         found.append(summary.quality(own, {"a", "b"}, details.pairs(records)))
     assert 0 < found[0]["p_value"] < 1
-    assert found[0] == pytest.approx(found[1], abs=1e-12)
+    assert found[0] == pytest.approx(found[1], abs=1e-12, nan_ok=True)
 
 
 def test_without_every_dataset_s_queries_there_is_no_test():
@@ -208,6 +209,69 @@ def test_without_every_dataset_s_queries_there_is_no_test():
     assert all(map(math.isnan, found[1:]))
     reference = rows[rows["variant"] == "pytorch"]
     assert math.isnan(summary.quality(reference, {"a", "b"}, details.pairs(records))["p_value"])
+
+
+def unjudged(variant, dataset, documents, *kept):
+    """A record without judgements: of the best documents so many of each query are PyTorch's."""
+    best = [f"d{number}" for number in range(min(10, documents))]
+    depth = min(10, documents // 2)
+    rankings = {
+        str(query): [*best[:count], *(f"e{number}" for number in range(depth - count)), *best][:10]
+        for query, count in enumerate(kept)
+    }
+    none = {name: {} for name in METRIC_NAMES}
+    labels = {"model": "m", "variant": variant, "provider": "p", "dataset": dataset}
+    run, same = (
+        RunScores(documents, none, found) for found in (rankings, dict.fromkeys(rankings, best))
+    )
+    if variant == "pytorch":
+        return retrieval_record(labels, same, None, {})
+    return retrieval_record(labels, run, same, {})
+
+
+def quality(*records):
+    rows = tables.flatten("retrieval", records)
+    own = rows[rows["variant"] == "int8"]
+    return summary.quality(own, set(own["dataset"]), details.pairs(records)), own
+
+
+def both(*arguments):
+    return unjudged("pytorch", *arguments), unjudged("int8", *arguments)
+
+
+def test_agreement_is_that_of_datasets_without_judgements():
+    pages = both("pages", 40, *[10] * 20, *[8] * 10)
+    found, own = quality(*pages)
+    assert found["agreement"] == pytest.approx((20 + 8) / 30)
+    assert math.isnan(found["ndcg_at_5"])
+    names = ["agreement", "agreement_low", "agreement_high"]
+    assert own[names].iloc[0].to_dict() == {name: found[name] for name in names}
+    judged = [record(variant, "judged", [gain] * 9) for variant, gain in GAINS]
+    mixed, rows = quality(*judged, *pages)
+    assert {name: mixed[name] for name in names} == {name: found[name] for name in names}
+    assert mixed["ndcg_at_5_delta"] == pytest.approx(0.1)
+    assert rows["agreement"].notna().all()  # in retrieval.csv every dataset has its own
+    assert math.isnan(quality(*judged)[0]["agreement"])
+
+
+def test_datasets_without_judgements_count_alike():
+    few, many = both("few", 12, *[6] * 10), both("many", 40, *[8] * 90)
+    found, own = quality(*few, *many)
+    assert own["agreement"].tolist() == [1.0, pytest.approx(0.8)]
+    assert found["agreement"] == pytest.approx(0.9)
+    assert own["agreement_low"].min() < found["agreement_low"] < 0.9 < found["agreement_high"]
+    turned, _ = quality(*many, *few)
+    assert turned == pytest.approx(found, nan_ok=True)
+    alone = summary.quality(own, {"few", "many"}, details.pairs([*few, many[1]]))
+    assert math.isnan(alone["agreement"])  # PyTorch's rankings of one are not there
+
+
+def test_of_one_document_nothing_is_known():
+    one = both("one", 1, *[0] * 50)
+    for records in (one, [*one, *both("pages", 40, *[10] * 50)]):
+        found, _ = quality(*records)
+        assert math.isnan(found["agreement"])
+        assert (found["agreement_low"], found["agreement_high"]) == (0, 1)
 
 
 def test_forms_of_several_datasets_are_tested_too():

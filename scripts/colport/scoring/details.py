@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -12,10 +12,6 @@ from colport.base import machine
 from colport.base.columns import TABLES, row
 from colport.base.names import FULL, REFERENCE_VARIANT
 from colport.scoring.metrics import METRIC_NAMES
-from colport.scoring.score import HEADLINE
-
-Pairs = Mapping[tuple[str, ...], tuple[Sequence[float], Sequence[float], Mapping[str, Any]]]
-"""By place and form of embeddings: each query's NDCG@5, PyTorch's, and the settings of the test."""
 
 PLACE = ("model", "variant", "provider", "dataset")
 
@@ -42,27 +38,31 @@ def build(records: Iterable[Mapping[str, Any]]) -> dict[str, pd.DataFrame]:
     return {name: pd.DataFrame(found, columns=TABLES[name].columns) for name, found in rows.items()}
 
 
-def pairs(records: Sequence[Mapping[str, Any]]) -> Pairs:
-    """What each row of ``retrieval.csv`` is tested on against PyTorch; rows without have none."""
-    found, references = {}, {}
-    for record in records:
-        first = record["rows"][0]
-        if first["variant"] == REFERENCE_VARIANT:
-            references[first["model"], first["dataset"]] = record
+class Pair(NamedTuple):
+    """A run on a dataset beside PyTorch's: both with ``per_query`` and ``rankings``."""
+
+    own: Mapping[str, Any]
+    reference: Mapping[str, Any]
+    documents: int
+    settings: Mapping[str, Any]
+
+
+def pairs(records: Sequence[Mapping[str, Any]]) -> dict[tuple[str, ...], Pair]:
+    """What the rows of ``retrieval.csv`` were compared on, by place and form of embeddings."""
+    references = {
+        (first["model"], first["dataset"]): record
+        for record in records
+        if (first := record["rows"][0])["variant"] == REFERENCE_VARIANT
+    }
+    found = {}
     for record in records:
         for number, line in enumerate(record["rows"]):
-            run = record.get("forms", {}).get(line.get("embeddings")) if number else record
+            own = record["forms"].get(line["embeddings"]) if number else record
             reference = references.get((line["model"], line["dataset"]))
-            own, theirs = _judged(run), _judged(reference)
-            if run is not reference and own and own.keys() == theirs.keys():
-                key = (*(line[name] for name in PLACE), line.get("embeddings") or FULL)
-                values = list(own.values()), [theirs[query] for query in own]
-                found[key] = (*values, record.get("settings", {}))
+            if line["status"] == "ok" and reference and own is not reference:
+                key = (*(line[name] for name in PLACE), line["embeddings"] or FULL)
+                found[key] = Pair(own, reference, line["documents"], record["settings"])
     return found
-
-
-def _judged(run: Mapping[str, Any] | None) -> Mapping[str, float]:
-    return (run or {}).get("per_query", {}).get(HEADLINE, {})
 
 
 def mteb_record(

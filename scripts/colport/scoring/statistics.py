@@ -122,6 +122,45 @@ def paired_interval(
     return float(np.sort(low)[most - 1]), float(np.sort(high)[-most])
 
 
+def share_interval(
+    shares: Sequence[Sequence[float]], depths: Sequence[int], confidence: float = CONFIDENCE
+) -> tuple[float, float]:
+    """Interval of a mean share over queries, of several datasets the mean of their means.
+
+    That of Clopper and Pearson for a proportion (Biometrika 26, 1934), with as many documents as
+    those compared are worth, since those of a query are kept or lost together (Korn and Graubard,
+    Survey Methodology 24, 1998, section 2). Where all queries are alike it has a width, which a
+    bootstrap has not.
+
+    Args:
+        shares: ``[queries]`` values from 0 to 1 of each dataset.
+        depths: Of how many documents a query's share is, one a dataset.
+        confidence: Between 0 and 1.
+
+    Returns:
+        The lower and the upper bound; 0 and 1 where a dataset has a single query.
+
+    Raises:
+        ValueError: ``confidence`` is out of range.
+    """
+    from scipy.special import betaincinv, stdtrit
+
+    tail = _tails(confidence) / 2
+    sizes = np.array([len(values) for values in shares])
+    if (sizes < 2).any():
+        return 0.0, 1.0
+    compared, mean = sizes * depths, np.mean([np.mean(values) for values in shares])
+    variance = np.sum([np.var(values, ddof=1) / len(values) for values in shares]) / len(sizes) ** 2
+    worth = len(sizes) ** 2 / np.sum(1 / compared)  # if documents were independent
+    if variance > 0:
+        worth = min(worth, mean * (1 - mean) / variance)
+    worth *= np.divide(*stdtrit([compared.sum() - 1, (sizes - 1).sum()], 1 - tail)) ** 2
+    kept = mean * worth
+    low = betaincinv(kept, worth - kept + 1, tail) if mean > 0 else 0.0
+    high = betaincinv(kept + 1, worth - kept, 1 - tail) if mean < 1 else 1.0
+    return float(low), float(high)
+
+
 def _as_extreme(
     a: Sequence[float] | np.ndarray,
     b: Sequence[float] | np.ndarray,

@@ -3,34 +3,45 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from colport.base.columns import TABLES
 from colport.base.names import CONTROL, FULL, REFERENCE_VARIANT
-from colport.scoring.details import PLACE, Pairs, pairs
-from colport.scoring.statistics import paired_interval, paired_randomisation
+from colport.scoring.details import PLACE, Pair, pairs
+from colport.scoring.record import agreement, difference
+from colport.scoring.score import AGREEMENT, HEADLINE
 from colport.tables import STAGES, flatten, full_rows, typed
-from colport.tables.recommendation import recommend
+from colport.tables.recommendation import MIN_AGREEMENT, recommend
+
+Pairs = Mapping[tuple[str, ...], Pair]
 
 _KEYS = ["model", "variant", "provider"]
 _DIFFERENCE = ("p_value", "ndcg_at_5_delta_low", "ndcg_at_5_delta_high")
-QUALITY = ("ndcg_at_5", "ndcg_at_5_delta", *_DIFFERENCE)
+QUALITY = ("ndcg_at_5", "ndcg_at_5_delta", *_DIFFERENCE, *AGREEMENT)
 """Figures of :func:`quality`."""
 
 
-def build(records: Mapping[str, Iterable[Mapping[str, Any]]]) -> dict[str, pd.DataFrame]:
+def build(
+    records: Mapping[str, Sequence[Mapping[str, Any]]], min_agreement: float = MIN_AGREEMENT
+) -> dict[str, pd.DataFrame]:
     """All five tables, from the records of the four stages by their names.
+
+    Args:
+        records: Leaf records.
+        min_agreement: See :func:`colport.tables.recommendation.recommend`.
 
     Raises:
         ArtifactError: See :func:`flatten`.
     """
     stages = {name: flatten(name, records[name]) for name in STAGES}
-    return {"summary": summary_table(**stages, tested=pairs(records["retrieval"])), **stages}
+    summary = summary_table(
+        **stages, tested=pairs(records["retrieval"]), min_agreement=min_agreement
+    )
+    return {"summary": summary, **stages}
 
 
 def summary_table(
@@ -39,6 +50,7 @@ def summary_table(
     retrieval: pd.DataFrame,
     latency: pd.DataFrame,
     tested: Pairs = MappingProxyType({}),
+    min_agreement: float = MIN_AGREEMENT,
 ) -> pd.DataFrame:
     """One row a model, variant and provider, PyTorch included, with the recommendation.
 
@@ -50,7 +62,8 @@ def summary_table(
         delta: means over the model's judged datasets, missing unless all are ``ok``. Latency
         columns: those of the smallest batch size, the median if there are several rows.
         ``p_value`` and the interval of the difference: of one randomisation test over the
-        queries of all datasets. Speed-ups have the range of their rounds.
+        queries of all datasets. The agreement: over those without judgements, empty where there
+        are none. Speed-ups have the range of their rounds.
         ``status``: the worst of all stages. ``verdict``: why the row is recommended or not, one
         phrase. ``best_for``: the :data:`colport.tables.recommendation.NEEDS` that it is chosen for.
     """
@@ -77,7 +90,7 @@ def summary_table(
             row |= _speed(found["latency"], kind, smallest.get((model, kind)))
         rows.append(row)
     for model in dict.fromkeys(row["model"] for row in rows):
-        recommend([row for row in rows if row["model"] == model])
+        recommend([row for row in rows if row["model"] == model], min_agreement)
     return typed("summary", pd.DataFrame(rows, columns=TABLES["summary"].all, dtype=object))
 
 
@@ -136,34 +149,47 @@ def quality(
     rows = rows[rows["status"] == "ok"]
     if not datasets or set(rows["dataset"]) != datasets:
         return dict.fromkeys(QUALITY, math.nan)
-    rows = rows[rows["ndcg_at_5"].notna()]  # without judgements there is nothing to average
+    judged = rows["ndcg_at_5"].notna()
     return {
-        "ndcg_at_5": rows["ndcg_at_5"].mean(skipna=False),
-        "ndcg_at_5_delta": rows["ndcg_at_5_delta"].mean(skipna=False),
-        **_difference(rows, tested),
+        "ndcg_at_5": rows.loc[judged, "ndcg_at_5"].mean(skipna=False),
+        "ndcg_at_5_delta": rows.loc[judged, "ndcg_at_5_delta"].mean(skipna=False),
+        **_over(rows[judged], _DIFFERENCE, tested, _difference),
+        **_over(rows[~judged], AGREEMENT, tested, _agreement),
     }
 
 
-def _difference(rows: pd.DataFrame, tested: Pairs) -> dict[str, float]:
-    """p-value and interval of the mean difference over datasets; those of one are its own.
+def _over(
+    rows: pd.DataFrame,
+    names: Sequence[str],
+    tested: Pairs,
+    figures: Callable[[Sequence[Pair]], Sequence[float | None]],
+) -> dict[str, float]:
+    """Figures of one dataset, which are its own, or of several from all their queries.
 
-    Those of several come from one randomisation of all their queries, and are missing unless each
-    dataset's are known.
+    Those of several are missing unless each dataset's queries are known.
     """
     if len(rows) == 1:
-        return rows.reindex(columns=[*_DIFFERENCE]).astype(float).iloc[0].to_dict()
+        return rows.reindex(columns=[*names]).astype(float).iloc[0].to_dict()
     rows = rows.reindex(columns=[*PLACE, "embeddings"]).sort_values("dataset")
     places = rows.itertuples(index=False, name=None)
     found = [tested.get((*place, form or FULL)) for *place, form in places]
-    if not found or None in found:
-        return dict.fromkeys(_DIFFERENCE, math.nan)
-    *values, settings = zip(*found, strict=True)
-    sides = [np.concatenate(side) for side in values]
-    given = {name: settings[0][name] for name in ("resamples", "seed") if name in settings[0]}
-    given["datasets"] = [len(own) for own in values[0]]
-    ends = paired_interval(*sides, **given)
-    ends = [end if math.isfinite(end) else math.nan for end in ends]
-    return dict(zip(_DIFFERENCE, (paired_randomisation(*sides, **given), *ends), strict=True))
+    known = figures(found) if found and None not in found else None
+    return pd.Series(known, index=[*names], dtype=float).to_dict()
+
+
+def _difference(found: Sequence[Pair]) -> Sequence[float | None]:
+    own, others, datasets = [], [], []
+    for pair in found:
+        values, reference = (run["per_query"][HEADLINE] for run in (pair.own, pair.reference))
+        own += values.values()
+        others += [reference[query] for query in values]
+        datasets.append(len(values))
+    return difference(own, others, found[0].settings, datasets)
+
+
+def _agreement(found: Sequence[Pair]) -> Sequence[float | None]:
+    compared = ((*(run["rankings"] for run in pair[:2]), pair.documents) for pair in found)
+    return agreement(*compared, confidence=found[0].settings["confidence"])
 
 
 def _speed(rows: pd.DataFrame, kind: str, batch_size: Any) -> dict[str, float]:

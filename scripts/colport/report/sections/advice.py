@@ -11,14 +11,23 @@ from colport.base.names import REFERENCE_VARIANT, is_peer
 from colport.report import formatting as fmt
 from colport.report.section import Material, delta_note
 from colport.tables import full_rows, recommendation, typed
-from colport.tables.recommendation import BEST, FASTEST, NEEDS, SIGNIFICANCE, SMALL_LOSS, SMALLEST
+from colport.tables.recommendation import (
+    BEST,
+    CLOSEST,
+    FASTEST,
+    SIGNIFICANCE,
+    SMALL_LOSS,
+    SMALLEST,
+)
 
 _PLACE = ["model", "variant", "provider"]
 _NEEDS = {
     FASTEST: "fastest within parity",
     SMALLEST: f"smallest within {SMALL_LOSS:.0%} of the quality",
     BEST: "best quality",
+    CLOSEST: "closest to PyTorch's rankings",
 }
+_UNJUDGED = {**_NEEDS, SMALLEST: "smallest that agrees with PyTorch's rankings"}
 
 
 def section(material: Material) -> dict[str, Any]:
@@ -30,10 +39,11 @@ def section(material: Material) -> dict[str, Any]:
     for model, rows in typed("summary", summary).groupby("model", sort=False):
         needs = {index: _needs(row) for index, row in rows.iterrows()}
         chosen = [index for index, names in needs.items() if names]
-        chosen.sort(key=lambda index: NEEDS.index(needs[index][0]))
+        chosen.sort(key=lambda index: [*_NEEDS].index(needs[index][0]))
+        words = _NEEDS if rows["ndcg_at_5"].notna().any() else _UNJUDGED
         choices = [
             {
-                "needs": ", ".join(_NEEDS[need] for need in needs[index]),
+                "needs": ", ".join(words[need] for need in needs[index]),
                 "row": row,
                 "note": delta_note(row["ndcg_at_5_delta"], row["p_value"]),
                 "worst": _worst_dataset(row, full_rows(retrieval)),
@@ -44,12 +54,15 @@ def section(material: Material) -> dict[str, Any]:
         others, largest = _reasons(rows.drop(chosen)), _largest(rows)
         advice.append({"model": model, "choices": choices, "others": others, "largest": largest})
     failed = bool(material.run.get("allow_failed_parity"))
-    return {"advice": advice, "rule": recommendation, "allow_failed_parity": failed}
+    return {
+        **{"advice": advice, "rule": recommendation, "allow_failed_parity": failed},
+        "agreement": summary["agreement"].notna().any(),
+    }
 
 
 def _needs(row: pd.Series) -> list[str]:
     """What a row is chosen for; tables of older runs only know which is recommended."""
-    needs = [need for need in NEEDS if need in row["best_for"].split(", ")]
+    needs = [need for need in _NEEDS if need in row["best_for"].split(", ")]
     recommended = not fmt.is_missing(row["recommended"]) and bool(row["recommended"])
     return needs or [FASTEST] * recommended
 
