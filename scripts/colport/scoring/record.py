@@ -10,17 +10,10 @@ import numpy as np
 from colport.base import machine
 from colport.base.columns import row
 from colport.base.errors import ArtifactError, UnsupportedError
-from colport.base.names import FULL, REFERENCE_VARIANT
+from colport.base.names import AGREEMENT, FULL, REFERENCE_VARIANT
 from colport.scoring import statistics as inference
 from colport.scoring.metrics import METRIC_NAMES
-from colport.scoring.score import (
-    AGREEMENT,
-    EVALUATION_DEPTH,
-    HEADLINE,
-    OVERLAP,
-    RANKING_DEPTH,
-    RunScores,
-)
+from colport.scoring.score import EVALUATION_DEPTH, HEADLINE, OVERLAP, RANKING_DEPTH, RunScores
 
 Rankings = Mapping[str, Sequence[str]]
 
@@ -110,7 +103,7 @@ def agreement(
         confidence: Of the interval.
 
     Returns:
-        :data:`~colport.scoring.score.AGREEMENT`; ``None``, 0 and 1 where a dataset has one
+        :data:`~colport.base.names.AGREEMENT`; ``None``, 0 and 1 where a dataset has one
         document, which ranks alike whatever its score.
     """
     depths = [min(RANKING_DEPTH, documents // 2) for *_, documents in compared]

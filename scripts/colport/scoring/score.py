@@ -18,8 +18,6 @@ from colport.scoring.store import EmbeddingSet
 HEADLINE = "ndcg_at_5"
 OVERLAP = "top10_overlap"
 """Column of the share of PyTorch's ten best documents that are kept."""
-AGREEMENT = ("agreement", "agreement_low", "agreement_high")
-"""Columns of the share of PyTorch's best documents that are kept, and of its interval."""
 
 EVALUATION_DEPTH = 1000
 """Documents of a ranking that the metrics see, as in TREC runs and mteb."""

@@ -13,11 +13,13 @@ CONFIDENCE = 1 - SIGNIFICANCE
 RESAMPLES = 2000
 SEED = 0
 
+Values = Sequence[float] | np.ndarray
+
 _BLOCK_ELEMENTS = 1 << 22
 
 
 def bootstrap_interval(
-    per_query: Sequence[float] | np.ndarray,
+    per_query: Values,
     confidence: float = CONFIDENCE,
     resamples: int = RESAMPLES,
     seed: int = SEED,
@@ -54,8 +56,8 @@ def bootstrap_interval(
 
 
 def paired_randomisation(
-    a: Sequence[float] | np.ndarray,
-    b: Sequence[float] | np.ndarray,
+    a: Values,
+    b: Values,
     resamples: int = RESAMPLES,
     seed: int = SEED,
     datasets: Sequence[int] = (),
@@ -87,8 +89,8 @@ def paired_randomisation(
 
 
 def paired_interval(
-    a: Sequence[float] | np.ndarray,
-    b: Sequence[float] | np.ndarray,
+    a: Values,
+    b: Values,
     confidence: float = CONFIDENCE,
     resamples: int = RESAMPLES,
     seed: int = SEED,
@@ -162,11 +164,7 @@ def share_interval(
 
 
 def _as_extreme(
-    a: Sequence[float] | np.ndarray,
-    b: Sequence[float] | np.ndarray,
-    resamples: int,
-    seed: int,
-    datasets: Sequence[int],
+    a: Values, b: Values, resamples: int, seed: int, datasets: Sequence[int]
 ) -> tuple[np.ndarray, ...]:
     """From which to which true difference each random assignment is as extreme as the observed one.
 
@@ -207,7 +205,7 @@ def _tails(confidence: float) -> float:
     return 1 - confidence
 
 
-def _vector(values: Sequence[float] | np.ndarray) -> np.ndarray:
+def _vector(values: Values) -> np.ndarray:
     vector = np.asarray(values, dtype=np.float64)
     if vector.ndim != 1 or not len(vector):
         raise ValueError(f"Values have shape {vector.shape}; allowed is one value a query.")

@@ -6,8 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from colport.base.names import REFERENCE_VARIANT, is_peer
-from colport.scoring.score import AGREEMENT
+from colport.base.names import AGREEMENT, REFERENCE_VARIANT, is_peer
 from colport.scoring.statistics import SIGNIFICANCE
 
 ACCEPTED_LOSS = 0.01
@@ -96,9 +95,7 @@ def recommend(rows: Sequence[dict[str, Any]], min_agreement: float = MIN_AGREEME
 
 def _fastest(qualified: Sequence[dict[str, Any]]) -> dict[str, Any]:
     first = min(qualified, key=_milliseconds)
-    tied = [row for row in qualified if _as_fast(row, first)]
-    good = [row for row in tied if _quality(row) >= max(map(_quality, tied)) - SAME_QUALITY]
-    return min(good, key=lambda row: (_milliseconds(row), row["size_mb"]))
+    return _best([row for row in qualified if _as_fast(row, first)])
 
 
 def _smallest(qualified: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
@@ -117,8 +114,11 @@ def _smallest(qualified: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
 
 def _best(qualified: Sequence[dict[str, Any]]) -> dict[str, Any]:
     best = max(map(_quality, qualified))
-    good = [row for row in qualified if _quality(row) >= best - SAME_QUALITY]
-    return min(good, key=lambda row: (_milliseconds(row), row["size_mb"]))
+    return _cheapest(row for row in qualified if _quality(row) >= best - SAME_QUALITY)
+
+
+def _cheapest(rows: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    return min(rows, key=lambda row: (_milliseconds(row), row["size_mb"]))
 
 
 def _milliseconds(row: Mapping[str, Any]) -> float:
@@ -187,7 +187,7 @@ def _objection(
     if math.isnan(row["size_mb"]):
         return "the size of its folder is not recorded"
     if better := [other for other in rows if other["parity_passed"] and _dominates(other, row)]:
-        other = min(better, key=lambda other: (_milliseconds(other), other["size_mb"]))
+        other = _cheapest(better)
         gain = "better than" if _is_judged(row) else "closer to PyTorch than"
         return f"slower, larger and no {gain} {other['variant']} on {other['provider']}"
     return ""

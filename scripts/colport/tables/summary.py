@@ -10,10 +10,9 @@ from typing import Any
 import pandas as pd
 
 from colport.base.columns import TABLES
-from colport.base.names import CONTROL, FULL, REFERENCE_VARIANT
+from colport.base.names import AGREEMENT, CONTROL, FULL, REFERENCE_VARIANT
 from colport.scoring.details import PLACE, Pair, pairs
 from colport.scoring.record import agreement, difference
-from colport.scoring.score import AGREEMENT, HEADLINE
 from colport.tables import STAGES, flatten, full_rows, typed
 from colport.tables.recommendation import MIN_AGREEMENT, recommend
 
@@ -23,6 +22,12 @@ _KEYS = ["model", "variant", "provider"]
 _DIFFERENCE = ("p_value", "ndcg_at_5_delta_low", "ndcg_at_5_delta_high")
 QUALITY = ("ndcg_at_5", "ndcg_at_5_delta", *_DIFFERENCE, *AGREEMENT)
 """Figures of :func:`quality`."""
+
+_SPEED = {
+    **{"p50_ms": "p50_ms", "speedup_vs_pytorch": "speedup"},
+    **{"speedup_low": "speedup_low", "speedup_high": "speedup_high"},
+}
+"""Columns of ``latency.csv`` to what follows the kind in those of the summary."""
 
 
 def build(
@@ -178,30 +183,18 @@ def _over(
 
 
 def _difference(found: Sequence[Pair]) -> Sequence[float | None]:
-    own, others, datasets = [], [], []
-    for pair in found:
-        values, reference = (run["per_query"][HEADLINE] for run in (pair.own, pair.reference))
-        own += values.values()
-        others += [reference[query] for query in values]
-        datasets.append(len(values))
-    return difference(own, others, found[0].settings, datasets)
+    own, others = ([value for pair in found for value in pair[side]] for side in (0, 1))
+    return difference(own, others, found[0].settings, [len(pair.own) for pair in found])
 
 
 def _agreement(found: Sequence[Pair]) -> Sequence[float | None]:
-    compared = ((*(run["rankings"] for run in pair[:2]), pair.documents) for pair in found)
-    return agreement(*compared, confidence=found[0].settings["confidence"])
+    ranked = (pair.ranked for pair in found)
+    return agreement(*ranked, confidence=found[0].settings["confidence"])
 
 
 def _speed(rows: pd.DataFrame, kind: str, batch_size: Any) -> dict[str, float]:
     chosen = (rows["kind"] == kind) & (rows["status"] == "ok")
     if batch_size is not None and not pd.isna(batch_size):
         chosen &= (rows["batch_size"] == batch_size).fillna(False)
-    return {
-        f"{kind}_p50_ms": rows.loc[chosen, "p50_ms"].median(),
-        f"{kind}_speedup": rows.loc[chosen, "speedup_vs_pytorch"].median(),
-        **{
-            f"{kind}_speedup_{end}": pd.to_numeric(rows.loc[chosen, f"speedup_{end}"]).median()
-            for end in ("low", "high")
-            if f"speedup_{end}" in rows
-        },
-    }
+    figures = rows[chosen].reindex(columns=[*_SPEED]).astype(float).median()
+    return {f"{kind}_{name}": figures[column] for column, name in _SPEED.items()}
