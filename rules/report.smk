@@ -63,6 +63,7 @@ rule aggregate:
         "../envs/cpu.yaml"
     params:
         **PLAN.script("aggregate.py"),
+        min_agreement=PLAN.config["retrieval"]["min_agreement"],
     script:
         "../scripts/run.py"
 

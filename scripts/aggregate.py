@@ -17,9 +17,14 @@ def main(snakemake):
             stage: [read_json(file) for file in snakemake.input[stage]]
             for stage in ("export", "parity", "retrieval", "latency")
         }
-        built = {**summary.build(records), **details.build(records["retrieval"])}
+        built = {
+            **summary.build(records, snakemake.params.min_agreement),
+            **details.build(records["retrieval"]),
+        }
         built["parity_inputs"] = further.parity_inputs(records["parity"])
         built["stages"] = further.stages(file for file in snakemake.input if file.endswith(".tsv"))
+        if any(Path(file).stem == "embeddings" for file in snakemake.output):
+            built["embeddings"] = further.embeddings(built["retrieval"], records["retrieval"])
         if files := snakemake.input.get("mteb"):
             built["mteb"] = tables.flatten("mteb", map(read_json, files))
         if files := snakemake.input.get("operators"):

@@ -24,6 +24,7 @@ from colport.providers.settings import FALLBACK
 from colport.quantize.settings import BITS, QuantizeSettings
 from colport.scoring import statistics
 from colport.scoring.forms import Form
+from colport.tables import recommendation
 from colport.tensors.external_data import Layout
 from colport.timing.server.settings import ScenarioSettings
 from colport.timing.settings import LatencySettings
@@ -281,8 +282,8 @@ class Dataset(Section):
     """Such a file with columns ``query_id``, ``document`` and, optionally, ``page`` and ``score``
     (a whole number up to 1000000, or false for 0 and true for 1; above 0 is relevant; 1 where there
     is no such column, and then no other column either). Names are found in either Unicode normal
-    form. Leave it out if there are none: you still get rankings and their agreement with PyTorch,
-    and ``query_id`` is not needed."""
+    form. Leave it out if there are none: you still get rankings, and a recommendation by their
+    agreement with PyTorch's; ``query_id`` is not needed then."""
 
     dpi: Annotated[int, Allowed(minimum=1, maximum=1200)] = DPI
     """Resolution at which PDFs are rendered."""
@@ -351,6 +352,12 @@ class Retrieval(Section):
 
     seed: Natural = statistics.SEED
     """Of these and of the shuffled baseline."""
+
+    min_agreement: Annotated[float, Allowed(exclusiveMinimum=0, exclusiveMaximum=1)] = (
+        recommendation.MIN_AGREEMENT
+    )
+    """Without judgements: the share of PyTorch's best documents that a variant's rankings must be
+    known to keep, by the lower end of the interval, to be recommended. Changes no score."""
 
 
 class Report(Section):

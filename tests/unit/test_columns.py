@@ -170,5 +170,5 @@ def test_what_no_table_names_is_shown_under_its_own_name():
 
 def test_the_page_documents_every_file():
     text = (ROOT / PAGE).read_text()
-    files = set(TABLES) - {"embeddings", "findings", "side_by_side"}
+    files = set(TABLES) - {"findings", "side_by_side"}
     assert {name for name in TABLES if f"<!-- columns of {name} -->" in text} == files

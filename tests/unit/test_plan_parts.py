@@ -35,7 +35,7 @@ CONFIG = {
         "int4": {"precision": "int4", "base": "fp16", "quantization": {"method": "weight_only"}},
     },
     "embeddings": {"half": {"storage": "float16"}, "binary": {"storage": "binary"}},
-    "retrieval": {"mteb": True, "seed": 4},
+    "retrieval": {"mteb": True, "seed": 4, "min_agreement": 0.8},
     "latency": {"profile": True, "rounds": 5},
     "scenarios": {"run": ["server"]},
     "encode": {"shard_documents": 10},
@@ -58,9 +58,9 @@ def test_a_plan_of_two_models_and_two_providers():
     assert plan.forms == {"half": {"storage": "float16"}}
     assert plan.explained == [("pages", "c"), ("others", "d")]
     assert (plan.scoring, plan.timing) == ({"seed": 4}, {"rounds": 5})
-    assert plan.tables == (*TABLES, "mteb", "operators", "providers", "scenarios")
+    assert plan.tables == (*TABLES, "embeddings", "mteb", "operators", "providers", "scenarios")
     less = {**CONFIG, "retrieval": {"mteb": False}, "latency": {"profile": False}}
-    assert Plan({**less, "scenarios": {"run": []}}, ROOT).tables == TABLES
+    assert Plan({**less, "scenarios": {"run": []}}, ROOT).tables == (*TABLES, "embeddings")
     assert CONFIG["retrieval"]["mteb"] is True  # the config itself stays as it is
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from colport.tables.recommendation import BEST, FASTEST, NEEDS, SMALLEST, recommend
+from colport.tables.recommendation import BEST, CLOSEST, FASTEST, NEEDS, SMALLEST, recommend
 
 REFERENCE = 0.8
 
@@ -148,6 +148,80 @@ def test_what_is_worse_in_all_three_is_not_recommended(changed: dict[str, Any], 
     recommend(rows)
     worse = rows[0]["verdict"].startswith("slower, larger and no better than int8 on cpu")
     assert (worse, rows[0]["recommended"]) == (dominated, not dominated)
+
+
+def test_of_several_that_are_better_the_fastest_is_named():
+    better = [row("a", 30, 25, 0.002), row("b", 20, 30, 0.001)]
+    for rows in ([row("fp32", 60, 90), *better], [*reversed(better), row("fp32", 60, 90)]):
+        recommend(rows)
+        verdicts = {item["variant"]: item["verdict"] for item in rows}
+        assert verdicts["fp32"] == "slower, larger and no better than b on cpu"
+
+
+def unjudged(variant: str, ms: float, mb: float, agreement: float, **more: Any) -> dict[str, Any]:
+    found = {"agreement": agreement, "agreement_low": agreement - 0.03, "agreement_high": 1.0}
+    nothing = dict.fromkeys(("ndcg_at_5", "ndcg_at_5_delta", "p_value"), math.nan)
+    return row(variant, ms, mb, **{**nothing, **found, **more})
+
+
+def test_without_judgements_rankings_that_agree_are_recommended():
+    rows = [unjudged("fp32", 60, 90, 1.0), unjudged("int8", 20, 25, 0.95)]
+    rows += [unjudged("int4", 40, 15, 0.94), unjudged("bad", 10, 10, 0.92)]
+    assert chosen(*rows) == {FASTEST: "int8", SMALLEST: "int4", CLOSEST: "fp32"}
+    assert [item["recommended"] for item in rows] == [False, True, False, False]
+    expected = "agreement with PyTorch's rankings is 0.920 (0.890 to 1.000), not known to reach 0.9"
+    assert rows[3]["verdict"] == expected
+
+
+def test_near_ties_without_judgements_go_to_the_closest():
+    rows = [unjudged("int8", 20, 26, 0.95), unjudged("calibrated", 20.6, 24, 0.98)]
+    assert chosen(*rows)[FASTEST] == "calibrated"
+    assert rows[0]["verdict"].endswith("and 3.0 points of agreement with PyTorch behind")
+    rows = [unjudged("fp16", 50, 50, 0.97), unjudged("int8", 20, 20, 0.98)]
+    recommend(rows)
+    assert rows[0]["verdict"] == "slower, larger and no closer to PyTorch than int8 on cpu"
+
+
+@pytest.mark.parametrize(
+    ("low", "least", "qualifies"),
+    [(0.9, 0.9, True), (0.8999, 0.9, False), (0.8999, 0.85, True), (0.96, 0.97, False)],
+)
+def test_agreement_counts_by_its_lower_end(low, least, qualifies):
+    rows = [unjudged("int8", 20, 25, 0.99, agreement_low=low)]
+    recommend(rows, least)
+    assert rows[0]["recommended"] is qualifies
+    assert qualifies or f"({math.floor(low * 1000) / 1000:.3f} to" in rows[0]["verdict"]
+
+
+def test_one_document_is_no_ranking():
+    rows = [unjudged("int8", 20, 25, math.nan, agreement_low=0.0)]
+    assert chosen(*rows) == {}
+    assert rows[0]["verdict"] == "no judgements, and of one document no ranking to compare"
+
+
+@pytest.mark.parametrize(
+    ("delta", "low", "verdict"),
+    [
+        (-0.005, 0.93, ", ".join(NEEDS)),
+        (-0.03, 0.93, "NDCG@5 is 3.0 points lower (p = 0.5)"),
+        (-0.005, 0.8, "agreement with PyTorch's rankings is 0.950"),
+    ],
+)
+def test_with_judgements_for_some_datasets_both_must_hold(delta, low, verdict):
+    figures = {"agreement": 0.95, "agreement_low": low, "agreement_high": 1.0}
+    assert objection(ndcg_at_5_delta=delta, **figures).startswith(verdict)
+
+
+def test_what_agrees_less_does_not_stand_in_the_way():
+    figures = {"agreement_low": 0.95, "agreement_high": 1.0}
+    rows = [
+        row("fp32", 60, 90, agreement=1.0, **figures),
+        row("int8", 20, 25, 0.001, agreement=0.5, **{**figures, "agreement_low": 0.4}),
+    ]
+    assert chosen(*rows) == dict.fromkeys(NEEDS, "fp32")
+    rows[1] |= {"agreement": 1.0, "agreement_low": 0.95, "verdict": ""}
+    rows[0]["verdict"] = ""
+    assert chosen(*rows) == dict.fromkeys(NEEDS, "int8")
 
 
 def test_ties_are_broken_in_order():

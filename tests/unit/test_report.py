@@ -19,6 +19,7 @@ from colport.report.charts.marks import Mark, shape_and_colour
 from colport.report.charts.scatter import Point, pareto
 from colport.report.columns import ShownTable
 from colport.report.page import BEHAVIOUR, STYLES, _script_json
+from colport.report.sections.views import table_view
 from colport.tables.summary import summary_table
 
 RUN = {
@@ -517,3 +518,44 @@ def test_no_chart_without_points():
 
 def test_variants_differ_in_shape_and_colour():
     assert len({shape_and_colour(number) for number in (None, *range(56))}) == 57
+
+
+def unjudged(name: str, agreement: float | None, **figures: Any) -> dict[str, list[dict[str, Any]]]:
+    rows = variant(name=name, ndcg=None, delta=None, p=None, **figures)
+    found = {"agreement": agreement, "agreement_low": 0.91, "agreement_high": 0.99}
+    rows["retrieval"][0] |= found if agreement else {}
+    return rows
+
+
+def test_without_judgements_agreement_is_told_and_not_called_quality():
+    reference = unjudged("pytorch", None, provider="torch-cpu", ms=100.0, speedup=1.0)
+    parts = [unjudged("int8", 0.973, ms=25.0, mb=30.0), unjudged("int4", 1.0, ms=50.0, mb=20.0)]
+    text = page(joined(reference, *parts)).text
+    advice = text[text.index("Fastest within parity") : text.index("The rule")]
+    assert "its rankings keep 97.3% of PyTorch's best documents;" in advice
+    assert "its rankings keep all of PyTorch's best documents;" in advice
+    assert "0.973 of PyTorch's best documents (0.910 to 0.990)" in advice
+    assert "Smallest that agrees with PyTorch's rankings, closest to PyTorch's rankings" in advice
+    assert advice.replace("its quality is not known", "").count("quality") == 0
+    assert "NDCG" not in advice
+    assert "Without judgements there is no quality to draw" in text
+    rows = joined(REFERENCE, variant())
+    assert "Agreement is" not in page(rows).text
+    rows["retrieval"] += [
+        item | {"dataset": "own"} for part in (reference, parts[0]) for item in part["retrieval"]
+    ]
+    text = page(rows).text
+    assert "; where there are no judgements, its rankings keep 97.3% of PyTorch's best" in text
+    assert "0.973 of PyTorch's best documents (0.910 to 0.990), where there are no" in text
+
+
+def test_a_column_that_no_row_has_a_value_for_is_not_visible_at_first():
+    def shown(*parts: dict[str, list[dict[str, Any]]]) -> dict[str, bool]:
+        table = make(joined(*parts))["summary"]
+        data = table_view("summary", table)["data"]
+        return dict(zip(data["columns"], data["shown"], strict=True))
+
+    judged, own = shown(REFERENCE, variant()), shown(unjudged("int8", 0.95))
+    assert (judged["ndcg_at_5"], judged["agreement"]) == (True, False)
+    assert (own["ndcg_at_5"], own["agreement"]) == (False, True)
+    assert shown(*[joined()])["agreement"]

@@ -86,7 +86,7 @@ ndcg_at_5_delta_low ndcg_at_5_delta_high difference matmul_share rate highest_ra
 samples per_second speedup_vs_pytorch speedup_low speedup_high query_speedup document_speedup
 query_speedup_low query_speedup_high document_speedup_low document_speedup_high
 ndcg_at_5_before ndcg_at_5_change query_speedup_before query_speedup_change
-document_speedup_before document_speedup_change
+document_speedup_before document_speedup_change agreement agreement_low agreement_high
 """
 
 

@@ -3,7 +3,9 @@
 import pandas as pd
 import pytest
 
+from colport.base.columns import TABLES
 from colport.base.errors import ArtifactError
+from colport.report import Report
 from colport.report import formatting as fmt
 from colport.report.charts.marks import Legend
 from colport.report.section import MAX_MODELS, Material, delta_note, drawn, namer
@@ -19,7 +21,7 @@ from colport.report.sections import (
     speed,
     views,
 )
-from colport.tables import COLUMNS, _typed_column, further
+from colport.tables import COLUMNS, _typed_column, further, typed
 
 
 def table(name, *rows):
@@ -418,3 +420,40 @@ def test_types_of_columns_that_no_schema_knows():
         *("", "2x3"),
         "1",
     ]
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        *((0.0123, "+0.012"), (-0.0004, "-0.0004"), (0.00004, "+0.00004"), (1.3e-13, "0.000")),
+        *((0, "0.000"), (None, fmt.MISSING)),
+    ],
+)
+def test_a_difference_is_not_rounded_to_none(value, shown):
+    assert fmt.difference(value) == shown.replace("-", "\N{MINUS SIGN}")
+
+
+def test_a_p_value_shows_on_which_side_of_significance_it_is():
+    shown = [fmt.p_value(value) for value in (100 / 2001, 101 / 2001, 99 / 2001)]
+    assert shown == ["0.0500", "0.0505", "0.049"]
+
+
+@pytest.mark.parametrize(("highest", "said"), [(0.97, True), (1.2, False), (None, True)])
+def test_slower_is_said_where_no_round_was_faster(highest, said):
+    rows = typed(
+        "summary",
+        pd.DataFrame(
+            [
+                {
+                    **dict.fromkeys(TABLES["summary"].all),
+                    **{"model": "m", "variant": "fp32", "provider": "cpu", "recommended": True},
+                    **{"document_speedup": 0.9, "document_speedup_high": highest},
+                    **{"ndcg_at_5_delta": -0.0004, "p_value": 0.01},
+                }
+            ],
+            dtype=object,
+        ),
+    )
+    text = " ".join(Report({"summary": rows}, {}).html().split())
+    assert ("which is slower on documents" in text) == said
+    assert "it loses 0.04 points of NDCG@5" in text

@@ -5,9 +5,15 @@ from itertools import product
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 from colport.scoring import statistics
-from colport.scoring.statistics import bootstrap_interval, paired_interval, paired_randomisation
+from colport.scoring.statistics import (
+    bootstrap_interval,
+    paired_interval,
+    paired_randomisation,
+    share_interval,
+)
 
 
 def test_interval_of_constant_values_is_a_point():
@@ -118,6 +124,47 @@ def test_an_interval_moves_and_turns_with_the_difference():
     assert wide[0] < low < narrow[0] < narrow[1] < high < wide[1]
 
 
+def test_a_share_s_interval_is_clopper_and_pearson_s_where_a_query_has_one_document():
+    """Then documents are as independent as queries, and are worth themselves less one."""
+    values = [1] * 30 + [0] * 10
+    exact = binomtest(30, 40).proportion_ci(method="exact")
+    low, high = share_interval([values], [1])
+    assert (low, high) == pytest.approx((exact.low, exact.high), abs=0.01)
+    assert low <= exact.low
+    assert high >= exact.high
+
+
+def test_a_share_of_queries_that_are_all_alike_is_not_known_exactly():
+    for share, ends in ((1.0, (0.9, 1.0)), (0.0, (0.0, 0.1))):
+        low, high = share_interval([[share] * 6], [10])
+        assert low == (ends[0] and pytest.approx(0.903, abs=1e-3))
+        assert high == (pytest.approx(0.097, abs=1e-3) if ends[1] < 1 else 1)
+    assert share_interval([[1.0] * 5], [10])[0] < 0.9
+    assert share_interval([[1.0] * 12], [3])[0] < 0.9  # fewer documents say less
+    assert share_interval([[1.0]], [10]) == (0, 1)
+    assert share_interval([[1.0], [1.0] * 90], [10, 10]) == (0, 1)
+
+
+@pytest.mark.parametrize("sizes", [(10,), (40,), (10, 40, 15)])
+def test_a_share_s_interval_holds_it_in_95_of_100_samples(sizes):
+    rng, held = np.random.default_rng(5), 0
+    for _ in range(300):  # documents of a query are kept or lost together
+        samples = [rng.binomial(10, rng.beta(9, 1, size)) / 10 for size in sizes]
+        low, high = share_interval(samples, [10] * len(sizes))
+        held += low <= 0.9 <= high
+        assert low <= np.mean([values.mean() for values in samples]) <= high
+    assert held / 300 > 0.92
+
+
+def test_a_share_s_interval_narrows_with_queries_and_with_what_they_share():
+    widths = [
+        np.diff(share_interval([values], [10]))[0]
+        for values in ([0.9] * 40, [1.0, 0.8] * 20, [1.0, 0.5] * 20, [1.0, 0.5] * 5)
+    ]
+    assert widths == sorted(widths)
+    assert share_interval([[1, 0.5] * 9], [2]) == share_interval([[0.5, 1] * 9], [2])
+
+
 def test_blocks_cover_all_resamples(monkeypatch):
     monkeypatch.setattr(statistics, "_BLOCK_ELEMENTS", 64)
     values = np.random.default_rng(9).random(20)
@@ -131,6 +178,7 @@ def test_blocks_cover_all_resamples(monkeypatch):
     [
         (lambda: bootstrap_interval([]), "one value a query"),
         (lambda: bootstrap_interval([1.0], confidence=95), "confidence is 95"),
+        (lambda: share_interval([[1.0, 1.0]], [1], confidence=95), "confidence is 95"),
         (lambda: bootstrap_interval([1.0], resamples=0), "resamples is 0"),
         (lambda: paired_randomisation([1.0], [1.0, 2.0]), "1 and 2"),
         (lambda: paired_interval([1.0], [1.0, 2.0]), "1 and 2"),

@@ -273,6 +273,7 @@ SETTINGS = [
     ("operators", {"dataset": QA, "variants": VARIANTS, "threads": 3, "providers": {"cpu": CPU}}),
     ("scenarios", {"dataset": QA, "variants": VARIANTS, "provider": CPU, "reference": REFERENCE}),
     ("scenarios", {"threads": 3, "affinity": False}),
+    ("aggregate", {"min_agreement": 0.9}),
     ("report", {"against": ""}),
     ("gate", {"allow_failed_parity": False}),
     ("peer_export", {"timeout_s": 11}),

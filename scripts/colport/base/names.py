@@ -17,6 +17,9 @@ FULL = "full"
 CONTROL = "-"
 """Model and provider in the rows of a dataset's controls, which have neither."""
 
+AGREEMENT = ("agreement", "agreement_low", "agreement_high")
+"""Columns of the share of PyTorch's best documents that are kept, and of its interval."""
+
 PEER_PREFIX = "peer-"
 """Variants whose names start so are peers'."""
 

@@ -130,7 +130,7 @@ def _difference(old: Results, new: Results, before: Row, after: Row) -> tuple[bo
         if set(first) != set(second):
             return None
         p_value = paired_randomisation(list(first.values()), [second[query] for query in first])
-        return p_value <= SIGNIFICANCE, f"p {p_value:.2g}"
+        return p_value <= SIGNIFICANCE, f"p {p_value:.3g}"
     if any(before[key] != after[key] for key in ("queries", "documents")):
         return None
     low, high = f"{HEADLINE}_low", f"{HEADLINE}_high"

@@ -54,7 +54,8 @@ class Plan:
         controls: Baselines that every dataset is scored with.
         forms: Smaller forms of embeddings that are scored beside the full ones.
         explained: Every model of pages with the dataset that its scores are explained on.
-        scoring: Settings of a score; whether mteb scores too changes none of it.
+        scoring: Settings of a score; whether mteb scores too, and what is recommended, change none
+            of it.
         timing: Settings of the timed rounds; whether operators are profiled after them changes
             none.
         tables: Names of the tables.
@@ -78,10 +79,12 @@ class Plan:
         pages = [model for model in read if registry.get(read[model]).document_type == "pages"]
         self.explained = [(model, self.first(model)) for model in pages]
         self.scoring, self.timing = {**config["retrieval"]}, {**config["latency"]}
+        self.scoring.pop("min_agreement", None)
         mteb = ("mteb",) if self.scoring.pop("mteb") else ()
         operators = ("operators", "providers") if self.timing.pop("profile") else ()
         scenarios = ("scenarios",) if config["scenarios"]["run"] else ()
-        self.tables = (*TABLES, *mteb, *operators, *scenarios)
+        forms = ("embeddings",) if self.forms else ()
+        self.tables = (*TABLES, *forms, *mteb, *operators, *scenarios)
 
     @classmethod
     def read(cls, config: Mapping[str, Any], base: Path | str) -> Plan:

@@ -60,6 +60,13 @@ def fixed(digits: int, signed: bool = False):
 
 
 @_or_missing
+def difference(value: Any) -> str:
+    """Three decimals with a sign, up to six where a difference would look like none."""
+    digits = next((count for count in (3, 4, 5, 6) if abs(float(value)) >= 0.5 / 10**count), 3)
+    return fixed(digits, signed=True)(value)
+
+
+@_or_missing
 def significant(value: Any, digits: int = 3) -> str:
     """At least ``digits`` significant digits, thousands separated: ``3.03``, ``142``, ``1,864``."""
     number = float(value)
@@ -127,7 +134,8 @@ def p_value(value: Any) -> str:
     number = float(value)
     if number < 0.001:
         return "<0.001"
-    return f"{number:.3f}" if number < 0.1 else f"{number:.2f}"
+    digits = 4 if f"{number:.3f}" == "0.050" else 3  # which side of 0.05 it is on can be seen
+    return f"{number:.{digits}f}" if number < 0.1 else f"{number:.2f}"
 
 
 def provider(name: Any) -> str:
@@ -152,7 +160,8 @@ def _scaled(value: Any, units: tuple[tuple[str, float], ...]) -> str:
 
 FORMATS: dict[str, Callable[[Any], str]] = {
     **{f"fixed{digits}": fixed(digits) for digits in (2, 3, 5)},
-    **{f"signed{digits}": fixed(digits, signed=True) for digits in (2, 3)},
+    "signed2": fixed(2, signed=True),
+    "signed3": difference,
     **{show.__name__: show for show in (text, words, provider, significant, scientific)},
     **{show.__name__: show for show in (parameters, size_bytes, size_mb, ratio, change, p_value)},
     "count": count,

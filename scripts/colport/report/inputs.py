@@ -14,6 +14,7 @@ from colport.base.files import read_json
 from colport.tables import COLUMNS, read_table, read_tables
 
 FURTHER: Mapping[str, Sequence[str]] = {
+    "embeddings": (),
     "operators": (),
     "providers": (),
     "retrieval_queries": ("model", "variant", "provider", "dataset", "query", "ndcg_at_5"),

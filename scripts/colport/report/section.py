@@ -69,7 +69,8 @@ class Material:
             table = tables[name].reset_index(drop=True)
             further = [column for column in table if column not in columns]
             tables[name] = typed(name, table.reindex(columns=[*columns, *further]))
-        tables["embeddings"] = embeddings(tables["retrieval"])
+        if "embeddings" not in self.tables:
+            tables["embeddings"] = embeddings(tables["retrieval"])
         object.__setattr__(self, "tables", tables)
 
     @cached_property

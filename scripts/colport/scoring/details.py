@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 from colport.base import machine
 from colport.base.columns import TABLES, row
+from colport.base.names import FULL, REFERENCE_VARIANT
 from colport.scoring.metrics import METRIC_NAMES
+from colport.scoring.record import Rankings
+from colport.scoring.score import HEADLINE
 
 PLACE = ("model", "variant", "provider", "dataset")
 
@@ -35,6 +38,43 @@ def build(records: Iterable[Mapping[str, Any]]) -> dict[str, pd.DataFrame]:
             given["top10"] = json.dumps(best, ensure_ascii=False)
             rows["retrieval_queries"].append(row("retrieval_queries", **given))
     return {name: pd.DataFrame(found, columns=TABLES[name].columns) for name, found in rows.items()}
+
+
+class Pair(NamedTuple):
+    """A run on a dataset beside PyTorch's.
+
+    Attributes:
+        own: NDCG@5 of each judged query.
+        reference: PyTorch's.
+        ranked: Its rankings, PyTorch's, and how many documents were ranked.
+        settings: Of its record.
+    """
+
+    own: list[float]
+    reference: list[float]
+    ranked: tuple[Rankings, Rankings, int]
+    settings: Mapping[str, Any]
+
+
+def pairs(records: Sequence[Mapping[str, Any]]) -> dict[tuple[str, ...], Pair]:
+    """What the rows of ``retrieval.csv`` were compared on, by place and form of embeddings."""
+    references = {
+        (first["model"], first["dataset"]): record
+        for record in records
+        if (first := record["rows"][0])["variant"] == REFERENCE_VARIANT
+    }
+    found = {}
+    for record in records:
+        for number, line in enumerate(record["rows"]):
+            run = record["forms"].get(line["embeddings"]) if number else record
+            reference = references.get((line["model"], line["dataset"]))
+            if line["status"] == "ok" and reference and run is not reference:
+                key = (*(line[name] for name in PLACE), line["embeddings"] or FULL)
+                own, theirs = (side["per_query"][HEADLINE] for side in (run, reference))
+                ranked = run["rankings"], reference["rankings"], line["documents"]
+                values = [*own.values()], [theirs[query] for query in own]
+                found[key] = Pair(*values, ranked, record["settings"])
+    return found
 
 
 def mteb_record(

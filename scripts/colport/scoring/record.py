@@ -10,10 +10,12 @@ import numpy as np
 from colport.base import machine
 from colport.base.columns import row
 from colport.base.errors import ArtifactError, UnsupportedError
-from colport.base.names import FULL, REFERENCE_VARIANT
+from colport.base.names import AGREEMENT, FULL, REFERENCE_VARIANT
 from colport.scoring import statistics as inference
 from colport.scoring.metrics import METRIC_NAMES
-from colport.scoring.score import EVALUATION_DEPTH, HEADLINE, OVERLAP, RunScores
+from colport.scoring.score import EVALUATION_DEPTH, HEADLINE, OVERLAP, RANKING_DEPTH, RunScores
+
+Rankings = Mapping[str, Sequence[str]]
 
 NO_JUDGEMENTS = "no judgements"
 """Reason of a row that is ``ok`` and has rankings, but nothing to compute metrics from."""
@@ -42,8 +44,8 @@ def retrieval_record(
         ``rows``, that of full embeddings first; ``statistics`` (metric name to its ``mean``,
         interval ``low`` to ``high``, ``delta`` with its own, and ``p_value``), ``per_query`` and
         ``rankings`` as in :class:`RunScores`; ``forms`` (the same three of each form);
-        ``environment`` and ``settings``. Without judgements every figure but overlap and size is
-        null.
+        ``environment`` and ``settings``. Without judgements every figure but agreement, overlap
+        and size is null.
 
     Raises:
         ArtifactError: The reference was scored on other queries or documents.
@@ -87,6 +89,56 @@ def unsupported_record(labels: Mapping[str, str], limit: UnsupportedError) -> di
     }
 
 
+def agreement(
+    *compared: tuple[Rankings, Rankings, int], confidence: float = inference.CONFIDENCE
+) -> tuple[float | None, float, float]:
+    """How far rankings agree: the share of the best documents that is the same, over queries.
+
+    The best are ten, or half of fewer than 20 documents: of more than half, any two rankings share
+    some.
+
+    Args:
+        compared: Rankings of a dataset, the reference's, and how many documents were ranked; of
+            several datasets each counts alike.
+        confidence: Of the interval.
+
+    Returns:
+        :data:`~colport.base.names.AGREEMENT`; ``None``, 0 and 1 where a dataset has one
+        document, which ranks alike whatever its score.
+    """
+    depths = [min(RANKING_DEPTH, documents // 2) for *_, documents in compared]
+    if not all(depths):
+        return None, 0.0, 1.0
+    shares = [
+        _kept(own, others, depth) for (own, others, _), depth in zip(compared, depths, strict=True)
+    ]
+    mean = float(np.mean([np.mean(values) for values in shares]))
+    return mean, *inference.share_interval(shares, depths, confidence)
+
+
+def difference(
+    own: Sequence[float],
+    others: Sequence[float],
+    settings: Mapping[str, Any],
+    datasets: Sequence[int] = (),
+) -> tuple[float, float | None, float | None]:
+    """p-value of the difference between two means over the same queries, and its interval.
+
+    Args:
+        own: A value a query.
+        others: The reference's.
+        settings: Of the record.
+        datasets: Queries of each dataset, if there are several.
+
+    Returns:
+        The bounds are ``None`` where so few queries leave nothing to reject.
+    """
+    given = {"resamples": settings["resamples"], "seed": settings["seed"], "datasets": datasets}
+    ends = inference.paired_interval(own, others, settings["confidence"], **given)
+    low, high = ends if np.isfinite(ends).all() else (None, None)
+    return inference.paired_randomisation(own, others, **given), low, high
+
+
 def _result(
     run: RunScores,
     reference: RunScores | None,
@@ -95,10 +147,13 @@ def _result(
     is_reference: bool = False,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The figures of a run's row, and what they were computed from."""
-    overlap: float | None = 1.0 if is_reference else None
+    overlap: dict[str, float | None] = {OVERLAP: 1.0} if is_reference else {}
     if reference is not None:
         _check_comparable(run, reference)
-        overlap = _ranking_overlap(run.rankings, reference.rankings)
+        rankings = run.rankings, reference.rankings
+        overlap = {OVERLAP: float(np.mean(_kept(*rankings, RANKING_DEPTH)))}
+        found = agreement((*rankings, run.documents), confidence=settings["confidence"])
+        overlap |= dict(zip(AGREEMENT, found, strict=True))
     statistics = {
         name: _statistics(values, reference and reference.per_query[name], is_reference, settings)
         for name, values in run.per_query.items()
@@ -115,7 +170,7 @@ def _result(
             for key in ("low", "high", "delta", "delta_low", "delta_high")
         },
         "p_value": headline["p_value"],
-        OVERLAP: overlap,
+        **overlap,
         "bytes_per_document": run.bytes_per_document,
     }
     return figures, {
@@ -146,10 +201,8 @@ def _statistics(
     elif reference is not None:
         others = [reference[query] for query in values]
         found["delta"] = float(np.mean(own) - np.mean(others))
-        ends = inference.paired_interval(own, others, settings["confidence"], **sampling)
-        if np.isfinite(ends).all():
-            found["delta_low"], found["delta_high"] = ends
-        found["p_value"] = inference.paired_randomisation(own, others, **sampling)
+        names = ("p_value", "delta_low", "delta_high")
+        found |= zip(names, difference(own, others, settings), strict=True)
     return found
 
 
@@ -165,9 +218,7 @@ def _check_comparable(run: RunScores, reference: RunScores) -> None:
         )
 
 
-def _ranking_overlap(
-    rankings: Mapping[str, Sequence[str]], others: Mapping[str, Sequence[str]]
-) -> float:
-    """Mean share of a query's best ten documents that are also among the other ranking's."""
-    shares = [len(set(best) & set(others[name])) / len(best) for name, best in rankings.items()]
-    return float(np.mean(shares))
+def _kept(rankings: Rankings, others: Rankings, depth: int) -> list[float]:
+    """Share of each query's best documents that are also among the other ranking's."""
+    best = ((own[:depth], others[query][:depth]) for query, own in rankings.items())
+    return [len({*own} & {*other}) / len(own) for own, other in best]

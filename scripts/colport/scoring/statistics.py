@@ -6,15 +6,20 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-CONFIDENCE = 0.95
+SIGNIFICANCE = 0.05
+"""A difference with a larger p-value is within noise."""
+
+CONFIDENCE = 1 - SIGNIFICANCE
 RESAMPLES = 2000
 SEED = 0
+
+Values = Sequence[float] | np.ndarray
 
 _BLOCK_ELEMENTS = 1 << 22
 
 
 def bootstrap_interval(
-    per_query: Sequence[float] | np.ndarray,
+    per_query: Values,
     confidence: float = CONFIDENCE,
     resamples: int = RESAMPLES,
     seed: int = SEED,
@@ -51,10 +56,11 @@ def bootstrap_interval(
 
 
 def paired_randomisation(
-    a: Sequence[float] | np.ndarray,
-    b: Sequence[float] | np.ndarray,
+    a: Values,
+    b: Values,
     resamples: int = RESAMPLES,
     seed: int = SEED,
+    datasets: Sequence[int] = (),
 ) -> float:
     """Two-sided p-value of the difference between two means over the same queries.
 
@@ -68,6 +74,8 @@ def paired_randomisation(
         b: ``[n]`` values of the other system for the same queries in the same order.
         resamples: Number of random assignments.
         seed: Seed of the generator; the same seed gives the same value.
+        datasets: Number of queries of each dataset, in the order of the values, if the means are
+            those of the datasets' means.
 
     Returns:
         A value in (0, 1]; 1 if both systems have equal values.
@@ -75,17 +83,18 @@ def paired_randomisation(
     Raises:
         ValueError: There are no values, the lengths differ, or ``resamples`` is not positive.
     """
-    low, high = _as_extreme(a, b, resamples, seed)
+    low, high = _as_extreme(a, b, resamples, seed, datasets)
     extreme = int(np.count_nonzero((low <= 0) & (high >= 0)))
     return (extreme + 1) / (resamples + 1)
 
 
 def paired_interval(
-    a: Sequence[float] | np.ndarray,
-    b: Sequence[float] | np.ndarray,
+    a: Values,
+    b: Values,
     confidence: float = CONFIDENCE,
     resamples: int = RESAMPLES,
     seed: int = SEED,
+    datasets: Sequence[int] = (),
 ) -> tuple[float, float]:
     """Interval of the difference between two means over the same queries.
 
@@ -99,6 +108,7 @@ def paired_interval(
         confidence: Between 0 and 1.
         resamples: See :func:`paired_randomisation`.
         seed: See :func:`paired_randomisation`.
+        datasets: See :func:`paired_randomisation`.
 
     Returns:
         The lower and the upper bound of ``mean(a) - mean(b)``; infinite where so few queries leave
@@ -107,33 +117,76 @@ def paired_interval(
     Raises:
         ValueError: See :func:`paired_randomisation`, or ``confidence`` is out of range.
     """
-    low, high = _as_extreme(a, b, resamples, seed)
+    low, high = _as_extreme(a, b, resamples, seed, datasets)
     most = int(round(_tails(confidence) * (resamples + 1), 6))
     if not most:
         return -np.inf, np.inf
     return float(np.sort(low)[most - 1]), float(np.sort(high)[-most])
 
 
+def share_interval(
+    shares: Sequence[Sequence[float]], depths: Sequence[int], confidence: float = CONFIDENCE
+) -> tuple[float, float]:
+    """Interval of a mean share over queries, of several datasets the mean of their means.
+
+    That of Clopper and Pearson for a proportion (Biometrika 26, 1934), with as many documents as
+    those compared are worth, since those of a query are kept or lost together (Korn and Graubard,
+    Survey Methodology 24, 1998, section 2). Where all queries are alike it has a width, which a
+    bootstrap has not.
+
+    Args:
+        shares: ``[queries]`` values from 0 to 1 of each dataset.
+        depths: Of how many documents a query's share is, one a dataset.
+        confidence: Between 0 and 1.
+
+    Returns:
+        The lower and the upper bound; 0 and 1 where a dataset has a single query.
+
+    Raises:
+        ValueError: ``confidence`` is out of range.
+    """
+    from scipy.special import betaincinv, stdtrit
+
+    tail = _tails(confidence) / 2
+    sizes = np.array([len(values) for values in shares])
+    if (sizes < 2).any():
+        return 0.0, 1.0
+    compared, mean = sizes * depths, np.mean([np.mean(values) for values in shares])
+    variance = np.sum([np.var(values, ddof=1) / len(values) for values in shares]) / len(sizes) ** 2
+    worth = len(sizes) ** 2 / np.sum(1 / compared)  # if documents were independent
+    if variance > 0:
+        worth = min(worth, mean * (1 - mean) / variance)
+    worth *= np.divide(*stdtrit([compared.sum() - 1, (sizes - 1).sum()], 1 - tail)) ** 2
+    kept = mean * worth
+    low = betaincinv(kept, worth - kept + 1, tail) if mean > 0 else 0.0
+    high = betaincinv(kept + 1, worth - kept, 1 - tail) if mean < 1 else 1.0
+    return float(low), float(high)
+
+
 def _as_extreme(
-    a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray, resamples: int, seed: int
+    a: Values, b: Values, resamples: int, seed: int, datasets: Sequence[int]
 ) -> tuple[np.ndarray, ...]:
     """From which to which true difference each random assignment is as extreme as the observed one.
 
-    Of differences ``x`` less a true one ``d``, and signs ``s``: where
-    ``|sum(s * (x - d))| >= |sum(x - d)|``, which is so between two roots.
+    Of differences ``x`` less a true one ``d``, signs ``s`` and weights ``w``: where
+    ``|sum(s * w * (x - d))| >= |sum(w * (x - d))|``, which is so between two roots.
     """
     first, second = _vector(a), _vector(b)
     if first.shape != second.shape:
         raise ValueError(f"Paired values differ in number: {len(first)} and {len(second)}.")
-    differences, count = first - second, len(first)
+    sizes = np.array(datasets or [len(first)])
+    if sizes.sum() != len(first) or (sizes < 1).any():
+        raise ValueError(f"datasets: found {datasets}; they must add up to {len(first)} values.")
+    weights = np.repeat(len(first) / (len(sizes) * sizes), sizes)  # 1 on average
+    differences, count = weights * (first - second), len(first)
     total = differences.sum()
     rounding = 1e-12 * np.abs(differences).sum()  # sums that are equal on paper differ by it
     rng = np.random.default_rng(seed)
     ends = []
     for block in _counts(resamples, count):
         signs = rng.integers(2, size=(block, count), dtype=np.int8) * 2.0 - 1.0
-        signed, kept = signs @ differences, signs.sum(axis=1)
-        one_sign = np.abs(kept) == count  # all swapped or none: as extreme whatever is true
+        signed, kept = signs @ differences, signs @ weights
+        one_sign = np.abs(signs.sum(axis=1)) == count  # as extreme whatever is true
         with np.errstate(divide="ignore", invalid="ignore"):
             roots = (total - signed) / (count - kept), (total + signed) / (count + kept)
         ends.append(
@@ -152,7 +205,7 @@ def _tails(confidence: float) -> float:
     return 1 - confidence
 
 
-def _vector(values: Sequence[float] | np.ndarray) -> np.ndarray:
+def _vector(values: Values) -> np.ndarray:
     vector = np.asarray(values, dtype=np.float64)
     if vector.ndim != 1 or not len(vector):
         raise ValueError(f"Values have shape {vector.shape}; allowed is one value a query.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import pandas as pd
 from colport.base.columns import TABLES, row
 from colport.base.errors import ArtifactError, read_of
 from colport.base.names import FULL
+from colport.scoring.details import pairs
 from colport.tables import empty, typed
 from colport.tables.summary import quality
 
@@ -36,16 +37,17 @@ def parity_inputs(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=TABLES["parity_inputs"].columns)
 
 
-def embeddings(retrieval: pd.DataFrame) -> pd.DataFrame:
+def embeddings(retrieval: pd.DataFrame, records: Sequence[Mapping[str, Any]] = ()) -> pd.DataFrame:
     """Each form of embeddings over all datasets of a model, the full ones included.
 
     Args:
         retrieval: ``retrieval.csv``; without smaller forms in it the result has no rows.
+        records: What it was made from. Without them several datasets have no ``p_value``.
 
     Returns:
         Means over datasets, missing unless each of them was scored; ``p_value`` as in the summary.
     """
-    rows: list[dict[str, Any]] = []
+    rows, tested = [], pairs(records)
     if not set(retrieval.get("embeddings", [])) <= {"", FULL}:
         datasets = retrieval.groupby("model")["dataset"].agg(set)
         keys = ["model", "variant", "provider", "embeddings"]
@@ -53,10 +55,8 @@ def embeddings(retrieval: pd.DataFrame) -> pd.DataFrame:
         for place, found in scored.groupby(keys, sort=False):
             row = dict(zip(keys, place, strict=True))
             row |= found.reindex(columns=["bytes_per_document", "top10_overlap"]).mean().to_dict()
-            rows.append(row | quality(found, datasets[row["model"]]))
-    return typed(
-        "embeddings", pd.DataFrame(rows, columns=TABLES["embeddings"].columns, dtype=object)
-    )
+            rows.append(row | quality(found, datasets[row["model"]], tested))
+    return typed("embeddings", pd.DataFrame(rows, columns=TABLES["embeddings"].all, dtype=object))
 
 
 def stages(files: Iterable[Path | str]) -> pd.DataFrame:

@@ -3,35 +3,59 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from statistics import NormalDist
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
 
 from colport.base.columns import TABLES
-from colport.base.names import CONTROL, REFERENCE_VARIANT
+from colport.base.names import AGREEMENT, CONTROL, FULL, REFERENCE_VARIANT
+from colport.scoring.details import PLACE, Pair, pairs
+from colport.scoring.record import agreement, difference
 from colport.tables import STAGES, flatten, full_rows, typed
-from colport.tables.recommendation import recommend
+from colport.tables.recommendation import MIN_AGREEMENT, recommend
+
+Pairs = Mapping[tuple[str, ...], Pair]
 
 _KEYS = ["model", "variant", "provider"]
 _DIFFERENCE = ("p_value", "ndcg_at_5_delta_low", "ndcg_at_5_delta_high")
-QUALITY = ("ndcg_at_5", "ndcg_at_5_delta", *_DIFFERENCE)
+QUALITY = ("ndcg_at_5", "ndcg_at_5_delta", *_DIFFERENCE, *AGREEMENT)
 """Figures of :func:`quality`."""
 
+_SPEED = {
+    **{"p50_ms": "p50_ms", "speedup_vs_pytorch": "speedup"},
+    **{"speedup_low": "speedup_low", "speedup_high": "speedup_high"},
+}
+"""Columns of ``latency.csv`` to what follows the kind in those of the summary."""
 
-def build(records: Mapping[str, Iterable[Mapping[str, Any]]]) -> dict[str, pd.DataFrame]:
+
+def build(
+    records: Mapping[str, Sequence[Mapping[str, Any]]], min_agreement: float = MIN_AGREEMENT
+) -> dict[str, pd.DataFrame]:
     """All five tables, from the records of the four stages by their names.
+
+    Args:
+        records: Leaf records.
+        min_agreement: See :func:`colport.tables.recommendation.recommend`.
 
     Raises:
         ArtifactError: See :func:`flatten`.
     """
     stages = {name: flatten(name, records[name]) for name in STAGES}
-    return {"summary": summary_table(**stages), **stages}
+    summary = summary_table(
+        **stages, tested=pairs(records["retrieval"]), min_agreement=min_agreement
+    )
+    return {"summary": summary, **stages}
 
 
 def summary_table(
-    export: pd.DataFrame, parity: pd.DataFrame, retrieval: pd.DataFrame, latency: pd.DataFrame
+    export: pd.DataFrame,
+    parity: pd.DataFrame,
+    retrieval: pd.DataFrame,
+    latency: pd.DataFrame,
+    tested: Pairs = MappingProxyType({}),
+    min_agreement: float = MIN_AGREEMENT,
 ) -> pd.DataFrame:
     """One row a model, variant and provider, PyTorch included, with the recommendation.
 
@@ -42,8 +66,9 @@ def summary_table(
         exported folder (``folder_bytes``, else the sum of ``size_bytes``). ``ndcg_at_5`` and its
         delta: means over the model's judged datasets, missing unless all are ``ok``. Latency
         columns: those of the smallest batch size, the median if there are several rows.
-        ``p_value``: those of the datasets combined by Stouffer's method, and their intervals of
-        the difference as independent normal ones. Speed-ups have the range of their rounds.
+        ``p_value`` and the interval of the difference: of one randomisation test over the
+        queries of all datasets. The agreement: over those without judgements, empty where there
+        are none. Speed-ups have the range of their rounds.
         ``status``: the worst of all stages. ``verdict``: why the row is recommended or not, one
         phrase. ``best_for``: the :data:`colport.tables.recommendation.NEEDS` that it is chosen for.
     """
@@ -65,12 +90,12 @@ def summary_table(
         row = {"model": model, "variant": variant, "provider": provider, "recommended": False}
         row |= {"size_mb": _folder_mb(folder), "status": status, "verdict": verdict}
         row |= {"parity_passed": _parity_passed(found["parity"])}
-        row |= quality(found["retrieval"], datasets.get(model, set()))
+        row |= quality(found["retrieval"], datasets.get(model, set()), tested)
         for kind in ("query", "document"):
             row |= _speed(found["latency"], kind, smallest.get((model, kind)))
         rows.append(row)
     for model in dict.fromkeys(row["model"] for row in rows):
-        recommend([row for row in rows if row["model"] == model])
+        recommend([row for row in rows if row["model"] == model], min_agreement)
     return typed("summary", pd.DataFrame(rows, columns=TABLES["summary"].all, dtype=object))
 
 
@@ -122,52 +147,54 @@ def _parity_passed(rows: pd.DataFrame) -> bool | None:
     return True if complete and rows["status"].eq("ok").all() else None
 
 
-def quality(rows: pd.DataFrame, datasets: set[str]) -> dict[str, float]:
-    """Means over datasets, and one p-value for them; all NaN unless every dataset is there."""
+def quality(
+    rows: pd.DataFrame, datasets: set[str], tested: Pairs = MappingProxyType({})
+) -> dict[str, float]:
+    """Means over datasets, and one test of them; all NaN unless every dataset is there."""
     rows = rows[rows["status"] == "ok"]
     if not datasets or set(rows["dataset"]) != datasets:
         return dict.fromkeys(QUALITY, math.nan)
-    rows = rows[rows["ndcg_at_5"].notna()]  # without judgements there is nothing to average
+    judged = rows["ndcg_at_5"].notna()
     return {
-        "ndcg_at_5": rows["ndcg_at_5"].mean(skipna=False),
-        "ndcg_at_5_delta": rows["ndcg_at_5_delta"].mean(skipna=False),
-        **_difference(rows),
+        "ndcg_at_5": rows.loc[judged, "ndcg_at_5"].mean(skipna=False),
+        "ndcg_at_5_delta": rows.loc[judged, "ndcg_at_5_delta"].mean(skipna=False),
+        **_over(rows[judged], _DIFFERENCE, tested, _difference),
+        **_over(rows[~judged], AGREEMENT, tested, _agreement),
     }
 
 
-def _difference(rows: pd.DataFrame) -> dict[str, float]:
-    """p-value and interval of the mean difference over datasets; those of one are its own.
+def _over(
+    rows: pd.DataFrame,
+    names: Sequence[str],
+    tested: Pairs,
+    figures: Callable[[Sequence[Pair]], Sequence[float | None]],
+) -> dict[str, float]:
+    """Figures of one dataset, which are its own, or of several from all their queries.
 
-    p-values of several are combined by Stouffer's method, as signed scores weighted by the square
-    root of the queries; half-widths add up in squares.
+    Those of several are missing unless each dataset's queries are known.
     """
-    known = rows.reindex(columns=["ndcg_at_5_delta", "queries", *_DIFFERENCE]).astype(float)
-    if len(known) == 1:
-        return known[[*_DIFFERENCE]].iloc[0].to_dict()
-    deltas, queries, p_values, *ends = (known[name] for name in known)
-    if not len(known) or known[["ndcg_at_5_delta", "queries", "p_value"]].isna().any(axis=None):
-        return dict.fromkeys(_DIFFERENCE, math.nan)
-    normal, total = NormalDist(), 0.0
-    for delta, p_value, count in zip(deltas, p_values, queries, strict=True):
-        score = normal.inv_cdf(1 - min(max(p_value, 1e-12), 1.0) / 2)
-        total += math.copysign(score, delta) * math.sqrt(count) if delta else 0.0
-    combined = 2 * (1 - normal.cdf(abs(total) / math.sqrt(queries.sum())))
-    below, above = (math.sqrt(((end - deltas) ** 2).sum(skipna=False)) / len(known) for end in ends)
-    return dict(
-        zip(_DIFFERENCE, (combined, deltas.mean() - below, deltas.mean() + above), strict=True)
-    )
+    if len(rows) == 1:
+        return rows.reindex(columns=[*names]).astype(float).iloc[0].to_dict()
+    rows = rows.reindex(columns=[*PLACE, "embeddings"]).sort_values("dataset")
+    places = rows.itertuples(index=False, name=None)
+    found = [tested.get((*place, form or FULL)) for *place, form in places]
+    known = figures(found) if found and None not in found else None
+    return pd.Series(known, index=[*names], dtype=float).to_dict()
+
+
+def _difference(found: Sequence[Pair]) -> Sequence[float | None]:
+    own, others = ([value for pair in found for value in pair[side]] for side in (0, 1))
+    return difference(own, others, found[0].settings, [len(pair.own) for pair in found])
+
+
+def _agreement(found: Sequence[Pair]) -> Sequence[float | None]:
+    ranked = (pair.ranked for pair in found)
+    return agreement(*ranked, confidence=found[0].settings["confidence"])
 
 
 def _speed(rows: pd.DataFrame, kind: str, batch_size: Any) -> dict[str, float]:
     chosen = (rows["kind"] == kind) & (rows["status"] == "ok")
     if batch_size is not None and not pd.isna(batch_size):
         chosen &= (rows["batch_size"] == batch_size).fillna(False)
-    return {
-        f"{kind}_p50_ms": rows.loc[chosen, "p50_ms"].median(),
-        f"{kind}_speedup": rows.loc[chosen, "speedup_vs_pytorch"].median(),
-        **{
-            f"{kind}_speedup_{end}": pd.to_numeric(rows.loc[chosen, f"speedup_{end}"]).median()
-            for end in ("low", "high")
-            if f"speedup_{end}" in rows
-        },
-    }
+    figures = rows[chosen].reindex(columns=[*_SPEED]).astype(float).median()
+    return {f"{kind}_{name}": figures[column] for column, name in _SPEED.items()}

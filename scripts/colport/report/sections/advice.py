@@ -10,15 +10,17 @@ from colport.base.columns import TABLES
 from colport.base.names import REFERENCE_VARIANT, is_peer
 from colport.report import formatting as fmt
 from colport.report.section import Material, delta_note
-from colport.tables import full_rows, recommendation, typed
-from colport.tables.recommendation import BEST, FASTEST, NEEDS, SIGNIFICANCE, SMALL_LOSS, SMALLEST
+from colport.tables import full_rows, typed
+from colport.tables import recommendation as rule
 
 _PLACE = ["model", "variant", "provider"]
 _NEEDS = {
-    FASTEST: "fastest within parity",
-    SMALLEST: f"smallest within {SMALL_LOSS:.0%} of the quality",
-    BEST: "best quality",
+    rule.FASTEST: "fastest within parity",
+    rule.SMALLEST: f"smallest within {rule.SMALL_LOSS:.0%} of the quality",
+    rule.BEST: "best quality",
+    rule.CLOSEST: "closest to PyTorch's rankings",
 }
+_UNJUDGED = {**_NEEDS, rule.SMALLEST: "smallest that agrees with PyTorch's rankings"}
 
 
 def section(material: Material) -> dict[str, Any]:
@@ -30,10 +32,11 @@ def section(material: Material) -> dict[str, Any]:
     for model, rows in typed("summary", summary).groupby("model", sort=False):
         needs = {index: _needs(row) for index, row in rows.iterrows()}
         chosen = [index for index, names in needs.items() if names]
-        chosen.sort(key=lambda index: NEEDS.index(needs[index][0]))
+        chosen.sort(key=lambda index: [*_NEEDS].index(needs[index][0]))
+        words = _NEEDS if rows["ndcg_at_5"].notna().any() else _UNJUDGED
         choices = [
             {
-                "needs": ", ".join(_NEEDS[need] for need in needs[index]),
+                "needs": ", ".join(words[need] for need in needs[index]),
                 "row": row,
                 "note": delta_note(row["ndcg_at_5_delta"], row["p_value"]),
                 "worst": _worst_dataset(row, full_rows(retrieval)),
@@ -44,14 +47,17 @@ def section(material: Material) -> dict[str, Any]:
         others, largest = _reasons(rows.drop(chosen)), _largest(rows)
         advice.append({"model": model, "choices": choices, "others": others, "largest": largest})
     failed = bool(material.run.get("allow_failed_parity"))
-    return {"advice": advice, "rule": recommendation, "allow_failed_parity": failed}
+    return {
+        **{"advice": advice, "rule": rule, "allow_failed_parity": failed},
+        "agreement": summary["agreement"].notna().any(),
+    }
 
 
 def _needs(row: pd.Series) -> list[str]:
     """What a row is chosen for; tables of older runs only know which is recommended."""
-    needs = [need for need in NEEDS if need in row["best_for"].split(", ")]
+    needs = [need for need in _NEEDS if need in row["best_for"].split(", ")]
     recommended = not fmt.is_missing(row["recommended"]) and bool(row["recommended"])
-    return needs or [FASTEST] * recommended
+    return needs or [rule.FASTEST] * recommended
 
 
 def _of(row: pd.Series, table: pd.DataFrame) -> pd.DataFrame:
@@ -78,7 +84,7 @@ def _largest(rows: pd.DataFrame) -> pd.Series | None:
 def _worst_dataset(row: pd.Series, retrieval: pd.DataFrame) -> pd.Series | None:
     """The largest significant loss, where there are several datasets."""
     rows = _of(row, retrieval)
-    lost = rows[(rows["p_value"] <= SIGNIFICANCE) & (rows["ndcg_at_5_delta"] < 0)]
+    lost = rows[(rows["p_value"] <= rule.SIGNIFICANCE) & (rows["ndcg_at_5_delta"] < 0)]
     if lost.empty or len(rows) < 2:
         return None
     return lost.loc[lost["ndcg_at_5_delta"].idxmin()]

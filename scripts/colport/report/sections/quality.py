@@ -32,6 +32,7 @@ def section(material: Material) -> dict[str, Any]:
     summary = [material.tables["summary"]]
     return {
         **(drawn(material, summary, partial(_charts, forms, marks)) or {"groups": {}}),
+        "judged": summary[0]["ndcg_at_5"].notna().any(),
         "forms": len(forms),
         "peers": any(map(is_peer, marks)),
         "legend": marks,
