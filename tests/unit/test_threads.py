@@ -71,18 +71,18 @@ def test_numpy_has_one_thread_meanwhile():
 
 def test_a_page_is_resized_in_one_thread(monkeypatch):
     """Else threads of OpenBLAS spin on beside those of the graph."""
-    seen, weights = set(), images._filter_blocks
+    seen, filters = set(), images._filter
 
     class Watched(np.ndarray):
-        def __matmul__(self, other):
+        def __array_ufunc__(self, ufunc, method, *inputs, **options):
             seen.update(blas_threads())
-            return np.asarray(self) @ other
+            return getattr(ufunc, method)(*map(np.asarray, inputs), **options)
 
-    def blocks(*sizes):
-        found = weights(*sizes)
-        return tuple(replace(block, weights=block.weights.view(Watched)) for block in found)
+    def watched(*sizes):
+        found = filters(*sizes)
+        return replace(found, weights=found.weights.view(Watched))
 
-    monkeypatch.setattr(images, "_filter_blocks", blocks)
+    monkeypatch.setattr(images, "_filter", watched)
     with threadpool_limits(2, user_api="blas"):
         images.resize_bicubic(np.zeros((3, 60, 40), np.uint8), 30, 20)
     assert seen == {1}

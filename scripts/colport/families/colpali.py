@@ -19,7 +19,7 @@ from colport.base.foreign import shape_beside
 from colport.families import functional
 from colport.families.base import Batch, Document, GraphInput, PatchGrid, Runtime
 from colport.families.pages.base import PageFamily, PageRuntime, Tensors, query_template
-from colport.families.pages.images import resized
+from colport.families.pages.images import normalise, planes, resize_bicubic
 from colport.families.pages.layouts import CheckpointLayout, EngineLayout, TransformersLayout
 from colport.families.tokens import TokenBatch
 
@@ -107,8 +107,9 @@ class _Runtime(PageRuntime):
         ids = np.tile(np.asarray(self._document_ids, np.int64), (len(documents), 1))
         image = self._settings["image"]
         size = image["height"], image["width"]
-        pixels = np.stack([resized(page, *size, image) for page in documents])
-        feeds = {**TokenBatch(ids, np.ones_like(ids)).feeds, "pixel_values": pixels}
+        pixels = np.stack([resize_bicubic(planes(page), *size) for page in documents])
+        values = normalise(pixels.swapaxes(0, 1), image["scale"], image["mean"], image["std"])
+        feeds = {**TokenBatch(ids, np.ones_like(ids)).feeds, "pixel_values": values.swapaxes(0, 1)}
         return Batch("image", feeds, np.ones(ids.shape, bool))
 
     def page_length(self, page: Document) -> int:

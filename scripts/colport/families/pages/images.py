@@ -11,14 +11,15 @@ torch's arithmetic, so that pixels are equal, not close.
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import lru_cache
 from threading import Lock
-from typing import Any
+from typing import Literal
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image, ImageOps
 from threadpoolctl import ThreadpoolController
 
@@ -26,10 +27,9 @@ _BICUBIC_A = -0.5  # Keys' cubic convolution parameter, as in Pillow and torch's
 _MAX_PRECISION = 22
 _MIDDLE = 128
 _EXACT = 2**24  # whole numbers below are exact in fp32
-_BLOCK, _BAND = 16, 256
-"""Rows of a result that one product filters, and rows of a page that it filters them for: few
-calls, little of the source read in vain, and sums that stay in the caches."""
-
+_BLOCKS = range(8, 17)
+"""Results that one product may filter: enough to be fast, few enough to read little in vain."""
+_BAND = 2**19  # pixels that are filtered at a time, so that their sums stay in the caches
 
 _GREY16 = ("I;16", "I;16B", "I;16L", "I;16N")
 _EIGHT_BITS = (
@@ -147,13 +147,9 @@ def decode_errors() -> tuple[type[Exception], ...]:
 
 def planes(page: Image.Image) -> list[np.ndarray]:
     """Pixels of a page by channel: red, green and blue, each ``uint8 [height, width]``."""
-    return [np.asarray(channel) for channel in as_page(page).split()]
-
-
-def resized(page: Image.Image, height: int, width: int, image: Mapping[str, Any]) -> np.ndarray:
-    """A page in a size as a graph takes it; see :func:`normalise` for values of ``image``."""
-    pixels = resize_bicubic(planes(page), height, width)
-    return normalise(pixels, image["scale"], image["mean"], image["std"])
+    page = as_page(page)
+    shape = page.height, page.width
+    return [np.frombuffer(page.tobytes("raw", name), np.uint8).reshape(shape) for name in "RGB"]
 
 
 def resize_bicubic(pixels: Sequence[np.ndarray], height: int, width: int) -> np.ndarray:
@@ -167,8 +163,13 @@ def resize_bicubic(pixels: Sequence[np.ndarray], height: int, width: int) -> np.
     Returns:
         ``uint8 [channels, height, width]``.
     """
+    narrow = np.empty((len(pixels[0]), len(pixels), width), np.uint8)
+    result = np.empty((height, len(pixels), width), np.uint8)
     with one_thread():
-        return np.stack([_resized_plane(plane, height, width) for plane in pixels])
+        for channel, plane in enumerate(pixels):
+            _filter_rows(plane, narrow[:, channel], "C")
+        _filter_rows(narrow.reshape(len(narrow), -1).T, result.reshape(height, -1).T, "F")
+    return result.swapaxes(0, 1)
 
 
 def normalise(pixels: np.ndarray, scale: float, mean: list[float], std: list[float]) -> np.ndarray:
@@ -181,121 +182,109 @@ def normalise(pixels: np.ndarray, scale: float, mean: list[float], std: list[flo
         std: Per-channel standard deviation after scaling.
 
     Returns:
-        ``float32 [channels, ...]``.
+        ``float32 [channels, ...]``, in memory in the order of ``pixels``.
     """
-    table = _normalised_values(scale, tuple(mean), tuple(std))
-    return np.stack([values[plane] for values, plane in zip(table, pixels, strict=True)])
-
-
-@lru_cache(maxsize=8)
-def _normalised_values(scale: float, mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:
-    """What each of the 256 pixel values becomes, ``float32 [channels, 256]``."""
-    mean_scaled = np.asarray(mean, np.float32) * np.float32(1.0 / scale)
-    std_scaled = np.asarray(std, np.float32) * np.float32(1.0 / scale)
-    return (np.arange(256, dtype=np.float32) - mean_scaled[:, None]) / std_scaled[:, None]
-
-
-def _resized_plane(plane: np.ndarray, height: int, width: int) -> np.ndarray:
-    if plane.shape[1] != width:
-        blocks = _filter_blocks(plane.shape[1], width)
-        bias = np.concatenate([block.bias for block in blocks])
-        kind = blocks[0].weights.dtype
-        filtered = np.empty((plane.shape[0], width), np.uint8)
-        for start in range(0, plane.shape[0], _BAND):
-            band = _centred(plane[start : start + _BAND], kind)
-            sums = np.empty((len(band), width), kind)
-            for block in blocks:
-                weights = block.weights.T
-                np.matmul(band[:, block.source], weights, out=sums[:, block.target])
-            _round(sums, bias, filtered[start : start + _BAND])
-        plane = filtered
-    if plane.shape[0] == height:
-        return plane
-    result = np.empty((height, width), np.uint8)
-    for block in _filter_blocks(plane.shape[0], height):
-        sums = block.weights @ _centred(plane[block.source], block.weights.dtype)
-        _round(sums, block.bias[:, None], result[block.target])
-    return result
-
-
-def _centred(pixels: np.ndarray, kind: np.dtype[Any]) -> np.ndarray:
-    """Pixels less the middle of their range: half as large, so are their sums."""
-    values = pixels.astype(kind)
-    values -= _MIDDLE
+    channels = -1, *(1,) * (pixels.ndim - 1)
+    values = pixels.astype(np.float32)
+    values -= (np.asarray(mean, np.float32) * np.float32(1.0 / scale)).reshape(channels)
+    values /= (np.asarray(std, np.float32) * np.float32(1.0 / scale)).reshape(channels)
     return values
 
 
-def _round(sums: np.ndarray, bias: np.ndarray, result: np.ndarray) -> None:
-    """Round sums of centred pixels, which it overwrites, to pixels."""
-    sums += bias
-    np.floor(sums, out=sums)
-    sums += _MIDDLE
-    result[...] = np.clip(sums, 0, 255, out=sums)
+def _filter_rows(source: np.ndarray, result: np.ndarray, order: Literal["C", "F"]) -> None:
+    """Resize each row of ``uint8 [rows, width]``; ``order`` is that of both arrays in memory.
+
+    Few calls of NumPy, each on much: threads that prepare pages beside each other hardly wait for
+    the interpreter's lock.
+    """
+    (rows, width), target = source.shape, result.shape[1]
+    if width == target:
+        result[...] = source
+        return
+    found = _filter(width, target)
+    blocks, taps, size = found.weights.shape
+    before = max(0, -found.first)
+    length = max(before + width, before + found.first + (blocks - 1) * found.step + taps)
+    band = min(rows, -(-_BAND // length))
+    pixels = np.zeros((band, length), found.weights.dtype, order)
+    sums = np.empty((band, blocks * size), found.weights.dtype, order)
+    windows = sliding_window_view(pixels, taps, axis=1)[:, before + found.first :: found.step]
+    windows, by_block = windows[:, :blocks].swapaxes(0, 1), sums.reshape(band, blocks, size)
+    for start in range(0, rows, band):
+        count = min(band, rows - start)
+        # Pixels less the middle of their range, half as large: so are their sums.
+        centred = (source[start : start + count] ^ _MIDDLE).view(np.int8)
+        pixels[:count, before : before + width] = centred
+        np.matmul(windows[:, :count], found.weights, out=by_block[:count].swapaxes(0, 1))
+        values = sums[:count, :target]
+        values += found.bias
+        result[start : start + count] = np.clip(values, 0, 255, out=values)
 
 
 @dataclass(frozen=True)
-class _FilterBlock:
-    """Filter weights of some neighbouring rows, over the source rows that they read.
+class _Filter:
+    """Weights of a filter in blocks of neighbouring results, which share a window of the source.
 
     Attributes:
-        target: Rows of the result.
-        source: Rows of the source.
-        weights: ``[target rows, source rows]`` in a float type that holds every sum of them times
-            centred pixels exactly.
-        bias: Of each target row: a half, and what weights that do not sum to 1 give the middle.
+        first: Where the first block's window begins; before the source, it is negative.
+        step: Pixels from a block's window to the next one's.
+        weights: ``[blocks, pixels of a window, results of a block]`` in a float type that holds
+            every sum of them times centred pixels exactly.
+        bias: Of each result: a half to round by, and what the middle gives.
     """
 
-    target: slice
-    source: slice
+    first: int
+    step: int
     weights: np.ndarray
     bias: np.ndarray
 
 
 @lru_cache(maxsize=64)
-def _filter_blocks(source: int, target: int) -> tuple[_FilterBlock, ...]:
-    """Filter weights in blocks.
+def _filter(source: int, target: int) -> _Filter:
+    """The filter from one side's length to another.
 
     Follows ``_compute_index_ranges_int16_weights`` of torch's CPU upsampling: weights in double,
     normalised to sum 1, then rounded at the largest power of two that keeps them within 16 bits.
     """
-    rows, firsts = _weights(source, target)
-    largest = max(float(row.max()) for row in rows)
-    precision = 0
+    taps, firsts, lasts = _weights(source, target)
+    precision, largest = 0, taps.max()
     while precision < _MAX_PRECISION and int(0.5 + largest * (1 << (precision + 1))) < (1 << 15):
         precision += 1
     unit = 1 << precision
-    whole = [np.trunc(row * unit + np.copysign(0.5, row)) for row in rows]
-    biases = np.array([_MIDDLE * (row.sum() - unit) + unit / 2 for row in whole])
-    most = max(_MIDDLE * np.abs(row).sum() for row in whole) + np.abs(biases).max()
-    exact = np.float32 if most < _EXACT else np.float64
-    blocks = []
-    for start in range(0, target, _BLOCK):
-        stop = min(start + _BLOCK, target)
-        first = min(firsts[start:stop])
-        last = max(firsts[row] + len(rows[row]) for row in range(start, stop))
-        weights = np.zeros((stop - start, last - first))
-        for row in range(start, stop):
-            begin = firsts[row] - first
-            weights[row - start, begin : begin + len(whole[row])] = whole[row]
-        # Divided by a power of two, all stay exact.
-        parts = ((values / unit).astype(exact) for values in (weights, biases[start:stop]))
-        blocks.append(_FilterBlock(slice(start, stop), slice(first, last), *parts))
-    return tuple(blocks)
+    whole = np.trunc(taps * unit + np.copysign(0.5, taps))
+    most = max(_MIDDLE * np.abs(whole).sum(axis=1).max(), 2 * _MIDDLE * unit)
+    exact = np.float32 if most <= _EXACT else np.float64
+    rows = np.arange(target)
+
+    def layout(size: int) -> tuple[int, ...]:
+        step = max(1, round(source * size / target))
+        begin = firsts - rows // size * step
+        window = int((lasts - firsts + begin).max() - begin.min())
+        return -(-target // size) * size * window, size, step, int(begin.min()), window
+
+    _, size, step, first, window = min(layout(min(size, target)) for size in _BLOCKS)
+    block = rows // size
+    weights = np.zeros((-(-target // size), window + taps.shape[1], size), exact)
+    place = (firsts - first - block * step)[:, None] + np.arange(taps.shape[1])
+    weights[block[:, None], place, (rows % size)[:, None]] = whole / unit
+    bias = (_MIDDLE * whole.sum(axis=1) / unit + 0.5).astype(exact)
+    # Divided by a power of two, all stay exact.
+    return _Filter(first, step, np.ascontiguousarray(weights[:, :window]), bias)
 
 
-def _weights(source: int, target: int) -> tuple[list[np.ndarray], list[int]]:
-    """Normalised filter weights of each target row, and the first source row that it reads."""
+def _weights(source: int, target: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Normalised weights ``float64 [target, taps]``, 0 behind the last, and their pixels.
+
+    Of these, the first pixel of each result and the one behind its last.
+    """
     scale = source / target
     stretch = max(scale, 1.0)
-    rows, firsts = [], []
-    for row in range(target):
-        centre = scale * (row + 0.5)
-        first = max(int(centre - 2.0 * stretch + 0.5), 0)
-        last = min(int(centre + 2.0 * stretch + 0.5), source)
-        taps = _cubic((np.arange(first, last) - centre + 0.5) * (1.0 / stretch))
-        rows.append(taps / taps.sum())
-        firsts.append(first)
-    return rows, firsts
+    centre = scale * (np.arange(target) + 0.5)
+    first = np.maximum((centre - 2.0 * stretch + 0.5).astype(int), 0)
+    last = np.minimum((centre + 2.0 * stretch + 0.5).astype(int), source)
+    place = first[:, None] + np.arange((last - first).max())
+    taps = _cubic((place - centre[:, None] + 0.5) * (1.0 / stretch)) * (place < last[:, None])
+    return taps / taps.cumsum(axis=1)[:, -1:], first, last  # added up in order, as torch does
 
 
 def _cubic(x: np.ndarray) -> np.ndarray:
