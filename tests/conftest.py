@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import fcntl
+import functools
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,20 @@ MINILM = {
     "folder": "model",
     "overlay": str(RESOURCES / "overlays/minilm-colbert"),
 }
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _operators_are_parsed_once():
+    """PyTorch's exporter parses the 500 of its library for each graph, half a second each time."""
+    if "torch" not in sys.modules:
+        yield
+        return
+    from torch.onnx._internal.exporter._registration import onnxscript_apis
+
+    with pytest.MonkeyPatch.context() as patch:
+        once = functools.cache(onnxscript_apis.get_torchlib_ops)
+        patch.setattr(onnxscript_apis, "get_torchlib_ops", once)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -95,6 +95,18 @@ def test_a_transposed_weight_is_stored_as_it_is_read():
     assert list(model.graph.initializers) == ["w^T"]
 
 
+@pytest.mark.parametrize(("shape", "perm"), [((4, 5), [0, 1]), ((2, 5, 4), [0, 2, 1])])
+def test_a_weight_whose_axes_change_otherwise_is_left_as_it_is(shape, perm):
+    nodes = [
+        helper.make_node("Transpose", ["w"], ["t"], perm=perm),
+        helper.make_node("MatMul", ["x", "t"], ["y"]),
+    ]
+    expected, found, model = bound(nodes, {"x": random(3, 4)}, {"w": random(*shape)})
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert [node.op_type for node in model.graph] == ["Transpose", "MatMul"]
+    assert list(model.graph.initializers) == ["w"]
+
+
 def test_a_weight_that_is_read_both_ways_is_stored_twice():
     nodes = [
         helper.make_node("Transpose", ["w"], ["t"]),

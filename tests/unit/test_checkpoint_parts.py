@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from colport.base.errors import CheckpointError
+from colport.base.errors import ArtifactError, CheckpointError
+from colport.families.tokens import Tokens
 from colport.hub import checkpoints, downloads, lora
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -262,3 +263,18 @@ def test_pickled_weights_beside_safetensors_do_not_matter(tmp_path):
     adapter(tmp_path / "adapter")
     (tmp_path / "adapter/adapter_model.bin").write_bytes(b"pickled")
     assert set(read(tmp_path)[1]) == {"a", "b"}
+
+
+def test_what_a_tokenizer_raises_or_panics_with_is_one_sentence(tmp_path):
+    tokens = object.__new__(Tokens)
+    tokens._file = tmp_path / "tokenizer.json"
+    for error in (ValueError("no\nmore"), PanicException("no")):
+        with (
+            pytest.raises(ArtifactError, match=r"tokenizer.json: cannot encode \(no\)\.$"),
+            tokens._own_errors("cannot encode"),
+        ):
+            raise error
+    for error in (TypeError("no text"), KeyboardInterrupt()):
+        with pytest.raises(type(error)) as caught, tokens._own_errors("cannot encode"):
+            raise error
+        assert caught.value is error

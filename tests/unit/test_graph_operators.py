@@ -130,8 +130,8 @@ def run(model, **feeds):
     return session.run(None, feeds)[0]
 
 
-def rotation(equal_halves):
-    """transformers' rotation of 2 heads of size 4 over 3 tokens."""
+def rotation(equal_halves, before=()):
+    """transformers' rotation of 2 heads of size 4 over 3 tokens; operators ``before`` its waves."""
     x, table = value("x", ["batch", 3, 8]), value("table", [1, 3, 2])
     build = Builder(x, table)
     other = table if equal_halves else build.add("Neg", [table], [1, 3, 2])
@@ -139,7 +139,9 @@ def rotation(equal_halves):
     axis = build.constant(np.array([1], np.int64))
     waves = []
     for name in ("Cos", "Sin"):
-        wave = build.add(name, [angles], [1, 3, 4])
+        wave = angles
+        for operator in (*before, name):
+            wave = build.add(operator, [wave], [1, 3, 4])
         waves.append(build.add("Unsqueeze", [wave, axis], [1, 1, 3, 4]))
     shape = build.constant(np.array([0, 0, 2, 4], np.int64))
     heads = build.add("Reshape", [x, shape], ["batch", 3, 2, 4])
@@ -157,15 +159,15 @@ def rotation(equal_halves):
     return build.model()
 
 
-@pytest.mark.parametrize("equal_halves", [True, False])
-def test_a_rotation_becomes_an_operator_only_where_both_halves_turn_alike(equal_halves):
+@pytest.mark.parametrize(("equal_halves", "before"), [(True, ()), (True, ("Sin",)), (False, ())])
+def test_a_rotation_becomes_an_operator_only_where_both_halves_turn_alike(equal_halves, before):
     rng = np.random.default_rng(0)
     feeds = {
         "x": rng.standard_normal((5, 3, 8), np.float32),
         "table": rng.standard_normal((1, 3, 2), np.float32),
     }
-    expected = run(rotation(equal_halves), **feeds)
-    model = rotation(equal_halves)
+    expected = run(rotation(equal_halves, before), **feeds)
+    model = rotation(equal_halves, before)
     write_rotary_embedding(model.graph)
     found = Counter(node.op_type for node in model.graph)
     assert found["RotaryEmbedding"] == (1 if equal_halves else 0)

@@ -321,3 +321,21 @@ def test_a_process_that_is_started_again_changes_nothing_that_is_known():
     assert lane.records[case].first_ns == 5 * MS
     assert len(lane.records[case].outputs) == 1
     assert lane.restarts == ["the process ended at query batch size 1 and was started again"]
+
+
+def test_a_worker_is_told_what_its_contender_may_take():
+    lane = SimpleNamespace(
+        contender=contender("fp32", pattern=[1]),
+        settings=LatencySettings(threads=3, max_memory_mb=77),
+        cores=(1, 5),
+        inputs=Inputs(queries=("a",), documents=("b",)),
+    )
+    told = Lane._load_in(lane, SimpleNamespace(ask=lambda request, **fields: (request, fields)))
+    assert told == (
+        "load",
+        {
+            **{"factory": lane.contender.factory, "arguments": dict(lane.contender.arguments)},
+            **{"threads": 3, "cores": (1, 5), "max_memory_mb": 77},
+            **{"queries": ("a",), "documents": ("b",), "pages": False},
+        },
+    )

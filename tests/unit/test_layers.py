@@ -1,6 +1,7 @@
 """One layer of each kind is traced and repeated, or the stack is refused by name."""
 
 import json
+import logging
 import math
 import sys
 from contextlib import nullcontext
@@ -16,9 +17,10 @@ from torch import nn
 
 from colport.base.errors import ExportError, UnsupportedError
 from colport.base.redaction import print_redacted
-from colport.export.bind import unread
+from colport.export.bind import _stored, unread
 from colport.export.folder import _graph
 from colport.export.layers import check_stacks, repeat_layers
+from colport.export.optimise import quiet
 from colport.export.trace import _name_interface, naming
 from colport.families.base import GraphDefinition, GraphInput, Skeleton, Stack
 from colport.families.stacks import named_by_library
@@ -464,3 +466,39 @@ def test_a_graph_s_fault_is_said_once():
     message = r"^backbone bert: text graph: axis 'tokens' of input_ids froze at 20\.$"
     with pytest.raises(ExportError, match=message), naming(skeleton, definition):
         _name_interface(model, definition)
+
+
+def test_the_tensors_of_every_folder_that_gave_one_count(tmp_path):
+    """A backbone in shards, and a head in a file of its own."""
+    files = {
+        "backbone/model-1": "b",
+        "backbone/model-2": "c",
+        "head/model": "a",
+        "other/model": "d",
+    }
+    for file, key in files.items():
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        save_file({key: torch.ones(1)}, tmp_path / f"{file}.safetensors")
+    shards = {"b": "model-1.safetensors", "c": "model-2.safetensors"}
+    index = {"metadata": {}, "weight_map": shards}
+    (tmp_path / "backbone/model.safetensors.index.json").write_text(json.dumps(index))
+    headers = (
+        read_header(tmp_path / f"{file}.safetensors") for file in ("backbone/model-1", "head/model")
+    )
+    used = [entry for header in headers for entry in header.values()]
+    assert sorted(entry.key for entry in _stored(used)) == ["a", "b", "c"]
+
+
+def test_what_was_silent_before_is_silent_after():
+    before = logging.root.manager.disable
+    try:
+        for level in (logging.NOTSET, logging.ERROR):
+            logging.disable(level)
+            with quiet():
+                assert logging.root.manager.disable == logging.WARNING
+            assert logging.root.manager.disable == level
+            with pytest.raises(ValueError, match="x"), quiet():
+                raise ValueError("x")
+            assert logging.root.manager.disable == level
+    finally:
+        logging.disable(before)

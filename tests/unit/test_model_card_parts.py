@@ -44,6 +44,11 @@ def test_numbers(value, digits, text):
     assert model_card._number(value, digits) == text
 
 
+def test_only_the_reference_s_rows_are_not_the_folder_s():
+    rows = [{"variant": name} for name in ("pytorch", "int8", "pytorch-like", "my-pytorch")]
+    assert model_card._own(rows) == rows[1:]
+
+
 def test_settings_in_one_line():
     settings = {
         **{"bits": 8, "exclude": (), "smoothing": None, "operators": ("MatMul", "Gather")},

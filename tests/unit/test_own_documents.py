@@ -213,6 +213,7 @@ def test_a_folder_that_cannot_be_read_is_named(own, monkeypatch):
         ("q1,,1", r"line 2: column document is missing or empty; found are query_id, score"),
         ("q1,b.pdf#1", r"line 2: has 2 columns, the header 3 \(query_id, document, score\)"),
         ("q1,b.pdf#1,1\nq1,b.pdf#1,2", r"line 3, column score: found 2; .* earlier one says 1"),
+        ("q1,b.pdf#1,2\nq1,b.pdf#1,1", r"line 3, column score: found 1; .* earlier one says 2"),
         ('q1,"b.pdf#1,1', r"cannot be read \("),
         ("", r"judgements.csv: has no rows"),
         ("q1,b.pdf#1,0", r"mine: no query has a judgement above 0"),

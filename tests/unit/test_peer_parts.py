@@ -183,6 +183,31 @@ def test_axes_that_change_from_call_to_call(name, shape, axes):
     assert torch_onnx._dynamic(name, torch.zeros(shape)) == axes
 
 
+@pytest.mark.parametrize("mode", torch_onnx.MODES)
+def test_the_exporter_is_told_every_axis_that_changes(mode, tmp_path, monkeypatch):
+    asked = []
+    features = {"input_ids": torch.zeros(2, 5), "pixel_values": torch.zeros(2, 3, 4, 4)}
+    graphs = [("image", torch.nn.Identity(), features)]
+    monkeypatch.setattr(torch_onnx, "_graphs", lambda checkpoint: graphs)
+    monkeypatch.setattr(torch.onnx, "export", lambda *given, **named: asked.append((given, named)))
+    torch_onnx.export(mode, tmp_path, tmp_path / "out")
+    (((_, inputs, file), named),) = asked
+    assert file == tmp_path / "out/image/model.onnx"
+    assert [*map(id, inputs)] == [*map(id, features.values())]
+    assert named.pop("input_names") == [*features]
+    assert named.pop("output_names") == ["output"]
+    every = {0: "batch", 1: "tokens"}
+    axes = {"input_ids": every, "pixel_values": {0: "batch"}, "output": every}
+    auto = torch.export.Dim.AUTO
+    assert (
+        named
+        == {
+            "torchscript": {"dynamo": False, "dynamic_axes": axes},
+            "dynamo": {"dynamo": True, "dynamic_shapes": (({0: auto, 1: auto}, {0: auto}),)},
+        }[mode]
+    )
+
+
 def test_a_module_takes_its_tensors_by_place():
     class Module(torch.nn.Module):
         def forward(self, a, b):

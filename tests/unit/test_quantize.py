@@ -175,15 +175,17 @@ def test_int4_takes_eight_bits_where_four_lose_too_much(exported, pages, tmp_pat
     assert mixed.mean() < four.mean() / 2
 
 
-@pytest.mark.parametrize("precision", ["fp16", "bf16"])
-def test_a_half_precision_base_computes_in_float(exported_as, exported, pages, precision, tmp_path):
-    half = exported_as("colpali", precision=precision)
+@pytest.mark.parametrize(("precision", "family"), [("fp16", "colpali"), ("bf16", "colbert")])
+def test_a_half_precision_base_computes_in_float(
+    exported_as, exported, pages, precision, family, tmp_path
+):
+    half = exported_as(family, precision=precision)
     settings = QuantizeSettings(operators=("Gather",))  # every product stays float
     quantize(half, tmp_path / "int8", settings)
     kinds = {v.dtype.name for graph in tensors(tmp_path / "int8").values() for v in graph.values()}
     assert kinds <= {"float32", "int64", "int8", "bool"}
     least = {"fp16": 0.999, "bf16": 0.99}[precision]
-    assert cosines(tmp_path / "int8", exported["colpali"], pages).min() > least
+    assert cosines(tmp_path / "int8", exported[family], pages).min() > least
     if precision == "bf16":
         with pytest.raises(UnsupportedError, match=r"no kernel for an operator of \w+\.onnx"):
             Encoder(half)

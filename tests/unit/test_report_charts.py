@@ -65,6 +65,18 @@ def test_lanes_stay_inside_and_shorten_names():
     assert all(0 <= float(x) <= WIDTH for x in re.findall(r' x="([\d.-]+)"', chart.drawing.markup))
 
 
+@pytest.mark.parametrize(("baseline", "drawn"), [(None, []), (0.0, [2.0]), (5.0, [214.0])])
+def test_a_line_to_compare_with_may_stand_at_zero(baseline, drawn):
+    rows = [ChartLane("a", "b", [Bar(0, 5, "c1", 0), Bar(5, 9, "c2", 0, height=0.5)])]
+    table = ShownTable.of([{"variant": "v"}], ["variant"])
+    axis = Axis(linear(0.0, 10.0, *ACROSS, [0.0, 10.0]), "ms", baseline, lane_height=20.0)
+    markup = lanes.chart("k", "m", "c", axis, rows, table).drawing.markup
+    lines = re.findall(r'class="reference" d="M([\d.]+) 0L([\d.]+) [\d.]+"', markup)
+    assert [tuple(map(float, line)) for line in lines] == [(at, at) for at in drawn]
+    heights = dict(re.findall(r'class="bar (c\d)" d="M[^v]+v([\d.]+)', markup))
+    assert heights == {"c1": "20", "c2": "10"}  # a bar fills its lane
+
+
 @pytest.mark.parametrize("high", [0.0, -1.0, math.nan, math.inf, 1e-9, 3.0, 1e12])
 def test_a_scale_from_zero_holds_any_value(high: float):
     scale = from_zero(high, 0.0, 100.0)

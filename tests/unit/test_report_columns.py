@@ -4,9 +4,11 @@ import math
 
 import pytest
 
-from colport.base.columns import COLUMNS, TABLES
+from colport import tables
+from colport.base.columns import COLUMNS, TABLES, row
 from colport.report import formatting as fmt
 from colport.report.columns import column
+from colport.report.sections.views import table_view
 
 MINUS, TIMES, NONE = "\N{MINUS SIGN}", "\N{MULTIPLICATION SIGN}", "\N{EN DASH}"
 
@@ -140,3 +142,13 @@ def test_which_way_is_better():
 def test_a_column_has_its_label_and_unit(name, label, value, text):
     shown = column(name, numeric=True)
     assert (shown.label, fmt.FORMATS[shown.format](value)) == (label, text)
+
+
+@pytest.mark.parametrize("name", ["latency", "export"])
+def test_numbers_of_either_type_stand_on_the_right(name):
+    view = table_view(name, tables.flatten(name, [{"rows": [row(name)]}]))
+    found = {column.name: css.split() for column, css in view["columns"]}
+    types = {key: COLUMNS[key].type for key in found}
+    assert {"integer", "float", "text"} <= {*types.values()}
+    for key, css in found.items():
+        assert ("n" in css) == (types[key] in ("integer", "float")), key

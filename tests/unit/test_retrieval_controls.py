@@ -11,8 +11,8 @@ from colport import tables
 from colport.base.columns import TABLES
 from colport.base.names import CONTROL
 from colport.data.base import RetrievalDataset
-from colport.scoring import details
-from colport.scoring.controls import CONTROLS, bm25_run, control_record
+from colport.scoring import controls, details
+from colport.scoring.controls import CONTROLS, bm25_run, control_record, shuffled_run
 from colport.tables.summary import build
 
 TEXTS = [
@@ -84,6 +84,21 @@ def test_shuffled_rankings_reach_what_chance_reaches():
     assert row["ndcg_at_5_low"] < row["ndcg_at_5"] < row["ndcg_at_5_high"]
     assert control_record("shuffled", chance, SETTINGS)["rows"] == [row]
     assert control_record("shuffled", chance, {**SETTINGS, "seed": 4})["rows"] != [row]
+
+
+def test_the_shuffles_are_those_of_the_seed(monkeypatch):
+    asked = []
+
+    def shuffle(dataset, seed):
+        asked.append(seed)
+        return shuffled_run(dataset, seed)
+
+    monkeypatch.setattr(controls, "shuffled_run", shuffle)
+    for settings in (SETTINGS, {"resamples": 200}):
+        control_record("shuffled", DATASET, settings)
+    assert asked == [3, 0]
+    assert shuffled_run(DATASET, 3).rankings == shuffled_run(DATASET, 3).rankings
+    assert shuffled_run(DATASET, 3).rankings != shuffled_run(DATASET, 4).rankings
 
 
 def test_controls_without_judgements_have_rankings_only():

@@ -246,6 +246,14 @@ def test_a_server_that_is_killed_spoils_nothing_else():
     assert all(row["reason"].startswith(again) for row in found["rows"] if row["status"] == "ok")
 
 
+def test_a_bracket_never_widens():
+    """Probes may contradict what is known: the server's own luck."""
+    search = RateSearch(10.0, 0.01, 9)
+    for rate, passed in ((10.0, True), (5.0, True), (40.0, False), (90.0, False)):
+        search.record(rate, passed)
+    assert (search.passed, search.failed) == (10.0, 40.0)
+
+
 @pytest.fixture
 def clock(monkeypatch):
     """Time that only the contenders' calls take; what they were given is kept."""

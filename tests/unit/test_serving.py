@@ -5,6 +5,7 @@ import time
 import numpy as np
 import pytest
 
+from colport.timing.server import serving
 from colport.timing.server.arrivals import poisson_arrivals
 from colport.timing.server.serving import Server
 
@@ -93,3 +94,16 @@ def test_a_hopeless_run_is_given_up():
     reply = serve(Encoder(0.005), max_batch=1, limit_ms=8.0, allowed_slow=2)
     assert 3 <= len(reply["latencies_ns"]) < 20
     assert sum(latency > 8e6 for latency in reply["latencies_ns"]) == 3
+
+
+def test_requests_arrive_as_they_were_asked_for(monkeypatch):
+    asked = []
+
+    def arrive(*given):
+        asked.append(given)
+        return poisson_arrivals(*given)
+
+    monkeypatch.setattr(serving.arrivals, "poisson_arrivals", arrive)
+    for seed in (3, 4):
+        serve(Encoder(0), rate=500.0, requests=5, seed=seed)
+    assert asked == [(500.0, 5, 3), (500.0, 5, 4)]

@@ -32,7 +32,8 @@ def test_the_command_ends_with_1_when_something_is_worse(old, tmp_path):
 def test_the_command_prints_markdown(old, tmp_path):
     run = Run()
     run.export[FP32]["rows"][0]["folder_bytes"] = 90_000_000
-    done = command(old, run.write(tmp_path / "new"), "--markdown")
+    done = command(old, run.write(tmp_path / "new"), "--markdown", "--json", tmp_path / "out.json")
+    assert json.loads((tmp_path / "out.json").read_text())["worse"] == 1
     assert done.stdout.splitlines()[0] == "**1 worse**"
     assert "| size | worse | model fp32 | 80.00 MB -> 90.00 MB (+12.5%) |" in done.stdout
 
