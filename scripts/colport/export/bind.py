@@ -209,7 +209,7 @@ def unread(
     used = {name for model in models for name in _weights(model)} & skeleton.sources.keys()
     read = {part for name in used for part in skeleton.sources[name].parts}
     replaced = {part.replaces for part in read}
-    names = {part: name for name, source in skeleton.sources.items() for part in source.parts}
+    names = {part: name for name, tensor in skeleton.sources.items() for part in tensor.parts}
     rows, lost = [], []
     for entry in sorted(_stored(names) - read, key=lambda entry: (entry.file, entry.key)):
         if entry in replaced:
