@@ -9,19 +9,17 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+import torch
 
 from colport.base.errors import CheckpointError, ExportError
 from colport.families.base import Skeleton
 from colport.families.reference.skeletons import COMPUTED, reason
 from colport.tensors import editing, weights
 from colport.tensors.streaming import Blocks, StreamedTensor, row_ranges
-
-if TYPE_CHECKING:
-    import torch
 
 TRANSPOSED = "^T"
 """Suffix of an initializer that holds a parameter flattened to two axes and transposed."""

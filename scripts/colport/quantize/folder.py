@@ -13,7 +13,6 @@ from colport.base.errors import ConfigError, UnsupportedError
 from colport.base.files import atomic_folder, scratch_folder
 from colport.families import registry
 from colport.folder import graphs, manifest
-from colport.folder.manifest import Manifest, Prove
 from colport.providers.integers import saturates
 from colport.quantize.plan import Recipes, calibrate
 from colport.quantize.products import IntegerForm
@@ -38,8 +37,8 @@ def quantize(
     progress: Progress | None = None,
     dataset: Any = None,
     scratch: Path | str | None = None,
-    prove: Prove | None = None,
-) -> Manifest:
+    prove: manifest.Prove | None = None,
+) -> manifest.Manifest:
     """Write the integer variant of an exported float folder.
 
     Args:
