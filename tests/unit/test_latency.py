@@ -194,7 +194,7 @@ def test_worker_dies_with_a_killed_parent(tmp_path):
         from colport.timing.runner import Contender, Inputs, LatencySettings, measure
         c = Contender("m", "v", "cpu", "test_latency_contenders:leaves_traces",
                       {{"folder": {str(tmp_path)!r}}})
-        measure([c], Inputs(queries=("q",)), LatencySettings(threads=1, quiet_wait_s=0))
+        measure([c], Inputs(queries=("q",)), LatencySettings(threads=1, quiet_wait_s=0), print)
         """
     )
     path = os.pathsep.join([str(SCRIPTS), str(HERE)])
