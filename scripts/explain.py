@@ -5,7 +5,7 @@ from itertools import product
 from colport.base.files import write_json
 from colport.base.names import REFERENCE_VARIANT
 from colport.data.datasets import load_retrieval_dataset
-from colport.explain.record import Source, explain_record
+from colport.explain.record import Results, explain_record
 from colport.pipeline.job import job
 
 
@@ -19,9 +19,9 @@ def main(snakemake):
             model,
             load_retrieval_dataset(name, params.dataset, snakemake.input.dataset),
             given.models,
-            Source(REFERENCE_VARIANT, given.reference, given.reference_record),
+            Results(REFERENCE_VARIANT, given.reference, given.reference_record),
             [
-                Source(variant, embeddings, file)
+                Results(variant, embeddings, file)
                 for (variant, _), embeddings, file in zip(
                     places, given.embeddings, given.records, strict=True
                 )

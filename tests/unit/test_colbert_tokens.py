@@ -341,5 +341,5 @@ def test_a_text_has_the_first_prompt_of_its_kind_else_the_default(kind, prompts,
         default_prompt_name=default,
         preprocess=lambda texts, prompt, task: (texts, prompt, task),
     )
-    found = Reference._features(SimpleNamespace(_model=model), ["a"], kind)
+    found = Reference._features(SimpleNamespace(module=model), ["a"], kind)
     assert found == (["a"], chosen, kind)

@@ -279,8 +279,8 @@ def test_the_record_shows_pytorch_beside_each_variant(exported, explained, monke
         payload = retrieval(quality, dict.fromkeys(quality, dataset.document_ids))
         write_json(folder / f"{name}.json", {"rows": [{"provider": f"on-{name}"}], **payload})
 
-    def source(variant: str, place: str) -> stage.Source:
-        return stage.Source(variant, Path(place), folder / f"{place}.json")
+    def source(variant: str, place: str) -> stage.Results:
+        return stage.Results(variant, Path(place), folder / f"{place}.json")
 
     record = stage.explain_record(
         "m",
@@ -317,7 +317,7 @@ def test_the_record_shows_pytorch_beside_each_variant(exported, explained, monke
 
 def test_a_model_without_a_usable_folder_says_why(exported, explained):
     dataset, _, folder = explained
-    source = stage.Source("pytorch", folder, folder / "none.json")
+    source = stage.Results("pytorch", folder, folder / "none.json")
     write_unsupported(folder / "model", "too new an operator.")
     record = stage.explain_record("m", dataset, [folder / "model"], source, [])
     assert (record["figures"], record["reason"]) == ([], "too new an operator.")

@@ -213,5 +213,5 @@ def test_a_variant_is_that_of_its_first_provider_with_results(monkeypatch):
         *(("int8", "none", 1), ("int8", "cpu", 2), ("int8", "cuda", 3)),
         *(("fp32", "none", 4), ("fp32", "none", 5)),
     ]
-    sources = [stage.Source(variant, on, number) for variant, on, number in places]
+    sources = [stage.Results(variant, on, number) for variant, on, number in places]
     assert stage._with_results(sources) == ([2], {"fp32": "reason of 4"})

@@ -94,7 +94,7 @@ def test_inputs_are_some_of_the_second_half():
         assert len(places) == 6
         assert places == sorted(set(places))
         assert min(places) >= len(whole) // 2
-    assert found.source == "pages"
+    assert found.dataset == "pages"
     assert found == CalibrationSet.choose(Dataset, Calibration(inputs=6, seed=1))
     assert found != CalibrationSet.choose(Dataset, Calibration(inputs=6, seed=2))
     everything = CalibrationSet.choose(Dataset, Calibration(inputs=99))

@@ -12,6 +12,7 @@ from colport.base.files import bytes_below, scratch_folder
 from colport.cli import options
 from colport.cli.console import say, watch
 from colport.cli.inputs import InputOptions
+from colport.folder import manifest
 from colport.pipeline import variants
 from colport.quantize.settings import QuantizeSettings
 
@@ -45,7 +46,6 @@ def export(
     Example: colport export resources/checkpoints/colpali-demo -o exported/colpali --variant int8
     """
     from colport.families import registry
-    from colport.folder import manifest
     from colport.hub.checkpoints import SOURCE_KEYS
     from colport.pipeline import proof
 
@@ -100,7 +100,6 @@ def quantize(
     Example: colport quantize exported/colpali -o exported/colpali-int8 --exclude embed_tokens
     """
     from colport.families import registry
-    from colport.folder import manifest
     from colport.pipeline import proof
     from colport.quantize.folder import quantize as write
 
@@ -165,7 +164,6 @@ def _check_calibrated(settings: QuantizeSettings, given: InputOptions | None) ->
 def _lay_out(
     folder: Path, output: Path, name: str, max_shard_bytes: int | None, quiet: bool
 ) -> None:
-    from colport.folder import manifest
     from colport.folder.graphs import convert
 
     manifest.check_replaceable(output)

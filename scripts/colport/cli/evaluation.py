@@ -59,9 +59,9 @@ def parity(
         at = Path(scratch) / "checkpoint"
         found = options.resolved(checkpoint, base, at, quiet=True, report=watched.step)
         watched.step(f"{len(texts)} queries and {len(items)} documents in PyTorch")
-        source = Path(found["folder"])
-        with reading(source, "its own library", "run"):
-            original = family.reference(source, "cpu", reference_memory)
+        place = Path(found["folder"])
+        with reading(place, "its own library", "run"):
+            original = family.reference(place, "cpu", reference_memory)
             reference = measuring.embeddings(original, texts, items)
         weights, note = original.room.weights, original.room.note
         del original  # before the export comes: they need not be in memory together

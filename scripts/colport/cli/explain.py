@@ -62,8 +62,8 @@ def explain(
 
             with scratch_folder(output) as workspace:
                 record = resolved(checkpoint, base, workspace, quiet, watched.step)
-                source = Path(record["folder"])
-                add("PyTorch", registry.detect(source).reference(source, "cpu", reference_memory))
+                place = Path(record["folder"])
+                add("PyTorch", registry.detect(place).reference(place, "cpu", reference_memory))
         for folder in folders:
             same_name = sum(other.name == folder.name for other in folders) > 1
             add(str(folder) if same_name else folder.name, Encoder(folder, provider))

@@ -7,13 +7,10 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from colport.cli.console import say, watch
+from colport.folder import manifest
 from colport.providers.integers import IN_WORDS
-
-if TYPE_CHECKING:
-    from colport.folder.manifest import Manifest
 
 
 def inspect(folder: Path, verify: bool = False, as_json: bool = False, quiet: bool = False) -> None:
@@ -24,8 +21,6 @@ def inspect(folder: Path, verify: bool = False, as_json: bool = False, quiet: bo
     \b
     Example: colport inspect exported/colpali --verify
     """
-    from colport.folder import manifest
-
     if verify:
         with watch("hashing", quiet) as watched:
             found = manifest.verify(folder, watched.progress)
@@ -46,7 +41,7 @@ def inspect(folder: Path, verify: bool = False, as_json: bool = False, quiet: bo
     say(f"checked: files by {checks['files']}" + (", graphs" if graphs_read else ""))
 
 
-def _lines(found: Manifest) -> Iterator[str]:
+def _lines(found: manifest.Manifest) -> Iterator[str]:
     source = found.source.get("source", "not recorded")
     yield f"family     {found.family}, {found.dim} dimensions a token"
     yield f"precision  {found.precision}, opset {found.opset}"

@@ -28,7 +28,7 @@ _DIGITS = 4
 
 
 @dataclass(frozen=True)
-class Source:
+class Results:
     """Where the results of one contender lie.
 
     Attributes:
@@ -43,13 +43,13 @@ class Source:
 
 
 class _Contender:
-    """A source that has results."""
+    """Results that are there."""
 
-    def __init__(self, source: Source) -> None:
-        self.queries = by_id([read_queries(source.embeddings)])
-        self.documents = by_id(read_documents(source.embeddings))
-        self.record = read_json(source.record)
-        self.variant, self.provider = source.variant, self.record["rows"][0]["provider"]
+    def __init__(self, results: Results) -> None:
+        self.queries = by_id([read_queries(results.embeddings)])
+        self.documents = by_id(read_documents(results.embeddings))
+        self.record = read_json(results.record)
+        self.variant, self.provider = results.variant, self.record["rows"][0]["provider"]
 
     def embeddings(self, query: str, document: str) -> tuple[np.ndarray, np.ndarray]:
         queries, row = self.queries[query]
@@ -70,8 +70,8 @@ def explain_record(
     model: str,
     dataset: RetrievalDataset,
     folders: Sequence[str | Path],
-    reference: Source,
-    sources: Sequence[Source],
+    reference: Results,
+    given: Sequence[Results],
 ) -> dict[str, Any]:
     """The JSON payload of one job.
 
@@ -81,7 +81,7 @@ def explain_record(
         folders: Exported folders of the model, for their preprocessing; one that holds a known
             limit instead is passed over.
         reference: PyTorch's results.
-        sources: The results of each variant on each provider; of a variant the first that has any
+        given: The results of each variant on each provider; of a variant the first that has any
             is drawn.
 
     Returns:
@@ -107,7 +107,7 @@ def explain_record(
         runtime = _first_runtime(folders)
     except UnsupportedError as limit:
         return record | {"reason": str(limit)}
-    found, missing = _with_results(sources)
+    found, missing = _with_results(given)
     record["left_out"] = [{"variant": name, "reason": why} for name, why in missing.items()]
     first = _Contender(reference)
     chosen = choose(
@@ -130,16 +130,16 @@ def _first_runtime(folders: Sequence[str | Path]) -> Runtime:
     raise reason
 
 
-def _with_results(sources: Sequence[Source]) -> tuple[list[_Contender], dict[str, str]]:
+def _with_results(given: Sequence[Results]) -> tuple[list[_Contender], dict[str, str]]:
     """Each variant on its first provider that has results, and why the others have none."""
     found: dict[str, _Contender] = {}
     missing: dict[str, str] = {}
-    for source in sources:
-        if source.variant not in found:
+    for results in given:
+        if results.variant not in found:
             try:
-                found[source.variant] = _Contender(source)
+                found[results.variant] = _Contender(results)
             except UnsupportedError as limit:
-                missing.setdefault(source.variant, str(limit))
+                missing.setdefault(results.variant, str(limit))
     return list(found.values()), {n: why for n, why in missing.items() if n not in found}
 
 

@@ -9,19 +9,17 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+import torch
 
 from colport.base.errors import CheckpointError, ExportError
 from colport.families.base import Skeleton
 from colport.families.reference.skeletons import COMPUTED, reason
 from colport.tensors import editing, weights
 from colport.tensors.streaming import Blocks, StreamedTensor, row_ranges
-
-if TYPE_CHECKING:
-    import torch
 
 TRANSPOSED = "^T"
 """Suffix of an initializer that holds a parameter flattened to two axes and transposed."""
@@ -209,7 +207,7 @@ def unread(
     used = {name for model in models for name in _weights(model)} & skeleton.sources.keys()
     read = {part for name in used for part in skeleton.sources[name].parts}
     replaced = {part.replaces for part in read}
-    names = {part: name for name, source in skeleton.sources.items() for part in source.parts}
+    names = {part: name for name, tensor in skeleton.sources.items() for part in tensor.parts}
     rows, lost = [], []
     for entry in sorted(_stored(names) - read, key=lambda entry: (entry.file, entry.key)):
         if entry in replaced:

@@ -214,8 +214,8 @@ def _repeat(graph: ir.Graph, stack: Stack) -> bool:
         if side == _FURTHER:
             _put(graph, marker, stack, number, *firsts[stack.first(number)])
     for marker in markers.values():
-        source = marker.inputs[0]
-        ir.convenience.replace_all_uses_with(marker.outputs[0], source, replace_graph_outputs=True)
+        states = marker.inputs[0]
+        ir.convenience.replace_all_uses_with(marker.outputs[0], states, replace_graph_outputs=True)
         graph.remove(marker, safe=True)
     return bool(markers)
 

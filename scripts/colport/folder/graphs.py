@@ -72,32 +72,30 @@ def write(
     return replace(manifest, graphs=found, external_data=place).write(folder)
 
 
-def convert(
-    source: Path, output: Path, layout: Layout, progress: Progress | None = None
-) -> Manifest:
-    """Write ``source`` again with another layout of its weights, every tensor equal.
+def convert(base: Path, output: Path, layout: Layout, progress: Progress | None = None) -> Manifest:
+    """Write ``base`` again with another layout of its weights, every tensor equal.
 
     Args:
-        source: An exported folder.
-        output: Folder to write; may be ``source`` itself, which is replaced at the end.
+        base: An exported folder.
+        output: Folder to write; may be ``base`` itself, which is replaced at the end.
         layout: Where the weights go.
         progress: Called after each block of weights, with the bytes written and those of all.
 
     Raises:
-        ArtifactError: ``source`` is not a whole exported folder, or the disk is full.
+        ArtifactError: ``base`` is not a whole exported folder, or the disk is full.
         ExportError: The layout cannot hold the weights.
     """
-    known = manifest.read(source)
-    models = read(source, known)
+    known = manifest.read(base)
+    models = read(base, known)
     with atomic_folder(output) as folder:
-        copy_companions(source, folder, known)
+        copy_companions(base, folder, known)
         return write(models, folder, known, layout, progress)
 
 
-def copy_companions(base: Path, folder: Path, source: Manifest) -> None:
+def copy_companions(base: Path, folder: Path, found: Manifest) -> None:
     """Copy what is neither graph nor weights: tokenizer and processor files."""
-    skip = {graph.file for graph in source.graphs.values()} | set(source.external_data["files"])
-    for name in source.files:
+    skip = {graph.file for graph in found.graphs.values()} | set(found.external_data["files"])
+    for name in found.files:
         if name not in skip:
             target = folder / name
             target.parent.mkdir(parents=True, exist_ok=True)

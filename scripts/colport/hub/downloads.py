@@ -40,8 +40,7 @@ def fetch(
     Raises:
         HubError: The files cannot be fetched and are not in the cache. What was fetched is kept.
     """
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HTTPError
+    from huggingface_hub import errors, snapshot_download
 
     for attempt in range(1, ATTEMPTS + 1):
         try:
@@ -50,7 +49,7 @@ def fetch(
                     repository, repo_type=repo_type, revision=revision, allow_patterns=[*patterns]
                 )
             )
-        except (HTTPError, OSError, ValueError) as error:
+        except (errors.HTTPError, OSError, ValueError) as error:
             if attempt == ATTEMPTS or not _passes(error):
                 raise HubError(_reason(error)) from error
         time.sleep(_WAIT_SECONDS * 2 ** (attempt - 1))
@@ -59,39 +58,33 @@ def fetch(
 
 def _passes(error: Exception) -> bool:
     """Whether the same request may succeed later."""
-    from huggingface_hub.errors import HTTPError, LocalEntryNotFoundError
+    from huggingface_hub import errors
 
-    if isinstance(error, LocalEntryNotFoundError) or getattr(error, "errno", None) in _OF_THE_DISK:
+    number = getattr(error, "errno", None)
+    if isinstance(error, errors.LocalEntryNotFoundError) or number in _OF_THE_DISK:
         return False
-    status = _status(error)
-    if status is not None:
+    if (status := _status(error)) is not None:
         return status in _PASSING
-    return isinstance(error, HTTPError | OSError)
+    return isinstance(error, errors.HTTPError | OSError)
 
 
 def _reason(error: Exception) -> str:
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HTTPError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
+    from huggingface_hub import errors
 
-    if isinstance(error, GatedRepoError):
+    if isinstance(error, errors.GatedRepoError):
         return "is gated; accept its terms on its page and set HF_TOKEN, or run `hf auth login`"
-    if isinstance(error, RepositoryNotFoundError):
+    if isinstance(error, errors.RepositoryNotFoundError):
         return "the Hub has no such repository, or the token may not see it"
-    if isinstance(error, RevisionNotFoundError):
+    if isinstance(error, errors.RevisionNotFoundError):
         return "the repository has no such revision"
-    if isinstance(error, LocalEntryNotFoundError):
+    if isinstance(error, errors.LocalEntryNotFoundError):
         return "the Hub cannot be reached and its cache does not hold this revision"
     if (code := getattr(error, "errno", None)) in _OF_THE_DISK:
         return f"the Hub's cache cannot be written ({errno.errorcode[code]}: {error.strerror})"
     if (status := _status(error)) is not None:
         later = "; run again later, what was fetched is kept" if status in _PASSING else ""
         return f"the Hub answered with HTTP {status}{later}"
-    if isinstance(error, HTTPError | OSError):
+    if isinstance(error, errors.HTTPError | OSError):
         return (
             f"the download broke off {ATTEMPTS} times ({type(error).__name__}); "
             "run again, what was fetched is kept"

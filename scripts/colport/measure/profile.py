@@ -17,7 +17,6 @@ from colport.base.names import KINDS
 from colport.families import registry
 from colport.families.base import Batch
 from colport.folder import manifest
-from colport.folder.manifest import Manifest
 from colport.measure import operations, placement
 from colport.providers import ProviderSettings
 from colport.providers.integers import needs_exact_kernels
@@ -129,7 +128,7 @@ def graph_profile(
 
 
 def _batches(
-    folder: Path, found: Manifest, query: str, document: Any, settings: ProviderSettings
+    folder: Path, found: manifest.Manifest, query: str, document: Any, settings: ProviderSettings
 ) -> list[tuple[str, Path, Batch]]:
     """The graph calls that encode one query and one document.
 

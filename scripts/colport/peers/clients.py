@@ -35,8 +35,6 @@ class Client(Embedder):
     """
 
     def __init__(self, folder: Path, record: Mapping[str, Any], threads: int | None) -> None:
-        self.folder = folder
-        self.record = record
         self.graphs = {
             name: _Graph(folder / file, threads) for name, file in record["graphs"].items()
         }

@@ -37,12 +37,12 @@ class CalibrationSet:
     Attributes:
         queries: Texts.
         documents: Pages or passages.
-        source: Name of the dataset.
+        dataset: Its name.
     """
 
     queries: Sequence[str]
     documents: Sequence[Document]
-    source: str
+    dataset: str
 
     @classmethod
     def choose(cls, dataset: Any, settings: Calibration) -> CalibrationSet:

@@ -13,7 +13,6 @@ from colport.base.errors import ConfigError, UnsupportedError
 from colport.base.files import atomic_folder, scratch_folder
 from colport.families import registry
 from colport.folder import graphs, manifest
-from colport.folder.manifest import Manifest, Prove
 from colport.providers.integers import saturates
 from colport.quantize.plan import Recipes, calibrate
 from colport.quantize.products import IntegerForm
@@ -38,8 +37,8 @@ def quantize(
     progress: Progress | None = None,
     dataset: Any = None,
     scratch: Path | str | None = None,
-    prove: Prove | None = None,
-) -> Manifest:
+    prove: manifest.Prove | None = None,
+) -> manifest.Manifest:
     """Write the integer variant of an exported float folder.
 
     Args:
@@ -61,10 +60,10 @@ def quantize(
             processor cannot search in the full range.
     """
     settings = settings or QuantizeSettings()
-    source = manifest.read(base)
-    if source.precision not in BASES:
+    found = manifest.read(base)
+    if found.precision not in BASES:
         raise UnsupportedError(
-            f"{base}: has precision {source.precision}; quantized is from {', '.join(BASES)}."
+            f"{base}: has precision {found.precision}; quantized is from {', '.join(BASES)}."
         )
     if settings.is_calibrated and dataset is None:
         raise ConfigError(
@@ -79,23 +78,23 @@ def quantize(
         )
     beside = Path(scratch, output.name) if scratch else output
     with atomic_folder(output) as folder, scratch_folder(beside) as measured:
-        models = read(base, source)
+        models = read(base, found)
         for model in models.values():
             split_gemm(model.graph)
         groups = find_groups(models, settings)
         form, record = Recipe(settings.forms[0]), {}
         recipes = {group.name: TABLE if group.is_table else form for group in groups}
         if settings.is_calibrated:
-            runtime = registry.get(source.family).runtime(source.processing, base)
+            runtime = registry.get(found.family).runtime(found.processing, base)
             recipes, record = calibrate(
                 models, groups, settings, dataset, runtime, measured, report
             )
         counts = _apply(models, groups, recipes, settings)
         _check_counts(base, counts, settings)
         report("quantized " + ", ".join(f"{counts[name]} operators of {name}" for name in counts))
-        graphs.copy_companions(base, folder, source)
+        graphs.copy_companions(base, folder, found)
         result = replace(
-            source,
+            found,
             precision=f"int{settings.bits}",
             quantization={
                 "settings": asdict(settings),

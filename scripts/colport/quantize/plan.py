@@ -49,7 +49,7 @@ def calibrate(
     products = [group for group in groups if not group.is_table]
     with_gram = settings.rounding == "gptq"
     statistics = measure(models, products, batches, scratch, with_gram=with_gram)
-    report(f"measured {len(products)} activations on {len(batches)} inputs of {inputs.source}")
+    report(f"measured {len(products)} activations on {len(batches)} inputs of {inputs.dataset}")
 
     def ladder(group: Group) -> Ladder:
         if group.is_table:
@@ -62,7 +62,7 @@ def calibrate(
     ladders = [(group, ladder(group)) for group in groups]
     record: dict[str, Any] = {
         "calibration": {
-            "dataset": inputs.source,
+            "dataset": inputs.dataset,
             "queries": len(inputs.queries),
             "documents": len(inputs.documents),
             "seed": chosen.seed,

@@ -16,10 +16,10 @@ _HALF = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 _FLOAT = ir.TensorType(ir.DataType.FLOAT)
 
 
-def read(base: Path, source: Manifest) -> dict[str, ir.Model]:
+def read(base: Path, found: Manifest) -> dict[str, ir.Model]:
     """The graphs of a base as float ones; weights stay where they are until they are needed."""
-    models = graphs.read(base, source)
-    if source.precision != "fp32":
+    models = graphs.read(base, found)
+    if found.precision != "fp32":
         for model in models.values():
             widen(model)
     return models
