@@ -2,6 +2,8 @@
 
 import copy
 
+import pytest
+
 from colport.compare import compare
 
 from .runs import INT8, QUERIES, Run
