@@ -89,17 +89,17 @@ def other_baseline(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
     Packages of :data:`BASELINE`, and the class of the processor where both records tell it.
     """
-    environments = [record["environment"] for record in (old, new)]
-    packages = [found["packages"] for found in environments]
-    classes = [processor_class(found) for found in environments]
-    differences = [
-        f"{name} {packages[0].get(name)} -> {packages[1].get(name)}"
-        for name in BASELINE
-        if packages[0].get(name) != packages[1].get(name)
+    before, after = (_baseline(record["environment"]) for record in (old, new))
+    both = [name for name in before if name in after]
+    return [
+        f"{name} {before[name]} -> {after[name]}" for name in both if before[name] != after[name]
     ]
-    if all(classes) and classes[0] != classes[1]:
-        differences.append(f"processor with {classes[0]} -> {classes[1]}")
-    return differences
+
+
+def _baseline(environment: Mapping[str, Any]) -> dict[str, str | None]:
+    found = {name: environment["packages"].get(name) for name in BASELINE}
+    known = processor_class(environment)
+    return {**found, "processor with": known} if known else found
 
 
 def noise_note(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:

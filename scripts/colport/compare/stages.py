@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
-from colport.base.names import CONTROL, REFERENCE_VARIANT
+from colport.base.names import AGREEMENT, CONTROL, REFERENCE_VARIANT
 from colport.compare.findings import Finding, changed
 from colport.compare.results import KEYS, Results, Row, common, is_number, place, same_machine
 from colport.scoring.score import HEADLINE, OVERLAP
@@ -29,7 +29,7 @@ LEAST_COSINE = 1e-5
 """A smaller change of a cosine is rounding."""
 
 LEAST_OVERLAP = 0.01
-"""Share of PyTorch's ten best documents that may be lost on a dataset without judgements."""
+"""Share of PyTorch's best documents that may be lost on a dataset without judgements."""
 
 
 def presence(old: Results, new: Results) -> Iterator[Finding]:
@@ -154,10 +154,13 @@ def _per_query(results: Results, row: Row) -> Mapping[str, float]:
 
 
 def _overlap(name: str, before: Row, after: Row) -> Iterator[Finding]:
-    values = before.get(OVERLAP), after.get(OVERLAP)
-    if all(map(is_number, values)) and abs(values[0] - values[1]) > LEAST_OVERLAP:
-        text = f"{OVERLAP} {values[0]:.3f} -> {values[1]:.3f}"
-        yield changed("retrieval", name, OVERLAP, 1 - values[0], 1 - values[1], text)
+    for figure in (AGREEMENT[0], OVERLAP):  # older runs have no agreement
+        values = before.get(figure), after.get(figure)
+        if all(map(is_number, values)):
+            if abs(values[0] - values[1]) > LEAST_OVERLAP:
+                text = f"{figure} {values[0]:.3f} -> {values[1]:.3f}"
+                yield changed("retrieval", name, figure, 1 - values[0], 1 - values[1], text)
+            return
 
 
 def size(old: Results, new: Results) -> Iterator[Finding]:

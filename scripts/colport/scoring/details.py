@@ -12,8 +12,6 @@ from colport.base import machine
 from colport.base.columns import TABLES, row
 from colport.base.names import FULL, REFERENCE_VARIANT
 from colport.scoring.metrics import METRIC_NAMES
-from colport.scoring.record import Rankings
-from colport.scoring.score import HEADLINE
 
 PLACE = ("model", "variant", "provider", "dataset")
 
@@ -41,18 +39,11 @@ def build(records: Iterable[Mapping[str, Any]]) -> dict[str, pd.DataFrame]:
 
 
 class Pair(NamedTuple):
-    """A run on a dataset beside PyTorch's.
+    """A run on a dataset and PyTorch's, both with ``per_query`` and ``rankings``."""
 
-    Attributes:
-        own: NDCG@5 of each judged query.
-        reference: PyTorch's.
-        ranked: Its rankings, PyTorch's, and how many documents were ranked.
-        settings: Of its record.
-    """
-
-    own: list[float]
-    reference: list[float]
-    ranked: tuple[Rankings, Rankings, int]
+    run: Mapping[str, Any]
+    reference: Mapping[str, Any]
+    documents: int
     settings: Mapping[str, Any]
 
 
@@ -66,14 +57,12 @@ def pairs(records: Sequence[Mapping[str, Any]]) -> dict[tuple[str, ...], Pair]:
     found = {}
     for record in records:
         for number, line in enumerate(record["rows"]):
-            run = record["forms"].get(line["embeddings"]) if number else record
+            form = line.get("embeddings") or FULL
+            run = record["forms"].get(form) if number else record
             reference = references.get((line["model"], line["dataset"]))
             if line["status"] == "ok" and reference and run is not reference:
-                key = (*(line[name] for name in PLACE), line["embeddings"] or FULL)
-                own, theirs = (side["per_query"][HEADLINE] for side in (run, reference))
-                ranked = run["rankings"], reference["rankings"], line["documents"]
-                values = [*own.values()], [theirs[query] for query in own]
-                found[key] = Pair(*values, ranked, record["settings"])
+                key = (*(line[name] for name in PLACE), form)
+                found[key] = Pair(run, reference, line["documents"], record.get("settings", {}))
     return found
 
 

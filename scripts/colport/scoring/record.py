@@ -36,7 +36,8 @@ def retrieval_record(
         run: The scores of this job, on full embeddings.
         reference_run: The PyTorch scores on the same dataset; ``None`` if this is that reference,
             whose delta is 0.0 and whose p-value is null. Without a reference both are null.
-        settings: Stored as given; ``confidence``, ``resamples`` and ``seed`` steer the statistics.
+        settings: Stored as given; ``confidence``, ``resamples`` and ``seed`` steer the statistics
+            of metrics.
         forms: Scores of smaller forms by their names, or why there are none. They, too, are
             compared with PyTorch's full embeddings.
 
@@ -89,9 +90,7 @@ def unsupported_record(labels: Mapping[str, str], limit: UnsupportedError) -> di
     }
 
 
-def agreement(
-    *compared: tuple[Rankings, Rankings, int], confidence: float = inference.CONFIDENCE
-) -> tuple[float | None, float, float]:
+def agreement(*compared: tuple[Rankings, Rankings, int]) -> tuple[float | None, float, float]:
     """How far rankings agree: the share of the best documents that is the same, over queries.
 
     The best are ten, or half of fewer than 20 documents: of more than half, any two rankings share
@@ -100,11 +99,10 @@ def agreement(
     Args:
         compared: Rankings of a dataset, the reference's, and how many documents were ranked; of
             several datasets each counts alike.
-        confidence: Of the interval.
 
     Returns:
-        :data:`~colport.base.names.AGREEMENT`; ``None``, 0 and 1 where a dataset has one
-        document, which ranks alike whatever its score.
+        :data:`~colport.base.names.AGREEMENT`, with a 95% interval; ``None``, 0 and 1 where a
+        dataset has one document, which ranks alike whatever its score.
     """
     depths = [min(RANKING_DEPTH, documents // 2) for *_, documents in compared]
     if not all(depths):
@@ -113,7 +111,7 @@ def agreement(
         _kept(own, others, depth) for (own, others, _), depth in zip(compared, depths, strict=True)
     ]
     mean = float(np.mean([np.mean(values) for values in shares]))
-    return mean, *inference.share_interval(shares, depths, confidence)
+    return mean, *inference.share_interval(shares, depths)
 
 
 def difference(
@@ -152,8 +150,7 @@ def _result(
         _check_comparable(run, reference)
         rankings = run.rankings, reference.rankings
         overlap = {OVERLAP: float(np.mean(_kept(*rankings, RANKING_DEPTH)))}
-        found = agreement((*rankings, run.documents), confidence=settings["confidence"])
-        overlap |= dict(zip(AGREEMENT, found, strict=True))
+        overlap |= zip(AGREEMENT, agreement((*rankings, run.documents)), strict=True)
     statistics = {
         name: _statistics(values, reference and reference.per_query[name], is_reference, settings)
         for name, values in run.per_query.items()

@@ -154,9 +154,7 @@ def _verdict(row: Mapping[str, Any], fastest: Mapping[str, Any]) -> str:
     return f"qualifies; a document takes {ratio:.3g} times as long as with {name}"
 
 
-def _objection(
-    row: Mapping[str, Any], rows: Iterable[Mapping[str, Any]], min_agreement: float
-) -> str:
+def _objection(row: Mapping[str, Any], rows: Iterable[Mapping[str, Any]], least: float) -> str:
     delta, p_value = row["ndcg_at_5_delta"], row["p_value"]
     agreement, low, high = (row.get(name, math.nan) for name in AGREEMENT)
     if row["variant"] == REFERENCE_VARIANT:
@@ -177,11 +175,11 @@ def _objection(
             beyond = f"within noise, but by more than {100 * NOISE_LOSS:g} points"
             return f"NDCG@5 is {points} lower{known}: {beyond}"
         return f"loses {points} of NDCG@5{known}"
-    if low < min_agreement:  # missing where all datasets have judgements
+    if low < least:  # missing where all datasets have judgements
         if math.isnan(agreement):
             return "no judgements, and of one document no ranking to compare"
         known = f"{agreement:.3f} ({math.floor(1000 * low) / 1000:.3f} to {high:.3f})"
-        return f"agreement with PyTorch's rankings is {known}, not known to reach {min_agreement:g}"
+        return f"agreement with PyTorch's rankings is {known}, not known to reach {least:g}"
     if math.isnan(row["document_p50_ms"]):
         return "document latency was not measured"
     if math.isnan(row["size_mb"]):

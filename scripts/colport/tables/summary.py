@@ -13,6 +13,7 @@ from colport.base.columns import TABLES
 from colport.base.names import AGREEMENT, CONTROL, FULL, REFERENCE_VARIANT
 from colport.scoring.details import PLACE, Pair, pairs
 from colport.scoring.record import agreement, difference
+from colport.scoring.score import HEADLINE
 from colport.tables import STAGES, flatten, full_rows, typed
 from colport.tables.recommendation import MIN_AGREEMENT, recommend
 
@@ -183,13 +184,16 @@ def _over(
 
 
 def _difference(found: Sequence[Pair]) -> Sequence[float | None]:
-    own, others = ([value for pair in found for value in pair[side]] for side in (0, 1))
-    return difference(own, others, found[0].settings, [len(pair.own) for pair in found])
+    values = [[side["per_query"][HEADLINE] for side in pair[:2]] for pair in found]
+    own = [value for ours, _ in values for value in ours.values()]
+    others = [theirs[query] for ours, theirs in values for query in ours]
+    return difference(own, others, found[0].settings, [len(ours) for ours, _ in values])
 
 
 def _agreement(found: Sequence[Pair]) -> Sequence[float | None]:
-    ranked = (pair.ranked for pair in found)
-    return agreement(*ranked, confidence=found[0].settings["confidence"])
+    rankings = ([side["rankings"] for side in pair[:2]] for pair in found)
+    compared = zip(rankings, found, strict=True)
+    return agreement(*((*sides, pair.documents) for sides, pair in compared))
 
 
 def _speed(rows: pd.DataFrame, kind: str, batch_size: Any) -> dict[str, float]:

@@ -2,6 +2,8 @@
 
 import copy
 
+import pytest
+
 from colport.compare import compare
 
 from .runs import INT8, QUERIES, Run
@@ -122,14 +124,18 @@ def test_tables_without_intervals_are_not_compared(old, tmp_path):
     assert ("retrieval", "not compared") in [(item.group, item.verdict) for item in findings]
 
 
-def test_rankings_without_judgements_are_compared_by_their_overlap(old, tmp_path):
+@pytest.mark.parametrize("agreement", [None, 0.8])
+def test_rankings_without_judgements_are_compared_by_their_agreement(old, tmp_path, agreement):
     paths = []
     for name, overlap in (("a", 1.0), ("b", 0.9)):
         run = Run()
         for record in run.retrieval.values():
             record["rows"][0] |= {"ndcg_at_5": None, "top10_overlap": 1.0}
             record["per_query"]["ndcg_at_5"] = {}
-        run.retrieval[INT8, "cpu"]["rows"][0]["top10_overlap"] = overlap
+        row = run.retrieval[INT8, "cpu"]["rows"][0]
+        row["top10_overlap"] = 1.0 if agreement else overlap  # of few documents it says nothing
+        row["agreement"] = agreement and agreement - (1 - overlap)
         paths.append(run.write(tmp_path / name))
     (finding,) = compare(*paths)
-    assert (finding.verdict, finding.figure) == ("worse", "top10_overlap")
+    expected = "agreement" if agreement else "top10_overlap"
+    assert (finding.verdict, finding.figure) == ("worse", expected)

@@ -47,10 +47,8 @@ def section(material: Material) -> dict[str, Any]:
         others, largest = _reasons(rows.drop(chosen)), _largest(rows)
         advice.append({"model": model, "choices": choices, "others": others, "largest": largest})
     failed = bool(material.run.get("allow_failed_parity"))
-    return {
-        **{"advice": advice, "rule": rule, "allow_failed_parity": failed},
-        "agreement": summary["agreement"].notna().any(),
-    }
+    agreement = summary["agreement"].notna().any()
+    return {"advice": advice, "rule": rule, "allow_failed_parity": failed, "agreement": agreement}
 
 
 def _needs(row: pd.Series) -> list[str]:

@@ -47,7 +47,10 @@ def table_view(name: str, frame: pd.DataFrame) -> dict[str, Any]:
         visible at first unless all are) and ``data`` (what is behind the buttons, the CSV file's
         texts among it).
     """
-    table, shown, known = ShownTable(frame), TABLES[name].shown, frame.notna().any().to_dict()
+    table, shown = ShownTable(frame), set(TABLES[name].shown)
+    shown -= {
+        further for further in TABLES[name].further if frame.get(further, pd.Series()).isna().all()
+    }
     classes = [
         " ".join(filter(None, ("n" * item.numeric, "long" * (item.name in _SENTENCES))))
         for item in table.columns
@@ -71,7 +74,7 @@ def table_view(name: str, frame: pd.DataFrame) -> dict[str, Any]:
             "columns": table.names,
             "numeric": [item.numeric for item in table.columns],
             "better": [item.better for item in table.columns],
-            "shown": [name in shown and (frame.empty or known[name]) for name in table.names],
+            "shown": [label in shown for label in table.names],
             "rows": table.raw,
         },
     }
