@@ -17,6 +17,7 @@ from benchmarks.command import Output, publish, start, whole_numbers
 from benchmarks.tables import Table, measured_on
 from colport import Encoder
 from colport.base import machine
+from colport.base.errors import ConfigError
 from colport.families import registry
 from colport.measure.operations import operations, profiled_calls
 
@@ -43,12 +44,14 @@ def passages(count: int, tokenizer: Any, seed: int = 0) -> list[str]:
     return [" ".join(rng.choices(words, k=size)) for size in sizes]
 
 
-def pages(count: int, seed: int = 0) -> list[Any]:
-    """Pages of noise whose sides are 336 to 1584 pixels."""
+def pages(count: int, size: Sequence[int] = (), seed: int = 0) -> list[Any]:
+    """Pages of noise of one width and height; without them, of sides of 336 to 1584 pixels."""
     from PIL import Image
 
     rng = np.random.default_rng(seed)
     shapes = rng.integers(*_PAGE_SIDES, (count, 2), endpoint=True)
+    if size:
+        shapes[:] = size[::-1]
     return [Image.fromarray(rng.integers(0, 256, (*shape, 3), np.uint8)) for shape in shapes]
 
 
@@ -59,6 +62,7 @@ def run(
     batch_sizes: Sequence[int],
     rounds: int,
     report: Callable[[str], None],
+    page_size: Sequence[int] = (),
 ) -> dict[str, Any]:
     """Encode one corpus by every contender in turn, several times.
 
@@ -69,6 +73,7 @@ def run(
         batch_sizes: PyTorch's.
         rounds: How often.
         report: Called with each row at the end.
+        page_size: Width and height of all pages; by default they are of mixed shapes.
 
     Returns:
         ``rows`` with the columns of :data:`TABLE`, what the corpus ``inputs`` are, and the
@@ -78,7 +83,7 @@ def run(
     reference = family.reference(checkpoint, "cpu")
     encoders = {name: Encoder(folder) for name, folder in folders.items()}
     is_text = family.document_type == "passages"
-    corpus = passages(count, reference.module.tokenizer) if is_text else pages(count)
+    corpus = passages(count, reference.module.tokenizer) if is_text else pages(count, page_size)
     calls = {f"pytorch, batches of {size}": _loop(reference, is_text, size) for size in batch_sizes}
     calls |= {name: encoder.encode_documents for name, encoder in encoders.items()}
     best, rates = dict.fromkeys(calls, math.inf), []
@@ -103,7 +108,8 @@ def run(
     ]
     for row in rows:
         report(TABLE.line(row))
-    what = "passages of 10 to 500 words" if is_text else "pages of mixed shapes"
+    of = f"{page_size[0]}x{page_size[1]} pixels" if page_size else "mixed shapes"
+    what = "passages of 10 to 500 words" if is_text else f"pages of {of}"
     return {"rows": rows, "inputs": f"{count:,} {what}", "environment": machine.describe()}
 
 
@@ -163,6 +169,7 @@ def main(
     count: Annotated[int, typer.Option(min=1, help="Passages, or pages.")] = 1000,
     batch_sizes: Annotated[str, typer.Option(help="PyTorch's, comma-separated.")] = "1,8,32",
     rounds: Annotated[int, typer.Option(min=1, help="How often each encodes all.")] = 3,
+    page_size: Annotated[str, typer.Option(help="Width and height of every page: 1224,1584.")] = "",
     output: Output = None,
 ) -> None:
     """Encode a corpus of unequal inputs by PyTorch's usual loop and by exported folders, in turn.
@@ -171,8 +178,11 @@ def main(
     Example: python -m benchmarks.throughput checkpoints/model exported/fp32 exported/int8
     """
     sizes = whole_numbers("batch-sizes", batch_sizes)
+    page = whole_numbers("page-size", page_size) if page_size else ()
+    if page and len(page) != 2:
+        raise ConfigError(f"page-size: found {page_size!r}; allowed are a width and a height.")
     named = {folder.name: folder for folder in folders}
-    publish(markdown(run(checkpoint, named, count, sizes, rounds, typer.echo)), output)
+    publish(markdown(run(checkpoint, named, count, sizes, rounds, typer.echo, page)), output)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,11 @@ def test_every_contender_encodes_all_inputs(exported, checkpoint_folders, family
     assert what[family] in throughput.markdown(record)
 
 
+def test_pages_are_of_mixed_shapes_or_of_one_size():
+    assert len({page.size for page in throughput.pages(4)}) == 4
+    assert [page.size for page in throughput.pages(2, (30, 20))] == [(30, 20)] * 2
+
+
 def test_lengths_of_passages_are_even_on_a_logarithmic_scale():
     class Tokenizer:
         def get_vocab(self):

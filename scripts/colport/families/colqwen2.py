@@ -132,7 +132,7 @@ class _Runtime(PageRuntime):
         slots = grids.page_slots(sizes)
         feeds = {
             **batch.feeds,
-            "pixel_values": np.concatenate(patches),
+            "pixel_values": patches[0] if len(patches) == 1 else np.concatenate(patches),
             "patch_positions": np.concatenate([grids.patch_positions(s, merge) for s in sizes]),
             "page_slots": slots,
             "patch_slots": np.flatnonzero(slots >= 0),

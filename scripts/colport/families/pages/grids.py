@@ -60,9 +60,10 @@ def page_patches(page: Any, image: Mapping[str, Any]) -> tuple[np.ndarray, Grid]
     size, merge, frames = image["patch_size"], image["merge_size"], image["temporal_patch_size"]
     rows, columns = height // size, width // size
     blocks = pixels.reshape(-1, rows // merge, merge, size, columns // merge, merge, size)
-    ordered = blocks.transpose(1, 4, 2, 5, 0, 3, 6).reshape(rows * columns, -1, 1, size * size)
-    values = normalise(ordered.swapaxes(0, 1), image["scale"], image["mean"], image["std"])
-    clip = np.repeat(values.swapaxes(0, 1), frames, axis=2)  # a page is a clip of equal frames
+    ordered = blocks.transpose(0, 1, 4, 2, 5, 3, 6).reshape(-1, rows * columns, size * size)
+    values = normalise(ordered, image["scale"], image["mean"], image["std"])
+    clip = np.empty((rows * columns, len(values), frames, size * size), np.float32)
+    clip[...] = values.swapaxes(0, 1)[:, :, None]  # a page is a clip of equal frames
     return clip.reshape(rows * columns, -1), (rows, columns)
 
 

@@ -216,9 +216,9 @@ def _filter_rows(source: np.ndarray, result: np.ndarray, order: Literal["C", "F"
         centred = (source[start : start + count] ^ _MIDDLE).view(np.int8)
         pixels[:count, before : before + width] = centred
         np.matmul(windows[:, :count], found.weights, out=by_block[:count].swapaxes(0, 1))
-        values = sums[:count, :target]
+        values = sums[:count]
         values += found.bias
-        result[start : start + count] = np.clip(values, 0, 255, out=values)
+        result[start : start + count] = np.clip(values, 0, 255, out=values)[:, :target]
 
 
 @dataclass(frozen=True)
@@ -230,7 +230,7 @@ class _Filter:
         step: Pixels from a block's window to the next one's.
         weights: ``[blocks, pixels of a window, results of a block]`` in a float type that holds
             every sum of them times centred pixels exactly.
-        bias: Of each result: a half to round by, and what the middle gives.
+        bias: Of each result of all blocks: a half to round by, and what the middle gives.
     """
 
     first: int
@@ -264,11 +264,12 @@ def _filter(source: int, target: int) -> _Filter:
 
     _, size, step, first, window = min(layout(min(size, target)) for size in _BLOCKS)
     block = rows // size
-    weights = np.zeros((-(-target // size), window + taps.shape[1], size), exact)
+    weights = np.zeros((block[-1] + 1, window + taps.shape[1], size), exact)
     place = (firsts - first - block * step)[:, None] + np.arange(taps.shape[1])
     weights[block[:, None], place, (rows % size)[:, None]] = whole / unit
-    bias = (_MIDDLE * whole.sum(axis=1) / unit + 0.5).astype(exact)
     # Divided by a power of two, all stay exact.
+    bias = np.zeros(block[-1] * size + size, exact)
+    bias[:target] = _MIDDLE * whole.sum(axis=1) / unit + 0.5
     return _Filter(first, step, np.ascontiguousarray(weights[:, :window]), bias)
 
 
