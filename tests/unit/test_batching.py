@@ -41,9 +41,9 @@ def test_few_inputs_occupy_every_worker_and_many_stay_in_the_caches():
 
 
 def test_a_small_graph_has_batches_that_are_worth_a_thread():
-    assert batching.budget([100] * 100, CPU, 2, 1_000_000) == 1000
-    assert batching.budget([100] * 100, CPU, 2, 7_000_000) == 512
-    assert batching.budget([10, 10], CPU, 2, 0) == 10**9
+    assert batching.budget([100] * 100, CPU, 2, 1_000_000) == 3000
+    assert batching.budget([100] * 100, CPU, 2, 20_000_000) == 512
+    assert batching.budget([10, 10], CPU, 2, 0) == 3 * 10**9
     assert batching.budget([10], ProviderSettings.of("cuda"), 2, 1_000) == 8192
 
 

@@ -10,7 +10,7 @@ from colport.providers import ProviderSettings
 
 _TOKENS, _FEWEST_TOKENS = 512, 128
 """Of a batch on a CPU: more only adds padding and leaves the caches (benchmarks/throughput.md)."""
-_LEAST_WORK = 1e9
+_LEAST_WORK = 3e9
 """Multiply-adds of a batch at least: two threads of this interpreter that finish calls of a few
 milliseconds wait for each other longer than the calls take."""
 _TOKENS_ELSEWHERE = 8192  # eight pages of 1024
