@@ -65,7 +65,9 @@ def exported_as(checkpoint_folders, tmp_path_factory) -> Callable[..., Path]:
     root.mkdir(exist_ok=True)
 
     def folder(family: str, **settings: Any) -> Path:
-        found = root / "-".join(map(str, (family, *settings.values())))
+        place = root / "further" if settings else root
+        place.mkdir(exist_ok=True)
+        found = place / "-".join(map(str, (family, *settings.values())))
         with found.with_suffix(".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not found.exists():
