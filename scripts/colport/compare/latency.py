@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from colport.base.names import REFERENCE_VARIANT
-from colport.compare.findings import Finding, changed
+from colport.compare.findings import Finding
 from colport.compare.intervals import median_interval, moved, undecided_as_one
 from colport.compare.results import (
     Results,
-    is_number,
     noise_note,
     other_baseline,
     place,
     same_machine,
 )
-from colport.compare.stages import COST
+from colport.compare.stages import cost
 from colport.timing.statistics import round_ratios
 
 _Case = tuple[str, str, int]
@@ -109,11 +108,11 @@ def _case(
             round_ratios(rows[reference]["rounds_ns"], rows[case]["rounds_ns"])
             for rows in (old, new)
         ]
-        figure, unit = "speedup_vs_pytorch", ""
-        shown = ["speed-up", "" if not same else _both(milliseconds)]
+        figure, text = "speedup_vs_pytorch", "speed-up {} -> {}"
+        if same:
+            text += ", {:.3g} -> {:.3g} ms".format(*map(np.median, milliseconds))
     elif same:
-        rounds, figure, unit = milliseconds, "p50_ms", " ms"
-        shown = ["", ""]
+        rounds, figure, text = milliseconds, "p50_ms", "{} -> {} ms"
     else:
         if same_baseline:
             text = "no PyTorch reference in both runs, and another machine"
@@ -124,18 +123,12 @@ def _case(
         text = f"samples in {min(map(len, rounds))} rounds; an interval needs 5"
         yield Finding("latency", "not compared", name, text)
     else:
-        text = f"{shown[0]} {pair[0]} -> {pair[1]}{unit}{shown[1]}{note}".strip()
-        more_is_better = figure == "speedup_vs_pytorch"
+        text, more_is_better = f"{text.format(*pair)}{note}", figure == "speedup_vs_pytorch"
         yield from moved("latency", name, figure, pair, text, threshold, more_is_better)
 
 
 def _milliseconds(row: Mapping[str, Any]) -> list[float]:
     return [float(np.median(durations)) / 1e6 for durations in row["rounds_ns"] if durations]
-
-
-def _both(milliseconds: Sequence[Sequence[float]]) -> str:
-    old, new = (np.median(values) for values in milliseconds)
-    return f", {old:.3g} -> {new:.3g} ms"
 
 
 def _memory(
@@ -148,9 +141,5 @@ def _memory(
         if row is None or before["variant"] in seen or before["variant"] == REFERENCE_VARIANT:
             continue
         seen.add(before["variant"])
-        values = before["peak_rss_mb"], row["peak_rss_mb"]
-        if all(map(is_number, values)) and abs(values[1] - values[0]) > COST * min(values):
-            text = f"{values[0]:.0f} -> {values[1]:.0f} MB peak memory"
-            text += f" ({values[1] / values[0] - 1:+.0%})"
-            name = place(before, "provider")
-            yield changed("latency", name, "peak_rss_mb", *values, text)
+        text = "{:.0f} -> {:.0f} MB peak memory"
+        yield from cost("latency", place(before, "provider"), "peak_rss_mb", (before, row), text)
