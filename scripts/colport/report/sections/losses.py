@@ -80,8 +80,7 @@ def _errors(
         for number in np.flatnonzero(counts):
             place, height = edges[number : number + 2], float(counts[number] / counts.max())
             bars.append(lanes.Bar(*place, marks[variant].colour, len(records), height))
-            cells = (variant, provider, kind, *place, int(counts[number]))
-            records.append(dict(zip(_ERROR_COLUMNS, cells, strict=True)))
+            records.append((variant, provider, kind, *place, int(counts[number])))
         median, worst = found["error"].median(), found["error"].max()
         limit = limits.get(variant, 0)
         lines.append(
@@ -120,8 +119,7 @@ def _differences(key: str, model: str, rows: pd.DataFrame, marks: Legend) -> Cha
                 colour = marks[place[0]].colour
                 dots.append(lanes.Dot(float(value), radius, colour, len(records)))
             examples = ", ".join(map(str, same["query"].head(3))) + (" …" if len(same) > 3 else "")
-            cells = (*place, float(value), len(same), examples)
-            records.append(dict(zip(_DIFFERENCE_COLUMNS, cells, strict=True)))
+            records.append((*place, float(value), len(same), examples))
         worse, better = (found["difference"] < 0).sum(), (found["difference"] > 0).sum()
         figure = f"{worse} worse, {better} better, {len(found) - worse - better} unchanged"
         lines.append(lanes.ChartLane(name(*place), figure, dots))
