@@ -12,7 +12,7 @@ from colport.base.columns import TABLES, row
 from colport.base.errors import ArtifactError, read_of
 from colport.base.names import FULL
 from colport.scoring.details import pairs
-from colport.tables import empty, typed
+from colport.tables import flatten, typed
 from colport.tables.summary import quality
 
 _TOLD = {"seconds": "s", "cpu_seconds": "cpu_time", "peak_rss_mb": "max_rss"}
@@ -77,4 +77,4 @@ def stages(files: Iterable[Path | str]) -> pd.DataFrame:
         start = len(places) - places[::-1].index("benchmarks") if "benchmarks" in places else 0
         stage, *job = places[start:]
         parts.append(pd.DataFrame({"stage": stage, "job": "/".join(job), **figures}))
-    return pd.concat(parts, ignore_index=True) if parts else empty("stages")
+    return pd.concat(parts, ignore_index=True) if parts else flatten("stages", [])
