@@ -20,6 +20,7 @@ from colport.report.section import Material, drawn, namer
 from colport.tables.recommendation import ACCEPTED_LOSS
 
 _PLACE = ["variant", "provider"]
+_BATCH = "Median time of one document batch, ms"
 _QUALITY = ("ndcg_at_5", "ndcg_at_5_delta", "p_value", "parity_passed")
 _LATENCY = (*_PLACE, "document_p50_ms", "document_speedup", *_QUALITY, "recommended")
 _SIZE = (*_PLACE, "size_mb", *_QUALITY, "recommended")
@@ -50,28 +51,19 @@ def _charts(
     latency = _points(judged, "document_p50_ms", marks)
     sizes = _merged(_points(judged, "size_mb", marks))
     stored = _labelled_once(_points(forms, "kb", marks, label="embeddings"))
-    latency_label = "Median time of one document batch, ms"
-    shown = (
-        ("latency", "document latency", latency_label, latency, judged, _LATENCY),
+    charts = []
+    for key, cost, label, points, table, columns in (
+        ("latency", "document latency", _BATCH, latency, judged, _LATENCY),
         ("size", "folder size", "Folder size, MB", sizes, judged, _SIZE),
         ("embeddings", "stored embeddings", "Embeddings of a document, kB", stored, forms, _FORMS),
-    )
-    return [
-        *(
-            scatter.chart(
-                f"{key}-{number}",
-                model,
-                f"NDCG@5 against {cost}",
-                label,
-                points,
-                ShownTable.of(table.to_dict("records"), columns),
-                reference,
-                ACCEPTED_LOSS,
-            )
-            for key, cost, label, points, table, columns in shown
-        ),
-        _sizes(f"sizes-{number}", model, rows, marks),
-    ]
+    ):
+        shown = ShownTable.of(table.to_dict("records"), columns)
+        caption = f"NDCG@5 against {cost}"
+        chart = scatter.chart(
+            f"{key}-{number}", model, caption, label, points, shown, reference, ACCEPTED_LOSS
+        )
+        charts.append(chart)
+    return [*charts, _sizes(f"sizes-{number}", model, rows, marks)]
 
 
 def _points(rows: pd.DataFrame, cost: str, marks: Legend, label: str = "") -> list[Point]:
