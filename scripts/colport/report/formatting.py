@@ -23,6 +23,11 @@ def is_missing(value: Any) -> bool:
     return tables.is_missing(value) or (isinstance(value, float) and math.isinf(value))
 
 
+def is_true(value: Any) -> bool:
+    """Whether a cell holds a truth value, and that is true."""
+    return not is_missing(value) and bool(value)
+
+
 def _or_missing(show: Callable[..., str]) -> Callable[..., str]:
     """The formatter, which is asked for what is there only."""
 

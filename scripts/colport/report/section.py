@@ -24,6 +24,9 @@ from colport.tables import COLUMNS, flatten, typed
 from colport.tables.further import embeddings
 from colport.tables.recommendation import SIGNIFICANCE
 
+PLACE = ["variant", "provider"]
+"""Columns that tell the rows of a model apart."""
+
 MAX_MODELS = 12
 """Models that a section of charts draws; all are in its tables."""
 

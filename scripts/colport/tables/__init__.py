@@ -23,6 +23,9 @@ STAGES = ("export", "parity", "retrieval", "latency")
 COLUMNS = {name: TABLES[name].columns for name in (*STAGES, "summary")}
 """The columns of the output contract, in order; a table may have further ones after them."""
 
+KEYS = ["model", "variant", "provider"]
+"""Columns that say what a row is about."""
+
 STATUSES = ("ok", "failed", "unsupported")
 
 _FORMULA = ("=", "+", "-", "@", "\t")
@@ -141,7 +144,7 @@ def text_table(table: pd.DataFrame) -> pd.DataFrame:
 def _check_row(name: str, number: int, row: Any) -> None:
     if not isinstance(row, Mapping):
         raise ArtifactError(f"{name} record {number}: a row is {type(row).__name__}, not a dict.")
-    where = "/".join(str(row[key]) for key in ("model", "variant", "provider") if key in row)
+    where = "/".join(str(row[key]) for key in KEYS if key in row)
     missing = [column for column in TABLES[name].columns if column not in row]
     if missing:
         raise ArtifactError(

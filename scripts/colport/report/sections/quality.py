@@ -16,15 +16,14 @@ from colport.report.charts.chart import Chart
 from colport.report.charts.marks import HOLLOW, RECOMMENDED, Legend
 from colport.report.charts.scatter import Point
 from colport.report.columns import ShownTable
-from colport.report.section import Material, drawn, namer
+from colport.report.section import PLACE, Material, drawn, namer
 from colport.tables.recommendation import ACCEPTED_LOSS
 
-_PLACE = ["variant", "provider"]
 _BATCH = "Median time of one document batch, ms"
 _QUALITY = ("ndcg_at_5", "ndcg_at_5_delta", "p_value", "parity_passed")
-_LATENCY = (*_PLACE, "document_p50_ms", "document_speedup", *_QUALITY, "recommended")
-_SIZE = (*_PLACE, "size_mb", *_QUALITY, "recommended")
-_FORMS = (*_PLACE, "embeddings", "bytes_per_document", *_QUALITY, "top10_overlap")
+_LATENCY = (*PLACE, "document_p50_ms", "document_speedup", *_QUALITY, "recommended")
+_SIZE = (*PLACE, "size_mb", *_QUALITY, "recommended")
+_FORMS = (*PLACE, "embeddings", "bytes_per_document", *_QUALITY, "top10_overlap")
 
 
 def section(material: Material) -> dict[str, Any]:
@@ -47,7 +46,7 @@ def _charts(
     reference = rows.loc[rows["variant"] == REFERENCE_VARIANT, "ndcg_at_5"].mean()
     judged = rows[rows["ndcg_at_5"].notna()]
     forms = forms[forms["model"] == model].assign(kb=forms["bytes_per_document"] / 1e3)
-    forms = forms.merge(rows[[*_PLACE, "parity_passed"]], on=_PLACE)
+    forms = forms.merge(rows[[*PLACE, "parity_passed"]], on=PLACE)
     latency = _points(judged, "document_p50_ms", marks)
     sizes = _merged(_points(judged, "size_mb", marks))
     stored = _labelled_once(_points(forms, "kb", marks, label="embeddings"))
@@ -78,7 +77,7 @@ def _points(rows: pd.DataFrame, cost: str, marks: Legend, label: str = "") -> li
             row=index,
             mark=marks[row["variant"]],
             sound=fmt.is_missing(row["parity_passed"]) or bool(row["parity_passed"]),
-            chosen=not fmt.is_missing(row.get("recommended")) and bool(row["recommended"]),
+            chosen=fmt.is_true(row.get("recommended")),
         )
         for index, row in enumerate(rows.to_dict("records"))
     ]
