@@ -10,13 +10,7 @@ import numpy as np
 from colport.base.names import REFERENCE_VARIANT
 from colport.compare.findings import Finding
 from colport.compare.intervals import median_interval, moved, undecided_as_one
-from colport.compare.results import (
-    Results,
-    noise_note,
-    other_baseline,
-    place,
-    same_machine,
-)
+from colport.compare.results import Results, noise_note, other_baseline, place, same_machine
 from colport.compare.stages import cost
 from colport.timing.statistics import round_ratios
 
