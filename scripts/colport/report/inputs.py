@@ -41,8 +41,7 @@ class ReportInputs:
 def files(results: Path | str) -> list[Path]:
     """The files of a results folder that a report is made from."""
     folder = Path(results)
-    names = (*COLUMNS, *FURTHER)
-    tables = [folder / f"tables/{name}.csv" for name in names]
+    tables = [folder / f"tables/{name}.csv" for name in (*COLUMNS, *FURTHER)]
     records = [*folder.glob("explain/*/*.json"), *folder.glob("latency/*/*.json")]
     return [file for file in (*tables, *sorted(records)) if file.is_file()]
 
