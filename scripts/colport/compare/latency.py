@@ -9,7 +9,7 @@ import numpy as np
 
 from colport.base.names import REFERENCE_VARIANT
 from colport.compare.findings import Finding
-from colport.compare.intervals import median_interval, moved, undecided_as_one
+from colport.compare.intervals import median_interval, moved, of_runs
 from colport.compare.results import Results, noise_note, other_baseline, place, same_machine
 from colport.compare.stages import cost
 from colport.timing.statistics import round_ratios
@@ -28,22 +28,12 @@ def latency(old: Results, new: Results, threshold: float) -> Iterator[Finding]:
         for row in old.rows("latency").values()
         if not row["provider"].startswith("torch-") and row["status"] == "ok"
     )
-    for model, provider in runs:
-        before = old.record("latency", model, provider)
-        after = new.record("latency", model, provider)
-        if before is None or after is None:
-            missing = (old if before is None else new).folder
-            text = f"latency/{model}/{provider}.json with the samples is not in {missing}"
-            yield Finding("latency", "not compared", f"{model} {provider}", text)
-        else:
-            yield from _run(f"{model} {provider}", before, after, threshold)
+    yield from of_runs("latency", runs, old, new, _run, threshold, " with the samples")
 
 
 def _run(
     name: str, old: Mapping[str, Any], new: Mapping[str, Any], threshold: float
 ) -> Iterator[Finding]:
-    if "settings" not in old or "settings" not in new:
-        return  # nothing was measured in one of them, its rows say why
     threads = [record["settings"]["threads"] for record in (old, new)]
     if threads[0] != threads[1]:
         text = f"{threads[0]} threads before, {threads[1]} now"
@@ -57,13 +47,9 @@ def _run(
         yield Finding("latency", "not compared", name, text)
     before, after = _ok(old), _ok(new)
     note = noise_note(old, new)
-    found = [
-        finding
-        for case in before
-        if case in after
-        for finding in _case(case, before, after, not versions, same, threshold, note)
-    ]
-    yield from undecided_as_one("latency", name, found, threshold)
+    for case in before:
+        if case in after:
+            yield from _case(case, before, after, not versions, same, threshold, note)
     yield from _memory(before, after)
 
 
