@@ -103,7 +103,8 @@ def _case(
         text = f"samples in {min(map(len, rounds))} rounds; an interval needs 5"
         yield Finding("latency", "not compared", name, text)
     else:
-        text, more_is_better = f"{text.format(*pair)}{note}", figure == "speedup_vs_pytorch"
+        text = text.format(*pair) + note
+        more_is_better = figure == "speedup_vs_pytorch"
         yield from moved("latency", name, figure, pair, text, threshold, more_is_better)
 
 
@@ -115,11 +116,11 @@ def _memory(
     old: Mapping[_Case, Mapping[str, Any]], new: Mapping[_Case, Mapping[str, Any]]
 ) -> Iterator[Finding]:
     """Peak memory of each contender's process; every row of it holds the same figure."""
-    seen = set()
-    for case in old:
-        before, row = old[case], new.get(case)
-        if row is None or before["variant"] in seen or before["variant"] == REFERENCE_VARIANT:
-            continue
-        seen.add(before["variant"])
-        text = "{:.0f} -> {:.0f} MB peak memory"
-        yield from cost("latency", place(before, "provider"), "peak_rss_mb", (before, row), text)
+    pairs = {}
+    for case, row in old.items():
+        if case in new:
+            pairs.setdefault(row["variant"], (row, new[case]))
+    for variant, rows in pairs.items():
+        if variant != REFERENCE_VARIANT:
+            text, name = "{:.0f} -> {:.0f} MB peak memory", place(rows[0], "provider")
+            yield from cost("latency", name, "peak_rss_mb", rows, text)
