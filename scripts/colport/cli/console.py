@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import typer
 from rich import progress
@@ -20,24 +20,20 @@ class Watch:
     """Steps of a command as they happen, and how far the current one is.
 
     Args:
-        bar: A started progress bar, or ``None`` where nobody watches one.
-        quiet: Say nothing.
+        bar: A progress bar, which is drawn once it is started; steps go to its console.
     """
 
-    def __init__(self, bar: progress.Progress | None, quiet: bool) -> None:
-        self._bar, self._quiet = bar, quiet
+    def __init__(self, bar: progress.Progress) -> None:
+        self._bar = bar
 
     def step(self, message: str) -> None:
         """Say what was done."""
-        if self._bar:
-            self._bar.console.print(message, markup=False, highlight=False, soft_wrap=True)
-        elif not self._quiet:
-            typer.echo(message, err=True)
+        console = self._bar.console
+        console.print(message, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
     def progress(self, done: int, total: int) -> None:
         """Bytes done so far, and those of all."""
-        if self._bar:
-            self._bar.update(self._bar.task_ids[0], completed=done, total=total)
+        self._bar.update(self._bar.task_ids[0], completed=done, total=total)
 
 
 class _WhenKnown:
@@ -63,11 +59,9 @@ def watch(doing: str, quiet: bool) -> Iterator[Watch]:
         doing: What stands before the bar.
         quiet: Say nothing.
     """
-    console = Console(stderr=True)
-    if quiet or not console.is_terminal:
-        yield Watch(None, quiet)
-        return
+    console = Console(stderr=True, quiet=quiet)
     columns = ("{task.description}", progress.BarColumn(), _Amount(), _TimeLeft())
-    with progress.Progress(*columns, console=console, transient=True) as bar:
-        bar.add_task(doing, total=None)
-        yield Watch(bar, quiet)
+    bar = progress.Progress(*columns, console=console, transient=True)
+    bar.add_task(doing, total=None)
+    with bar if console.is_terminal and not quiet else nullcontext():
+        yield Watch(bar)

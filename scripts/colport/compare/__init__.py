@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -85,9 +84,5 @@ def repeatability(old: Path | str, new: Path | str) -> Repeat | None:
         for rows in common(Results(old), Results(new), "latency")
         if rows[0]["variant"] != REFERENCE_VARIANT
     ]
-    changes = [
-        math.exp(abs(math.log(after / before))) - 1
-        for before, after in pairs
-        if is_number(before) and is_number(after)
-    ]
+    changes = [max(pair) / min(pair) - 1 for pair in pairs if all(map(is_number, pair))]
     return Repeat(len(changes), median(changes), max(changes)) if changes else None

@@ -37,29 +37,19 @@ class Finding:
 
 def ranked(findings: Iterable[Finding]) -> list[Finding]:
     """By group, then by verdict, worse before the others, then by weight."""
-    return sorted(
-        findings,
-        key=lambda item: (
-            GROUPS.index(item.group),
-            VERDICTS.index(item.verdict),
-            -item.weight,
-            item.place,
-        ),
-    )
+
+    def order(item: Finding) -> tuple[int, int, float, str]:
+        group, verdict = GROUPS.index(item.group), VERDICTS.index(item.verdict)
+        return group, verdict, -item.weight, item.place
+
+    return sorted(findings, key=order)
 
 
 def changed(group: str, place: str, figure: str, old: float, new: float, text: str) -> Finding:
     """A figure of which less is better, and its change."""
-    return Finding(
-        group,
-        "worse" if new > old else "better",
-        place,
-        text,
-        figure,
-        old,
-        new,
-        abs(new - old) / abs(old) if old else float("inf"),
-    )
+    verdict = "worse" if new > old else "better"
+    weight = abs(new - old) / abs(old) if old else float("inf")
+    return Finding(group, verdict, place, text, figure, old, new, weight)
 
 
 def verdict(findings: Sequence[Finding]) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from colport.compare.findings import Finding, changed
+from colport.compare.results import Results
 
 COVERAGE = 0.90
 """Least probability with which an interval holds the median of the rounds."""
@@ -85,6 +86,37 @@ def moved(
         found = changed(group, name, figure, *costs, text)
         verdict = "undecided" if old.overlaps(new) else found.verdict
         yield replace(found, verdict=verdict, old=old.median, new=new.median)
+
+
+def of_runs(
+    group: str,
+    runs: Iterable[tuple[str, str]],
+    old: Results,
+    new: Results,
+    look: Callable[..., Iterable[Finding]],
+    threshold: float,
+    what: str = "",
+) -> Iterator[Finding]:
+    """What a look at both records of a model and provider finds.
+
+    Args:
+        group: Of the findings, and the folder of the records.
+        runs: Models and providers.
+        old: A results folder.
+        new: The one to judge.
+        look: From a run's name, its two records and the threshold to findings.
+        threshold: See :func:`moved`.
+        what: What the records are needed for, in the message that says that one is missing.
+    """
+    for model, provider in runs:
+        name, file = f"{model} {provider}", f"{group}/{model}/{provider}.json"
+        before, after = (results.record(group, model, provider) for results in (old, new))
+        if before is None or after is None:
+            missing = (old if before is None else new).folder
+            yield Finding(group, "not compared", name, f"{file}{what} is not in {missing}")
+        elif "settings" in before and "settings" in after:  # else nothing was measured
+            found = look(name, before, after, threshold)
+            yield from undecided_as_one(group, name, found, threshold)
 
 
 def undecided_as_one(

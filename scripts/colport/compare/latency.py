@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from colport.base.names import REFERENCE_VARIANT
-from colport.compare.findings import Finding, changed
-from colport.compare.intervals import median_interval, moved, undecided_as_one
-from colport.compare.results import (
-    Results,
-    is_number,
-    noise_note,
-    other_baseline,
-    place,
-    same_machine,
-)
-from colport.compare.stages import COST
+from colport.compare.findings import Finding
+from colport.compare.intervals import median_interval, moved, of_runs
+from colport.compare.results import Results, noise_note, other_baseline, place, same_machine
+from colport.compare.stages import cost
 from colport.timing.statistics import round_ratios
 
 _Case = tuple[str, str, int]
@@ -35,22 +28,12 @@ def latency(old: Results, new: Results, threshold: float) -> Iterator[Finding]:
         for row in old.rows("latency").values()
         if not row["provider"].startswith("torch-") and row["status"] == "ok"
     )
-    for model, provider in runs:
-        before = old.record("latency", model, provider)
-        after = new.record("latency", model, provider)
-        if before is None or after is None:
-            missing = (old if before is None else new).folder
-            text = f"latency/{model}/{provider}.json with the samples is not in {missing}"
-            yield Finding("latency", "not compared", f"{model} {provider}", text)
-        else:
-            yield from _run(f"{model} {provider}", before, after, threshold)
+    yield from of_runs("latency", runs, old, new, _run, threshold, " with the samples")
 
 
 def _run(
     name: str, old: Mapping[str, Any], new: Mapping[str, Any], threshold: float
 ) -> Iterator[Finding]:
-    if "settings" not in old or "settings" not in new:
-        return  # nothing was measured in one of them, its rows say why
     threads = [record["settings"]["threads"] for record in (old, new)]
     if threads[0] != threads[1]:
         text = f"{threads[0]} threads before, {threads[1]} now"
@@ -64,13 +47,9 @@ def _run(
         yield Finding("latency", "not compared", name, text)
     before, after = _ok(old), _ok(new)
     note = noise_note(old, new)
-    found = [
-        finding
-        for case in before
-        if case in after
-        for finding in _case(case, before, after, not versions, same, threshold, note)
-    ]
-    yield from undecided_as_one("latency", name, found, threshold)
+    for case in before:
+        if case in after:
+            yield from _case(case, before, after, not versions, same, threshold, note)
     yield from _memory(before, after)
 
 
@@ -109,11 +88,11 @@ def _case(
             round_ratios(rows[reference]["rounds_ns"], rows[case]["rounds_ns"])
             for rows in (old, new)
         ]
-        figure, unit = "speedup_vs_pytorch", ""
-        shown = ["speed-up", "" if not same else _both(milliseconds)]
+        figure, text = "speedup_vs_pytorch", "speed-up {} -> {}"
+        if same:
+            text += ", {:.3g} -> {:.3g} ms".format(*map(np.median, milliseconds))
     elif same:
-        rounds, figure, unit = milliseconds, "p50_ms", " ms"
-        shown = ["", ""]
+        rounds, figure, text = milliseconds, "p50_ms", "{} -> {} ms"
     else:
         if same_baseline:
             text = "no PyTorch reference in both runs, and another machine"
@@ -124,7 +103,7 @@ def _case(
         text = f"samples in {min(map(len, rounds))} rounds; an interval needs 5"
         yield Finding("latency", "not compared", name, text)
     else:
-        text = f"{shown[0]} {pair[0]} -> {pair[1]}{unit}{shown[1]}{note}".strip()
+        text = text.format(*pair) + note
         more_is_better = figure == "speedup_vs_pytorch"
         yield from moved("latency", name, figure, pair, text, threshold, more_is_better)
 
@@ -133,24 +112,15 @@ def _milliseconds(row: Mapping[str, Any]) -> list[float]:
     return [float(np.median(durations)) / 1e6 for durations in row["rounds_ns"] if durations]
 
 
-def _both(milliseconds: Sequence[Sequence[float]]) -> str:
-    old, new = (np.median(values) for values in milliseconds)
-    return f", {old:.3g} -> {new:.3g} ms"
-
-
 def _memory(
     old: Mapping[_Case, Mapping[str, Any]], new: Mapping[_Case, Mapping[str, Any]]
 ) -> Iterator[Finding]:
     """Peak memory of each contender's process; every row of it holds the same figure."""
-    seen = set()
-    for case in old:
-        before, row = old[case], new.get(case)
-        if row is None or before["variant"] in seen or before["variant"] == REFERENCE_VARIANT:
-            continue
-        seen.add(before["variant"])
-        values = before["peak_rss_mb"], row["peak_rss_mb"]
-        if all(map(is_number, values)) and abs(values[1] - values[0]) > COST * min(values):
-            text = f"{values[0]:.0f} -> {values[1]:.0f} MB peak memory"
-            text += f" ({values[1] / values[0] - 1:+.0%})"
-            name = place(before, "provider")
-            yield changed("latency", name, "peak_rss_mb", *values, text)
+    pairs = {}
+    for case, row in old.items():
+        if case in new:
+            pairs.setdefault(row["variant"], (row, new[case]))
+    for variant, rows in pairs.items():
+        if variant != REFERENCE_VARIANT:
+            text, name = "{:.0f} -> {:.0f} MB peak memory", place(rows[0], "provider")
+            yield from cost("latency", name, "peak_rss_mb", rows, text)

@@ -123,7 +123,7 @@ def is_number(value: Any) -> bool:
 def _keyed(rows: list[dict[str, Any]], stage: str) -> dict[Key, Row]:
     keyed: dict[Key, Row] = {}
     for row in _ours(rows):
-        row = {name: _plain(value) for name, value in row.items()}
+        row = {name: None if pd.isna(value) else value for name, value in row.items()}
         if row.get("embeddings") == FULL:
             row["embeddings"] = None  # what runs without smaller forms have
         key = tuple(row.get(column) or "" for column in KEYS[stage])
@@ -137,7 +137,3 @@ def _keyed(rows: list[dict[str, Any]], stage: str) -> dict[Key, Row]:
 def _ours(rows: Iterable[Row]) -> Iterator[Row]:
     """Rows without those of peers: others' exports are no business of a gate on ours."""
     return (row for row in rows if not is_peer(row["variant"]))
-
-
-def _plain(value: Any) -> Any:
-    return None if pd.isna(value) else value

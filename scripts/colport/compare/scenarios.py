@@ -8,7 +8,7 @@ from typing import Any
 
 from colport.base.names import REFERENCE_VARIANT
 from colport.compare.findings import Finding
-from colport.compare.intervals import Interval, median_interval, moved, undecided_as_one
+from colport.compare.intervals import Interval, median_interval, moved, of_runs
 from colport.compare.results import Results, noise_note, other_baseline, place
 from colport.timing.server.rows import Key, costs_of, key_of
 from colport.timing.server.settings import SERVER
@@ -23,16 +23,9 @@ _SAME = ("threads", "inputs", "offline", "server")
 
 def scenarios(old: Results, new: Results, threshold: float) -> Iterator[Finding]:
     """The scenarios of every model and provider that both folders have."""
-    for file in sorted(old.folder.glob(f"{GROUP}/*/*.json")):
-        model, provider = file.parent.name, file.stem
-        before = old.record(GROUP, model, provider)
-        after = new.record(GROUP, model, provider)
-        name = f"{model} {provider}"
-        if after is None:
-            text = f"{GROUP}/{model}/{provider}.json is not in {new.folder}"
-            yield Finding(GROUP, "not compared", name, text)
-        elif "settings" in before and "settings" in after:  # else nothing was measured
-            yield from _run(name, before, after, threshold)
+    files = sorted(old.folder.glob(f"{GROUP}/*/*.json"))
+    runs = [(file.parent.name, file.stem) for file in files]
+    yield from of_runs(GROUP, runs, old, new, _run, threshold)
 
 
 def _run(
@@ -52,13 +45,9 @@ def _run(
         yield Finding(GROUP, "not compared", name, text)
         return
     costs = costs_of(old["samples"]), costs_of(new["samples"])
-    found = [
-        finding
-        for case in before
-        if case[0] != REFERENCE_VARIANT
-        for finding in _case(case, (before, after), costs, threshold, noise_note(old, new))
-    ]
-    yield from undecided_as_one(GROUP, name, found, threshold)
+    for case in before:
+        if case[0] != REFERENCE_VARIANT:
+            yield from _case(case, (before, after), costs, threshold, noise_note(old, new))
 
 
 def _case(

@@ -201,16 +201,22 @@ def export_cost(old: Results, new: Results) -> Iterator[Finding]:
             records[owner] = same_machine(
                 old.record("export", *owner), new.record("export", *owner)
             )
+        name = place(before, "graph")
         if records[owner]:
-            yield from _cost(before, after, "seconds", "s", LEAST_SECONDS)
-        yield from _cost(before, after, "peak_rss_mb", "MB peak memory")
+            text = "{:.4g} -> {:.4g} s"
+            yield from cost("export", name, "seconds", (before, after), text, LEAST_SECONDS)
+        text = "{:.4g} -> {:.4g} MB peak memory"
+        yield from cost("export", name, "peak_rss_mb", (before, after), text)
     if not all(records.values()):
         text = "export times: the records do not name the same machine"
         yield Finding("export", "not compared", "", text)
 
 
-def _cost(before: Row, after: Row, figure: str, unit: str, least: float = 0.0) -> Iterator[Finding]:
-    old, new = before[figure], after[figure]
+def cost(
+    group: str, name: str, figure: str, rows: tuple[Row, Row], text: str, least: float = 0.0
+) -> Iterator[Finding]:
+    """A figure that grew or shrank by more than :data:`COST`, and by more than ``least``."""
+    old, new = (row[figure] for row in rows)
     if is_number(old) and is_number(new) and abs(new - old) > max(least, COST * min(old, new)):
-        text = f"{old:.4g} -> {new:.4g} {unit} ({new / old - 1:+.0%})"
-        yield changed("export", place(before, "graph"), figure, float(old), float(new), text)
+        text = f"{text.format(old, new)} ({new / old - 1:+.0%})"
+        yield changed(group, name, figure, float(old), float(new), text)

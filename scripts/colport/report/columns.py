@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -54,9 +54,9 @@ class ShownTable:
         self.raw = text_table(frame).to_numpy().tolist()
 
     @classmethod
-    def of(cls, rows: Iterable[Mapping[str, Any]], names: Sequence[str]) -> ShownTable:
-        """From rows as dicts, and the columns to show of them."""
-        return cls(pd.DataFrame([dict(row) for row in rows], columns=list(names)))
+    def of(cls, rows: Sequence[Mapping[str, Any] | tuple], names: Sequence[str]) -> ShownTable:
+        """From rows as dicts or tuples, and the columns to show of them."""
+        return cls(pd.DataFrame(rows, columns=list(names)))
 
     @property
     def names(self) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from colport import tables
 from colport.base.redaction import redacted
 
 MISSING = "\N{EN DASH}"
@@ -19,9 +20,12 @@ _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 def is_missing(value: Any) -> bool:
     """Whether a cell holds nothing: ``None``, NaN, ``<NA>`` or an infinity."""
-    if isinstance(value, str | list | tuple | dict):
-        return False
-    return bool(pd.isna(value)) or (isinstance(value, float) and math.isinf(value))
+    return tables.is_missing(value) or (isinstance(value, float) and math.isinf(value))
+
+
+def is_true(value: Any) -> bool:
+    """Whether a cell holds a truth value, and that is true."""
+    return not is_missing(value) and bool(value)
 
 
 def _or_missing(show: Callable[..., str]) -> Callable[..., str]:

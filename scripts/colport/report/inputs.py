@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,17 +13,14 @@ from colport.base.errors import ArtifactError
 from colport.base.files import read_json
 from colport.tables import COLUMNS, read_table, read_tables
 
-FURTHER: Mapping[str, Sequence[str]] = {
-    "embeddings": (),
-    "operators": (),
-    "providers": (),
-    "retrieval_queries": ("model", "variant", "provider", "dataset", "query", "ndcg_at_5"),
-    "parity_inputs": (),
-    "stages": (),
-    "scenarios": (),
-}
-"""Tables beyond those of :data:`colport.tables.COLUMNS` that the page shows, if they are there, and
-which of their columns; by default all."""
+FURTHER = (
+    *("embeddings", "operators", "providers", "retrieval_queries", "parity_inputs"),
+    *("stages", "scenarios"),
+)
+"""Tables beyond those of :data:`colport.tables.COLUMNS` that the page shows, if they are there."""
+
+_PARTS = {"retrieval_queries": ("model", "variant", "provider", "dataset", "query", "ndcg_at_5")}
+"""Columns of a further table where the page needs some alone."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +41,7 @@ class ReportInputs:
 def files(results: Path | str) -> list[Path]:
     """The files of a results folder that a report is made from."""
     folder = Path(results)
-    names = (*COLUMNS, *FURTHER)
-    tables = [folder / f"tables/{name}.csv" for name in names]
+    tables = [folder / f"tables/{name}.csv" for name in (*COLUMNS, *FURTHER)]
     records = [*folder.glob("explain/*/*.json"), *folder.glob("latency/*/*.json")]
     return [file for file in (*tables, *sorted(records)) if file.is_file()]
 
@@ -67,7 +63,7 @@ def read(paths: Iterable[Path | str]) -> ReportInputs:
     tables = read_tables(folder)
     for path in found:
         if path.suffix == ".csv" and path.stem in FURTHER:
-            tables[path.stem] = read_table(path, *FURTHER[path.stem])
+            tables[path.stem] = read_table(path, *_PARTS.get(path.stem, ()))
     explained = [read_json(path) for path in found if "explain" in path.parts[-3:]]
     measured = [read_json(path) for path in found if "latency" in path.parts[-3:]]
     return ReportInputs(tables, explained, _environment(measured))

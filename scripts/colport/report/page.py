@@ -131,7 +131,7 @@ class Report:
 
     def _page(self, title: str, sections: Sequence[tuple[Section, Mapping[str, Any]]]) -> str:
         run = self.material.run
-        style = stylesheet()
+        style = "".join(map(asset, STYLES))
         behaviour = '"use strict";\n(() => {\n' + "".join(map(asset, BEHAVIOUR)) + "})();\n"
         measured = {"machine": in_words(run.get("environment") or {})}
         parts = [
@@ -151,11 +151,6 @@ class Report:
             style_hash=_hash(style),
             behaviour_hash=_hash(behaviour),
         )
-
-
-def stylesheet() -> str:
-    """The style of the page."""
-    return "".join(map(asset, STYLES))
 
 
 def fill(name: str, /, **values: Any) -> str:

@@ -20,9 +20,12 @@ from colport.compare import Finding
 from colport.report import formatting as fmt
 from colport.report.charts.chart import Chart
 from colport.report.charts.marks import Legend
-from colport.tables import COLUMNS, empty, typed
+from colport.tables import COLUMNS, flatten, typed
 from colport.tables.further import embeddings
 from colport.tables.recommendation import SIGNIFICANCE
+
+PLACE = ["variant", "provider"]
+"""Columns that tell the rows of a model apart."""
 
 MAX_MODELS = 12
 """Models that a section of charts draws; all are in its tables."""
@@ -64,7 +67,7 @@ class Material:
     against: Against | None = None
 
     def __post_init__(self) -> None:
-        tables = {name: empty(name) for name in TABLES} | dict(self.tables)
+        tables = {name: flatten(name, []) for name in TABLES} | dict(self.tables)
         for name, columns in COLUMNS.items():
             table = tables[name].reset_index(drop=True)
             further = [column for column in table if column not in columns]

@@ -23,6 +23,9 @@ STAGES = ("export", "parity", "retrieval", "latency")
 COLUMNS = {name: TABLES[name].columns for name in (*STAGES, "summary")}
 """The columns of the output contract, in order; a table may have further ones after them."""
 
+KEYS = ["model", "variant", "provider"]
+"""Columns that say what a row is about."""
+
 STATUSES = ("ok", "failed", "unsupported")
 
 _FORMULA = ("=", "+", "-", "@", "\t")
@@ -32,8 +35,8 @@ def flatten(name: str, records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     """The rows of all records, in their order, as one table.
 
     Args:
-        name: Of a table of :data:`colport.base.columns.TABLES` whose rows have a ``status``.
-        records: Leaf records; each has ``rows``, a list of dicts.
+        name: Of a table of :data:`colport.base.columns.TABLES`.
+        records: Leaf records; each has ``rows``, a list of dicts with a ``status``.
 
     Returns:
         The table's columns in order, then further ones that a row has. Missing text is
@@ -58,11 +61,6 @@ def flatten(name: str, records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     columns = dict.fromkeys([*TABLES[name].columns, *known, *given])
     frame = pd.DataFrame([dict(row) for row in rows], columns=[*columns], dtype=object)
     return typed(name, frame)
-
-
-def empty(name: str) -> pd.DataFrame:
-    """A table without rows."""
-    return typed(name, pd.DataFrame(columns=TABLES[name].columns, dtype=object))
 
 
 def typed(name: str, frame: pd.DataFrame) -> pd.DataFrame:
@@ -131,6 +129,11 @@ def read_table(path: Path, *only: str) -> pd.DataFrame:
     return typed(path.stem, frame)
 
 
+def is_missing(value: Any) -> bool:
+    """Whether a cell holds nothing: ``None``, NaN or ``<NA>``."""
+    return not isinstance(value, list | tuple | dict) and bool(pd.isna(value))
+
+
 def text_table(table: pd.DataFrame) -> pd.DataFrame:
     """Every cell as the text that it has in the CSV file."""
     columns = [[_cell_text(value) for value in table[column]] for column in table.columns]
@@ -141,7 +144,7 @@ def text_table(table: pd.DataFrame) -> pd.DataFrame:
 def _check_row(name: str, number: int, row: Any) -> None:
     if not isinstance(row, Mapping):
         raise ArtifactError(f"{name} record {number}: a row is {type(row).__name__}, not a dict.")
-    where = "/".join(str(row[key]) for key in ("model", "variant", "provider") if key in row)
+    where = "/".join(str(row[key]) for key in KEYS if key in row)
     missing = [column for column in TABLES[name].columns if column not in row]
     if missing:
         raise ArtifactError(
@@ -158,7 +161,7 @@ def _typed_column(column: str, values: pd.Series) -> pd.Series:
     known = schema.COLUMNS.get(column)
     match known and known.type:
         case "text":
-            texts = ["" if _missing(value) else _plain_text(value) for value in values]
+            texts = ["" if is_missing(value) else _plain_text(value) for value in values]
             return pd.Series(texts, index=values.index, dtype=object)
         case "boolean":
             return values.astype("boolean")
@@ -166,7 +169,7 @@ def _typed_column(column: str, values: pd.Series) -> pd.Series:
             return pd.to_numeric(values.where(values.notna(), None)).astype("Int64")
         case "float":
             return pd.to_numeric(values).astype("float64")
-    present = [value for value in values if not _missing(value)]
+    present = [value for value in values if not is_missing(value)]
     if present and all(pd.api.types.is_bool(value) for value in present):
         return values.astype("boolean")
     if present and all(pd.api.types.is_number(value) for value in present):
@@ -178,12 +181,8 @@ def _plain_text(value: Any) -> str:
     return "x".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
-def _missing(value: Any) -> bool:
-    return not isinstance(value, list | tuple | dict) and bool(pd.isna(value))
-
-
 def _cell_text(value: Any) -> str:
-    if _missing(value):
+    if is_missing(value):
         return ""
     if pd.api.types.is_bool(value):
         return "true" if value else "false"

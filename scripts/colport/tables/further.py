@@ -12,7 +12,7 @@ from colport.base.columns import TABLES, row
 from colport.base.errors import ArtifactError, read_of
 from colport.base.names import FULL
 from colport.scoring.details import pairs
-from colport.tables import empty, typed
+from colport.tables import KEYS, flatten, typed
 from colport.tables.summary import quality
 
 _TOLD = {"seconds": "s", "cpu_seconds": "cpu_time", "peak_rss_mb": "max_rss"}
@@ -29,7 +29,7 @@ def parity_inputs(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     for record in records:
         found = record.get("input_min_cosine", {})
         for of_kind in record["rows"]:
-            place = {name: of_kind[name] for name in ("model", "variant", "provider", "kind")}
+            place = {name: of_kind[name] for name in (*KEYS, "kind")}
             rows += [
                 row("parity_inputs", **place, input=number, min_cosine=cosine)
                 for number, cosine in enumerate(found.get(of_kind["kind"], []))
@@ -50,7 +50,7 @@ def embeddings(retrieval: pd.DataFrame, records: Sequence[Mapping[str, Any]] = (
     rows, tested = [], pairs(records)
     if not set(retrieval.get("embeddings", [])) <= {"", FULL}:
         datasets = retrieval.groupby("model")["dataset"].agg(set)
-        keys = ["model", "variant", "provider", "embeddings"]
+        keys = [*KEYS, "embeddings"]
         scored = retrieval[(retrieval["embeddings"] != "") & (retrieval["status"] == "ok")]
         for place, found in scored.groupby(keys, sort=False):
             row = dict(zip(keys, place, strict=True))
@@ -77,4 +77,4 @@ def stages(files: Iterable[Path | str]) -> pd.DataFrame:
         start = len(places) - places[::-1].index("benchmarks") if "benchmarks" in places else 0
         stage, *job = places[start:]
         parts.append(pd.DataFrame({"stage": stage, "job": "/".join(job), **figures}))
-    return pd.concat(parts, ignore_index=True) if parts else empty("stages")
+    return pd.concat(parts, ignore_index=True) if parts else flatten("stages", [])

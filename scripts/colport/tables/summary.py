@@ -14,12 +14,11 @@ from colport.base.names import AGREEMENT, CONTROL, FULL, REFERENCE_VARIANT
 from colport.scoring.details import PLACE, Pair, pairs
 from colport.scoring.record import agreement, difference
 from colport.scoring.score import HEADLINE
-from colport.tables import STAGES, flatten, full_rows, typed
+from colport.tables import KEYS, STAGES, flatten, full_rows, typed
 from colport.tables.recommendation import MIN_AGREEMENT, recommend
 
 Pairs = Mapping[tuple[str, ...], Pair]
 
-_KEYS = ["model", "variant", "provider"]
 _DIFFERENCE = ("p_value", "ndcg_at_5_delta_low", "ndcg_at_5_delta_high")
 QUALITY = ("ndcg_at_5", "ndcg_at_5_delta", *_DIFFERENCE, *AGREEMENT)
 """Figures of :func:`quality`."""
@@ -116,7 +115,7 @@ def _candidates(latency: pd.DataFrame) -> pd.DataFrame:
 
 def _row_keys(export: pd.DataFrame, measured: Iterable[pd.DataFrame]) -> list[tuple[str, str, str]]:
     """Model, variant and provider in order of appearance; PyTorch first within its model."""
-    tables = [table.reindex(columns=_KEYS) for table in (export, *measured)]
+    tables = [table.reindex(columns=KEYS) for table in (export, *measured)]
     places = list(pd.concat(tables).itertuples(index=False, name=None))
     models = {model: number for number, (model, *_) in reversed([*enumerate(places)])}
     variants = {place[:2]: number for number, place in reversed([*enumerate(places)])}

@@ -96,14 +96,14 @@ def chart(
         key: Unique in the page.
         model: What the chart is about.
         caption: What is drawn.
-        axis: The axis; without ticks none is drawn.
+        axis: What they share.
         rows: Its lanes, from the top.
         table: The rows behind the marks.
         legend: Colours that only this chart has, by what they stand for.
     """
     pitch = _HEAD + axis.lane_height + _GAP
     bottom = len(rows) * pitch
-    drawing = Drawing(WIDTH, bottom + (38 if axis.scale.ticks else 0))
+    drawing = Drawing(WIDTH, bottom + 38)
     _draw_axis(drawing, axis, bottom)
     for number, lane in enumerate(rows):
         _draw_lane(drawing, axis, lane, number * pitch)
@@ -142,8 +142,6 @@ def bars(
 
 
 def _draw_axis(drawing: Drawing, axis: Axis, bottom: float) -> None:
-    if not axis.scale.ticks:
-        return
     for tick in axis.scale.ticks:
         drawing.line(tick.at, 0, tick.at, bottom, "grid")
         anchor = "start" if tick.at < LEFT + 8 else "middle"

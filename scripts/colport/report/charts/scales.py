@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 _MANTISSAS = ((1, 1.5, 2, 3, 4, 5, 7), (1, 2, 5), (1, 3), (1,))
 _MOST_TICKS = 7
@@ -23,7 +23,7 @@ class Scale:
     """One axis."""
 
     place: Callable[[float], float]
-    ticks: list[Tick] = field(default_factory=list)
+    ticks: list[Tick]
 
 
 def linear(
@@ -45,11 +45,11 @@ def linear(
     )
 
 
-def from_zero(high: float, start: float, end: float, room: float = 1.06) -> Scale:
+def from_zero(high: float, start: float, end: float) -> Scale:
     """From 0 to a round number at or above ``high``, which keeps some room beside it."""
     high = high if math.isfinite(high) and high > 0 else 1.0
-    step = nice_step(high * (room + 0.06), 5)
-    top = max(step * math.ceil(high * room / step), step)
+    step = nice_step(high * 1.12, 5)
+    top = max(step * math.ceil(high * 1.06 / step), step)
     return linear(0.0, top, start, end, [index * step for index in range(round(top / step) + 1)])
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 
 from colport.report.charts import scales
@@ -37,19 +37,6 @@ class Point:
     mark: Mark
     sound: bool = True
     chosen: bool = False
-
-
-@dataclass(frozen=True)
-class _Placed:
-    """A point with its place in the drawing, and where its label goes, if there is room."""
-
-    point: Point
-    x: float
-    y: float
-    front: bool
-    label_x: float = 0.0
-    label_y: float = 0.0
-    anchor: str = ""
 
 
 def chart(
@@ -89,10 +76,8 @@ def chart(
     x_scale = scales.cost([point.x for point in points], LEFT, RIGHT)
     y_scale = scales.quality(min(heights), max(heights), BOTTOM, TOP)
     front = pareto(points)
-    marks = [
-        _Placed(point, x_scale.place(point.x), y_scale.place(point.y), index in front)
-        for index, point in enumerate(points)
-    ]
+    places = [(x_scale.place(point.x), y_scale.place(point.y)) for point in points]
+    steps = [places[index] for index in front]
     drawing = framed(x_scale, y_scale, x_label)
     level = None
     if reference is not None:
@@ -100,11 +85,14 @@ def chart(
         band = min(y_scale.place(reference - accepted_loss), BOTTOM) - level
         drawing.box(LEFT, level, RIGHT - LEFT, band, "band")
         drawing.line(LEFT, level, RIGHT, level, "reference")
-    front_marks = [marks[index] for index in front]
-    if len(front_marks) > 1:
-        drawing.path(_step(front_marks), "front")
-    for mark in _with_labels(marks, front_marks, level):
-        _draw_mark(drawing, mark)
+    if len(steps) > 1:
+        (x, y), *others = steps
+        drawing.path(f"M{x:.1f} {y:.1f}" + "".join(f"H{x:.1f}V{y:.1f}" for x, y in others), "front")
+    labels = _labels(points, places, front, level)
+    for index, (point, (x, y)) in enumerate(zip(points, places, strict=True)):
+        _draw_mark(drawing, point, x, y, labels.get(index))
+        note = "on the Pareto front" if index in front else ""
+        drawing.hit_circle(x, y, 12, point.row, note)
     names = ", ".join(points[index].label for index in front)
     return Chart(
         key=key,
@@ -135,56 +123,50 @@ def pareto(points: Sequence[Point]) -> list[int]:
     return front
 
 
-def _draw_mark(drawing: Drawing, mark: _Placed) -> None:
-    point = mark.point
+def _draw_mark(
+    drawing: Drawing, point: Point, x: float, y: float, label: tuple[float, float, str] | None
+) -> None:
     if point.chosen:
-        drawing.circle(mark.x, mark.y, 11, "ring")
+        drawing.circle(x, y, 11, "ring")
     hollow = "" if point.sound else " unsound"
-    drawing.path(point.mark.shape, f"mark {point.mark.colour}{hollow}", mark.x, mark.y)
-    if mark.anchor:
+    drawing.path(point.mark.shape, f"mark {point.mark.colour}{hollow}", x, y)
+    if label:
+        label_x, label_y, anchor = label
         css = "label strong" if point.chosen else "label"
-        drawing.text(mark.label_x, mark.label_y, point.label, css, mark.anchor)
-    note = "on the Pareto front" if mark.front else ""
-    drawing.hit_circle(mark.x, mark.y, 12, point.row, note)
+        drawing.text(label_x, label_y, point.label, css, anchor)
 
 
-def _step(marks: Sequence[_Placed]) -> str:
-    path = f"M{marks[0].x:.1f} {marks[0].y:.1f}"
-    return path + "".join(f"H{mark.x:.1f}V{mark.y:.1f}" for mark in marks[1:])
-
-
-def _with_labels(
-    marks: Sequence[_Placed], front: Sequence[_Placed], level: float | None
-) -> list[_Placed]:
-    """Put labels beside marks where they hit nothing; the chosen and the front go first."""
-    radii = [(mark, 11 if mark.point.chosen else 7) for mark in marks]
-    taken = [(mark.x - r, mark.y - r, mark.x + r, mark.y + r) for mark, r in radii]
-    taken += [
-        (min(one.x, two.x), min(one.y, two.y) - 1, max(one.x, two.x), max(one.y, two.y) + 1)
-        for mark, after in pairwise(front)
-        for one, two in ((mark, replace(mark, x=after.x)), (replace(mark, x=after.x), after))
-    ]
+def _labels(
+    points: Sequence[Point],
+    places: Sequence[tuple[float, float]],
+    front: Sequence[int],
+    level: float | None,
+) -> dict[int, tuple[float, float, str]]:
+    """Where labels hit nothing, with their anchor; the chosen and the front go first."""
+    radii = [11 if point.chosen else 7 for point in points]
+    taken = [(x - r, y - r, x + r, y + r) for (x, y), r in zip(places, radii, strict=True)]
+    for (x, y), (next_x, next_y) in pairwise(places[index] for index in front):
+        taken += [(x, y - 1, next_x, y + 1), (next_x, next_y - 1, next_x, y + 1)]
     if level is not None:
         taken.append((LEFT, level - 1, RIGHT, level + 1))
-    placed = list(marks)
-    order = sorted(
-        range(len(marks)), key=lambda index: (not marks[index].point.chosen, not marks[index].front)
-    )
-    for index in order:
-        mark = marks[index]
-        if not mark.point.label:
+    labels = {}
+    for index in sorted(
+        range(len(points)), key=lambda index: (not points[index].chosen, index not in front)
+    ):
+        point, (own_x, own_y) = points[index], places[index]
+        if not point.label:
             continue
-        width = len(mark.point.label) * _CHARACTER_WIDTH
-        away = 14 if mark.point.chosen else 10
+        width = len(point.label) * _CHARACTER_WIDTH
+        away = 14 if point.chosen else 10
         for x, y, anchor in (
-            (mark.x + away, mark.y + 4, "start"),
-            (mark.x - away, mark.y + 4, "end"),
-            (mark.x, mark.y - away - 2, "middle"),
-            (mark.x, mark.y + away + 10, "middle"),
-            (mark.x + 6, mark.y - away - 1, "start"),
-            (mark.x - 6, mark.y - away - 1, "end"),
-            (mark.x + 6, mark.y + away + 10, "start"),
-            (mark.x - 6, mark.y + away + 10, "end"),
+            (own_x + away, own_y + 4, "start"),
+            (own_x - away, own_y + 4, "end"),
+            (own_x, own_y - away - 2, "middle"),
+            (own_x, own_y + away + 10, "middle"),
+            (own_x + 6, own_y - away - 1, "start"),
+            (own_x - 6, own_y - away - 1, "end"),
+            (own_x + 6, own_y + away + 10, "start"),
+            (own_x - 6, own_y + away + 10, "end"),
         ):
             start = x - {"start": 0.0, "end": width, "middle": width / 2}[anchor]
             box = (start, y - _LABEL_HEIGHT + 2, start + width, y + 3)
@@ -192,9 +174,9 @@ def _with_labels(
             inside = inside and box[1] >= 0 and box[3] <= BOTTOM
             if inside and not any(_overlap(box, other) for other in taken):
                 taken.append(box)
-                placed[index] = replace(mark, label_x=x, label_y=y, anchor=anchor)
+                labels[index] = (x, y, anchor)
                 break
-    return placed
+    return labels
 
 
 def _overlap(a: tuple[float, ...], b: tuple[float, ...]) -> bool:

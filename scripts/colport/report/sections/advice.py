@@ -10,10 +10,9 @@ from colport.base.columns import TABLES
 from colport.base.names import REFERENCE_VARIANT, is_peer
 from colport.report import formatting as fmt
 from colport.report.section import Material, delta_note
-from colport.tables import full_rows, typed
+from colport.tables import KEYS, full_rows, typed
 from colport.tables import recommendation as rule
 
-_PLACE = ["model", "variant", "provider"]
 _NEEDS = {
     rule.FASTEST: "fastest within parity",
     rule.SMALLEST: f"smallest within {rule.SMALL_LOSS:.0%} of the quality",
@@ -54,12 +53,11 @@ def section(material: Material) -> dict[str, Any]:
 def _needs(row: pd.Series) -> list[str]:
     """What a row is chosen for; tables of older runs only know which is recommended."""
     needs = [need for need in _NEEDS if need in row["best_for"].split(", ")]
-    recommended = not fmt.is_missing(row["recommended"]) and bool(row["recommended"])
-    return needs or [rule.FASTEST] * recommended
+    return needs or [rule.FASTEST] * fmt.is_true(row["recommended"])
 
 
 def _of(row: pd.Series, table: pd.DataFrame) -> pd.DataFrame:
-    return table[(table[_PLACE] == row[_PLACE]).all(axis=1)]
+    return table[(table[KEYS] == row[KEYS]).all(axis=1)]
 
 
 def _reasons(rows: pd.DataFrame) -> list[tuple[str, list[str]]]:

@@ -12,9 +12,8 @@ from colport.compare import compare
 from colport.compare.findings import verdict
 from colport.report.section import Against, Material
 from colport.report.sections.views import table_view
-from colport.tables import read_tables
+from colport.tables import KEYS, read_tables
 
-KEYS = ["model", "variant", "provider"]
 _COLUMNS = TABLES["side_by_side"].columns
 FIGURES = [name for name in _COLUMNS if f"{name}_change" in _COLUMNS]
 

@@ -15,7 +15,7 @@ from colport.report.charts import lanes, scales
 from colport.report.charts.chart import Chart
 from colport.report.charts.marks import Legend
 from colport.report.columns import ShownTable
-from colport.report.section import Material, drawn, namer
+from colport.report.section import PLACE, Material, drawn, namer
 
 MAX_LANES = 24
 LEAST_ERROR = 1e-8
@@ -23,9 +23,8 @@ LEAST_ERROR = 1e-8
 
 _BINS_PER_DECADE = 4
 _STEP = 0.05
-_PLACE = ["variant", "provider"]
-_ERROR_COLUMNS = (*_PLACE, "kind", "error_from", "error_to", "inputs")
-_DIFFERENCE_COLUMNS = (*_PLACE, "difference", "queries", "examples")
+_ERROR_COLUMNS = (*PLACE, "kind", "error_from", "error_to", "inputs")
+_DIFFERENCE_COLUMNS = (*PLACE, "difference", "queries", "examples")
 
 
 def section(material: Material) -> dict[str, Any] | None:
@@ -73,15 +72,14 @@ def _errors(
     last = np.ceil(np.log10(max(errors.max(), *limits.values(), 10 * LEAST_ERROR)))
     edges = np.logspace(first, last, round((last - first) * _BINS_PER_DECADE) + 1)
     name, records, lines = namer(rows), [], []
-    groups = rows.assign(error=errors).groupby([*_PLACE, "kind"], sort=False)
+    groups = rows.assign(error=errors).groupby([*PLACE, "kind"], sort=False)
     for (variant, provider, kind), found in list(groups)[:MAX_LANES]:
         counts, _ = np.histogram(found["error"], edges)
         bars = []
         for number in np.flatnonzero(counts):
             place, height = edges[number : number + 2], float(counts[number] / counts.max())
             bars.append(lanes.Bar(*place, marks[variant].colour, len(records), height))
-            cells = (variant, provider, kind, *place, int(counts[number]))
-            records.append(dict(zip(_ERROR_COLUMNS, cells, strict=True)))
+            records.append((variant, provider, kind, *place, int(counts[number])))
         median, worst = found["error"].median(), found["error"].max()
         limit = limits.get(variant, 0)
         lines.append(
@@ -109,10 +107,10 @@ def _differences(key: str, model: str, rows: pd.DataFrame, marks: Legend) -> Cha
     # Nothing that differs at all is counted as unchanged.
     tiny = (rows["difference"] != 0) & (rows["bin"] == 0)
     rows.loc[tiny, "bin"] = np.sign(rows.loc[tiny, "difference"]) * _STEP
-    changed = rows[rows["bin"] != 0].groupby([*_PLACE, "bin"]).size()
+    changed = rows[rows["bin"] != 0].groupby([*PLACE, "bin"]).size()
     largest = changed.max() if len(changed) else 1
     name, records, lines = namer(rows), [], []
-    for place, found in list(rows.groupby(_PLACE, sort=False))[:MAX_LANES]:
+    for place, found in list(rows.groupby(PLACE, sort=False))[:MAX_LANES]:
         dots = []
         for value, same in found.groupby("bin"):
             if value:  # what did not change would dwarf what did; it is told in words
@@ -120,8 +118,7 @@ def _differences(key: str, model: str, rows: pd.DataFrame, marks: Legend) -> Cha
                 colour = marks[place[0]].colour
                 dots.append(lanes.Dot(float(value), radius, colour, len(records)))
             examples = ", ".join(map(str, same["query"].head(3))) + (" …" if len(same) > 3 else "")
-            cells = (*place, float(value), len(same), examples)
-            records.append(dict(zip(_DIFFERENCE_COLUMNS, cells, strict=True)))
+            records.append((*place, float(value), len(same), examples))
         worse, better = (found["difference"] < 0).sum(), (found["difference"] > 0).sum()
         figure = f"{worse} worse, {better} better, {len(found) - worse - better} unchanged"
         lines.append(lanes.ChartLane(name(*place), figure, dots))

@@ -24,13 +24,12 @@ def section(material: Material) -> dict[str, Any] | None:
     """
     records, used, further = [], 0, 0
     for record in material.explained:
-        sizes = [_bytes_of(figure) for figure in record["figures"]]
         figures = []
-        for figure, size in zip(record["figures"], sizes, strict=True):
-            used += size
+        for figure in record["figures"]:
+            used += _bytes_of(figure)
             if used <= _MAX_BYTES:
                 figures.append({**figure, "added": _added(figure)})
-        further += len(sizes) - len(figures)
+        further += len(record["figures"]) - len(figures)
         if figures or record["left_out"] or record["reason"]:
             records.append({**record, "figures": figures})
     bars = {"heat": _bar(HEAT), "change": _bar(CHANGE)}

@@ -11,7 +11,7 @@ from colport.report.charts import lanes, scales
 from colport.report.charts.chart import Chart
 from colport.report.charts.marks import GREY
 from colport.report.columns import ShownTable
-from colport.report.section import Material, drawn, namer
+from colport.report.section import PLACE, Material, drawn, namer
 
 LARGEST = 6
 """Operators with a colour of their own; there is one more colour, that of the others."""
@@ -20,8 +20,7 @@ MAX_BARS = 8
 
 OTHER = "other"
 
-_PLACE = ["variant", "provider"]
-_COLUMNS = ("variant", "provider", "kind", "operator", "ms", "share", "graph_ms", "matmul_share")
+_COLUMNS = (*PLACE, "kind", "operator", "ms", "share", "graph_ms", "matmul_share")
 
 
 def section(material: Material) -> dict[str, Any] | None:
@@ -38,11 +37,11 @@ def _charts(number: int, model: str, rows: pd.DataFrame) -> list[Chart]:
     rows = rows.assign(ms=rows["share"] * rows["graph_ms"])
     sums = rows.groupby("operator")["ms"].sum().sort_values(ascending=False)
     colours = {name: f"c{number}" for number, name in enumerate(sums.index[:LARGEST], start=1)}
-    slowest = rows.drop_duplicates(_PLACE).nlargest(MAX_BARS, "graph_ms")
+    slowest = rows.drop_duplicates(PLACE).nlargest(MAX_BARS, "graph_ms")
     rows["operator"] = rows["operator"].where(rows["operator"].isin(colours), OTHER)
     name, records, lines = namer(slowest, ", "), [], []
     for first in slowest.to_dict("records"):
-        own = rows[(rows[_PLACE] == [first["variant"], first["provider"]]).all(axis=1)]
+        own = rows[(rows[PLACE] == [first["variant"], first["provider"]]).all(axis=1)]
         shares = own.groupby("operator")["share"].sum().reindex([*colours, OTHER]).dropna()
         ends = shares.cumsum() * first["graph_ms"]
         bars = []

@@ -10,9 +10,10 @@ import pandas as pd
 from colport.base.names import CONTROL
 from colport.report import formatting as fmt
 from colport.report.section import Material
+from colport.tables import KEYS
 
 _STAGES = ("export", "parity", "retrieval", "latency", "scenarios")
-_PLACE = ["stage", "model", "variant", "provider"]
+_PLACE = ["stage", *KEYS]
 _FURTHER = ["dataset", "kind"]
 """What is told of the rows of a single stage."""
 

@@ -16,14 +16,14 @@ from colport.report.charts.chart import Chart
 from colport.report.charts.marks import HOLLOW, RECOMMENDED, Legend
 from colport.report.charts.scatter import Point
 from colport.report.columns import ShownTable
-from colport.report.section import Material, drawn, namer
+from colport.report.section import PLACE, Material, drawn, namer
 from colport.tables.recommendation import ACCEPTED_LOSS
 
-_PLACE = ["variant", "provider"]
+_BATCH = "Median time of one document batch, ms"
 _QUALITY = ("ndcg_at_5", "ndcg_at_5_delta", "p_value", "parity_passed")
-_LATENCY = (*_PLACE, "document_p50_ms", "document_speedup", *_QUALITY, "recommended")
-_SIZE = (*_PLACE, "size_mb", *_QUALITY, "recommended")
-_FORMS = (*_PLACE, "embeddings", "bytes_per_document", *_QUALITY, "top10_overlap")
+_LATENCY = (*PLACE, "document_p50_ms", "document_speedup", *_QUALITY, "recommended")
+_SIZE = (*PLACE, "size_mb", *_QUALITY, "recommended")
+_FORMS = (*PLACE, "embeddings", "bytes_per_document", *_QUALITY, "top10_overlap")
 
 
 def section(material: Material) -> dict[str, Any]:
@@ -46,32 +46,23 @@ def _charts(
     reference = rows.loc[rows["variant"] == REFERENCE_VARIANT, "ndcg_at_5"].mean()
     judged = rows[rows["ndcg_at_5"].notna()]
     forms = forms[forms["model"] == model].assign(kb=forms["bytes_per_document"] / 1e3)
-    forms = forms.merge(rows[[*_PLACE, "parity_passed"]], on=_PLACE)
+    forms = forms.merge(rows[[*PLACE, "parity_passed"]], on=PLACE)
     latency = _points(judged, "document_p50_ms", marks)
     sizes = _merged(_points(judged, "size_mb", marks))
     stored = _labelled_once(_points(forms, "kb", marks, label="embeddings"))
-    latency_label = "Median time of one document batch, ms"
-    shown = (
-        ("latency", "document latency", latency_label, latency, judged, _LATENCY),
+    charts = []
+    for key, cost, label, points, table, columns in (
+        ("latency", "document latency", _BATCH, latency, judged, _LATENCY),
         ("size", "folder size", "Folder size, MB", sizes, judged, _SIZE),
         ("embeddings", "stored embeddings", "Embeddings of a document, kB", stored, forms, _FORMS),
-    )
-    return [
-        *(
-            scatter.chart(
-                f"{key}-{number}",
-                model,
-                f"NDCG@5 against {cost}",
-                label,
-                points,
-                ShownTable.of(table.to_dict("records"), columns),
-                reference,
-                ACCEPTED_LOSS,
-            )
-            for key, cost, label, points, table, columns in shown
-        ),
-        _sizes(f"sizes-{number}", model, rows, marks),
-    ]
+    ):
+        shown = ShownTable.of(table.to_dict("records"), columns)
+        caption = f"NDCG@5 against {cost}"
+        chart = scatter.chart(
+            f"{key}-{number}", model, caption, label, points, shown, reference, ACCEPTED_LOSS
+        )
+        charts.append(chart)
+    return [*charts, _sizes(f"sizes-{number}", model, rows, marks)]
 
 
 def _points(rows: pd.DataFrame, cost: str, marks: Legend, label: str = "") -> list[Point]:
@@ -86,7 +77,7 @@ def _points(rows: pd.DataFrame, cost: str, marks: Legend, label: str = "") -> li
             row=index,
             mark=marks[row["variant"]],
             sound=fmt.is_missing(row["parity_passed"]) or bool(row["parity_passed"]),
-            chosen=not fmt.is_missing(row.get("recommended")) and bool(row["recommended"]),
+            chosen=fmt.is_true(row.get("recommended")),
         )
         for index, row in enumerate(rows.to_dict("records"))
     ]

@@ -73,8 +73,8 @@ def _chart(key: str, model: str, kind: str, rows: pd.DataFrame, marks: Mapping[s
         if own:
             drawing.path("M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in places), f"line {colour}")
         for row, (x, y) in zip(own, places, strict=True):
-            met = not fmt.is_missing(row["meets_target"]) and bool(row["meets_target"])
-            drawing.path(shape, f"mark {colour}{'' if met else ' unsound'}", x, y)
+            hollow = "" if fmt.is_true(row["meets_target"]) else " unsound"
+            drawing.path(shape, f"mark {colour}{hollow}", x, y)
             drawing.hit_circle(x, y, 9, len(records))
             records.append(row)
     best = rows[rows["highest_rate"].notna()].sort_values("highest_rate", ascending=False)

@@ -92,7 +92,7 @@ def _marked(label: str, row: Mapping[str, Any], text: str) -> tuple[str, str, st
     if label in ("passed", "parity_passed") and not fmt.is_missing(value):
         return ("passed", "", "good") if value else ("✕ failed", "", "bad")
     if label == "recommended":
-        return ("✓ ship", "", "good") if value is not pd.NA and value else ("", "", "")
+        return ("✓ ship", "", "good") if fmt.is_true(value) else ("", "", "")
     if label == "model" and value == CONTROL:
         return "baseline", "", ""
     if label == "status":
@@ -108,8 +108,7 @@ def _marked(label: str, row: Mapping[str, Any], text: str) -> tuple[str, str, st
 
 def _row_class(values: Mapping[str, Any]) -> str:
     passed = values.get("passed", values.get("parity_passed"))
-    recommended = values.get("recommended")
-    if not fmt.is_missing(recommended) and recommended:
+    if fmt.is_true(values.get("recommended")):
         return "chosen"
     if values.get("status") == "failed" or (not fmt.is_missing(passed) and not passed):
         return "failed"
