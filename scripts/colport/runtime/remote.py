@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from colport.base import errors
-from colport.base.errors import ColPortError, UnsupportedError
+from colport.base.errors import ColPortError, InputError, UnsupportedError
 from colport.base.names import PLURALS
 from colport.families import inputs
 from colport.families.base import Embedder
@@ -70,6 +70,8 @@ class Interpreter:
             answer = self._child.ask(request)
         except ChildError as ended:
             raise RuntimeError(f"{self._python} on {name}: {ended}") from None
+        if "refused" in answer:
+            raise InputError(*answer["refused"])
         if "error" in answer:
             raise getattr(errors, answer["error"], RuntimeError)(answer["reason"])
         return answer["result"]
@@ -166,6 +168,8 @@ class _Server:
                 return {"result": None}
             found = getattr(self._made, name) if request["do"] == "method" else _named(name)
             return {"result": found(*arguments, **settings) if callable(found) else found}
+        except InputError as error:
+            return {"refused": [error.argument, error.index, error.reason]}
         except ColPortError as error:
             return {"error": type(error).__name__, "reason": str(error)}
         except Exception as error:  # noqa: BLE001 - its class may not exist on the other side
