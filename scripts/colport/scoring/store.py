@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -117,9 +117,6 @@ class EmbeddingSet(Sequence[np.ndarray]):
             raise IndexError(f"Item {index} of {len(self)}.")
         index %= len(self)
         return self.tokens(self.offsets[index], self.offsets[index + 1])
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        return (self[index] for index in range(len(self)))
 
 
 def write_embeddings(
