@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -80,12 +81,6 @@ class Interpreter:
         """Let the process end; safe to call twice."""
         self._child.close()
 
-    def __enter__(self) -> Interpreter:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
 
 class RemoteEncoder(Embedder):
     """:class:`colport.runtime.encoder.Encoder` in another Python."""
@@ -97,16 +92,12 @@ class RemoteEncoder(Embedder):
 
         self.folder = Path(folder)
         self.manifest = manifest.read(self.folder)
+        self.dim = self.manifest.dim
         self._interpreter = Interpreter(python)
         self._interpreter.ask(
             *("make", "colport.runtime.encoder:Encoder", str(folder), entry, threads)
         )
         self.document_type = self._interpreter.ask("method", "document_type")
-
-    @property
-    def dim(self) -> int:
-        """Size of a token embedding."""
-        return self.manifest.dim
 
     def _encode(self, given: Any, kind: str, batch_size: int) -> list[np.ndarray]:
         # Checked here: pages travel as pixels, without palette or EXIF, and errors as texts.
@@ -147,7 +138,7 @@ def run_in(python: str | None, function: str, *arguments: Any, **settings: Any) 
     """The result of ``package.module:function`` in another Python, or in this one for ``None``."""
     if python is None:
         return _named(function)(*arguments, **settings)
-    with Interpreter(python) as interpreter:
+    with closing(Interpreter(python)) as interpreter:
         return interpreter.ask("call", function, *arguments, **settings)
 
 
