@@ -17,7 +17,7 @@ runs.name_user()
 if workflow.is_main_process:  # its jobs read this file, too
     runs.announce()
 
-PLAN = plan.Plan.read(config, workflow.basedir)
+PLAN = plan.Plan.read(config, workflow.basedir, is_job=not workflow.is_main_process)
 
 MODEL_FOLDERS = expand(
     "results/models/{model}/{variant}", model=PLAN.models, variant=PLAN.variants

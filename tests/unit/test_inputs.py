@@ -13,7 +13,7 @@ from PIL import Image
 from colport import Encoder
 from colport.base.errors import ConfigError, InputError
 from colport.families.pages.images import PageError, as_page
-from colport.runtime.remote import open_encoder
+from colport.runtime.remote import open_encoder, run_in
 
 HALF = "a \ud83d b"
 
@@ -160,6 +160,10 @@ def test_documents_that_are_none(passages, pages, tmp_path):
 
 
 def test_another_python_takes_and_refuses_the_same(passages, exported):
+    given = ("queries", ["a", HALF], "passages", [3, 4])
+    with pytest.raises(InputError, match=r"queries\[4\]: holds half") as refused:
+        run_in(sys.executable, "colport.families.inputs:checked", *given)
+    assert (refused.value.argument, refused.value.index) == ("queries", 4)
     remote = open_encoder(exported["colbert"], {"type": "cpu", "python": sys.executable})
     for given, error in (({"a"}, TypeError), ([None], TypeError), ([HALF], InputError)):
         with pytest.raises(error, match="queries"):

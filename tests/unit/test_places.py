@@ -106,6 +106,17 @@ def test_a_place_that_snakemake_cannot_take_ends_before_it_looks(home, capsys):
     assert "a{x}b/config.json: Snakemake takes braces" in capsys.readouterr().err
 
 
+def test_a_job_leaves_the_files_that_its_main_process_has_checked(home, monkeypatch):
+    looked = []
+    monkeypatch.setattr(plan, "visible_files", lambda *_: looked.append(1) or [])
+    config = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    config["models"]["minilm-colbert"]["checkpoint"] = {"path": "one"}
+    read = Plan.read(config, ROOT, is_job=True)
+    assert not looked
+    assert vars(Plan.read(config, ROOT)) == vars(read)
+    assert looked
+
+
 @pytest.mark.parametrize("name", ["a{x}b", "a<results>b"])
 def test_a_file_that_snakemake_cannot_take_is_named(name, home):
     model(home / name)

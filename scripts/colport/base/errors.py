@@ -64,10 +64,6 @@ class InputError(DatasetError, ValueError):
         super().__init__(argument if index is None else f"{argument}[{index}]: {reason}.")
         self.argument, self.index, self.reason = argument, index, reason
 
-    def behind(self, first: int) -> InputError:
-        """The same of an input of a batch that begins at a place."""
-        return InputError(self.argument, (self.index or 0) + first, self.reason)
-
 
 class UnsupportedError(ColPortError):
     """A known limit: the stage records ``status: unsupported`` with this reason and goes on."""

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from colport.base.errors import CheckpointError
-from colport.families.reference.skeletons import check_shape, rename_keys
+from colport.families.reference.skeletons import check_shape, refuse_weights, rename_keys
 from colport.hub import lora
 from colport.hub.checkpoints import ADAPTER_CONFIG, read_config, reading
 from colport.tensors.weights import ADAPTER_WEIGHTS, StoredTensor, TensorEntry, finite
@@ -102,16 +102,11 @@ def merge(
     file = folder / ADAPTER_WEIGHTS
     tensors = _rename(model, stored, key_mapping)
     scales, shapes = _expected(folder, model, settings)
-    if extra := tensors.keys() - shapes.keys():
-        raise CheckpointError(
-            f"{file}: {len(extra)} unexpected weights, first {min(extra)!r}; target_modules and "
-            f"modules_to_save, matched as peft does, give no such weight of {type(model).__name__}."
-        )
-    if missing := shapes.keys() - tensors.keys():
-        raise CheckpointError(
-            f"{file}: {len(missing)} missing weights, first {min(missing)!r}; target_modules or "
-            "modules_to_save name its layer."
-        )
+    why = "; target_modules and modules_to_save, matched as peft does, give no such weight of "
+    why += type(model).__name__
+    refuse_weights("unexpected", tensors.keys() - shapes.keys(), file, why)
+    why = "; target_modules or modules_to_save name its layer"
+    refuse_weights("missing", shapes.keys() - tensors.keys(), file, why)
     merged = dict(sources)
     for name in sorted(tensors):
         is_pair = _PAIR.match(name) is not None

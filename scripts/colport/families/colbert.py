@@ -75,7 +75,7 @@ class ColBERT(base.Family):
         heads = {head: why for head, why in _HEADS.items() if not reason({head: why}, *own)}
         tensors = TensorIndex(checkpoint.backbone)
         names = {"optional": _POOLER, "ignored": heads | projection}
-        sources = map_tensors(backbone, tensors, source=str(folder), **names)
+        sources = map_tensors(backbone, tensors, source=folder, **names)
         model = torch.nn.ModuleDict({"backbone": backbone, "head": layers}).eval()
         inputs = base.token_inputs(20, *_INPUTS[2:] if settings["token_type_ids"] else ())
         return base.Skeleton(

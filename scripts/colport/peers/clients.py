@@ -47,8 +47,7 @@ class Client(Embedder):
     def _encode(self, inputs: Sequence[Any], kind: str, batch_size: int) -> list[np.ndarray]:
         embeddings: list[np.ndarray] = []
         for start in range(0, len(inputs), batch_size):
-            stop = min(start + batch_size, len(inputs))
-            rows, keep = self.embed(kind, [inputs[index] for index in range(start, stop)])
+            rows, keep = self.embed(kind, list(inputs[start : start + batch_size]))
             embeddings += [row[kept] for row, kept in zip(rows, keep, strict=True)]
         return embeddings
 

@@ -87,8 +87,15 @@ class Plan:
         self.tables = (*TABLES, *forms, *mteb, *operators, *scenarios)
 
     @classmethod
-    def read(cls, config: Mapping[str, Any], base: Path | str) -> Plan:
-        """Validate the config; a mistake ends the program with its one sentence."""
+    def read(cls, config: Mapping[str, Any], base: Path | str, *, is_job: bool = False) -> Plan:
+        """Validate the config; a mistake ends the program with its one sentence.
+
+        Args:
+            config: As Snakemake has it.
+            base: Folder of the Snakefile.
+            is_job: Whether this is a job's own process: the main one has looked at all the files
+                that checkpoints and datasets are read from.
+        """
         try:
             refuse_names(base)
             for place in (base, Path.cwd()):
@@ -98,10 +105,11 @@ class Plan:
                 filled[section] = located(filled[section], Path(base))
             check(filled)
             plan = cls(filled, Path(base))
-            for name in (*plan.datasets, *map(plan.calibration, plan.models)):
-                local_files(filled["datasets"][name])
-            for name in plan.models:
-                local_files(filled["models"][name]["checkpoint"])
+            datasets = (*plan.datasets, *map(plan.calibration, plan.models))
+            declared = [filled["datasets"][name] for name in datasets]
+            declared += [filled["models"][name]["checkpoint"] for name in plan.models]
+            for declaration in () if is_job else declared:
+                local_files(declaration)
             return plan
         except ColPortError as error:
             print(f"error in the config: {error}", file=sys.stderr)

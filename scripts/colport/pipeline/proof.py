@@ -8,7 +8,6 @@ real inputs, parity measures.
 from __future__ import annotations
 
 import gc
-import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -21,13 +20,13 @@ from PIL import Image
 
 from colport.base.errors import ExportError, ParityError
 from colport.base.files import atomic_path, final_place, scratch_folder
+from colport.base.foreign import table_beside
 from colport.base.machine import available_mb
 from colport.base.names import KINDS
 from colport.base.redaction import plain
 from colport.families.base import Document, Family
 from colport.families.reference.memory import ONCE_MB
-from colport.folder import manifest
-from colport.folder.graphs import copy_companions
+from colport.folder import graphs, manifest
 from colport.folder.manifest import Manifest
 from colport.hub.checkpoints import reading
 from colport.measure import overflow, parity
@@ -35,10 +34,10 @@ from colport.measure.parity import Tolerance
 from colport.pipeline import variants
 from colport.quantize.widen import read
 from colport.runtime.encoder import Encoder
-from colport.tensors import external_data, mapped
+from colport.tensors import mapped
 from colport.tensors.external_data import Layout
 
-_TEXTS = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+_TEXTS = table_beside(__file__)
 QUERIES, PASSAGES = _TEXTS["queries"], _TEXTS["passages"]
 _PAGES = ((224, 308), (420, 140))  # width and height in pixels
 _BLOCK = 14
@@ -225,11 +224,9 @@ def _running(folder: Path, found: Manifest, beside: Path) -> Iterator[Encoder]:
     for graph in found.graphs.values():
         _open(folder / graph.file)
     with scratch_folder(beside.with_name("fp32")) as wide:
-        copy_companions(folder, wide, found)
-        files = external_data.write(read(folder, found), wide, Layout())
-        place = {"layout": "split", "files": files}
-        widened = replace(found, precision="fp32", external_data=place)
-        widened.write(wide)
+        graphs.copy_companions(folder, wide, found)
+        widened = replace(found, precision="fp32")
+        widened = graphs.write(read(folder, found), wide, widened, Layout())
         with _running(wide, widened, wide) as encoder:
             yield encoder
 

@@ -34,6 +34,8 @@ _WINDOW = {"passages": 1024, "pages": 16}
 Progress = Callable[[int], object]
 """Called with the number of inputs that are done, whenever it has grown."""
 
+_Limits = Mapping[str, int | None]
+
 
 class Encoder:
     """A late-interaction retriever in ONNX Runtime.
@@ -122,7 +124,8 @@ class Encoder:
         Returns:
             One ``float32 [tokens, dim]`` a query, L2-normalised.
         """
-        return self._encode("queries", queries, batch_size, batch_tokens, progress)
+        limits = {"batch_size": batch_size, "batch_tokens": batch_tokens}
+        return self._encode("queries", queries, limits, progress)
 
     def encode_documents(
         self,
@@ -155,7 +158,8 @@ class Encoder:
                 tokens than a batch may have.
             InputError: A document is none that the model takes; it is a ``ValueError``, too.
         """
-        return self._encode("documents", documents, batch_size, batch_tokens, progress)
+        limits = {"batch_size": batch_size, "batch_tokens": batch_tokens}
+        return self._encode("documents", documents, limits, progress)
 
     def prepare_queries(self, queries: Sequence[str]) -> Batch:
         """The preprocessing of one batch of queries, as :meth:`encode_queries` does it."""
@@ -242,14 +246,9 @@ class Encoder:
             ) from error
 
     def _encode(
-        self,
-        argument: str,
-        given: Any,
-        batch_size: int | None,
-        batch_tokens: int | None,
-        progress: Progress | None,
+        self, argument: str, given: Any, limits: _Limits, progress: Progress | None
     ) -> list[np.ndarray]:
-        for name, limit in (("batch_size", batch_size), ("batch_tokens", batch_tokens)):
+        for name, limit in limits.items():
             if limit is not None:
                 inputs.whole(name, limit)
         if progress is not None:
@@ -257,7 +256,7 @@ class Encoder:
         embeddings: list[np.ndarray] = []
         for first, chosen in inputs.windows(argument, given, _WINDOW[self._kind(argument)]):
             found: dict[int, np.ndarray] = {}
-            for part in self._window(argument, chosen, first, batch_size, batch_tokens):
+            for part in self._window(argument, chosen, first, limits):
                 found |= part
                 if progress is not None:
                     progress(first + len(found))
@@ -265,15 +264,15 @@ class Encoder:
         return embeddings
 
     def _window(
-        self,
-        argument: str,
-        chosen: Sequence[Any],
-        first: int,
-        size: int | None,
-        tokens: int | None,
+        self, argument: str, chosen: Sequence[Any], first: int, limits: _Limits
     ) -> Iterator[dict[int, np.ndarray]]:
-        """Embeddings of some inputs by their places, batch by batch."""
+        """Embeddings of some inputs by their places, batch by batch.
+
+        Raises:
+            InputError: The first of those that are refused, once the others are done.
+        """
         places, kind = range(first, first + len(chosen)), self._kind(argument)
+        size, tokens = limits["batch_size"], limits["batch_tokens"]
         check = inputs.checked if kind == "passages" else inputs.typed_inputs  # pages: when read
         check(argument, chosen, kind, places)
         with self._preparing(places):
@@ -291,42 +290,38 @@ class Encoder:
             tokens = free if size is None else math.inf
         most = self._settings.fixed_shapes.get("batch", (math.inf,))[-1]
         batches = batching.by_length(lengths, size or most, tokens)
+        refused: list[InputError] = []
 
         def embed(batch: Sequence[int], beside: bool) -> dict[int, np.ndarray]:
             own = [places[place] for place in batch]
-            prepared = self._prepared(argument, [chosen[place] for place in batch], own)
-            return dict(zip(own, self._embedded(prepared, beside), strict=True))
+            try:
+                prepared = self._prepared(argument, [chosen[place] for place in batch], own)
+                return dict(zip(own, self._embedded(prepared, beside), strict=True))
+            except InputError as error:
+                refused.append(error)
+                return {}
 
         yield from self._run_all(batches, embed)
+        if refused:
+            raise min(refused, key=lambda error: error.index)
 
     def _run_all(
         self,
         batches: Sequence[Sequence[int]],
         embed: Callable[[Sequence[int], bool], dict[int, np.ndarray]],
     ) -> Iterator[dict[int, np.ndarray]]:
-        """Results of batches in any order; of inputs that are refused, the first one's error."""
-        refused: list[InputError] = []
-
-        def attempt(batch: Sequence[int], beside: bool) -> dict[int, np.ndarray]:
-            try:
-                return embed(batch, beside)
-            except InputError as error:
-                refused.append(error)
-                return {}
-
+        """Results of batches, of which those that leave no core idle run beside each other."""
         alone = batching.last_alone(len(batches), self._workers)
         together = batches[: len(batches) - alone]
         if together:
             self._open_beside()
             pool = ThreadPoolExecutor(self._workers)
             try:
-                yield from pool.map(partial(attempt, beside=self._share is not None), together)
+                yield from pool.map(partial(embed, beside=self._share is not None), together)
             finally:
                 pool.shutdown(cancel_futures=True)
         for batch in batches[len(batches) - alone :]:
-            yield attempt(batch, False)
-        if refused:
-            raise min(refused, key=lambda error: error.index)
+            yield embed(batch, False)
 
     def _open_beside(self) -> None:
         with self._opening:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from colport.base import errors
-from colport.base.errors import ColPortError, UnsupportedError
+from colport.base.errors import ColPortError, InputError, UnsupportedError
 from colport.base.names import PLURALS
 from colport.families import inputs
 from colport.families.base import Embedder
@@ -70,6 +71,8 @@ class Interpreter:
             answer = self._child.ask(request)
         except ChildError as ended:
             raise RuntimeError(f"{self._python} on {name}: {ended}") from None
+        if "refused" in answer:
+            raise InputError(*answer["refused"])
         if "error" in answer:
             raise getattr(errors, answer["error"], RuntimeError)(answer["reason"])
         return answer["result"]
@@ -77,12 +80,6 @@ class Interpreter:
     def close(self) -> None:
         """Let the process end; safe to call twice."""
         self._child.close()
-
-    def __enter__(self) -> Interpreter:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 class RemoteEncoder(Embedder):
@@ -95,16 +92,12 @@ class RemoteEncoder(Embedder):
 
         self.folder = Path(folder)
         self.manifest = manifest.read(self.folder)
+        self.dim = self.manifest.dim
         self._interpreter = Interpreter(python)
         self._interpreter.ask(
             *("make", "colport.runtime.encoder:Encoder", str(folder), entry, threads)
         )
         self.document_type = self._interpreter.ask("method", "document_type")
-
-    @property
-    def dim(self) -> int:
-        """Size of a token embedding."""
-        return self.manifest.dim
 
     def _encode(self, given: Any, kind: str, batch_size: int) -> list[np.ndarray]:
         # Checked here: pages travel as pixels, without palette or EXIF, and errors as texts.
@@ -145,7 +138,7 @@ def run_in(python: str | None, function: str, *arguments: Any, **settings: Any) 
     """The result of ``package.module:function`` in another Python, or in this one for ``None``."""
     if python is None:
         return _named(function)(*arguments, **settings)
-    with Interpreter(python) as interpreter:
+    with closing(Interpreter(python)) as interpreter:
         return interpreter.ask("call", function, *arguments, **settings)
 
 
@@ -166,6 +159,8 @@ class _Server:
                 return {"result": None}
             found = getattr(self._made, name) if request["do"] == "method" else _named(name)
             return {"result": found(*arguments, **settings) if callable(found) else found}
+        except InputError as error:
+            return {"refused": [error.argument, error.index, error.reason]}
         except ColPortError as error:
             return {"error": type(error).__name__, "reason": str(error)}
         except Exception as error:  # noqa: BLE001 - its class may not exist on the other side

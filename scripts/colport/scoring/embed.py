@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,14 +60,16 @@ def embed(
     chosen = slice(shard * shard_documents, (shard + 1) * shard_documents)
     ids, documents = dataset.document_ids[chosen], dataset.documents[chosen]
     labels = {**labels, "shard": str(shard), "shards": str(shards)}
-    with atomic_folder(output) as folder, _named(dataset, shard * shard_documents):
+    with atomic_folder(output) as folder:
         if shard == 0:
-            size = query_batch_size or batch_size
-            found = _encode(dataset.queries, encoder.encode_queries, size, "queries", False, report)
+            names = [f"{dataset.name}: query {name}" for name in dataset.query_ids]
+            size, encode = query_batch_size or batch_size, encoder.encode_queries
+            found = _encode(dataset.queries, names, encode, size, "queries", False, report)
             write_embeddings(folder / QUERIES, dataset.query_ids, found, labels)
         kind = f"documents of shard {shard + 1}/{shards}" if shards > 1 else "documents"
         pages = getattr(encoder, "document_type", "pages") == "pages"  # to be careful with memory
-        found = _encode(documents, encoder.encode_documents, batch_size, kind, pages, report)
+        names, encode = [f"{dataset.name}: {name}" for name in ids], encoder.encode_documents
+        found = _encode(documents, names, encode, batch_size, kind, pages, report)
         write_embeddings(folder / DOCUMENTS, ids, found, labels)
 
 
@@ -122,33 +123,20 @@ def read_documents(folder: Path | str) -> Shards:
     return Shards(folder)
 
 
-@contextmanager
-def _named(dataset: Any, first: int) -> Iterator[None]:
-    """Name the input of a dataset that a model does not take, by its id.
-
-    Raises:
-        DatasetError: In place of an error that has its place among those of the shard.
-    """
-    try:
-        yield
-    except InputError as error:
-        if error.index is None:
-            raise
-        if error.argument == "queries":
-            name = f"query {dataset.query_ids[error.index]}"
-        else:
-            name = dataset.document_ids[first + error.index]
-        raise DatasetError(f"{dataset.name}: {name} {error.reason}.") from error
-
-
 def _encode(
     inputs: Sequence[Any],
+    names: Sequence[str],
     encode: Callable[..., list[np.ndarray]],
     batch_size: int | None,
     kind: str,
     holds_pages: bool,
     report: Report,
 ) -> list[np.ndarray]:
+    """Token embeddings of each input.
+
+    Raises:
+        DatasetError: The model does not take one; it is named.
+    """
     embeddings: list[np.ndarray] = []
     at_once = max(batch_size or 0, _PAGES_AT_ONCE if holds_pages else _TEXTS_AT_ONCE)
     for places in batches(len(inputs), at_once, "embedded", kind, report):
@@ -156,5 +144,6 @@ def _encode(
         try:
             embeddings.extend(encode(batch, batch_size=batch_size))
         except InputError as error:
-            raise error.behind(places.start) from error
+            name = names[places[error.index or 0]]
+            raise DatasetError(f"{name} {error.reason}.") from error
     return embeddings

@@ -64,7 +64,8 @@ def derive(documents: EmbeddingSet, forms: Sequence[Form]) -> Iterator[tuple[For
     pooled: dict[int, EmbeddingSet] = {1: documents}
     for form in forms:
         if form.pooling not in pooled:
-            pooled[form.pooling] = _pooled(documents, form.pooling)
+            items = [pool_tokens(tokens, form.pooling) for tokens in documents]
+            pooled[form.pooling] = EmbeddingSet.from_arrays(documents.ids, items)
         stored = pooled[form.pooling]
         yield form, stored.stored_as(form.storage or stored.precision)
 
@@ -102,9 +103,3 @@ def pool_tokens(tokens: np.ndarray, factor: int) -> np.ndarray:
     means = np.add.reduceat(values[order], starts, axis=0) / counts[:, None]
     lengths = np.linalg.norm(means, axis=1, keepdims=True)
     return (means / np.maximum(lengths, _SHORTEST)).astype(tokens.dtype)
-
-
-def _pooled(documents: EmbeddingSet, factor: int) -> EmbeddingSet:
-    items = [pool_tokens(tokens, factor) for tokens in documents]
-    offsets = np.concatenate([[0], np.cumsum([len(item) for item in items])]).astype(np.int64)
-    return replace(documents, values=np.concatenate(items), offsets=offsets, scales=None)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,8 +15,9 @@ from safetensors.numpy import save_file
 from colport.base.errors import ArtifactError
 from colport.base.files import SCHEMA_VERSION, atomic_path
 from colport.scoring import quantized
+from colport.tensors.weights import TensorEntry, read_header
 
-_DTYPES = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2")}
+_DTYPES = ("F32", "F16")
 _RESERVED = ("ids", "schema_version")
 
 
@@ -118,9 +118,6 @@ class EmbeddingSet(Sequence[np.ndarray]):
         index %= len(self)
         return self.tokens(self.offsets[index], self.offsets[index + 1])
 
-    def __iter__(self) -> Iterator[np.ndarray]:
-        return (self[index] for index in range(len(self)))
-
 
 def write_embeddings(
     path: Path | str,
@@ -163,7 +160,9 @@ def read_embeddings(path: Path | str) -> EmbeddingSet:
         with safe_open(path, framework="np") as tensors:
             metadata = dict(tensors.metadata() or {})
             lengths = tensors.get_tensor("lengths")
-        values = _map_tensor(path, "embeddings")
+            if (dtype := tensors.get_slice("embeddings").get_dtype()) not in _DTYPES:
+                raise ValueError(f"embeddings is {dtype}; allowed are {', '.join(_DTYPES)}")
+        values = _mapped(read_header(path)["embeddings"])
         ids = json.loads(metadata["ids"])
     except OSError as error:
         raise ArtifactError(
@@ -188,14 +187,8 @@ def read_embeddings(path: Path | str) -> EmbeddingSet:
     return EmbeddingSet(tuple(ids), values, offsets, settings)
 
 
-def _map_tensor(path: Path, name: str) -> np.ndarray:
-    """Memory-map one tensor of a file that ``safe_open`` has found to be well-formed."""
-    with path.open("rb") as stream:
-        (size,) = struct.unpack("<Q", stream.read(8))
-        entry = json.loads(stream.read(size))[name]
-    if entry["dtype"] not in _DTYPES:
-        raise ValueError(f"{name} is {entry['dtype']}; allowed are {', '.join(_DTYPES)}")
-    dtype, shape = _DTYPES[entry["dtype"]], tuple(entry["shape"])
-    if 0 in shape:
-        return np.zeros(shape, dtype)
-    return np.memmap(path, dtype, mode="r", offset=8 + size + entry["data_offsets"][0], shape=shape)
+def _mapped(entry: TensorEntry) -> np.ndarray:
+    """The tensor, memory-mapped."""
+    if 0 in entry.shape:
+        return np.zeros(entry.shape, entry.dtype)
+    return np.memmap(entry.file, entry.dtype, mode="r", offset=entry.offset, shape=entry.shape)

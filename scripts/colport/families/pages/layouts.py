@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from colport.base.errors import CheckpointError, UnsupportedError
+from colport.base.errors import UnsupportedError
 from colport.families.base import Embedder, Room
 from colport.families.reference import skeletons
 from colport.families.text.layouts import MODULES, read_modules
@@ -77,7 +77,7 @@ class CheckpointLayout(ABC):
         _check_modules(folder)
         older = getattr(self._model_class, "_checkpoint_conversion_mapping", {})
         kinds = {"key_mapping": older, "optional": UNREAD, "ignored": UNREAD}
-        found = skeletons.map_tensors(model, TensorIndex(folder), source=str(folder), **kinds)
+        found = skeletons.map_tensors(model, TensorIndex(folder), source=folder, **kinds)
         read = {name: found[name] for name in found if not skeletons.reason(UNREAD, name)}
         return merge(folder, model, read, older)
 
@@ -124,10 +124,7 @@ class CheckpointLayout(ABC):
                 trust_remote_code=False,
                 output_loading_info=True,
             )
-        if missing := sorted(loading["missing_keys"]):
-            raise CheckpointError(
-                f"{folder}: {len(missing)} missing weights, first {missing[0]!r}."
-            )
+        skeletons.refuse_weights("missing", loading["missing_keys"], folder)
         return model
 
     def config(self, folder: Path) -> Any:

@@ -24,8 +24,6 @@ COMPUTED: Mapping[str, str] = {
 }
 """Buffers that older libraries stored although they are computed, and why no graph reads them."""
 
-_NONE: Mapping[str, str] = {}
-
 
 def torch_dtype(precision: str) -> torch.dtype:
     """One of :data:`PRECISIONS` as a torch dtype."""
@@ -47,7 +45,7 @@ def is_said_quantized(folder: Path) -> bool:
     if not any(said):
         return False
     for entry in TensorIndex(folder).values():
-        if _is_integer(entry) and not _is_computed(entry.key):
+        if _is_packed(entry, entry.key):
             method = next(filter(None, said))
             name = method.get("quant_method") if isinstance(method, dict) else method
             raise CheckpointError(
@@ -72,8 +70,9 @@ def _parts(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [config, *inner]
 
 
-def _is_integer(entry: StoredTensor) -> bool:
-    return entry.dtype.kind in "iub"
+def _is_packed(entry: StoredTensor, name: str) -> bool:
+    """Whether what should be a weight of that name is stored as integers."""
+    return entry.dtype.kind in "iub" and not reason(COMPUTED, name)
 
 
 def build_on_meta(
@@ -117,9 +116,9 @@ def map_tensors(
     tensors: Mapping[str, StoredTensor],
     *,
     key_mapping: Mapping[str, str] | None = None,
-    optional: Mapping[str, str] = _NONE,
-    ignored: Mapping[str, str] = _NONE,
-    source: str = "",
+    optional: Mapping[str, str],
+    ignored: Mapping[str, str],
+    source: Path,
 ) -> dict[str, StoredTensor]:
     """Each parameter's tensor in the checkpoint, under transformers' own renaming rules.
 
@@ -138,20 +137,19 @@ def map_tensors(
     renamed = rename_keys(model, keys, key_mapping)
     parameters = model.state_dict()
     unexpected = sorted(
-        key for name, key in renamed.items() if name not in parameters and not _is_computed(name)
+        key
+        for name, key in renamed.items()
+        if name not in parameters and not reason(COMPUTED, name)
     )
-    if unexpected:
-        raise CheckpointError(
-            f"{tensors[unexpected[0]].file}: {len(unexpected)} unexpected weights, first "
-            f"{unexpected[0]!r}; {type(model).__name__} has no such parameter."
-        )
+    place = tensors[unexpected[0]].file if unexpected else source
+    why = f"; {type(model).__name__} has no such parameter"
+    refuse_weights("unexpected", unexpected, place, why)
     places = {name: tensors[key] for name, key in renamed.items() if name in parameters}
     for pair in (getattr(model, "all_tied_weights_keys", None) or {}).items():
         stored = [name for name in pair if name in places]
         places |= {name: places[stored[0]] for name in pair if stored and name not in places}
-    missing = sorted(n for n in parameters if n not in places and not reason(optional, n))
-    if missing:
-        raise CheckpointError(f"{source}: {len(missing)} missing weights, first {missing[0]!r}.")
+    missing = (n for n in parameters if n not in places and not reason(optional, n))
+    refuse_weights("missing", missing, source)
     for name, entry in places.items():
         check_shape(name, entry, tuple(parameters[name].shape))
     return places
@@ -163,8 +161,20 @@ def reason(patterns: Mapping[str, str], *names: str) -> str:
     return next(found, "")
 
 
-def _is_computed(name: str) -> bool:
-    return bool(reason(COMPUTED, name))
+def refuse_weights(what: str, names: Iterable[str], place: Path, why: str = "") -> None:
+    """Refuse weights that are ``missing`` or ``unexpected``, if there are any.
+
+    Args:
+        what: Which of the two.
+        names: Their names.
+        place: Where they should lie, or do.
+        why: Ends the sentence.
+
+    Raises:
+        CheckpointError: There are; it names the first one.
+    """
+    if found := sorted(names):
+        raise CheckpointError(f"{place}: {len(found)} {what} weights, first {found[0]!r}{why}.")
 
 
 def check_shape(name: str, entry: StoredTensor, expected: tuple[int, ...]) -> None:
@@ -173,7 +183,7 @@ def check_shape(name: str, entry: StoredTensor, expected: tuple[int, ...]) -> No
     Raises:
         CheckpointError: It is not.
     """
-    if _is_integer(entry) and not _is_computed(name):
+    if _is_packed(entry, name):
         raise CheckpointError(
             f"{entry.file}: tensor {entry.key!r} is {entry.dtype}; exported are weights in fp32, "
             "fp16 or bf16."

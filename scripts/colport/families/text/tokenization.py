@@ -49,7 +49,10 @@ def processing(checkpoint: Checkpoint, encoder: Any) -> tuple[dict[str, Any], An
     """
     transformer, tokenizer = encoder[0], _tokenizer_of(checkpoint, encoder)
     own = checkpoint.library == "sentence-transformers"
-    _check(checkpoint, transformer, tokenizer)
+    if tokenizer.pad_token_id is None:
+        raise CheckpointError(f"{checkpoint.backbone}: the tokenizer has no padding token.")
+    for fault in _unfollowed(checkpoint, transformer, tokenizer):
+        raise UnsupportedError(f"{checkpoint.backbone}: {fault}.")
     rows = transformer.auto_model.get_input_embeddings().weight.shape[0]
     check_ids(checkpoint.backbone, tokenizer, rows)
     prompts = encoder.prompts if own else checkpoint.settings.get("prompts") or {}
@@ -89,13 +92,6 @@ def _takes_token_types(encoder: Any) -> bool:
     name = "token_type_ids"
     accepted = inspect.signature(encoder[0].auto_model.forward).parameters
     return name in encoder.tokenizer.model_input_names and name in accepted
-
-
-def _check(checkpoint: Checkpoint, transformer: Any, tokenizer: Any) -> None:
-    if tokenizer.pad_token_id is None:
-        raise CheckpointError(f"{checkpoint.backbone}: the tokenizer has no padding token.")
-    for fault in _unfollowed(checkpoint, transformer, tokenizer):
-        raise UnsupportedError(f"{checkpoint.backbone}: {fault}.")
 
 
 def _unfollowed(checkpoint: Checkpoint, transformer: Any, tokenizer: Any) -> Iterator[str]:
