@@ -17,9 +17,9 @@ from colport.scoring.forms import Form
 from colport.scoring.metrics import evaluate
 from colport.scoring.record import retrieval_record
 from colport.scoring.score import RunScores, rank, top_k_overlap
-from colport.scoring.statistics import bootstrap_interval, paired_interval, paired_randomisation
+from colport.scoring.statistics import bootstrap_interval
 from colport.scoring.store import EmbeddingSet, read_embeddings, write_embeddings
-from tests.scores import score_run
+from tests.scores import paired_interval, paired_randomisation, score_run
 
 
 def test_scores_are_compared_as_trec_eval_does():

@@ -11,9 +11,8 @@ from colport.scoring.forms import Form, blocks, derive, pool_tokens
 from colport.scoring.maxsim import maxsim
 from colport.scoring.record import retrieval_record
 from colport.scoring.score import RunScores, rank, score_forms
-from colport.scoring.statistics import paired_randomisation
 from colport.scoring.store import EmbeddingSet, read_embeddings, write_embeddings
-from tests.scores import score_run
+from tests.scores import paired_randomisation, score_run
 
 FORMS = [
     Form("float16", storage="float16"),

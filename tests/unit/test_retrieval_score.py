@@ -18,9 +18,9 @@ from colport.scoring.maxsim import maxsim
 from colport.scoring.metrics import METRIC_NAMES, METRICS, evaluate
 from colport.scoring.record import retrieval_record, unsupported_record
 from colport.scoring.score import RunScores, rank, top_k_overlap
-from colport.scoring.statistics import bootstrap_interval, paired_interval, paired_randomisation
+from colport.scoring.statistics import bootstrap_interval
 from colport.scoring.store import EmbeddingSet
-from tests.scores import score_run
+from tests.scores import paired_interval, paired_randomisation, score_run
 
 AXES = np.eye(4, dtype=np.float32)
 DESIGN_COLUMNS = (

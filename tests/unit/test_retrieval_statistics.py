@@ -8,12 +8,8 @@ import pytest
 from scipy.stats import binomtest
 
 from colport.scoring import statistics
-from colport.scoring.statistics import (
-    bootstrap_interval,
-    paired_interval,
-    paired_randomisation,
-    share_interval,
-)
+from colport.scoring.statistics import bootstrap_interval, share_interval
+from tests.scores import paired_interval, paired_randomisation
 
 
 def test_interval_of_constant_values_is_a_point():

@@ -11,8 +11,8 @@ from colport.scoring import details
 from colport.scoring.metrics import METRIC_NAMES
 from colport.scoring.record import retrieval_record
 from colport.scoring.score import RunScores
-from colport.scoring.statistics import paired_interval, paired_randomisation
 from colport.tables import further, summary
+from tests.scores import paired_interval, paired_randomisation
 
 
 def table(name, *rows):

@@ -9,7 +9,7 @@ from colport.base.names import AGREEMENT, CONTROL, REFERENCE_VARIANT
 from colport.compare.findings import Finding, changed
 from colport.compare.results import KEYS, Results, Row, common, is_number, place, same_machine
 from colport.scoring.score import HEADLINE, OVERLAP
-from colport.scoring.statistics import paired_randomisation
+from colport.scoring.statistics import paired_difference
 from colport.tables import STAGES
 from colport.tables.recommendation import SIGNIFICANCE
 
@@ -129,7 +129,8 @@ def _difference(old: Results, new: Results, before: Row, after: Row) -> tuple[bo
         first, second = values
         if set(first) != set(second):
             return None
-        p_value = paired_randomisation(list(first.values()), [second[query] for query in first])
+        others = [second[query] for query in first]
+        p_value, *_ = paired_difference(list(first.values()), others)
         return p_value <= SIGNIFICANCE, f"p {p_value:.3g}"
     if any(before[key] != after[key] for key in ("queries", "documents")):
         return None

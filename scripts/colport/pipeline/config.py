@@ -104,6 +104,12 @@ def extended(name: str, datasets: Mapping[str, Mapping[str, Any]]) -> dict[str, 
     return entry
 
 
+def datasets_of(model: Mapping[str, Any]) -> dict[str, str]:
+    """Field of a model's entry to the dataset that it names."""
+    named = {f"datasets[{index}]": dataset for index, dataset in enumerate(model["datasets"])}
+    return named | {key: model[key] for key in model if key == "calibration"}
+
+
 def _relevance(error: jsonschema.ValidationError) -> tuple[bool, int]:
     return error.validator not in {"additionalProperties", "propertyNames"}, -len(error.path)
 
@@ -170,10 +176,8 @@ def _cross_check(config: Mapping[str, Any]) -> None:
             _check_source(f"models.{name}.checkpoint.base", base, ("hub", "path"))
         if "folder" in model["checkpoint"] and "package" not in model["checkpoint"]:
             raise ConfigError(f"models.{name}.checkpoint.folder: goes with package only.")
-        for index, dataset in enumerate(model["datasets"]):
-            _known(f"models.{name}.datasets[{index}]", dataset, config["datasets"])
-        if "calibration" in model:
-            _known(f"models.{name}.calibration", model["calibration"], config["datasets"])
+        for field, dataset in datasets_of(model).items():
+            _known(f"models.{name}.{field}", dataset, config["datasets"])
     for name, dataset in config["datasets"].items():
         _check_source(f"datasets.{name}", dataset, ("hub", "path", "documents_folder"))
     for name in config["variants"]:

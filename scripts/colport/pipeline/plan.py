@@ -266,10 +266,7 @@ def check(config: Mapping[str, Any]) -> None:
             needed = registry.get(model["family"]).document_type
         except ConfigError as error:
             raise ConfigError(f"models.{name}.{error}") from error
-        read = {f"datasets[{index}]": dataset for index, dataset in enumerate(model["datasets"])}
-        if "calibration" in model:
-            read["calibration"] = model["calibration"]
-        for field, dataset in read.items():
+        for field, dataset in configuration.datasets_of(model).items():
             found = config["datasets"][dataset].get("documents", "pages")
             if found != needed:
                 raise ConfigError(

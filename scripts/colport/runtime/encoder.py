@@ -314,7 +314,9 @@ class Encoder:
         alone = batching.last_alone(len(batches), self._workers)
         together = batches[: len(batches) - alone]
         if together:
-            self._open_beside()
+            with self._opening:
+                if self._share is not None and not self._beside:
+                    self._beside = self._open(self._share)
             pool = ThreadPoolExecutor(self._workers)
             try:
                 yield from pool.map(partial(embed, beside=self._share is not None), together)
@@ -322,11 +324,6 @@ class Encoder:
                 pool.shutdown(cancel_futures=True)
         for batch in batches[len(batches) - alone :]:
             yield embed(batch, False)
-
-    def _open_beside(self) -> None:
-        with self._opening:
-            if self._share is not None and not self._beside:
-                self._beside = self._open(self._share)
 
     def _embedded(self, batch: Batch, beside: bool) -> list[np.ndarray]:
         output = self._run(batch, "run", beside)

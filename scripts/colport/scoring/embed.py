@@ -80,7 +80,14 @@ class Shards(Sequence[EmbeddingSet]):
     """
 
     def __init__(self, first: Path | str) -> None:
-        """Open the shards beside the first one, whose file says how many there are."""
+        """Open the shards beside the first one, whose file says how many there are.
+
+        Raises:
+            UnsupportedError: The folder records a known limit instead.
+            ArtifactError: A file is missing, damaged or left from another cut into shards; those
+                after the first one when they are indexed.
+        """
+        check_supported(first)
         self._folder = Path(first).parent
         shard = read_embeddings(Path(first) / DOCUMENTS)
         self._count = int(shard.metadata["shards"])
@@ -112,14 +119,7 @@ def read_queries(folder: Path | str) -> EmbeddingSet:
 
 
 def read_documents(folder: Path | str) -> Shards:
-    """Document embeddings of :func:`embed`, from the folder of the first shard.
-
-    Raises:
-        UnsupportedError: The folder records a known limit instead.
-        ArtifactError: A file is missing, damaged or left from another cut into shards; those
-            after the first one when they are indexed.
-    """
-    check_supported(folder)
+    """Document embeddings of :func:`embed`, by the folder of the first shard; see the class."""
     return Shards(folder)
 
 

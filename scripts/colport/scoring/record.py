@@ -132,9 +132,9 @@ def difference(
         The bounds are ``None`` where so few queries leave nothing to reject.
     """
     given = {"resamples": settings["resamples"], "seed": settings["seed"], "datasets": datasets}
-    ends = inference.paired_interval(own, others, settings["confidence"], **given)
+    p_value, *ends = inference.paired_difference(own, others, settings["confidence"], **given)
     low, high = ends if np.isfinite(ends).all() else (None, None)
-    return inference.paired_randomisation(own, others, **given), low, high
+    return p_value, low, high
 
 
 def _result(

@@ -55,73 +55,49 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
-def paired_randomisation(
-    a: Values,
-    b: Values,
-    resamples: int = RESAMPLES,
-    seed: int = SEED,
-    datasets: Sequence[int] = (),
-) -> float:
-    """Two-sided p-value of the difference between two means over the same queries.
-
-    Fisher's randomisation test as recommended for retrieval by Smucker, Allan and Carterette,
-    "A comparison of statistical significance tests for information retrieval evaluation", CIKM
-    2007: under the null hypothesis the two systems' values of a query may be swapped. The observed
-    assignment counts as one of the resamples, so p is never 0 (Phipson and Smyth, 2010).
-
-    Args:
-        a: ``[n]`` values of one system.
-        b: ``[n]`` values of the other system for the same queries in the same order.
-        resamples: Number of random assignments.
-        seed: Seed of the generator; the same seed gives the same value.
-        datasets: Number of queries of each dataset, in the order of the values, if the means are
-            those of the datasets' means.
-
-    Returns:
-        A value in (0, 1]; 1 if both systems have equal values.
-
-    Raises:
-        ValueError: There are no values, the lengths differ, or ``resamples`` is not positive.
-    """
-    low, high = _as_extreme(a, b, resamples, seed, datasets)
-    extreme = int(np.count_nonzero((low <= 0) & (high >= 0)))
-    return (extreme + 1) / (resamples + 1)
-
-
-def paired_interval(
+def paired_difference(
     a: Values,
     b: Values,
     confidence: float = CONFIDENCE,
     resamples: int = RESAMPLES,
     seed: int = SEED,
     datasets: Sequence[int] = (),
-) -> tuple[float, float]:
-    """Interval of the difference between two means over the same queries.
+) -> tuple[float, float, float]:
+    """Two-sided p-value of the difference between two means over the same queries; its interval.
 
-    It holds the differences that :func:`paired_randomisation` does not reject at
-    ``1 - confidence``, if ``b`` had them (the test inverted: Lehmann, "Nonparametrics", 1975). So
-    zero lies outside just where the test says that the means differ.
+    Fisher's randomisation test as recommended for retrieval by Smucker, Allan and Carterette,
+    "A comparison of statistical significance tests for information retrieval evaluation", CIKM
+    2007: under the null hypothesis the two systems' values of a query may be swapped. The observed
+    assignment counts as one of the resamples, so p is never 0 (Phipson and Smyth, 2010).
+
+    The interval holds the differences that the test does not reject at ``1 - confidence``, if ``b``
+    had them (the test inverted: Lehmann, "Nonparametrics", 1975). So zero lies outside just where
+    the test says that the means differ.
 
     Args:
-        a: See :func:`paired_randomisation`.
-        b: See :func:`paired_randomisation`.
+        a: ``[n]`` values of one system.
+        b: ``[n]`` values of the other system for the same queries in the same order.
         confidence: Between 0 and 1.
-        resamples: See :func:`paired_randomisation`.
-        seed: See :func:`paired_randomisation`.
-        datasets: See :func:`paired_randomisation`.
+        resamples: Number of random assignments.
+        seed: Seed of the generator; the same seed gives the same values.
+        datasets: Number of queries of each dataset, in the order of the values, if the means are
+            those of the datasets' means.
 
     Returns:
-        The lower and the upper bound of ``mean(a) - mean(b)``; infinite where so few queries leave
-        nothing to reject.
+        The p-value in (0, 1], 1 if both systems have equal values; the lower and the upper bound of
+        ``mean(a) - mean(b)``, infinite where so few queries leave nothing to reject.
 
     Raises:
-        ValueError: See :func:`paired_randomisation`, or ``confidence`` is out of range.
+        ValueError: There are no values, the lengths differ, ``resamples`` is not positive, or
+            ``confidence`` is out of range.
     """
     low, high = _as_extreme(a, b, resamples, seed, datasets)
+    extreme = int(np.count_nonzero((low <= 0) & (high >= 0)))
+    p_value = (extreme + 1) / (resamples + 1)
     most = int(round(_tails(confidence) * (resamples + 1), 6))
     if not most:
-        return -np.inf, np.inf
-    return float(np.sort(low)[most - 1]), float(np.sort(high)[-most])
+        return p_value, -np.inf, np.inf
+    return p_value, float(np.sort(low)[most - 1]), float(np.sort(high)[-most])
 
 
 def share_interval(

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -64,32 +63,23 @@ class TorchColumns:
         import torch
 
         lengths = np.diff(np.append(starts, len(rows)))
-        device = self._values.device
-        with torch.inference_mode(), _full_precision():
-            similarities = torch.tensor(rows, device=device) @ self._values
-            best = torch.segment_reduce(
-                similarities, "max", lengths=torch.tensor(lengths, device=device), axis=0
-            )
-            return best.cpu().numpy()
+        device, precision = self._values.device, torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("highest")  # without TF32 or bfloat16
+        try:
+            with torch.inference_mode():
+                similarities = torch.tensor(rows, device=device) @ self._values
+                best = torch.segment_reduce(
+                    similarities, "max", lengths=torch.tensor(lengths, device=device), axis=0
+                )
+                return best.cpu().numpy()
+        finally:
+            torch.set_float32_matmul_precision(precision)
 
 
 def default_device() -> str | None:
     """``cuda`` if this process has imported PyTorch and that sees a GPU; it is never imported."""
     torch: Any = sys.modules.get("torch")
     return "cuda" if torch is not None and torch.cuda.is_available() else None
-
-
-@contextmanager
-def _full_precision() -> Iterator[None]:
-    """Float32 products without TF32 or bfloat16, whatever the program has set."""
-    import torch
-
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
 
 
 def segment_maxima(values: np.ndarray, starts: np.ndarray, out: np.ndarray) -> None:
