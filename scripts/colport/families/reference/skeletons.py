@@ -24,6 +24,8 @@ COMPUTED: Mapping[str, str] = {
 }
 """Buffers that older libraries stored although they are computed, and why no graph reads them."""
 
+_NONE: Mapping[str, str] = {}
+
 
 def torch_dtype(precision: str) -> torch.dtype:
     """One of :data:`PRECISIONS` as a torch dtype."""
@@ -116,8 +118,8 @@ def map_tensors(
     tensors: Mapping[str, StoredTensor],
     *,
     key_mapping: Mapping[str, str] | None = None,
-    optional: Mapping[str, str],
-    ignored: Mapping[str, str],
+    optional: Mapping[str, str] = _NONE,
+    ignored: Mapping[str, str] = _NONE,
     source: Path,
 ) -> dict[str, StoredTensor]:
     """Each parameter's tensor in the checkpoint, under transformers' own renaming rules.
