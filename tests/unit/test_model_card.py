@@ -224,6 +224,26 @@ def test_scores_of_smaller_embeddings_are_not_this_model_s(found):
     assert model_card.write(found, REPO, Measured(retrieval=[both])) == card
 
 
+def test_without_judgements_the_card_says_how_far_rankings_agree(found):
+    known = {"agreement": 0.98765, "agreement_low": 0.95432, "agreement_high": 0.99876}
+    own = retrieval("int8", "cpu", None, dataset="own", **known)
+    scores = [retrieval("pytorch", "torch-cpu", None, dataset="own"), own]
+    text = sections(model_card.write(found, REPO, Measured(retrieval=scores)))["Retrieval"]
+    assert "| own | cpu | 451 | 500 | 0.9877 | 0.9543 to 0.9988 |" in text
+    assert "not how good" in text
+    assert "Measured on " in text
+    assert "Not measured" not in text
+    assert "NDCG" not in text
+    assert "torch-cpu" not in text
+    judged = retrieval("int8", "cpu", 0.5)
+    text = sections(model_card.write(found, REPO, Measured(retrieval=[*scores, judged])))
+    assert "| own | cpu |" in text["Retrieval"]
+    assert "| docvqa | cpu |" in text["Retrieval"]
+    lost = retrieval("int8", "cpu", None, status="unsupported", reason="no such provider")
+    text = sections(model_card.write(found, REPO, Measured(retrieval=[lost])))["Retrieval"]
+    assert text.endswith("Not measured.\n")
+
+
 def test_a_reference_alone_is_no_score_of_this_model(found):
     card = model_card.write(found, REPO, Measured(retrieval=[retrieval("pytorch", "cpu", 0.5)]))
     assert "Not measured." in sections(card)["Retrieval"]

@@ -90,6 +90,7 @@ def write(found: Manifest, repo_id: str, measured: Measured) -> str:
     retrieval = [row for row in scores if (row.get("embeddings") or FULL) == FULL]
     # Without judgements a row is ok and has no score.
     done = [row for row in retrieval if row["status"] == "ok" and row["ndcg_at_5"] is not None]
+    agreed = [row for row in retrieval if row not in done and row.get("agreement") is not None]
     environment = Environment(
         trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined, finalize=_plain
     )
@@ -116,6 +117,7 @@ def write(found: Manifest, repo_id: str, measured: Measured) -> str:
         parity_machines=_machines(measured.parity),
         retrieval=sorted(done, key=lambda row: row["dataset"]),
         scored=bool(_own(done)),
+        agreed=sorted(agreed, key=lambda row: row["dataset"]),
         retrieval_machines=_machines(measured.retrieval),
         missed=sorted(
             {
