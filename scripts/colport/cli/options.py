@@ -55,12 +55,18 @@ def declared(command: Callable[..., None]) -> Callable[..., None]:
         entry["help"] = entry["help"].format(variants=", ".join(variants.ready_made()))
         info = kind(*entry.pop("flags", ()), **entry)
         parameters.append(parameter.replace(annotation=Annotated[parameter.annotation, info]))
+    called = at_home(command)
+    called.__signature__ = signature.replace(parameters=parameters)
+    return called
+
+
+def at_home(command: Callable[..., None]) -> Callable[..., None]:
+    """A command whose paths may begin with ``~``."""
 
     @wraps(command)
     def called(**arguments: Any) -> None:
         command(**{name: _at_home(given) for name, given in arguments.items()})
 
-    called.__signature__ = signature.replace(parameters=parameters)
     return called
 
 
