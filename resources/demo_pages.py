@@ -80,6 +80,7 @@ class Layout:
     height: int
     columns: int
     rows: int
+    stroke: float = 1  # by which lines are wider than on the small pages
 
 
 LAYOUTS: dict[str, Layout] = {
@@ -88,7 +89,9 @@ LAYOUTS: dict[str, Layout] = {
     "landscape": Layout(336, 252, 3, 2),
     "wide": Layout(392, 220, 3, 2),
     "square": Layout(294, 294, 2, 3),
+    "letter": Layout(1224, 1584, 2, 3, stroke=4.8),  # 8.5 x 11 inches at 144 dpi
 }
+SMALL = ("portrait", "tall", "landscape", "wide", "square")
 
 
 @dataclass(frozen=True)
@@ -107,12 +110,24 @@ class Page:
         return buffer.getvalue()
 
 
-def make_page(rng: random.Random, layouts: Sequence[str] = tuple(LAYOUTS)) -> Page:
+class _Pen(ImageDraw.ImageDraw):
+    """Draws on an image, with lines so many times as wide as on the small pages."""
+
+    def __init__(self, image: Image.Image, stroke: float) -> None:
+        super().__init__(image)
+        self._stroke = stroke
+
+    def px(self, width: int) -> int:
+        """Pixels of what takes `width` pixels on a small page."""
+        return round(width * self._stroke)
+
+
+def make_page(rng: random.Random, layouts: Sequence[str] = SMALL) -> Page:
     """Draw a page with six different exhibits in a layout chosen from `layouts`."""
     layout = LAYOUTS[rng.choice(layouts)]
     width, height = layout.width * SUPERSAMPLING, layout.height * SUPERSAMPLING
     image = Image.new("RGB", (width, height), PAPER)
-    draw = ImageDraw.Draw(image)
+    draw = _Pen(image, layout.stroke)
     exhibits = tuple(rng.sample(EXHIBITS, EXHIBITS_PER_PAGE))
     header = 0.08 * height
     _draw_title(draw, rng, (0.06 * width, 0.02 * height, 0.94 * width, header))
@@ -165,14 +180,14 @@ def _mix(colour: Colour, other: Colour, share: float) -> Colour:
     return red, green, blue
 
 
-def _draw_title(draw: ImageDraw.ImageDraw, rng: random.Random, box: Box) -> None:
+def _draw_title(draw: _Pen, rng: random.Random, box: Box) -> None:
     left, top, right, bottom = box
     title = rng.choice(TITLE_FORMS).format(rng.choice(TITLE_SUBJECTS), rng.randint(1, 60))
     draw.text((left, top), title, fill=INK, font=ImageFont.load_default(size=0.65 * (bottom - top)))
-    draw.line((left, bottom, right, bottom), fill=RULE, width=2)
+    draw.line((left, bottom, right, bottom), fill=RULE, width=draw.px(2))
 
 
-def _draw_pie(draw: ImageDraw.ImageDraw, rng: random.Random, box: Box, colour: Colour) -> None:
+def _draw_pie(draw: _Pen, rng: random.Random, box: Box, colour: Colour) -> None:
     left, top, right, bottom = box
     radius = min(right - left, bottom - top) / 2
     x, y = (left + right) / 2, (top + bottom) / 2
@@ -180,16 +195,16 @@ def _draw_pie(draw: ImageDraw.ImageDraw, rng: random.Random, box: Box, colour: C
     cuts = sorted(rng.sample(range(20, 341, 20), rng.randint(2, 4)))
     for index, (start, end) in enumerate(zip([0, *cuts], [*cuts, 360], strict=True)):
         tint = _mix(colour, PAPER, 0.4) if index % 2 else colour
-        draw.pieslice(disc, start, end, fill=tint, outline=PAPER, width=3)
+        draw.pieslice(disc, start, end, fill=tint, outline=PAPER, width=draw.px(3))
 
 
-def _draw_axes(draw: ImageDraw.ImageDraw, box: Box) -> None:
+def _draw_axes(draw: _Pen, box: Box) -> None:
     left, top, right, bottom = box
-    draw.line((left, top, left, bottom), fill=INK, width=2)
-    draw.line((left, bottom, right, bottom), fill=INK, width=2)
+    draw.line((left, top, left, bottom), fill=INK, width=draw.px(2))
+    draw.line((left, bottom, right, bottom), fill=INK, width=draw.px(2))
 
 
-def _draw_bars(draw: ImageDraw.ImageDraw, rng: random.Random, box: Box, colour: Colour) -> None:
+def _draw_bars(draw: _Pen, rng: random.Random, box: Box, colour: Colour) -> None:
     left, top, right, bottom = box
     count = rng.randint(4, 6)
     step = (right - left) / count
@@ -200,21 +215,22 @@ def _draw_bars(draw: ImageDraw.ImageDraw, rng: random.Random, box: Box, colour: 
     _draw_axes(draw, box)
 
 
-def _draw_line(draw: ImageDraw.ImageDraw, rng: random.Random, box: Box, colour: Colour) -> None:
+def _draw_line(draw: _Pen, rng: random.Random, box: Box, colour: Colour) -> None:
     left, top, right, bottom = box
     for fraction in (0.25, 0.5, 0.75):
         y = top + fraction * (bottom - top)
-        draw.line((left, y, right, y), fill=RULE, width=1)
+        draw.line((left, y, right, y), fill=RULE, width=draw.px(1))
     count = rng.randint(5, 8)
     step = (right - left) / (count - 1)
     points = [(left + i * step, rng.uniform(top, 0.9 * bottom + 0.1 * top)) for i in range(count)]
-    draw.line(points, fill=colour, width=7, joint="curve")
+    draw.line(points, fill=colour, width=draw.px(7), joint="curve")
+    radius = draw.px(7)
     for x, y in points:
-        draw.ellipse((x - 7, y - 7, x + 7, y + 7), fill=colour)
+        draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour)
     _draw_axes(draw, box)
 
 
-def _draw_table(draw: ImageDraw.ImageDraw, rng: random.Random, box: Box, colour: Colour) -> None:
+def _draw_table(draw: _Pen, rng: random.Random, box: Box, colour: Colour) -> None:
     left, top, right, bottom = box
     columns, rows = rng.randint(2, 4), rng.randint(4, 6)
     width, height = (right - left) / columns, (bottom - top) / rows
@@ -224,14 +240,14 @@ def _draw_table(draw: ImageDraw.ImageDraw, rng: random.Random, box: Box, colour:
         draw.rectangle((left, y, right, y + height), fill=_mix(colour, PAPER, 0.65))
     for row, column in product(range(1, rows), range(columns)):
         x, y = left + (column + 0.2) * width, top + (row + 0.5) * height
-        draw.line((x, y, x + rng.uniform(0.2, 0.6) * width, y), fill=INK, width=4)
+        draw.line((x, y, x + rng.uniform(0.2, 0.6) * width, y), fill=INK, width=draw.px(4))
     for column in range(columns + 1):
         x = left + column * width
-        draw.line((x, top, x, bottom), fill=colour, width=3)
-    draw.rectangle(box, outline=colour, width=4)
+        draw.line((x, top, x, bottom), fill=colour, width=draw.px(3))
+    draw.rectangle(box, outline=colour, width=draw.px(4))
 
 
-def _draw_photo(draw: ImageDraw.ImageDraw, rng: random.Random, box: Box, colour: Colour) -> None:
+def _draw_photo(draw: _Pen, rng: random.Random, box: Box, colour: Colour) -> None:
     left, top, right, bottom = box
     width, height = right - left, bottom - top
     draw.rectangle(box, fill=_mix(colour, PAPER, 0.25))

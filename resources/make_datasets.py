@@ -1,4 +1,4 @@
-"""Make the three demo datasets: pages in QA form, pages in BEIR form and text passages.
+"""Make the demo datasets: pages in QA form, small and of real size, pages in BEIR form, passages.
 
 Run from the repository root:
 
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from datasets import Dataset, Features, Image, Value
-from demo_pages import Exhibit, Page, make_page, make_query
+from demo_pages import SMALL, Exhibit, Page, make_page, make_query
 from tqdm import tqdm
 
 ROOT = Path(__file__).parent
@@ -22,11 +22,12 @@ HANDBOOK = ROOT / "handbook"
 PARQUET_NAME = "test-00000-of-00001.parquet"
 
 # The training pages in train_demo.py use other seeds, so no page is seen in training.
-QA_SEED, BEIR_SEED = 101, 202
+QA_SEED, BEIR_SEED, LETTER_SEED = 101, 202, 303
 QA_PAGES, QA_EXTRA_QUERIES, QA_PAGES_WITHOUT_QUERY = 112, 6, 6
 BEIR_PAGES, BEIR_QUERIES, FIRST_CORPUS_ID = 120, 110, 1000
 QA_LAYOUTS = ("portrait", "tall", "landscape")
-BEIR_LAYOUTS = ("portrait", "tall", "landscape", "wide", "square")
+BEIR_LAYOUTS = SMALL
+LETTER_PAGES = 32
 QA_EXHIBITS_NAMED, BEIR_EXHIBITS_NAMED = 3, 4
 
 CARD = """---
@@ -73,11 +74,13 @@ def pick_unique(rng: random.Random, pages: Sequence[Page], page: Page, count: in
             return exhibits
 
 
-def make_qa_rows(rng: random.Random, pages: Sequence[Page]) -> list[dict]:
+def make_qa_rows(
+    rng: random.Random, pages: Sequence[Page], extra_queries: int = 0, pages_without_query: int = 0
+) -> list[dict]:
     """Write the QA rows: a page, its file name, and a query that only this page answers."""
     names = [f"report_{index:03d}.png" for index in range(len(pages))]
-    without_query = len(pages) - QA_PAGES_WITHOUT_QUERY
-    asked = [*range(without_query), *rng.sample(range(without_query), QA_EXTRA_QUERIES)]
+    without_query = len(pages) - pages_without_query
+    asked = [*range(without_query), *rng.sample(range(without_query), extra_queries)]
     rows = []
     for index in sorted(asked) + list(range(without_query, len(pages))):
         page, query = pages[index], None
@@ -113,6 +116,12 @@ def write_parquet(folder: Path, rows: list[dict], types: dict[str, str]) -> None
     Dataset.from_list(rows, features=features).to_parquet(folder / PARQUET_NAME)
 
 
+def write_qa(folder: Path, rows: list[dict]) -> None:
+    """Write rows as a QA-form dataset."""
+    types = {"query": "string", "image": "image", "image_filename": "string"}
+    write_parquet(folder / "data", rows, types)
+
+
 def write_card(folder: Path, title: str, task: str, configs: dict[str, str], body: str) -> None:
     """Write the README with the header that the datasets library reads the configs from."""
     listing = "".join(CONFIG.format(name=name, folder=path) for name, path in configs.items())
@@ -133,9 +142,8 @@ def write_beir(folder: Path, document: str, ids: str, *tables: list[dict]) -> No
 def make_demo_pages_qa(folder: Path) -> None:
     """Make the page dataset in the form of the first ViDoRe benchmark."""
     rng = random.Random(QA_SEED)
-    rows = make_qa_rows(rng, make_pages(rng, QA_PAGES, QA_LAYOUTS))
-    types = {"query": "string", "image": "image", "image_filename": "string"}
-    write_parquet(folder / "data", rows, types)
+    pages = make_pages(rng, QA_PAGES, QA_LAYOUTS)
+    write_qa(folder, make_qa_rows(rng, pages, QA_EXTRA_QUERIES, QA_PAGES_WITHOUT_QUERY))
     body = (
         f"{QA_PAGES} drawn report pages with six coloured charts, tables or photos each. A query "
         "names three of them\nand is answered by exactly one page: the one with the query's "
@@ -144,6 +152,19 @@ def make_demo_pages_qa(folder: Path) -> None:
     )
     task = "visual-document-retrieval"
     write_card(folder, "Demo pages, QA form", task, {"default": "data"}, body)
+
+
+def make_demo_pages_letter(folder: Path) -> None:
+    """Make the page dataset of real size, in the form of the first ViDoRe benchmark."""
+    rng = random.Random(LETTER_SEED)
+    write_qa(folder, make_qa_rows(rng, make_pages(rng, LETTER_PAGES, ["letter"])))
+    body = (
+        f"{LETTER_PAGES} drawn report pages of 1224 x 1584 pixels, which is US letter at 144 dpi, "
+        "with six coloured\ncharts, tables or photos each, and a query for each page that names "
+        "three of them. Made by\n`make_datasets.py`."
+    )
+    task = "visual-document-retrieval"
+    write_card(folder, "Demo pages of real size", task, {"default": "data"}, body)
 
 
 def make_demo_pages_beir(folder: Path) -> None:
@@ -196,6 +217,7 @@ def main() -> None:
     """Make all datasets anew."""
     makers = {
         "demo-pages-qa": make_demo_pages_qa,
+        "demo-pages-letter": make_demo_pages_letter,
         "demo-pages-beir": make_demo_pages_beir,
         "demo-passages": make_demo_passages,
     }
