@@ -166,6 +166,41 @@ def test_of_several_inputs_that_are_refused_the_first_one_is_named(exported):
         encoder.encode_documents(iter([right, long, "a page"]), batch_size=1)
 
 
+@pytest.mark.parametrize("family", ["colpali", "colqwen2"])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_pages_of_a_batch_are_prepared_in_threads(exported, family, workers, monkeypatch):
+    encoder = Encoder(exported[family], workers=workers)
+    pages = [Image.new("RGB", (40 + 30 * n, 60), (40 * n, 99, 5)) for n in range(4)]
+    expected = encoder._runtime.document_batch(pages)
+    threads, page = set(), encoder._runtime.page
+
+    def prepare(one):
+        threads.add(threading.current_thread())
+        return page(one)
+
+    monkeypatch.setattr(encoder._runtime, "page", prepare)
+    found = encoder.prepare_documents(pages)
+    assert (threading.current_thread() in threads) == (workers == 1)
+    assert found.feeds.keys() == expected.feeds.keys()
+    for name, values in expected.feeds.items():
+        np.testing.assert_array_equal(found.feeds[name], values)
+
+    damaged = Image.new("F", (60, 60))
+    for wrong in ("prepare_documents", "encode_documents"):
+        with pytest.raises(InputError, match=r"documents\[2\]: is an image of mode F"):
+            getattr(encoder, wrong)([*pages[:2], damaged, damaged])
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_page_of_a_refused_shape_is_named_by_its_place_in_a_batch(exported, workers):
+    encoder = Encoder(exported["colqwen2"], workers=workers)
+    pages = [Image.new("RGB", (56, 56))] * 2 + [Image.new("RGB", (3000, 10))] * 2
+    with pytest.raises(InputError, match=r"documents\[2\]: is a page of 3000x10"):
+        encoder.prepare_documents(pages)
+    with pytest.raises(InputError, match=r"documents\[2\]: is a page of 3000x10"):
+        encoder._runtime.document_batch(pages)
+
+
 def test_a_budget_that_an_input_does_not_fit_is_named(exported):
     encoder = Encoder(exported["colbert"])
     texts = ["a", "word " * 30, "b"]

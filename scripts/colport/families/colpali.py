@@ -102,14 +102,16 @@ class _Runtime(PageRuntime):
         super().__init__(settings, folder)
         self._document_ids = self._tokens.encode([settings["document_prompt"]])[0]
 
-    def document_batch(self, documents: Sequence[Document]) -> Batch:
-        """See :meth:`Runtime.document_batch`."""
-        ids = np.tile(np.asarray(self._document_ids, np.int64), (len(documents), 1))
+    def page(self, page: Document) -> np.ndarray:
+        """See :meth:`PageRuntime.page`; ``float32 [channels, height, width]``."""
         image = self._settings["image"]
-        size = image["height"], image["width"]
-        pixels = np.stack([resize_bicubic(planes(page), *size) for page in documents])
-        values = normalise(pixels.swapaxes(0, 1), image["scale"], image["mean"], image["std"])
-        feeds = {**TokenBatch(ids, np.ones_like(ids)).feeds, "pixel_values": values.swapaxes(0, 1)}
+        pixels = resize_bicubic(planes(page), image["height"], image["width"])
+        return normalise(pixels, image["scale"], image["mean"], image["std"])
+
+    def page_batch(self, pages: Sequence[np.ndarray]) -> Batch:
+        """See :meth:`PageRuntime.page_batch`."""
+        ids = np.tile(np.asarray(self._document_ids, np.int64), (len(pages), 1))
+        feeds = {**TokenBatch(ids, np.ones_like(ids)).feeds, "pixel_values": np.stack(pages)}
         return Batch("image", feeds, np.ones(ids.shape, bool))
 
     def page_length(self, page: Document) -> int:

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from colport.base.errors import InputError
 from colport.base.foreign import shape_beside
 from colport.families import functional
 from colport.families.base import Batch, Document, GraphInput, PatchGrid, Runtime
 from colport.families.pages import grids
 from colport.families.pages.base import PageFamily, PageRuntime, Tensors, query_template
+from colport.families.pages.images import PageError
 from colport.families.pages.layouts import CheckpointLayout, EngineLayout, TransformersLayout
 
 if TYPE_CHECKING:
@@ -120,13 +120,15 @@ class ColQwen2(PageFamily):
 class _Runtime(PageRuntime):
     own_settings = shape_beside(__file__)
 
-    def document_batch(self, documents: Sequence[Document]) -> Batch:
-        """See :meth:`Runtime.document_batch`."""
-        image, merge = self._settings["image"], self._settings["image"]["merge_size"]
-        for index, page in enumerate(documents):
-            if fault := grids.shape_fault(page.width, page.height):
-                raise InputError("documents", index, fault)
-        patches, sizes = zip(*(grids.page_patches(page, image) for page in documents), strict=True)
+    def page(self, page: Document) -> tuple[np.ndarray, grids.Grid]:
+        """See :meth:`PageRuntime.page` and :func:`grids.page_patches`."""
+        if fault := grids.shape_fault(page.width, page.height):
+            raise PageError(fault)
+        return grids.page_patches(page, self._settings["image"])
+
+    def page_batch(self, pages: Sequence[tuple[np.ndarray, grids.Grid]]) -> Batch:
+        """See :meth:`PageRuntime.page_batch`."""
+        merge, (patches, sizes) = self._settings["image"]["merge_size"], zip(*pages, strict=True)
         merged = [(rows // merge, columns // merge) for rows, columns in sizes]
         batch = self._tokens.pad(self._tokens.encode([self._prompt(grid) for grid in merged]))
         slots = grids.page_slots(sizes)

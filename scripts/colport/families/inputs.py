@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from itertools import islice
 from numbers import Integral
 from types import UnionType
@@ -79,7 +79,11 @@ def typed_inputs(
 
 
 def checked(
-    argument: str, chosen: Sequence[Any], kind: DocumentType, places: Sequence[int]
+    argument: str,
+    chosen: Sequence[Any],
+    kind: DocumentType,
+    places: Sequence[int],
+    each: Callable[..., Iterable[Any]] = map,
 ) -> list[Any]:
     """A batch as a family's runtime takes it: texts, or pages in RGB.
 
@@ -88,21 +92,22 @@ def checked(
         chosen: The batch.
         kind: ``passages`` of queries, too.
         places: Where each lies among those that were given.
+        each: ``map``, or one that reads images beside each other in threads.
 
     Raises:
         TypeError: One is of another type.
         InputError: A text that no tokenizer takes, or an image that cannot be read as a page.
     """
     typed_inputs(argument, chosen, kind, places)
-    taken = []
-    for index, item in zip(places, chosen, strict=True):
+
+    def taken(index: int, item: Any) -> Any:
         if isinstance(item, str):
             if found := not_text(item):
                 raise InputError(argument, index, f"holds {found}, which is no text")
-        else:
-            try:
-                item = as_page(item)
-            except PageError as error:
-                raise InputError(argument, index, str(error)) from error
-        taken.append(item)
-    return taken
+            return item
+        try:
+            return as_page(item)
+        except PageError as error:
+            raise InputError(argument, index, str(error)) from error
+
+    return list(each(taken, places, chosen))

@@ -217,14 +217,27 @@ class Encoder:
         }
 
     def _prepared(
-        self, argument: str, chosen: Sequence[Any], places: Sequence[int] | None = None
+        self,
+        argument: str,
+        chosen: Sequence[Any],
+        places: Sequence[int] | None = None,
+        beside: bool = False,
     ) -> Batch:
-        """A batch of inputs that lie at these places among those that were given."""
+        """A batch of inputs that lie at these places among those that were given.
+
+        Where no other batch is prepared ``beside`` it, its pages are, on as many threads.
+        """
         if places is None:
             chosen = [item for _, items in inputs.windows(argument, chosen, 1) for item in items]
             places = range(len(chosen))
+        kind, threads = self._kind(argument), min(len(chosen), self._workers)
+        if kind == "pages" and threads > 1 and not beside:
+            with ThreadPoolExecutor(threads) as pool:
+                taken = inputs.checked(argument, chosen, kind, places, pool.map)
+                with self._preparing(places):
+                    return self._runtime.document_batch(taken, pool.map)
+        taken = inputs.checked(argument, chosen, kind, places)
         is_query = argument == "queries"
-        taken = inputs.checked(argument, chosen, self._kind(argument), places)
         prepare = self._runtime.query_batch if is_query else self._runtime.document_batch
         with self._preparing(places):
             return prepare(taken)
@@ -295,7 +308,7 @@ class Encoder:
         def embed(batch: Sequence[int], beside: bool) -> dict[int, np.ndarray]:
             own = [places[place] for place in batch]
             try:
-                prepared = self._prepared(argument, [chosen[place] for place in batch], own)
+                prepared = self._prepared(argument, [chosen[place] for place in batch], own, beside)
                 return dict(zip(own, self._embedded(prepared, beside), strict=True))
             except InputError as error:
                 refused.append(error)

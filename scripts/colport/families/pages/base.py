@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from colport.base.errors import CheckpointError, InputError, UnsupportedError
 from colport.base.foreign import misfit, shape_beside
 from colport.families import base, functional
+from colport.families.pages.images import PageError
 from colport.families.pages.layouts import UNREAD, CheckpointLayout
 from colport.families.tokens import Tokens, check_ids, save_backend
 
@@ -200,7 +201,7 @@ def _reserved(processor: Any) -> list[str]:
 
 
 class PageRuntime(base.Runtime):
-    """Queries of a page model; documents are left to the family.
+    """Queries of a page model; what becomes of a page is left to the family.
 
     Args:
         settings: The ``processing`` section of ``colport.json``.
@@ -226,6 +227,36 @@ class PageRuntime(base.Runtime):
                 raise InputError("queries", index, fault)
         batch = self._tokens.pad(self._query_rows(queries))
         return base.Batch("text", batch.feeds, batch.mask.astype(bool))
+
+    def document_batch(
+        self, documents: Sequence[Any], each: Callable[..., Iterable[Any]] = map
+    ) -> base.Batch:
+        """See :meth:`Runtime.document_batch`.
+
+        Args:
+            documents: Pages.
+            each: ``map``, or one that prepares pages beside each other in threads.
+        """
+
+        def prepared(index: int, page: Any) -> Any:
+            try:
+                return self.page(page)
+            except PageError as error:
+                raise InputError("documents", index, str(error)) from error
+
+        return self.page_batch(list(each(prepared, range(len(documents)), documents)))
+
+    @abstractmethod
+    def page(self, page: Any) -> Any:
+        """What a batch takes of a page, computed of this page alone.
+
+        Raises:
+            PageError: The model does not take it.
+        """
+
+    @abstractmethod
+    def page_batch(self, pages: Sequence[Any]) -> base.Batch:
+        """Inputs for a batch of pages, from what :meth:`page` gives for each."""
 
     def lengths(self, kind: str, chosen: Sequence[Any]) -> list[int]:
         """See :meth:`Runtime.lengths`."""
