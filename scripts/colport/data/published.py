@@ -50,9 +50,10 @@ def read_published(name: str, declaration: Mapping[str, Any]) -> RetrievalDatase
 
 
 def _documents(
-    table: Table, kind: str, rows: Sequence[int]
+    table: Table, declaration: Mapping[str, Any], rows: Sequence[int]
 ) -> tuple[Sequence[Image] | list[str], list[str] | None]:
     """Documents and their texts."""
+    kind = declaration.get("documents", "pages")
     column = table.name(DOCUMENT_COLUMNS[kind])
     if kind == "pages":
         texts = table.texts(*PAGE_TEXT)
@@ -91,10 +92,8 @@ def _read_qa(repository: Repository, declaration: Mapping[str, Any]) -> Retrieva
         if asked[row] and text is not None and text.strip():
             query_id = query_ids.setdefault(text, f"q{row}")
             qrels.setdefault(query_id, {})[file_name] = 1
-    documents, page_texts = _documents(
-        table, declaration.get("documents", "pages"), list(first_rows.values())
-    )
-    _check_same(table, declaration.get("documents", "pages"), repeated)
+    documents, page_texts = _documents(table, declaration, list(first_rows.values()))
+    _check_same(table, declaration, repeated)
     return RetrievalDataset(
         repository.name,
         list(query_ids.values()),
@@ -107,7 +106,9 @@ def _read_qa(repository: Repository, declaration: Mapping[str, Any]) -> Retrieva
     )
 
 
-def _check_same(table: Table, kind: str, rows: Sequence[tuple[str, int, int]]) -> None:
+def _check_same(
+    table: Table, declaration: Mapping[str, Any], rows: Sequence[tuple[str, int, int]]
+) -> None:
     """Rows of one ``image_filename`` hold one document.
 
     Raises:
@@ -115,7 +116,7 @@ def _check_same(table: Table, kind: str, rows: Sequence[tuple[str, int, int]]) -
     """
     if not rows:
         return
-    documents, _ = _documents(table, kind, range(len(table.data)))
+    documents, _ = _documents(table, declaration, range(len(table.data)))
     same = documents.are_same if isinstance(documents, Pages) else None
     for name, first, row in rows:
         if not (same(first, row) if same else documents[first] == documents[row]):
@@ -147,9 +148,7 @@ def _read_beir(repository: Repository, declaration: Mapping[str, Any]) -> Retrie
     languages: tuple[str, ...] = (prefix.removesuffix("-"),)
     if not prefix:
         asked, languages = _in_language(queries, declaration)
-    documents, page_texts = _documents(
-        corpus, declaration.get("documents", "pages"), range(len(document_ids))
-    )
+    documents, page_texts = _documents(corpus, declaration, range(len(document_ids)))
     dataset = RetrievalDataset(
         repository.name,
         query_ids,

@@ -7,7 +7,7 @@ from dataclasses import KW_ONLY, dataclass, field, fields
 from typing import Annotated, Any, get_args, get_type_hints
 
 from colport.base.declared import Allowed, Sizes
-from colport.base.errors import ConfigError
+from colport.base.errors import ConfigError, chosen
 from colport.base.foreign import local
 from colport.providers.table import MOST_THREADS, PROVIDERS, Kind, Provider, describe, fits
 
@@ -110,7 +110,7 @@ class ProviderSettings(Common):
             ConfigError: The type is unknown, or it has no such key, option or value.
         """
         place = f"providers.{name}." if name else "provider: "
-        provider = _provider(place, entry.get("type", name))
+        provider = chosen(f"{place}type", entry.get("type", name), PROVIDERS)
         options, given = dict(provider.defaults), {}
         for key, value in entry.items():
             if key in _COMMON:
@@ -158,12 +158,6 @@ class ProviderSettings(Common):
             shared = {key: options[key] for key in ("device_id",) if key in options}
             chosen.append((behind.execution_provider, _texts(behind, behind.defaults | shared)))
         return chosen
-
-
-def _provider(place: str, name: str) -> Provider:
-    if name in PROVIDERS:
-        return PROVIDERS[name]
-    raise ConfigError(f"{place}type: {name!r} is unknown; allowed are {', '.join(PROVIDERS)}.")
 
 
 def _own_options(place: str, provider: Provider, given: Mapping[str, Any]) -> dict[str, Any]:
