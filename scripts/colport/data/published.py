@@ -21,7 +21,6 @@ from colport.data.judgements import SCORE, Row, judged
 from colport.data.repositories import Repository
 from colport.data.rows import SCORES, STRINGS, Pages, Table, load_table
 
-SCHEMAS = ("qa", "beir")
 SPLIT = "test"
 DOCUMENT_COLUMNS = {"pages": "image", "passages": "text"}
 """Kind of document to the column that holds it."""
@@ -45,8 +44,7 @@ def read_published(name: str, declaration: Mapping[str, Any]) -> RetrievalDatase
     Raises:
         DatasetError: The data is missing or contradicts its schema or itself.
     """
-    reader = {"qa": _read_qa, "beir": _read_beir}[declaration["schema"]]
-    return reader(Repository.open(name, declaration), declaration)
+    return _READERS[declaration["schema"]](Repository.open(name, declaration), declaration)
 
 
 def _documents(
@@ -184,3 +182,7 @@ def _judgements(table: Table) -> list[Row]:
         Row(f"{table.label}, row {row}", dict(zip(columns, found, strict=True)))
         for row, found in enumerate(values)
     ]
+
+
+_READERS = {"qa": _read_qa, "beir": _read_beir}
+SCHEMAS = tuple(_READERS)
