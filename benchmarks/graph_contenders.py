@@ -128,8 +128,8 @@ def _materialised(skeleton: Skeleton) -> torch.nn.Module:
         for name, target in values.items():
             if name in skeleton.constants:
                 target.copy_(skeleton.constants[name])
-            elif name in skeleton.sources:
-                stored = np.asarray(skeleton.sources[name].read(), np.float32)
+            elif name in skeleton.tensors:
+                stored = np.asarray(skeleton.tensors[name].read(), np.float32)
                 target.copy_(torch.from_numpy(stored))
     return model.eval()
 

@@ -18,19 +18,19 @@ def main(snakemake):
     variant, output = snakemake.params.variant, Path(snakemake.output.folder)
     labels = dict(snakemake.wildcards.items())
     with job(snakemake.log[0], f"{labels['model']} {labels['variant']}") as log:
-        checkpoint = checkpoints.read_record(snakemake.input.checkpoint)
-        labels["family"] = checkpoint["family"]
+        resolved = checkpoints.read_record(snakemake.input.checkpoint)
+        labels["family"] = resolved["family"]
         start = time.perf_counter()
         known = partial(proof.load, Path(snakemake.input.proof))
         try:
             manifest = folder.export(
-                Path(checkpoint["folder"]),
+                Path(resolved["folder"]),
                 output,
-                family=checkpoint["family"],
+                family=resolved["family"],
                 precision=variant["precision"],
                 opset=variant.get("opset", folder.OPSET),
                 layout=Layout(**variant.get("external_data", {})),
-                source={key: checkpoint[key] for key in checkpoints.SOURCE_KEYS},
+                source={key: resolved[key] for key in checkpoints.SOURCE_KEYS},
                 report=log.info,
                 prove=proof.by_checkpoint(known, variant.get("tolerance"), log.info),
             )

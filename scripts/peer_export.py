@@ -11,8 +11,8 @@ from colport.pipeline.job import job
 def main(snakemake):
     """Write the peer's folder and its record, or the error that it gave."""
     output, given = Path(snakemake.output.folder), snakemake.input
-    checkpoint = read_json(given.checkpoint)
-    labels = {**dict(snakemake.wildcards.items()), "family": checkpoint["family"]}
+    resolved = read_json(given.checkpoint)
+    labels = {**dict(snakemake.wildcards.items()), "family": resolved["family"]}
     with job(snakemake.log[0], f"{labels['model']} {labels['variant']}") as log:
         environment = given.get("environment")
         installed = read_json(environment) if environment else environments.own()
@@ -20,7 +20,7 @@ def main(snakemake):
             exported = export.export(
                 catalogue.get(labels["variant"]),
                 output,
-                checkpoint=checkpoint,
+                resolved=resolved,
                 installed=installed,
                 base=Path(given["base"]) if given.get("base") else None,
                 timeout_s=snakemake.params.timeout_s,

@@ -12,10 +12,10 @@ from colport.pipeline.job import job
 def main(snakemake):
     """Write the embeddings of the built-in inputs."""
     with job(snakemake.log[0], f"{snakemake.wildcards.model} proof"):
-        checkpoint = checkpoints.read_record(snakemake.input.checkpoint)
-        family = registry.get(checkpoint["family"])
+        resolved = checkpoints.read_record(snakemake.input.checkpoint)
+        family = registry.get(resolved["family"])
         memory = min(available_mb(), snakemake.resources.mem_mb)
-        known = proof.reference(Path(checkpoint["folder"]), family, memory)
+        known = proof.reference(Path(resolved["folder"]), family, memory)
         proof.save(known, Path(snakemake.output[0]))
 
 

@@ -18,11 +18,11 @@ def main(snakemake):
     model, dataset, shard = (snakemake.wildcards[key] for key in ("model", "dataset", "shard"))
     with job(snakemake.log[0], f"{model} pytorch {dataset} {shard}") as log:
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        checkpoint = checkpoints.read_record(snakemake.input.checkpoint)
-        family = registry.get(checkpoint["family"])
+        resolved = checkpoints.read_record(snakemake.input.checkpoint)
+        family = registry.get(resolved["family"])
         left = min(available_mb(), snakemake.resources.mem_mb)
         memory = snakemake.params.reference.get("memory_mb", left)
-        reference = family.reference(Path(checkpoint["folder"]), device, memory)
+        reference = family.reference(Path(resolved["folder"]), device, memory)
         log.info("weights: %s", reference.room.note or reference.room.weights)
         embed(
             reference,

@@ -20,7 +20,8 @@ from colport.families.reference.skeletons import PRECISIONS
 from colport.measure.entrants import PYTORCH
 from colport.measure.parity import Tolerance
 from colport.peers.catalogue import PEERS
-from colport.providers.settings import FALLBACK
+from colport.providers import PROVIDERS
+from colport.providers import settings as providers
 from colport.quantize.settings import BITS, QuantizeSettings
 from colport.scoring import statistics
 from colport.scoring.forms import Form
@@ -167,14 +168,13 @@ class Variant(Section):
     beyond that of the ready-made variant of its precision."""
 
 
-class FixedShapes(Section):
-    """Sizes to which a call is padded."""
-
-    batch: Sizes | None = None
-    """Numbers of inputs."""
-
-    tokens: Sizes | None = None
-    """Numbers of tokens of an input."""
+def taken(key: str) -> Allowed:
+    """What any of the providers takes for one of their own keys, by ``providers/table.toml``."""
+    kinds = [provider.keys[key].kind for provider in PROVIDERS.values() if key in provider.keys]
+    words = [word for kind in kinds if isinstance(kind, tuple) for word in kind]
+    if all(isinstance(kind, tuple) for kind in kinds):
+        return Allowed(enum=[*dict.fromkeys(words)])
+    return Allowed(minimum=min(kind.start for kind in kinds))
 
 
 class Provider(Section):
@@ -186,24 +186,9 @@ class Provider(Section):
     options: dict[str, Any] | None = None
     """ONNX Runtime's own options of the execution provider; names and values are checked."""
 
-    threads: OptionalCount = None
-    """Within an operator; the job's threads go first."""
+    common: Annotated[providers.Common, INLINE]
 
-    inter_op_threads: OptionalCount = None
-    """Operators at once; the job's threads go first."""
-
-    arena: bool = True
-    """``false`` gives memory of the host back after each call."""
-
-    io_binding: bool | None = None
-    """Inputs are copied to the device by us and outputs left there until they are read. By default
-    where the device has a memory of its own."""
-
-    fallback: Annotated[str, Allowed(enum=FALLBACK)] = FALLBACK[0]
-    """``forbidden``: a graph with nodes that only the CPU takes is refused. Otherwise they run
-    there, ``providers.csv`` and the latency rows say how much."""
-
-    fixed_shapes: FixedShapes | None = None
+    fixed_shapes: providers.FixedShapes | None = None
     """Sizes to which a call is padded. What is longer than each, and pages of any size
     (``colqwen2``), stay as they are."""
 
@@ -215,23 +200,19 @@ class Provider(Section):
     """fp32 products with 10 bits of mantissa, as on Ampere and newer; not the default in PyTorch,
     either."""
 
-    memory_limit_mb: OptionalCount = None
+    memory_limit_mb: Annotated[int | None, taken("memory_limit_mb")] = None
     """Of the device."""
 
     device: Annotated[Any, Allowed(title="number or name")] = None
     """Number of the GPU; ``CPU``, ``GPU``, ``NPU`` … for ``openvino``; ``all``, ``cpu``,
     ``cpu-gpu``, ``cpu-neural-engine`` for ``coreml``."""
 
-    precision: Annotated[str | None, Allowed(enum=[*PRECISIONS, "accuracy"])] = None
+    precision: Annotated[str | None, taken("precision")] = None
     """What a fp32 graph may be computed in: ``bf16`` for ``tensorrt`` and ``migraphx``;
     ``accuracy`` (the graph's own) for ``openvino``."""
 
     engine_cache: File | None = None
     """Folder for compiled graphs."""
-
-    python: File | None = None
-    """Interpreter of another environment that runs this provider, as two ONNX Runtimes cannot live
-    in one. Its rows stand beside those of the others in the same run."""
 
 
 class Dataset(Section):

@@ -49,7 +49,7 @@ def resolved(adapter, workspace):
 
 
 def sources(family, folder):
-    return registry.get(family).skeleton(folder, "fp32").sources
+    return registry.get(family).skeleton(folder, "fp32").tensors
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -37,7 +37,7 @@ class Entry:
 
 
 def skeleton(sources=None, constants=None):
-    return SimpleNamespace(sources=sources or {}, constants=constants or {})
+    return SimpleNamespace(tensors=sources or {}, constants=constants or {})
 
 
 def bound(nodes, inputs, weights, constants=None):

@@ -79,12 +79,12 @@ def test_numbers_are_checked(passages, exported, given, error):
         passages.encode_queries(["a"], batch_size=2**70)
 
 
-@pytest.mark.parametrize("threads", [1025, 10**6, 2**70])
-def test_so_many_threads_are_refused_before_they_start(exported, threads):
+@pytest.mark.parametrize("threads", [0, 1025, 10**6, 2**70])
+def test_no_thread_or_so_many_are_refused_before_they_start(exported, threads):
     with pytest.raises(ValueError, match=r"^threads: found \d+; .* whole number from 1 to 1024\.$"):
         Encoder(exported["colbert"], threads=threads)
     for key in ("threads", "inter_op_threads"):
-        with pytest.raises(ConfigError, match=rf"{key}: found .* whole number from 0 to 1024"):
+        with pytest.raises(ConfigError, match=rf"{key}: found .* whole number from 1 to 1024"):
             Encoder(exported["colbert"], {"type": "cpu", key: threads})
 
 

@@ -78,7 +78,7 @@ def test_a_contest_is_of_all_variants(name, threads, job, monkeypatch):
     contest, settings, given, _ = compare.arguments
     assert (contest.model, contest.provider, contest.entry) == ("m", "fast", {"type": "cpu"})
     assert contest.folders == {"fp32": "folder-a", "int8": "folder-b"}
-    assert (contest.memory_mb, contest.checkpoint["family"]) == (6000, "colqwen2")
+    assert (contest.memory_mb, contest.resolved["family"]) == (6000, "colqwen2")
     assert (settings["rounds"], given) == (5, threads)
     assert settings.get("affinity") is (True if name == "scenarios" else None)
     assert contest.dataset() is DATASET
@@ -271,7 +271,7 @@ def test_a_peer_exports_in_its_environment_from_its_base(further, job, monkeypat
     variant, output = exported.arguments
     assert (variant.name, output) == ("peer-optimum", job.folder / "out")
     named = exported.named
-    assert named["checkpoint"]["folder"] == str(job.folder)
+    assert named["resolved"]["folder"] == str(job.folder)
     assert named["installed"]["folder"] == ("theirs" if further else "own")
     assert named["base"] == (Path("base") if further else None)
     assert (named["timeout_s"], named["log"]) == (77, job.folder / "job.log")

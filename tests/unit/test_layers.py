@@ -325,7 +325,7 @@ def accounted(folder, reasons, change=None):
     model = Model("plain")
     skeleton = skeleton_of(model, folder, [Stack("layers", ("layer",) * DEPTH)], reasons)
     if change:
-        change(skeleton.sources)
+        change(skeleton.tensors)
     return unread([_graph(skeleton, skeleton.graphs[0], 24)], skeleton, folder)
 
 

@@ -433,8 +433,8 @@ def test_the_manifest_says_how_positions_count(exported_models):
 
 
 def stored(family, checkpoint):
-    sources = registry.get(family).skeleton(checkpoint, "fp32").sources
-    return {name: entry.read().astype(np.float32) for name, entry in sources.items()}
+    tensors = registry.get(family).skeleton(checkpoint, "fp32").tensors
+    return {name: entry.read().astype(np.float32) for name, entry in tensors.items()}
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)

@@ -59,7 +59,7 @@ def test_every_program_runs_and_every_graph_is_described(tmp_path):
     found = export.export(
         two_programs(),
         output,
-        checkpoint={"family": "colpali", "folder": str(tmp_path / "checkpoint")},
+        resolved={"family": "colpali", "folder": str(tmp_path / "checkpoint")},
         installed={"folder": str(Path(sys.executable).parents[1]), "status": "ok"},
         base=base,
         timeout_s=60,

@@ -68,7 +68,7 @@ def ask(peer: PeerVariant, checkpoint: Path, output: Path, installed=OWN, base=N
     return export.export(
         peer,
         output,
-        checkpoint=record,
+        resolved=record,
         installed=installed,
         base=base,
         timeout_s=timeout_s,

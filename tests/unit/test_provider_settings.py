@@ -19,7 +19,6 @@ from colport.providers.session import _session_options, open_session, require_op
         ("cpu", {}, {"threads": None, "inter_op_threads": None, "arena": True, "fallback": True}),
         ("cpu", {}, {"io_binding": False, "cuda_graph": False, "fixed_shapes": {}, "python": None}),
         ("cpu", {"threads": 3, "inter_op_threads": 2}, {"threads": 3, "inter_op_threads": 2}),
-        ("cpu", {"threads": 0, "inter_op_threads": 0}, {"threads": None, "inter_op_threads": None}),
         ("cpu", {"arena": False, "fallback": "forbidden"}, {"arena": False, "fallback": False}),
         ("cpu", {"io_binding": True, "python": "/p"}, {"io_binding": True, "python": "/p"}),
         ("cuda", {}, {"io_binding": True, "fixed_shapes": {}}),

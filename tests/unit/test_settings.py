@@ -16,6 +16,7 @@ import yaml
 from colport.base import declared
 from colport.base.errors import ConfigError
 from colport.cli.evaluation import parity
+from colport.providers import PROVIDERS, ProviderSettings
 from colport.scoring.statistics import RESAMPLES
 from colport.timing.server.settings import ScenarioSettings, ServerSettings
 from colport.timing.settings import LatencySettings
@@ -132,6 +133,32 @@ def test_the_command_and_the_statistics_have_them_too():
 def test_code_may_give_what_the_config_may(given, message):
     with pytest.raises(ConfigError, match=f"^{message}$"):
         LatencySettings(**given)
+
+
+PROVIDER_KEYS = SECTIONS["providers"]["additionalProperties"]["properties"]
+
+
+@pytest.mark.parametrize("name", sorted(PROVIDERS))
+def test_a_provider_takes_no_key_that_the_config_does_not_know(name):
+    assert set(PROVIDERS[name].keys) <= set(PROVIDER_KEYS)
+
+
+@pytest.mark.parametrize("key", ["threads", "inter_op_threads", "memory_limit_mb"])
+def test_code_has_the_bounds_of_a_provider_s_keys(key):
+    entry, largest = PROVIDER_KEYS[key], PROVIDER_KEYS[key].get("maximum")
+    for value in (entry["minimum"], largest or 2**20):
+        ProviderSettings.from_config("cuda", {key: value})
+    for value in (entry["minimum"] - 1, *([largest + 1] if largest else [])):
+        with pytest.raises(ConfigError, match=rf"{key}: found {value} .*whole number from 1"):
+            ProviderSettings.from_config("cuda", {key: value})
+
+
+def test_a_word_that_some_provider_takes_is_one_of_the_config():
+    words = {
+        "fallback": ("allowed", "forbidden"),
+        "precision": ("fp32", "fp16", "bf16", "accuracy"),
+    }
+    assert {key: tuple(PROVIDER_KEYS[key]["enum"]) for key in words} == words
 
 
 def test_a_word_is_one_of_those_allowed():

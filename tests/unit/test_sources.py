@@ -108,7 +108,7 @@ def test_text_for_readers_changes_nothing(package):
     before = hashed(package)
     (package / "deep/er.py").write_text(
         '"""What it is."""\nimport sys  # why\nclass A:\n    """A."""\n\n'
-        '    def f(self):\n        """One."""\n        return 1\n'
+        '    def f(self):\n        """One."""\n        return 1\n\n    """Behind a field."""\n'
     )
     assert hashed(package) == before
     (package / "deep/er.py").write_text(

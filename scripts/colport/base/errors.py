@@ -6,7 +6,7 @@ what is allowed. The command line and the rule adapters print it without a trace
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -87,6 +87,17 @@ class RunError(ColPortError):
 
 class HubError(ColPortError):
     """The Hugging Face Hub refused an upload or a download, or cannot be reached."""
+
+
+def chosen(field: str, name: str, known: Mapping[str, Any]) -> Any:
+    """What a name stands for.
+
+    Raises:
+        ConfigError: It is none of those that are known.
+    """
+    if name not in known:
+        raise ConfigError(f"{field}: {name!r} is unknown; allowed are {', '.join(known)}.")
+    return known[name]
 
 
 @contextmanager

@@ -304,6 +304,16 @@ def file_state(path: Path | str) -> tuple[str, int, int, int]:
     return os.path.realpath(path), found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
+def state_hash(files: Iterable[Path | str]) -> str:
+    """One short hash over the names and states of files, see :func:`file_state`; of those that are
+    there: who reads them says that one is not."""
+    states = []
+    for file in files:
+        with suppress(FileNotFoundError):
+            states.append((str(file), file_state(file)))
+    return hashlib.sha256(repr(states).encode()).hexdigest()[:16]
+
+
 def content_hash(paths: Iterable[Path | str]) -> str:
     """One short hash over the names and bytes of files, independent of their order."""
     digest = hashlib.sha256()

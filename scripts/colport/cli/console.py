@@ -36,19 +36,11 @@ class Watch:
         self._bar.update(self._bar.task_ids[0], completed=done, total=total)
 
 
-class _WhenKnown:
-    """Shows nothing until there is a total."""
+class _Amount(progress.DownloadColumn):
+    """Shows nothing until there is a total, as the time left does."""
 
     def render(self, task: progress.Task) -> Text:
-        return super().render(task) if task.total else Text()  # type: ignore[misc]
-
-
-class _Amount(_WhenKnown, progress.DownloadColumn):
-    pass
-
-
-class _TimeLeft(_WhenKnown, progress.TimeRemainingColumn):
-    pass
+        return super().render(task) if task.total else Text()
 
 
 @contextmanager
@@ -60,7 +52,8 @@ def watch(doing: str, quiet: bool) -> Iterator[Watch]:
         quiet: Say nothing.
     """
     console = Console(stderr=True, quiet=quiet)
-    columns = ("{task.description}", progress.BarColumn(), _Amount(), _TimeLeft())
+    left = progress.TimeRemainingColumn()
+    columns = ("{task.description}", progress.BarColumn(), _Amount(), left)
     bar = progress.Progress(*columns, console=console, transient=True)
     bar.add_task(doing, total=None)
     with bar if console.is_terminal and not quiet else nullcontext():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 import numpy as np
 
@@ -48,13 +49,9 @@ def median_interval(values: Sequence[float]) -> Interval | None:
     Returns:
         ``None`` for fewer than five values, whose whole range does not reach it.
     """
-    ordered = sorted(values)
-    n, rank, outside = len(ordered), 0, 0.0
-    while rank < (n + 1) // 2:
-        outside += 2 * math.comb(n, rank) / 2**n
-        if outside > 1 - COVERAGE:
-            break
-        rank += 1
+    ordered, n = sorted(values), len(values)
+    outside = accumulate(2 * math.comb(n, k) / 2**n for k in range((n + 1) // 2))
+    rank = sum(share <= 1 - COVERAGE for share in outside)
     if rank == 0:
         return None
     return Interval(float(np.median(ordered)), ordered[rank - 1], ordered[n - rank])

@@ -89,8 +89,6 @@ def read_own(
         languages=known or tuple(declaration.get("languages", ())),
         skipped=scan.bad,
     )
-    if all(asked):
-        return dataset
     return dataset.with_queries([row for row, wanted in enumerate(asked) if wanted])
 
 

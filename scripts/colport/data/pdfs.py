@@ -13,6 +13,7 @@ from typing import Any
 from PIL.Image import Image
 
 from colport.base.errors import DatasetError
+from colport.base.files import file_state
 from colport.processes.child import Child, ChildError, ChildTimeoutError
 
 MEMORY = 3 * 2**30
@@ -34,7 +35,7 @@ class PdfReader:
     """
 
     def __init__(self) -> None:
-        self._file: tuple[Path, int, int] | None = None
+        self._file: tuple[Any, ...] | None = None
         self._child: Child | None = None
         self._turn = RLock()
 
@@ -110,10 +111,9 @@ def _start() -> Child:
     return child
 
 
-def _state(file: Path) -> tuple[Path, int, int]:
+def _state(file: Path) -> tuple[Any, ...]:
     """What changes when a file does."""
     try:
-        facts = file.stat()
+        return file, *file_state(file)
     except OSError as error:
         raise BadDocumentError(f"cannot be read: {error.strerror}") from error
-    return file, facts.st_size, facts.st_mtime_ns

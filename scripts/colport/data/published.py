@@ -21,7 +21,6 @@ from colport.data.judgements import SCORE, Row, judged
 from colport.data.repositories import Repository
 from colport.data.rows import SCORES, STRINGS, Pages, Table, load_table
 
-SCHEMAS = ("qa", "beir")
 SPLIT = "test"
 DOCUMENT_COLUMNS = {"pages": "image", "passages": "text"}
 """Kind of document to the column that holds it."""
@@ -45,14 +44,14 @@ def read_published(name: str, declaration: Mapping[str, Any]) -> RetrievalDatase
     Raises:
         DatasetError: The data is missing or contradicts its schema or itself.
     """
-    reader = {"qa": _read_qa, "beir": _read_beir}[declaration["schema"]]
-    return reader(Repository.open(name, declaration), declaration)
+    return _READERS[declaration["schema"]](Repository.open(name, declaration), declaration)
 
 
 def _documents(
-    table: Table, kind: str, rows: Sequence[int]
+    table: Table, declaration: Mapping[str, Any], rows: Sequence[int]
 ) -> tuple[Sequence[Image] | list[str], list[str] | None]:
     """Documents and their texts."""
+    kind = declaration.get("documents", "pages")
     column = table.name(DOCUMENT_COLUMNS[kind])
     if kind == "pages":
         texts = table.texts(*PAGE_TEXT)
@@ -91,10 +90,8 @@ def _read_qa(repository: Repository, declaration: Mapping[str, Any]) -> Retrieva
         if asked[row] and text is not None and text.strip():
             query_id = query_ids.setdefault(text, f"q{row}")
             qrels.setdefault(query_id, {})[file_name] = 1
-    documents, page_texts = _documents(
-        table, declaration.get("documents", "pages"), list(first_rows.values())
-    )
-    _check_same(table, declaration.get("documents", "pages"), repeated)
+    documents, page_texts = _documents(table, declaration, list(first_rows.values()))
+    _check_same(table, declaration, repeated)
     return RetrievalDataset(
         repository.name,
         list(query_ids.values()),
@@ -107,7 +104,9 @@ def _read_qa(repository: Repository, declaration: Mapping[str, Any]) -> Retrieva
     )
 
 
-def _check_same(table: Table, kind: str, rows: Sequence[tuple[str, int, int]]) -> None:
+def _check_same(
+    table: Table, declaration: Mapping[str, Any], rows: Sequence[tuple[str, int, int]]
+) -> None:
     """Rows of one ``image_filename`` hold one document.
 
     Raises:
@@ -115,7 +114,7 @@ def _check_same(table: Table, kind: str, rows: Sequence[tuple[str, int, int]]) -
     """
     if not rows:
         return
-    documents, _ = _documents(table, kind, range(len(table.data)))
+    documents, _ = _documents(table, declaration, range(len(table.data)))
     same = documents.are_same if isinstance(documents, Pages) else None
     for name, first, row in rows:
         if not (same(first, row) if same else documents[first] == documents[row]):
@@ -147,9 +146,7 @@ def _read_beir(repository: Repository, declaration: Mapping[str, Any]) -> Retrie
     languages: tuple[str, ...] = (prefix.removesuffix("-"),)
     if not prefix:
         asked, languages = _in_language(queries, declaration)
-    documents, page_texts = _documents(
-        corpus, declaration.get("documents", "pages"), range(len(document_ids))
-    )
+    documents, page_texts = _documents(corpus, declaration, range(len(document_ids)))
     dataset = RetrievalDataset(
         repository.name,
         query_ids,
@@ -185,3 +182,7 @@ def _judgements(table: Table) -> list[Row]:
         Row(f"{table.label}, row {row}", dict(zip(columns, found, strict=True)))
         for row, found in enumerate(values)
     ]
+
+
+_READERS = {"qa": _read_qa, "beir": _read_beir}
+SCHEMAS = tuple(_READERS)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import hashlib
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from colport.base.errors import DatasetError, read_of
-from colport.base.files import file_state
+from colport.base.files import state_hash
 from colport.base.foreign import is_inside
 from colport.base.redaction import plain
 from colport.data.base import Lazy
@@ -224,7 +223,4 @@ def _cache_folder(files: Sequence[Path]) -> Path:
     """
     import datasets
 
-    state = hashlib.sha256()
-    for file in files:
-        state.update(repr(file_state(file)).encode())
-    return Path(datasets.config.HF_DATASETS_CACHE, "colport", state.hexdigest()[:16])
+    return Path(datasets.config.HF_DATASETS_CACHE, "colport", state_hash(files))

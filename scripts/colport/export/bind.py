@@ -151,8 +151,8 @@ def _tensor(value: ir.Value, skeleton: Skeleton, graph: str) -> StreamedTensor:
     if parameter in skeleton.constants:
         constant = skeleton.constants[parameter]
         read: Blocks = partial(_constant_blocks, constant)
-    elif parameter in skeleton.sources:
-        read = partial(_checkpoint_blocks, skeleton.sources[parameter], transposed)
+    elif parameter in skeleton.tensors:
+        read = partial(_checkpoint_blocks, skeleton.tensors[parameter], transposed)
     else:
         raise ExportError(f"{graph} graph: {value.name!r} has no value.")
     steps = value.meta.get(_COMPUTED, ())
@@ -204,10 +204,10 @@ def unread(
     Raises:
         ExportError: A tensor is not read, and nobody says why.
     """
-    used = {name for model in models for name in _weights(model)} & skeleton.sources.keys()
-    read = {part for name in used for part in skeleton.sources[name].parts}
+    used = {name for model in models for name in _weights(model)} & skeleton.tensors.keys()
+    read = {part for name in used for part in skeleton.tensors[name].parts}
     replaced = {part.replaces for part in read}
-    names = {part: name for name, tensor in skeleton.sources.items() for part in tensor.parts}
+    names = {part: name for name, tensor in skeleton.tensors.items() for part in tensor.parts}
     rows, lost = [], []
     for entry in sorted(_stored(names) - read, key=lambda entry: (entry.file, entry.key)):
         if entry in replaced:

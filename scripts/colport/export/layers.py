@@ -22,10 +22,14 @@ import onnx_ir as ir
 import torch
 
 from colport.base.errors import ExportError
-from colport.export.markers import LAYER_BOUNDARY, layer_boundary
+from colport.families import attention
 from colport.families.base import Stack
 from colport.families.stacks import LAYER_NUMBERS, difference, is_same
 from colport.tensors.editing import declared
+
+LAYER_BOUNDARY = "LayerBoundary"
+"""Hidden states where a layer of ``stack`` begins or ends, or in its place: attributes ``side`` and
+``layer``, its number."""
 
 _INPUT, _OUTPUT, _FURTHER = "input", "output", "further"
 _RAN = "colport.stacks"  # a graph's stacks by name, those of which it has layers
@@ -114,7 +118,8 @@ class _Watched:
         return output(self._mark(states, _OUTPUT, number))
 
     def _mark(self, hidden: torch.Tensor, side: str, number: int) -> torch.Tensor:
-        return layer_boundary(hidden, side, self._stack.name, number)
+        place = {"side": side, "stack": self._stack.name, "layer": number}
+        return attention.node(LAYER_BOUNDARY, hidden, **place)
 
     def _taken_apart(
         self, number: int, result: Any, arguments: Mapping[str, Any]

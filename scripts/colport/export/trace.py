@@ -10,7 +10,6 @@ import torch
 
 from colport.base.errors import ColPortError, ExportError
 from colport.export.layers import one_of_each_kind
-from colport.export.markers import TRANSLATIONS
 from colport.export.optimise import quiet
 from colport.families.base import GraphDefinition, Skeleton
 
@@ -60,7 +59,6 @@ def trace(skeleton: Skeleton, definition: GraphDefinition, opset: int) -> ir.Mod
             optimize=False,
             opset_version=min(opset, _LATEST),
             verbose=False,
-            custom_translation_table=TRANSLATIONS,
         )
     model = program.model
     model.opset_imports[""] = opset

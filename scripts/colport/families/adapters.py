@@ -81,7 +81,7 @@ class MergedTensor(StoredTensor):
 def merge(
     folder: Path,
     model: PreTrainedModel,
-    sources: Mapping[str, StoredTensor],
+    known: Mapping[str, StoredTensor],
     key_mapping: Mapping[str, str],
 ) -> dict[str, StoredTensor]:
     """The base's weights with the folder's adapter; as they are where it has none.
@@ -89,7 +89,7 @@ def merge(
     Args:
         folder: A checkpoint, with ``adapter_config.json`` and ``adapter_model.safetensors`` or not.
         model: The model on the meta device.
-        sources: Parameter name to its tensor in the base.
+        known: Parameter name to its tensor in the base.
         key_mapping: Renamings of the model's library.
 
     Raises:
@@ -97,7 +97,7 @@ def merge(
             hold what peft would put into this model by its configuration and nothing else.
     """
     if not (folder / ADAPTER_CONFIG).is_file():
-        return dict(sources)
+        return dict(known)
     settings, stored = lora.read(folder / ADAPTER_CONFIG, read_config(folder, ADAPTER_CONFIG))
     file = folder / ADAPTER_WEIGHTS
     tensors = _rename(model, stored, key_mapping)
@@ -107,16 +107,16 @@ def merge(
     refuse_weights("unexpected", tensors.keys() - shapes.keys(), file, why)
     why = "; target_modules or modules_to_save name its layer"
     refuse_weights("missing", shapes.keys() - tensors.keys(), file, why)
-    merged = dict(sources)
+    merged = dict(known)
     for name in sorted(tensors):
         is_pair = _PAIR.match(name) is not None
         place = name.removesuffix(".weight") if is_pair else name
         check_shape(place, tensors[name], shapes[name])
-        if not is_pair and name in sources:  # the others: layers that no embedding depends on
-            (base,) = sources[name].parts
+        if not is_pair and name in known:  # the others: layers that no embedding depends on
+            (base,) = known[name].parts
             merged[name] = replace(tensors[name], replaces=base)
     for module, scale in scales.items():
-        if (base := sources.get(f"{module}.weight")) is not None:
+        if (base := known.get(f"{module}.weight")) is not None:
             a, b = (tensors[f"{module}.lora_{side}.weight"] for side in "AB")
             merged[f"{module}.weight"] = MergedTensor.of(base, a, b, scale)
     return merged

@@ -31,7 +31,20 @@ _OFF = {"dropout": 0.0, "is_causal": False}
 """Keywords that change no result where they have this value."""
 
 
-@torch.library.custom_op("colport::attention", mutates_args=())
+DOMAIN = "colport"
+"""Of our own operators, which a trace carries as single nodes, to be rewritten before writing."""
+
+ATTENTION = "Attention"
+"""``attention(query, key, value[, bias, lengths])``, attribute ``scale``."""
+
+
+def node(operator: str, *inputs: torch.Tensor | None, **attributes: Any) -> torch.Tensor:
+    """An operator of our own in a trace; its output has the type and shape of the first input."""
+    (first, *_), name = inputs, f"{DOMAIN}::{operator}"
+    form = {"dtype": first.dtype, "shape": first.shape, "version": 1}
+    return torch.onnx.ops.symbolic(name, inputs, attributes, **form).to(first.device)
+
+
 def attention(
     query: torch.Tensor,
     key: torch.Tensor,
@@ -40,7 +53,7 @@ def attention(
     lengths: torch.Tensor | None,
     scale: float,
 ) -> torch.Tensor:
-    """Scaled dot-product attention with softmax in fp32.
+    """Scaled dot-product attention with softmax in fp32; in a trace, on the meta device, a node.
 
     Args:
         query: ``[batch, heads, tokens, size]``.
@@ -53,6 +66,8 @@ def attention(
     Returns:
         ``[batch, heads, tokens, size]``.
     """
+    if query.is_meta:
+        return node(ATTENTION, query, key, value, bias, lengths, scale=scale)
     groups = query.shape[1] // key.shape[1]
     key, value = (part.repeat_interleave(groups, dim=1) for part in (key, value))
     scores = torch.matmul(query, key.transpose(2, 3)) * scale
@@ -64,9 +79,6 @@ def attention(
         scores = scores.masked_fill(~attended, torch.finfo(scores.dtype).min)
     weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
     return torch.matmul(weights, value)
-
-
-attention.register_fake(lambda query, *_: torch.empty_like(query))
 
 
 def register() -> None:

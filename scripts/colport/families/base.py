@@ -113,7 +113,7 @@ class Skeleton:
     Attributes:
         model: Module whose parameters and buffers are on the meta device.
         constants: Values of buffers that are computed, not stored in the checkpoint.
-        sources: Module parameter name to its tensor in the checkpoint.
+        tensors: Module parameter name to its tensor in the checkpoint.
         graphs: What to trace.
         dim: Size of a token embedding.
         backbone: Model type of the transformer, for messages.
@@ -125,7 +125,7 @@ class Skeleton:
 
     model: torch.nn.Module
     constants: Mapping[str, torch.Tensor]
-    sources: Mapping[str, StoredTensor]
+    tensors: Mapping[str, StoredTensor]
     graphs: tuple[GraphDefinition, ...]
     dim: int
     backbone: str = "unknown"

@@ -62,7 +62,7 @@ class ColBERT(base.Family):
         from colport.families.stacks import named_by_library
 
         checkpoint = layouts.read(folder)
-        layers, head_sources = layouts.head(checkpoint, precision)
+        layers, of_head = layouts.head(checkpoint, precision)
         encoder = layouts.load(checkpoint, "meta")
         settings, _ = tokenization.processing(checkpoint, encoder)
         loaded = encoder[0].auto_model
@@ -75,15 +75,15 @@ class ColBERT(base.Family):
         heads = {head: why for head, why in _HEADS.items() if not reason({head: why}, *own)}
         tensors = TensorIndex(checkpoint.backbone)
         names = {"optional": _POOLER, "ignored": heads | projection}
-        sources = map_tensors(backbone, tensors, source=folder, **names)
+        stored = map_tensors(backbone, tensors, folder=folder, **names)
         model = torch.nn.ModuleDict({"backbone": backbone, "head": layers}).eval()
         inputs = base.token_inputs(20, *_INPUTS[2:] if settings["token_type_ids"] else ())
         return base.Skeleton(
             model,
             {f"backbone.{name}": value for name, value in constants.items()},
             {
-                **{f"backbone.{name}": entry for name, entry in sources.items()},
-                **{f"head.{name}": entry for name, entry in head_sources.items()},
+                **{f"backbone.{name}": entry for name, entry in stored.items()},
+                **{f"head.{name}": entry for name, entry in of_head.items()},
             },
             (base.GraphDefinition("text", inputs, _embed),),
             encoder.get_embedding_dimension(),
@@ -119,7 +119,7 @@ class ColBERT(base.Family):
             found = (layer for layer in [*encoder][1:] if layer.state_dict())
             head = [next(found) if own.state_dict() else own for own in skeleton.model["head"]]
             parts = {"backbone": encoder[0].auto_model, "head": torch.nn.ModuleList(head)}
-            fill(torch.nn.ModuleDict(parts), skeleton.sources, skeleton.constants)
+            fill(torch.nn.ModuleDict(parts), skeleton.tensors, skeleton.constants)
             encoder.to(device)
         if checkpoint.library == "sentence-transformers":
             return Reference(encoder, room)

@@ -97,7 +97,7 @@ class Contest:
     Attributes:
         model: Name of the model.
         provider: Name of the provider.
-        checkpoint: Record of :func:`colport.hub.checkpoints.record`.
+        resolved: Record of :func:`colport.hub.checkpoints.record`.
         folders: Variant to exported folder.
         dataset: Reads the dataset whose first queries and documents are the inputs; not called
             where nothing can run.
@@ -109,7 +109,7 @@ class Contest:
 
     model: str
     provider: str
-    checkpoint: Mapping[str, Any]
+    resolved: Mapping[str, Any]
     folders: Mapping[str, str]
     dataset: Callable[[], Any]
     scratch: str | Path
@@ -194,9 +194,9 @@ class Contest:
         if memory_mb is None:
             weights = sum(map(bytes_below, self.folders.values())) / 1e6
             memory_mb = max(0.0, machine.available_mb() - weights) / len(forms)
-        room = Room.of(Path(self.checkpoint["folder"]), memory_mb)
-        device, place = settings.provider.torch_device, self.checkpoint["folder"]
-        given = {"checkpoint": place, "family": self.checkpoint["family"], "device": device}
+        room = Room.of(Path(self.resolved["folder"]), memory_mb)
+        device, place = settings.provider.torch_device, self.resolved["folder"]
+        given = {"checkpoint": place, "family": self.resolved["family"], "device": device}
         given |= {"threads": threads, "memory_mb": room.allowed_mb}
         provider, factory = f"torch-{device}", f"{__name__}:reference"
         references = [

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from colport.base.errors import ConfigError
+from colport.base.errors import chosen
 from colport.base.foreign import table_beside
 
 FILE = "peer.json"
@@ -74,9 +74,7 @@ def get(name: str) -> PeerVariant:
     Raises:
         ConfigError: There is none.
     """
-    if name not in VARIANTS:
-        raise ConfigError(f"peer: {name!r} is unknown; allowed are {', '.join(VARIANTS)}.")
-    return VARIANTS[name]
+    return chosen("peer", name, VARIANTS)
 
 
 def is_folder(folder: Path | str) -> bool:

@@ -32,7 +32,7 @@ def export(
     variant: PeerVariant,
     output: Path,
     *,
-    checkpoint: Mapping[str, Any],
+    resolved: Mapping[str, Any],
     installed: Mapping[str, Any],
     base: Path | None,
     timeout_s: float,
@@ -43,7 +43,7 @@ def export(
     Args:
         variant: What to ask for.
         output: Folder to write.
-        checkpoint: Record of :func:`colport.hub.checkpoints.record`.
+        resolved: Record of :func:`colport.hub.checkpoints.record`.
         installed: Record of :mod:`colport.peers.environments`.
         base: The folder that it starts from, where ``variant.base`` names one.
         timeout_s: Seconds that each program may take.
@@ -62,8 +62,8 @@ def export(
         raise UnsupportedError(installed["reason"])
     if base is not None:
         check_supported(base)
-    family = registry.get(checkpoint["family"])
-    kind, folder = family.document_type, Path(checkpoint["folder"])
+    family = registry.get(resolved["family"])
+    kind, folder = family.document_type, Path(resolved["folder"])
     done: list[dict[str, Any]] = []
     with atomic_folder(output) as scratch:
         places = {

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from colport.base.errors import ColPortError, ConfigError
-from colport.base.files import file_state, read_json, visible_files
+from colport.base.files import read_json, state_hash, visible_files
 from colport.base.foreign import local, refuse_not_text
 from colport.base.names import FULL, PEER_PREFIX, is_peer
 from colport.data.datasets import check_declaration
@@ -206,15 +204,11 @@ def local_files(declaration: Mapping[str, Any]) -> list[str]:
 
 
 def fingerprint(declaration: Mapping[str, Any]) -> str:
-    """Hash of where these files lie, of their sizes and times; see :func:`file_state`.
+    """Hash of where these files lie, of their sizes and times; see :func:`state_hash`.
 
     As a parameter of a rule it reruns it for whatever else is at a path now, older or not.
     """
-    facts = []
-    for file in local_files(declaration):
-        with suppress(FileNotFoundError):  # its job says so
-            facts.append((file, file_state(file)))
-    return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
+    return state_hash(local_files(declaration))
 
 
 def refuse_names(path: Path | str) -> None:

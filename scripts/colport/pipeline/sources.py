@@ -51,13 +51,18 @@ def _read(file: Path) -> tuple[bytes, frozenset[Path]]:
     tree = ast.parse(content)
     found = {other for other in file.parent.glob(f"{file.stem}.*") if other.suffix != ".py"}
     for node in list(ast.walk(tree)):
-        if isinstance(node, _DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
-            node.body = node.body[1:]
+        if isinstance(node, _DOCUMENTED):
+            node.body = [part for part in node.body if not _is_text(part)]
         elif isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
             node.body = []
     for node in ast.walk(tree):
         found |= set(_named(node, file))
     return ast.dump(tree).encode(), frozenset(found - {file})
+
+
+def _is_text(statement: ast.stmt) -> bool:
+    """Whether it says something to readers alone: a docstring, also that of a constant or field."""
+    return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
 
 
 def _named(node: ast.AST, file: Path) -> Iterator[Path]:

@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from colport.base.errors import ConfigError
+from colport.base.errors import chosen
 from colport.base.files import scratch_folder
 from colport.pipeline import config
 
@@ -30,9 +30,7 @@ def get(name: str) -> Mapping[str, Any]:
     Raises:
         ConfigError: There is none of this name.
     """
-    if name not in ready_made():
-        raise ConfigError(f"variant: {name!r} is unknown; allowed are {', '.join(ready_made())}.")
-    return ready_made()[name]
+    return chosen("variant", name, ready_made())
 
 
 def tolerance(precision: str) -> Mapping[str, float]:

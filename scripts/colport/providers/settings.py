@@ -3,56 +3,91 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import KW_ONLY, dataclass, field, fields
+from typing import Annotated, Any, get_args, get_type_hints
 
-from colport.base.errors import ConfigError
+from colport.base.declared import Allowed, Sizes
+from colport.base.errors import ConfigError, chosen
 from colport.base.foreign import local
 from colport.providers.table import MOST_THREADS, PROVIDERS, Kind, Provider, describe, fits
 
-FALLBACK = ("allowed", "forbidden")
-_COMMON: Mapping[str, Kind] = {
-    "threads": range(MOST_THREADS + 1),
-    "inter_op_threads": range(MOST_THREADS + 1),
-    "arena": bool,
-    "io_binding": bool,
-    "fallback": FALLBACK,
-    "python": str,
-}
-"""Keys of every provider, beside ``type``, ``options`` and ``fixed_shapes``."""
-
-_AXES = ("batch", "tokens")
 _GRAPH_SHAPES = {"batch": (1, 2, 4, 8, 16, 32), "tokens": (32, 64, 128, 256, 512)}
 """Shapes that a captured graph is padded to where the config names none."""
 
+Threads = Annotated[int | None, Allowed(minimum=1, maximum=MOST_THREADS)]
+
 
 @dataclass(frozen=True)
-class ProviderSettings:
+class FixedShapes:
+    """Sizes to which a call is padded."""
+
+    batch: Sizes | None = None
+    """Numbers of inputs."""
+
+    tokens: Sizes | None = None
+    """Numbers of tokens of an input."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Common:
+    """Keys of every provider, beside ``type``, ``options`` and ``fixed_shapes``."""
+
+    threads: Threads = None
+    """Within an operator; the job's threads go first."""
+
+    inter_op_threads: Threads = None
+    """Operators at once; above 1 ONNX Runtime runs them in parallel."""
+
+    arena: bool = True
+    """``false`` gives memory of the host back after each call."""
+
+    io_binding: bool | None = None
+    """Inputs are copied to the device by us and outputs left there until they are read. By default
+    where the device has a memory of its own."""
+
+    fallback: Annotated[str, Allowed(enum=("allowed", "forbidden"))] = "allowed"
+    """``forbidden``: a graph with nodes that only the CPU takes is refused. Otherwise they run
+    there, ``providers.csv`` and the latency rows say how much."""
+
+    python: Annotated[str | None, Allowed(minLength=1, title="path")] = None
+    """Interpreter of another environment that runs this provider, as two ONNX Runtimes cannot live
+    in one. Its rows stand beside those of the others in the same run."""
+
+
+def _kind(declared: Any) -> Kind:
+    """What a value may be, by its declaration."""
+    for rule in getattr(declared, "__metadata__", ()):
+        if "enum" in rule.keywords:
+            return rule.keywords["enum"]
+        if "minimum" in rule.keywords:
+            return range(rule.keywords["minimum"], rule.keywords["maximum"] + 1)
+    return bool if bool in (declared, *get_args(declared)) else str
+
+
+_COMMON = {name: _kind(it) for name, it in get_type_hints(Common, include_extras=True).items()}
+_OTHERS = ("type", "options", "fixed_shapes")
+
+
+@dataclass(frozen=True)
+class ProviderSettings(Common):
     """How a graph runs.
 
     Attributes:
         provider: The provider.
         options: ONNX Runtime's options of it, defaults included.
-        threads: Threads within an operator; ``None`` leaves it to ONNX Runtime.
-        inter_op_threads: Operators at the same time; above 1 ONNX Runtime runs them in parallel.
-        arena: Whether memory of the host is kept between calls.
         io_binding: Whether inputs are copied to the device and outputs left there by us.
         fallback: Whether nodes that the provider does not take may run on the CPU.
         cuda_graph: Whether calls are captured and replayed.
         fixed_shapes: Axis name to the sizes that a batch is padded to; empty pads nothing.
-        python: Interpreter of another environment that runs it; ``None`` is this one.
     """
 
     provider: Provider
     options: Mapping[str, Any] = field(default_factory=dict)
-    threads: int | None = None
-    inter_op_threads: int | None = None
-    arena: bool = True
+    _: KW_ONLY
     io_binding: bool = False
     fallback: bool = True
     cuda_graph: bool = False
     fixed_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    python: str | None = None
 
     @classmethod
     def of(cls, entry: str | Mapping[str, Any]) -> ProviderSettings:
@@ -75,36 +110,30 @@ class ProviderSettings:
             ConfigError: The type is unknown, or it has no such key, option or value.
         """
         place = f"providers.{name}." if name else "provider: "
-        provider = _provider(place, entry.get("type", name))
-        common = {"type", "options", "fixed_shapes", *_COMMON}
-        options = dict(provider.defaults)
+        provider = chosen(f"{place}type", entry.get("type", name), PROVIDERS)
+        options, given = dict(provider.defaults), {}
         for key, value in entry.items():
             if key in _COMMON:
                 _check(f"{place}{key}", _COMMON[key], value)
+                given[key] = value
             elif key in provider.keys:
                 _check(f"{place}{key}", provider.keys[key].kind, value)
                 options |= provider.keys[key].options(value)
-            elif key not in common:
-                allowed = _list([*common, *provider.keys])
+            elif key not in _OTHERS:
+                allowed = _list([*_OTHERS, *_COMMON, *provider.keys])
                 raise ConfigError(f"{place}{key}: type {provider.name} takes {allowed}.")
         options |= _own_options(f"{place}options", provider, entry.get("options", {}))
         cuda_graph = bool(entry.get("cuda_graph"))
         shapes = _shapes(f"{place}fixed_shapes", entry.get("fixed_shapes"))
-        io_binding = entry.get("io_binding", provider.memory != "cpu")
-        if cuda_graph and not io_binding:
+        if cuda_graph and shapes is None:
+            shapes = _GRAPH_SHAPES
+        given = {"io_binding": provider.memory != "cpu", **given}
+        if cuda_graph and not given["io_binding"]:
             raise ConfigError(f"{place}io_binding: found false; cuda_graph needs it.")
-        return cls(
-            provider,
-            options,
-            threads=entry.get("threads") or None,
-            inter_op_threads=entry.get("inter_op_threads") or None,
-            arena=entry.get("arena", True),
-            io_binding=io_binding,
-            fallback=entry.get("fallback", "allowed") == "allowed",
-            cuda_graph=cuda_graph,
-            fixed_shapes=_GRAPH_SHAPES if cuda_graph and shapes is None else shapes or {},
-            python=None if (python := entry.get("python")) is None else str(local(python)),
-        )
+        given["fallback"] = given.get("fallback") != "forbidden"
+        if "python" in given:
+            given["python"] = str(local(given["python"]))
+        return cls(provider, options, cuda_graph=cuda_graph, fixed_shapes=shapes or {}, **given)
 
     def refuse_other_python(self) -> None:
         """Refuse settings that are for another environment's interpreter.
@@ -131,12 +160,6 @@ class ProviderSettings:
         return chosen
 
 
-def _provider(place: str, name: str) -> Provider:
-    if name in PROVIDERS:
-        return PROVIDERS[name]
-    raise ConfigError(f"{place}type: {name!r} is unknown; allowed are {', '.join(PROVIDERS)}.")
-
-
 def _own_options(place: str, provider: Provider, given: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in given.items():
         if key not in provider.options:
@@ -152,11 +175,12 @@ def _own_options(place: str, provider: Provider, given: Mapping[str, Any]) -> di
 def _shapes(place: str, given: Mapping[str, Any] | None) -> dict[str, tuple[int, ...]] | None:
     if given is None:
         return None
+    axes = [axis.name for axis in fields(FixedShapes)]
     for axis, sizes in given.items():
-        if axis not in _AXES:
-            raise ConfigError(f"{place}.{axis}: unknown axis; allowed are {_list(_AXES)}.")
-        whole = isinstance(sizes, list | tuple) and all(fits(int, size) for size in sizes)
-        if not whole or not sizes or min(sizes) < 1:
+        if axis not in axes:
+            raise ConfigError(f"{place}.{axis}: unknown axis; allowed are {_list(axes)}.")
+        whole = isinstance(sizes, list | tuple) and all(fits(range(1, 2**63), n) for n in sizes)
+        if not whole or not sizes:
             raise ConfigError(
                 f"{place}.{axis}: found {sizes!r}; expected a list of whole numbers from 1 up."
             )

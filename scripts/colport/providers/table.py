@@ -12,7 +12,10 @@ MOST_THREADS = 1024
 """Of a session; ONNX Runtime starts as many as it is told, and hangs or dies on absurd numbers."""
 
 Kind = type | range | tuple[str, ...]
-"""What a value may be: ``bool``, ``int`` (from 0 up), a range, ``str``, or one of these texts."""
+"""What a value may be: ``bool``, a whole number of a range, ``str``, or one of these texts."""
+
+_ENDLESS = 2**43
+"""A range that ends here or later says nothing of its end: in MB, more bytes than 64 bits hold."""
 
 
 @dataclass(frozen=True)
@@ -66,10 +69,10 @@ class Provider:
 
 _KINDS: Mapping[str, tuple[Kind, Callable[[Any], Any]]] = {
     "bool": (bool, bool),
-    "int": (int, int),
+    "int": (range(2**63), int),
     "text": (str, str),
     "path": (str, lambda path: str(local(path))),
-    "megabytes": (int, lambda size: size * 2**20),
+    "megabytes": (range(1, _ENDLESS), lambda size: size * 2**20),
 }
 """Words for kinds in the file to what a value may be, and what ONNX Runtime gets for it."""
 
@@ -102,9 +105,8 @@ def fits(kind: Kind, value: Any) -> bool:
     """Whether a value is of a kind."""
     if isinstance(kind, tuple):
         return value in kind
-    if kind is int or isinstance(kind, range):
-        is_whole = isinstance(value, int) and not isinstance(value, bool)
-        return is_whole and value in (range(2**63) if kind is int else kind)
+    if isinstance(kind, range):
+        return isinstance(value, int) and not isinstance(value, bool) and value in kind
     return isinstance(value, kind) and value != ""
 
 
@@ -113,5 +115,6 @@ def describe(kind: Kind) -> str:
     if isinstance(kind, tuple):
         return f"one of {', '.join(kind)}"
     if isinstance(kind, range):
-        return f"a whole number from {kind.start} to {kind.stop - 1}"
-    return {bool: "true or false", int: "a whole number from 0 up", str: "a text"}[kind]
+        end = f"to {kind.stop - 1}" if kind.stop < _ENDLESS else "up"
+        return f"a whole number from {kind.start} {end}"
+    return {bool: "true or false", str: "a text"}[kind]

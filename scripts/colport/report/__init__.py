@@ -1,7 +1,5 @@
 """The report: from a run's tables to one self-contained HTML page."""
 
-from __future__ import annotations
-
 from colport.report.page import Report
 
 __all__ = ["Report"]

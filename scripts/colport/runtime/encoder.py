@@ -34,7 +34,8 @@ _WINDOW = {"passages": 1024, "pages": 16}
 Progress = Callable[[int], object]
 """Called with the number of inputs that are done, whenever it has grown."""
 
-_Limits = Mapping[str, int | None]
+_Limits = tuple[int | None, int | None]
+"""``batch_size`` and ``batch_tokens``."""
 
 
 class Encoder:
@@ -124,8 +125,7 @@ class Encoder:
         Returns:
             One ``float32 [tokens, dim]`` a query, L2-normalised.
         """
-        limits = {"batch_size": batch_size, "batch_tokens": batch_tokens}
-        return self._encode("queries", queries, limits, progress)
+        return self._encode("queries", queries, (batch_size, batch_tokens), progress)
 
     def encode_documents(
         self,
@@ -158,8 +158,7 @@ class Encoder:
                 tokens than a batch may have.
             InputError: A document is none that the model takes; it is a ``ValueError``, too.
         """
-        limits = {"batch_size": batch_size, "batch_tokens": batch_tokens}
-        return self._encode("documents", documents, limits, progress)
+        return self._encode("documents", documents, (batch_size, batch_tokens), progress)
 
     def prepare_queries(self, queries: Sequence[str]) -> Batch:
         """The preprocessing of one batch of queries, as :meth:`encode_queries` does it."""
@@ -261,7 +260,7 @@ class Encoder:
     def _encode(
         self, argument: str, given: Any, limits: _Limits, progress: Progress | None
     ) -> list[np.ndarray]:
-        for name, limit in limits.items():
+        for name, limit in zip(("batch_size", "batch_tokens"), limits, strict=True):
             if limit is not None:
                 inputs.whole(name, limit)
         if progress is not None:
@@ -285,7 +284,7 @@ class Encoder:
             InputError: The first of those that are refused, once the others are done.
         """
         places, kind = range(first, first + len(chosen)), self._kind(argument)
-        size, tokens = limits["batch_size"], limits["batch_tokens"]
+        size, tokens = limits
         check = inputs.checked if kind == "passages" else inputs.typed_inputs  # pages: when read
         check(argument, chosen, kind, places)
         with self._preparing(places):

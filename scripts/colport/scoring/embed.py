@@ -11,7 +11,7 @@ import numpy as np
 
 from colport.base.errors import ArtifactError, DatasetError, InputError
 from colport.base.files import atomic_folder, check_supported
-from colport.data.base import batches
+from colport.data.base import Lazy, batches
 from colport.families.base import Embedder
 from colport.scoring.store import EmbeddingSet, read_embeddings, write_embeddings
 
@@ -73,40 +73,6 @@ def embed(
         write_embeddings(folder / DOCUMENTS, ids, found, labels)
 
 
-class Shards(Sequence[EmbeddingSet]):
-    """Document embeddings of a dataset; each shard is opened when it is indexed.
-
-    A shard is memory-mapped: what was read of it counts as memory until it is let go.
-    """
-
-    def __init__(self, first: Path | str) -> None:
-        """Open the shards beside the first one, whose file says how many there are.
-
-        Raises:
-            UnsupportedError: The folder records a known limit instead.
-            ArtifactError: A file is missing, damaged or left from another cut into shards; those
-                after the first one when they are indexed.
-        """
-        check_supported(first)
-        self._folder = Path(first).parent
-        shard = read_embeddings(Path(first) / DOCUMENTS)
-        self._count = int(shard.metadata["shards"])
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __getitem__(self, index: int) -> EmbeddingSet:
-        number = range(self._count)[index]
-        file = self._folder / str(number) / DOCUMENTS
-        shard = read_embeddings(file)
-        if shard.metadata["shards"] != str(self._count):
-            raise ArtifactError(
-                f"{file}: is one of {shard.metadata['shards']} shards, expected {self._count}; "
-                "embed the dataset anew."
-            )
-        return shard
-
-
 def read_queries(folder: Path | str) -> EmbeddingSet:
     """Query embeddings of :func:`embed`, from the folder of the first shard.
 
@@ -118,9 +84,31 @@ def read_queries(folder: Path | str) -> EmbeddingSet:
     return read_embeddings(Path(folder) / QUERIES)
 
 
-def read_documents(folder: Path | str) -> Shards:
-    """Document embeddings of :func:`embed`, by the folder of the first shard; see the class."""
-    return Shards(folder)
+def read_documents(first: Path | str) -> Sequence[EmbeddingSet]:
+    """Document embeddings of :func:`embed`, by the folder of the first shard; each shard is opened
+    when it is indexed.
+
+    A shard is memory-mapped: what was read of it counts as memory until it is let go.
+
+    Raises:
+        UnsupportedError: The folder records a known limit instead.
+        ArtifactError: A file is missing, damaged or left from another cut into shards; those after
+            the first one when they are indexed.
+    """
+    check_supported(first)
+    count = read_embeddings(Path(first) / DOCUMENTS).metadata["shards"]
+
+    def shard(number: int) -> EmbeddingSet:
+        file = Path(first).parent / str(number) / DOCUMENTS
+        found = read_embeddings(file)
+        if found.metadata["shards"] != count:
+            raise ArtifactError(
+                f"{file}: is one of {found.metadata['shards']} shards, expected {count}; "
+                "embed the dataset anew."
+            )
+        return found
+
+    return Lazy(range(int(count)), shard)
 
 
 def _encode(

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from colport.export.markers import DOMAIN
 from colport.export.operators.attention import as_operators, as_products
 from colport.export.operators.normalisation import write_rms_normalisation
 from colport.export.operators.rotary import write_rotary_embedding
+from colport.families.attention import DOMAIN
 from colport.tensors.editing import producer, remove_unused_initializers, replace
 
 TRANSFORMER_OPSET = 23

@@ -10,7 +10,7 @@ import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
-from colport.export.markers import ATTENTION, DOMAIN
+from colport.families.attention import ATTENTION, DOMAIN
 from colport.tensors.editing import Chain, constant, only_reader, permutation, producer, replace
 
 SWAP = [0, 2, 1, 3]

@@ -82,7 +82,7 @@ class PageFamily(base.Family):
 
         layout = self._layout(folder)
         model, constants = layout.build(folder, precision)
-        sources = layout.sources(model, folder)
+        tensors = layout.tensors(model, folder)
         backbone = model.get_submodule(layout.backbone)
         self.prepare(backbone)
 
@@ -104,7 +104,7 @@ class PageFamily(base.Family):
         return base.Skeleton(
             model,
             constants,
-            sources,
+            tensors,
             tuple(base.GraphDefinition(*graph, embed) for graph in inputs.items()),
             model.get_submodule(layout.projection).out_features,
             backbone.config.model_type,

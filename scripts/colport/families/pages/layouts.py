@@ -65,7 +65,7 @@ class CheckpointLayout(ABC):
             self._model_class, self.config(folder), precision, to_trace=to_trace
         )
 
-    def sources(self, model: Any, folder: Path) -> dict[str, StoredTensor]:
+    def tensors(self, model: Any, folder: Path) -> dict[str, StoredTensor]:
         """Each parameter's tensor in the checkpoint, with its adapter if it has one.
 
         Raises:
@@ -77,7 +77,7 @@ class CheckpointLayout(ABC):
         _check_modules(folder)
         older = getattr(self._model_class, "_checkpoint_conversion_mapping", {})
         kinds = {"key_mapping": older, "optional": UNREAD, "ignored": UNREAD}
-        found = skeletons.map_tensors(model, TensorIndex(folder), source=folder, **kinds)
+        found = skeletons.map_tensors(model, TensorIndex(folder), folder=folder, **kinds)
         read = {name: found[name] for name in found if not skeletons.reason(UNREAD, name)}
         return merge(folder, model, read, older)
 
@@ -104,9 +104,9 @@ class CheckpointLayout(ABC):
         from colport.families.reference.stored_parameters import fill
 
         model, constants = self.build(folder, "fp32", to_trace=False)
-        sources = self.sources(model, folder)
+        tensors = self.tensors(model, folder)
         if room.is_streamed:
-            fill(model, sources, constants)
+            fill(model, tensors, constants)
         else:
             model = self._whole(folder)
         return ProcessorReference(model, self.load_processor(folder), device, room)

@@ -120,7 +120,7 @@ def map_tensors(
     key_mapping: Mapping[str, str] | None = None,
     optional: Mapping[str, str] = _NONE,
     ignored: Mapping[str, str] = _NONE,
-    source: Path,
+    folder: Path,
 ) -> dict[str, StoredTensor]:
     """Each parameter's tensor in the checkpoint, under transformers' own renaming rules.
 
@@ -130,7 +130,7 @@ def map_tensors(
         key_mapping: Renamings of the model's library, applied first.
         optional: Patterns of parameters that no graph reads, which a checkpoint may lack.
         ignored: Patterns of checkpoint keys that belong to other heads.
-        source: The checkpoint, for messages.
+        folder: The checkpoint, for messages.
 
     Raises:
         CheckpointError: A parameter has no tensor, a tensor has no parameter, or shapes differ.
@@ -143,7 +143,7 @@ def map_tensors(
         for name, key in renamed.items()
         if name not in parameters and not reason(COMPUTED, name)
     )
-    place = tensors[unexpected[0]].file if unexpected else source
+    place = tensors[unexpected[0]].file if unexpected else folder
     why = f"; {type(model).__name__} has no such parameter"
     refuse_weights("unexpected", unexpected, place, why)
     places = {name: tensors[key] for name, key in renamed.items() if name in parameters}
@@ -151,7 +151,7 @@ def map_tensors(
         stored = [name for name in pair if name in places]
         places |= {name: places[stored[0]] for name in pair if stored and name not in places}
     missing = (n for n in parameters if n not in places and not reason(optional, n))
-    refuse_weights("missing", missing, source)
+    refuse_weights("missing", missing, folder)
     for name, entry in places.items():
         check_shape(name, entry, tuple(parameters[name].shape))
     return places

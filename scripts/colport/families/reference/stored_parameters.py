@@ -116,7 +116,7 @@ class StoredParameter(torch.Tensor):
 
 def fill(
     model: torch.nn.Module,
-    sources: Mapping[str, StoredTensor],
+    tensors: Mapping[str, StoredTensor],
     constants: Mapping[str, torch.Tensor],
 ) -> None:
     """Give a model on the meta device its parameters where they lie, and its buffers' values.
@@ -126,16 +126,16 @@ def fill(
 
     Args:
         model: Changed in place; it is on the CPU then.
-        sources: Parameter name to its tensor in the checkpoint.
+        tensors: Parameter name to its tensor in the checkpoint.
         constants: Values of buffers that the checkpoint does not store.
     """
     parameters = dict(model.named_parameters(remove_duplicate=False))
     for name, form in {**parameters, **dict(model.named_buffers(remove_duplicate=False))}.items():
         values = None if name in parameters else constants.get(name)
-        if name in parameters and name not in sources:
+        if name in parameters and name not in tensors:
             values = _absent(form.shape, form.dtype, "cpu")
         elif values is None:
-            values = StoredParameter.of(sources[name], form.dtype, "cpu")
+            values = StoredParameter.of(tensors[name], form.dtype, "cpu")
             if name not in parameters or form.dim() < 2:
                 values = values.read()
         if name in parameters and not isinstance(values, StoredParameter):

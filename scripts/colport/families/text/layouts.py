@@ -214,7 +214,7 @@ def head(
     import torch
     from sentence_transformers.base.modules import Normalize
 
-    layers, sources = torch.nn.ModuleList(), {}
+    layers, stored = torch.nn.ModuleList(), {}
 
     for module in checkpoint.modules[1:]:
         if module.name not in ("Dense", "Normalize"):
@@ -239,16 +239,16 @@ def head(
             )
         for name, entry in tensors.items():
             skeletons.check_shape(f"{folder.name}.{name}", entry, tuple(parameters[name].shape))
-            sources[f"{len(layers)}.{name}"] = entry
+            stored[f"{len(layers)}.{name}"] = entry
         layers.append(layer.to(skeletons.torch_dtype(precision)))
     if checkpoint.library != "sentence-transformers":
-        return layers, sources  # the other two normalise in their code
+        return layers, stored  # the other two normalise in their code
     if not layers or not isinstance(layers[-1], Normalize):
         raise UnsupportedError(
             f"{checkpoint.folder / MODULES}: does not end in Normalize; "
             "embeddings that are not of unit length are not exported."
         )
-    return layers[:-1], sources
+    return layers[:-1], stored
 
 
 def _dense(folder: Path, config: Mapping[str, Any]) -> Any:

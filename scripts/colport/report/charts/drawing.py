@@ -75,12 +75,10 @@ class Drawing:
         """A round place that shows a row."""
         self.hits.append(Hit(Markup(f'circle cx="{_n(x)}" cy="{_n(y)}" r="{_n(r)}"'), row, note))
 
-    def hit_box(
-        self, x: float, y: float, width: float, height: float, row: int, note: str = ""
-    ) -> None:
+    def hit_box(self, x: float, y: float, width: float, height: float, row: int) -> None:
         """A rectangular place that shows a row."""
         size = f'width="{_n(max(width, 3))}" height="{_n(height)}"'
-        self.hits.append(Hit(Markup(f'rect x="{_n(x)}" y="{_n(y)}" {size}'), row, note))
+        self.hits.append(Hit(Markup(f'rect x="{_n(x)}" y="{_n(y)}" {size}'), row))
 
 
 def _n(value: float) -> str:

@@ -39,10 +39,8 @@ def linear(
     def place(value: float) -> float:
         return start + (value - low) / (high - low) * (end - start)
 
-    texts = [f"{value:,.6g}" if digits is None else f"{value:.{digits}f}" for value in values]
-    return Scale(
-        place, [Tick(place(value), text) for value, text in zip(values, texts, strict=True)]
-    )
+    form = "{:,.6g}" if digits is None else f"{{:.{digits}f}}"
+    return Scale(place, [Tick(place(value), form.format(value)) for value in values])
 
 
 def from_zero(high: float, start: float, end: float) -> Scale:
