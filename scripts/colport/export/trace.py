@@ -49,7 +49,9 @@ def trace(skeleton: Skeleton, definition: GraphDefinition, opset: int) -> ir.Mod
     dynamic = tuple(
         dict.fromkeys(item.axes, torch.export.Dim.DYNAMIC) for item in definition.inputs
     )
-    with quiet(), one_of_each_kind(skeleton.model, skeleton.stacks):
+    # Few calls of a trace repeat: torch's cache of their results takes more time than it saves.
+    uncached = torch._dynamo.config.patch(fake_tensor_cache_enabled=False)
+    with quiet(), uncached, one_of_each_kind(skeleton.model, skeleton.stacks):
         exported = torch.export.export(
             GraphModule(skeleton.model, definition), example, dynamic_shapes={"inputs": dynamic}
         )
