@@ -56,15 +56,14 @@ def trace(skeleton: Skeleton, definition: GraphDefinition, opset: int) -> ir.Mod
             GraphModule(skeleton.model, definition), example, dynamic_shapes={"inputs": dynamic}
         )
         _check_sizes(exported, skeleton.longest)
-        program = torch.onnx.export(
+        model = torch.onnx.export(
             exported,
             dynamo=True,
             optimize=False,
             opset_version=min(opset, _LATEST),
             verbose=False,
             custom_translation_table=TRANSLATIONS,
-        )
-    model = program.model
+        ).model
     model.opset_imports[""] = opset
     _name_interface(model, definition)
     for value in list(model.graph.initializers.values()):
