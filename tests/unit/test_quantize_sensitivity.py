@@ -41,11 +41,14 @@ class Tried:
         self._lost, self.count = lost, 0
 
     def __call__(self, models, ladders, batches, settings, scratch):
+        self.floats = {group.name: len(ladder) for group, ladder in ladders}
         return self
 
-    def run(self, choice):
+    def run(self, choice, least=None):
         self.count += 1
         loss = sum(self._lost[name][place] for name, place in choice.items())
+        if least is not None and 1 - loss < least:
+            return sensitivity.Quality(-1, -1)  # of a part of the inputs: nothing may be made of it
         return sensitivity.Quality(1 - loss, 1 - loss)
 
 
@@ -99,7 +102,7 @@ def test_a_target_that_floats_do_not_reach_ends_the_search(monkeypatch):
     lost = {"query": [0.1, 0.1], "out": [0.1, 0.1]}
     found, _ = searched(lost, Sensitivity(0.99, 0.99), ["static"], monkeypatch)
     assert dict(found.choice) == {"query": 1, "out": 1}
-    assert not found.quality.reaches(Sensitivity(0.99, 0.99))
+    assert found.quality == sensitivity.Quality(0.8, 0.8)
 
 
 def test_a_trial_runs_the_chosen_forms(tmp_path):
@@ -118,6 +121,7 @@ def test_a_trial_runs_the_chosen_forms(tmp_path):
     batch = Batch("text", {"x": x}, keep)
     settings = QuantizeSettings()
     trial = sensitivity._Trial({"text": model}, ladders, [batch], settings, tmp_path / "search")
+    assert trial.floats == {"query": 2, "out": 2}
     for choice in ((2, 2), (0, 2), (2, 0), (1, 2), (1, 1), (0, 1)):
         named = dict(zip(("query", "out"), choice, strict=True))
         recipes = {name: forms[place] for name, place in named.items() if place < 2}
@@ -130,3 +134,24 @@ def test_a_trial_runs_the_chosen_forms(tmp_path):
         assert quality.mean_cosine == pytest.approx(cosines.mean(), abs=1e-5)
         assert quality.min_cosine == pytest.approx(cosines.min(), abs=1e-5)
     assert trial.count == 6
+
+
+def test_a_trial_ends_with_the_batch_that_has_less_than_it_may(tmp_path):
+    model = graph()
+    model.graph.outputs[:] = [model.graph.outputs[1]]
+    ladders = [
+        (group, [Recipe("static", range=(-0.5, 0.5))])
+        for group in find_groups({"text": model}, QuantizeSettings())
+    ]
+    x, settings = activations(), QuantizeSettings()
+    batches = [Batch("text", {"x": x[row : row + 1]}, np.ones((1, 5), bool)) for row in range(3)]
+    one, trial = (
+        sensitivity._Trial(
+            {"text": model}, ladders, batches[:count], settings, tmp_path / str(count)
+        )
+        for count in (1, 3)
+    )
+    worst = dict.fromkeys(trial.floats, 0)
+    first, whole = one.run(worst), trial.run(worst)
+    assert trial.run(worst, first.min_cosine + 1e-3) == first
+    assert trial.run(worst, whole.min_cosine) == trial.run(worst) == whole

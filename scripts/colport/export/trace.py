@@ -48,19 +48,20 @@ def trace(skeleton: Skeleton, definition: GraphDefinition, opset: int) -> ir.Mod
     dynamic = tuple(
         dict.fromkeys(item.axes, torch.export.Dim.DYNAMIC) for item in definition.inputs
     )
-    with quiet(), one_of_each_kind(skeleton.model, skeleton.stacks):
+    # Few calls of a trace repeat: torch's cache of their results takes more time than it saves.
+    uncached = torch._dynamo.config.patch(fake_tensor_cache_enabled=False)
+    with quiet(), uncached, one_of_each_kind(skeleton.model, skeleton.stacks):
         exported = torch.export.export(
             GraphModule(skeleton.model, definition), example, dynamic_shapes={"inputs": dynamic}
         )
         _check_sizes(exported, skeleton.longest)
-        program = torch.onnx.export(
+        model = torch.onnx.export(
             exported,
             dynamo=True,
             optimize=False,
             opset_version=min(opset, _LATEST),
             verbose=False,
-        )
-    model = program.model
+        ).model
     model.opset_imports[""] = opset
     _name_interface(model, definition)
     for value in list(model.graph.initializers.values()):

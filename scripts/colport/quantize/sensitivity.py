@@ -84,7 +84,7 @@ class Outcome:
         rungs: Group name to its ladder, the last rung being float.
         choice: Group name to its rung.
         quality: Of the mixture.
-        trials: Runs over all inputs.
+        trials: Runs over the inputs.
     """
 
     rungs: Mapping[str, Sequence[Rung]]
@@ -114,19 +114,20 @@ def search(
         report: Called with a line for each step.
     """
     trial = _Trial(models, ladders, batches, settings, scratch)
-    floats = {group.name: len(ladder) for group, ladder in ladders}
     rungs: dict[str, list[Rung]] = {}
     for group, ladder in ladders:
         rungs[group.name] = [
-            Rung(recipe.form, _cost(group, recipe), trial.run({**floats, group.name: place}))
+            Rung(recipe.form, _cost(group, recipe), trial.run({**trial.floats, group.name: place}))
             for place, recipe in enumerate(ladder)
         ]
         rungs[group.name].append(Rung(FLOAT, group.parameters, EXACT))
     report(f"tried {len(ladders)} groups by themselves")
-    choice = dict.fromkeys(floats, 0)
-    while not (quality := trial.run(choice)).reaches(settings.sensitivity):
-        step = max(_steps(rungs, choice, settings.sensitivity), default=None)
+    choice = dict.fromkeys(trial.floats, 0)
+    target = settings.sensitivity
+    while not (quality := trial.run(choice, target.min_cosine)).reaches(target):
+        step = max(_steps(rungs, choice, target), default=None)
         if step is None:
+            quality = trial.run(choice)
             break
         _, name, place = step
         choice[name] = place
@@ -160,7 +161,10 @@ def _steps(
 
 @dataclass
 class _Trial:
-    """The graphs with all forms, ready to run with any choice of them; ``count``: how often so."""
+    """The graphs with all forms, ready to run with any choice of them.
+
+    ``count`` says how often they did, ``floats`` is the choice of no integers.
+    """
 
     models: Mapping[str, ir.Model]
     ladders: Sequence[tuple[Group, Ladder]]
@@ -179,23 +183,23 @@ class _Trial:
         for model in copies.values():
             model.graph.sort()
         self._sessions = open_sessions(copies, self.scratch)
-        self._exact = self._embeddings({group.name: len(ladder) for group, ladder in self.ladders})
+        self.floats = {group.name: len(ladder) for group, ladder in self.ladders}
+        self._exact = list(self._embeddings(self.floats))
 
-    def run(self, choice: Mapping[str, int]) -> Quality:
-        """Quality of the embeddings with these rungs."""
+    def run(self, choice: Mapping[str, int], least: float = -1.0) -> Quality:
+        """Quality of the embeddings with these rungs; a cosine below ``least`` ends the run."""
         self.count += 1
-        cosines = np.concatenate(
-            [
-                (one * other).sum(axis=1)
-                / np.maximum(np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1), 1e-12)
-                for one, other in zip(self._embeddings(choice), self._exact, strict=True)
-            ]
-        )
-        return Quality(float(cosines.mean()), float(cosines.min()))
+        cosines: list[np.ndarray] = []
+        for one, other in zip(self._embeddings(choice), self._exact, strict=True):
+            norms = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
+            cosines.append((one * other).sum(axis=1) / np.maximum(norms, 1e-12))
+            if cosines[-1].min() < least:
+                break
+        found = np.concatenate(cosines)
+        return Quality(float(found.mean()), float(found.min()))
 
-    def _embeddings(self, choice: Mapping[str, int]) -> list[np.ndarray]:
+    def _embeddings(self, choice: Mapping[str, int]) -> Iterator[np.ndarray]:
         """Kept token embeddings of each batch, ``[tokens, dim]``."""
-        found = []
         for batch in self.batches:
             session = self._sessions[batch.graph]
             inputs = {item.name for item in session.get_inputs()}
@@ -205,8 +209,7 @@ class _Trial:
                 if switch in inputs
             }
             (output,) = session.run(None, {**batch.feeds, **switches})
-            found.append(output[batch.keep])
-        return found
+            yield output[batch.keep]
 
 
 def _add_forms(
