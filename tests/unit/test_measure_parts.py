@@ -123,14 +123,24 @@ def test_the_costliest_product_and_all_operations():
     assert operations.operations([convolution]) == 2 * (6 * 4 * 4) * (3 * 2 * 2)
 
 
-def test_calls_in_turns_until_they_are_enough(monkeypatch):
-    order, now = [], iter(np.arange(0, 1000, 0.1))
+@pytest.mark.parametrize(("step", "calls"), [(0.1, 7), (0.005, 12), (1e-4, 100), (3.0, 1)])
+def test_calls_in_turns_until_they_are_enough(step, calls, monkeypatch):
+    """Seven and three tenths of a second, at most a hundred or ten seconds."""
+    order, now = [], iter(np.arange(10**4) * step + 500)
     monkeypatch.setattr(operations.time, "perf_counter", lambda: next(now))
     runs = [lambda: order.append("a"), lambda: order.append("b")]
     found = operations._median_ms(runs)
     assert order[:4] == ["a", "a", "b", "b"]
-    assert order[4:] == ["a", "b"] * operations.CALLS
-    assert found == pytest.approx([100.0, 100.0])
+    assert order[4:] == ["a", "b"] * calls
+    assert found == pytest.approx([1e3 * step] * 2)
+
+
+def test_a_product_to_compare_with_takes_two_billion_operations(monkeypatch):
+    made, run = [], Recorder()
+    monkeypatch.setattr(operations, "matmul", lambda *sizes: made.append(sizes))
+    monkeypatch.setattr(operations, "open_session", lambda *given: SimpleNamespace(run=run))
+    operations._matmul_runner(500, 1000, 2)()
+    assert made == [(2000, 500, 1000)]
 
 
 def test_the_first_inputs_in_their_order(tmp_path):

@@ -116,11 +116,15 @@ def test_an_evaluation_is_told_the_batch_size_and_keeps_results(model, monkeypat
 
     def evaluate(encoder, tasks, **settings):
         given.update(encoder=encoder, tasks=tasks, **settings)
-        result = SimpleNamespace(task_name="trips", get_score=lambda: 0.75)
-        return SimpleNamespace(task_results=[result])
+        results = [
+            SimpleNamespace(task_name=name, get_score=lambda score=score: score)
+            for name, score in (("trips", 0.75), ("bills", 0.5))
+        ]
+        return SimpleNamespace(task_results=results)
 
     monkeypatch.setattr(mteb_adapter.mteb, "evaluate", evaluate)
-    assert mteb_adapter.evaluate(model, ["task"], tmp_path / "out", 4) == {"trips": 0.75}
+    found = mteb_adapter.evaluate(model, ["task"], tmp_path / "out", 4)
+    assert found == {"trips": 0.75, "bills": 0.5}
     assert given["encoder"] is model
     assert given["encode_kwargs"]["batch_size"] == 4
     assert given["cache"].cache_path == tmp_path / "out"

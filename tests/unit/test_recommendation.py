@@ -150,6 +150,25 @@ def test_what_is_worse_in_all_three_is_not_recommended(changed: dict[str, Any], 
     assert (worse, rows[0]["recommended"]) == (dominated, not dominated)
 
 
+@pytest.mark.parametrize(
+    ("delta", "agreement", "dominated"),
+    [
+        (0.001, 0.95, True),
+        (0.0, 0.96, True),
+        (0.0, 0.95, False),
+        (0.001, 0.94, False),
+        (-0.001, 0.96, False),
+    ],
+)
+def test_better_in_one_measure_of_quality_and_no_worse_in_the_other(delta, agreement, dominated):
+    rows = [
+        row(name, ms, ms, gain, agreement=kept, agreement_low=kept, agreement_high=kept)
+        for name, ms, gain, kept in (("fp16", 50, 0.0, 0.95), ("int8", 20, delta, agreement))
+    ]
+    recommend(rows)
+    assert rows[0]["verdict"].startswith("slower, larger and no better than int8") == dominated
+
+
 def test_of_several_that_are_better_the_fastest_is_named():
     better = [row("a", 30, 25, 0.002), row("b", 20, 30, 0.001)]
     for rows in ([row("fp32", 60, 90), *better], [*reversed(better), row("fp32", 60, 90)]):

@@ -367,6 +367,8 @@ def test_tables_survive_the_disk(tmp_path):
     run.rows["latency"][0].update(truncated=True, reason='a "quoted", long\nreason')
     run.rows["latency"][1].update(truncated=None)
     run.rows["parity"][0].update(model="NA")
+    for one in run.rows["retrieval"]:
+        one.update(dataset="0070")
     written = {**run.tables(), "summary": run.summary()}
     tables.write_tables(written, tmp_path)
     read = tables.read_tables(tmp_path)
