@@ -141,7 +141,7 @@ def test_the_name_of_an_axis_ends_where_the_axis_does():
 
 
 def test_speed_ups_carry_their_range_and_batch_size():
-    rows = joined(REFERENCE, variant())
+    rows = joined(REFERENCE, variant(), variant(name="fp32", speedup=2.0))
     for item in rows["latency"]:
         item.update(speedup_low=3.5, speedup_high=4.5)
     found = charts(speed.section(Material(make(rows))))
@@ -149,7 +149,11 @@ def test_speed_ups_carry_their_range_and_batch_size():
         "Speed-up on documents by batch size",
         "Speed-up on queries by batch size",
     ]
-    ((_, words),) = found[0].points
+    assert found[0].description == "int8, batch of 1: 4.00\N{MULTIPLICATION SIGN}; " + (
+        "fp32, batch of 1: 2.00\N{MULTIPLICATION SIGN}."
+    )
+    assert found[0].drawing.markup.count('class="reference"') == 1  # as fast as PyTorch
+    (_, words), _ = found[0].points
     assert words.startswith("int8 CPU document; Batch 1; Times PyTorch 4.00")
     assert "lowest round 3.50" in words
     assert "highest round 4.50" in words

@@ -155,6 +155,11 @@ def test_a_record_without_rows_is_refused(record: dict[str, Any]):
         tables.flatten("export", [record])
 
 
+def test_a_row_that_is_no_dict_is_refused():
+    with pytest.raises(ArtifactError, match="parity record 1: a row is list, not a dict"):
+        tables.flatten("parity", [{"rows": [["colbert"]]}])
+
+
 def test_a_value_that_is_no_number_is_refused():
     with pytest.raises(ArtifactError, match="column 'p50_ms'"):
         tables.flatten("latency", [{"rows": [row("latency", p50_ms="fast")]}])
