@@ -196,7 +196,9 @@ def contest(monkeypatch, tmp_path):
     dataset = SimpleNamespace(queries=list("abcdef"), documents=list("uvwxyz"))
     given = ("m", "fast", {"folder": "c", "family": "colbert"}, folders, lambda: dataset, tmp_path)
     return SimpleNamespace(
-        of=lambda memory=None: entrants.Contest(*given, {"type": "cpu", "arena": False}, memory),
+        of=lambda memory=None, **entry: entrants.Contest(
+            *given, {"type": "cpu", "arena": False, **entry}, memory
+        ),
         rooms=asked,
         folders=folders,
     )
@@ -247,6 +249,22 @@ def test_latency_is_of_every_kind_and_batch_size(contest, monkeypatch):
     assert {(row["model"], row["provider"], row["status"]) for row in others} == {
         ("m", "fast", "unsupported")
     }
+
+
+def test_packages_of_a_provider_in_another_python_are_kept(contest, monkeypatch):
+    asked = []
+
+    def run_in(python, function, *arguments):
+        asked.append(function)
+        return {"onnxruntime-qnn": python}
+
+    monkeypatch.setattr(entrants, "run_in", run_in)
+    everyone = contest.of(6000.0, python="/other/python")
+    measured = {"rows": [], "environment": {}, "noise": {"noisy": False, "reasons": []}}
+    found = everyone.run(lambda *_: measured, "latency", [], count=1, threads=1)
+    packages = {"fast": {"onnxruntime-qnn": "/other/python"}}
+    assert found["environment"]["provider_packages"] == packages
+    assert asked == ["colport.providers.session:require", "colport.base.machine:packages"]
 
 
 def test_scenarios_are_of_every_kind(contest, monkeypatch):

@@ -156,7 +156,8 @@ def test_one_point_for_providers_at_the_same_place():
 
 
 @pytest.mark.parametrize(
-    ("size", "largest", "share"), [(50.0, 200.0, " (25%)"), (200.0, 200.0, ""), (0.0, 0.0, "")]
+    ("size", "largest", "share"),
+    [(50.0, 200.0, " (25%)"), (0.2, 0.8, " (25%)"), (200.0, 200.0, ""), (0.0, 0.0, "")],
 )
 def test_a_size_as_a_share_of_the_largest(size, largest, share):
     assert quality._size_words(size, largest) == fmt.size_mb(size) + share
