@@ -154,6 +154,7 @@ def test_each_fact_of_a_machine_counts(key):
     def same(old, new):
         return results.same_machine({"environment": old}, {"environment": new})
 
+    assert (*MACHINE,) == results.MACHINE
     assert same(MACHINE, dict(MACHINE))
     assert not same(MACHINE, {**MACHINE, key: "another"})
     missing = {name: value for name, value in MACHINE.items() if name != key}
