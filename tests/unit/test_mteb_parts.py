@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from colport.base.errors import ConfigError
 from colport.data.base import RetrievalDataset
 
 pytest.importorskip("mteb", reason="an extra of its own; make test installs it")
@@ -109,6 +110,17 @@ def test_a_task_holds_the_dataset(pages):
         assert [page.number for page in rows["image"]] == opened == [1, 2]
     else:
         assert rows["text"] == documents[1:]
+
+
+def test_each_named_task_is_a_retrieval_task_and_loaded(monkeypatch):
+    dataset = RetrievalDataset("trips", ["q"], ["x"], ["p"], ["a passage"], {"q": {"p": 1}})
+    known = {name: mteb_adapter.retrieval_task(dataset, "r1") for name in ("trips", "bills")}
+    monkeypatch.setattr(mteb_adapter.mteb, "get_task", {**known, "pairs": object()}.__getitem__)
+    tasks = mteb_adapter.named_tasks(list(known))
+    assert tasks == list(known.values())
+    assert [task.data_loaded for task in tasks] == [True, True]
+    with pytest.raises(ConfigError, match="tasks: 'pairs' is no retrieval task"):
+        mteb_adapter.named_tasks(["trips", "pairs"])
 
 
 def test_an_evaluation_is_told_the_batch_size_and_keeps_results(model, monkeypatch, tmp_path):

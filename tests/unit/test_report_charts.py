@@ -201,6 +201,8 @@ def test_queries_are_counted_by_their_difference():
     table = queries(pytorch=[1.0, 0.5, 1.0, 0.0], int8=[1.0, 1.0, 0.999, math.nan])
     (chart,) = charts(losses.section(material(retrieval_queries=table)))
     assert "1 worse, 1 better, 1 unchanged" in chart.drawing.markup
+    ticks = re.findall(r'class="tick"[^>]*>([^<]+)<', chart.drawing.markup)
+    assert [float(tick) for tick in ticks] == [number / 10 for number in range(-5, 6)]
     rows = [dict(zip(chart.table.names, row, strict=True)) for row in chart.table.raw]
     assert [(row["difference"], row["queries"], row["examples"]) for row in rows] == [
         ("-0.05", "1", "q2"),  # however small, it is not unchanged
