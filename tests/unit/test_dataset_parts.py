@@ -323,7 +323,7 @@ def test_the_columns_of_a_table():
     with pytest.raises(
         DatasetError, match="columns id and number2 differ in row 1; allowed is one"
     ):
-        table(id=[1, 2], number2=[1, 3]).name("id", "number2")
+        table(id=[1, 2], _id=[1, 2], number2=[1, 3]).name("id", "_id", "number2")
     with pytest.raises(DatasetError, match="column id has '5' in rows 1 and 2; ids must be unique"):
         table(id=[4, 5, 5]).ids("id", unique=True)
 

@@ -269,6 +269,14 @@ def test_parity_on_other_inputs(key):
     assert one == Finding("parity", "not compared", "model fp32 cpu document", "other inputs")
 
 
+@pytest.mark.parametrize("figure", ["min_cosine", "mean_cosine"])
+def test_a_cosine_that_one_run_lacks_is_not_compared(figure):
+    old, new = Run(), Run()
+    new.parity[INT8]["rows"][0][figure] = None
+    assert list(stages.parity(kept(old), kept(new))) == []
+    assert list(stages.parity(kept(new), kept(old))) == []
+
+
 def test_another_tolerance_is_said_and_cosines_are_still_compared():
     def change(run):
         changed = {"tolerance": "min_cosine>=0.5", "passed": False, "mean_cosine": 0.97}
