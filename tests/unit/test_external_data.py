@@ -208,6 +208,13 @@ def test_rows_are_read_where_a_tensor_lies(block_bytes, tmp_path):
         np.testing.assert_array_equal(np.concatenate(blocks), values.ravel())
 
 
+def test_a_name_without_a_tensor_is_refused():
+    models = two()
+    models["image"].graph.initializers["least"].const_value = None
+    with pytest.raises(ExportError, match="initializer 'least' has no value"):
+        external_data.tensors_by_name(models)
+
+
 def test_a_stream_that_ends_early_is_no_tensor(tmp_path):
     models = {"text": model(["large"])}
     short = StreamedTensor(

@@ -227,6 +227,18 @@ def test_everyone_has_the_same_threads_and_its_own_folder(contest):
     assert contest.rooms == [("c", 6000.0), ("c", (29_000 - 3 * 3000) / 2)]
 
 
+def test_where_no_variant_can_run_pytorch_is_not_measured_either(contest, monkeypatch):
+    def require_opset(provider, opset):
+        raise UnsupportedError(f"{opset} is too new")
+
+    monkeypatch.setattr(entrants, "require_opset", require_opset)
+    found, missing = contest.of(6000.0).entrants(5, ["bf16"])
+    assert (found, contest.rooms) == ([], [])
+    assert {name: str(why) for name, why in missing.items()} == {
+        **{"fp32": "24 is too new", "int8": "24 is too new", "new": "25 is too new"}
+    }
+
+
 def test_latency_is_of_every_kind_and_batch_size(contest, monkeypatch):
     measured = {
         **{"rows": [{"status": "ok", "reason": ""}], "environment": {}},

@@ -57,6 +57,16 @@ def test_errors_lie_in_bins_of_a_quarter_of_a_decade():
     assert rows_of(chart)[1]["inputs"] == "2"
 
 
+def test_a_tolerance_is_marked_on_its_variant_s_lane():
+    place = {"model": "m", "provider": "cpu", "kind": "query", "input": 0, "min_cosine": 0.999}
+    table = pd.DataFrame([{**place, "variant": name} for name in ("int8", "fp32", "fp16")])
+    parity = pd.DataFrame({"model": "m", "variant": ["int8"], "tolerance": ["min_cosine>=0.99"]})
+    (chart,) = charts(losses.section(material(parity_inputs=table, parity=parity)))
+    (limit,) = re.findall(r'class="limit" d="M([\d.]+) ', chart.drawing.markup)
+    ticks = dict(re.findall(r'class="tick" x="([\d.]+)"[^>]*>([^<]+)<', chart.drawing.markup))
+    assert ticks[limit] == "10" + fmt.scientific(0.01).partition("10")[2]
+
+
 def test_the_tolerance_is_the_error_that_is_allowed():
     parity = pd.DataFrame(
         {

@@ -397,6 +397,16 @@ def test_a_target_below_a_single_call_is_said_without_a_probe():
     assert run.remark() == "no rate meets the target: its calls alone take longer"
 
 
+def test_a_rate_that_is_not_resolved_is_said():
+    run = ServerRun(5.0, RateSearch(100.0, 0.01, 2), server(max_probes=2))
+    run.search.record(100.0, True)
+    assert (
+        run.remark() == "the highest rate may be higher: no rate that was tried missed the target"
+    )
+    run.search.record(110.0, False)
+    assert run.remark() == "the highest rate is not resolved: max_probes is used up"
+
+
 def test_a_target_that_nothing_meets_is_said():
     settings = server(max_probes=4, max_seconds=100.0)
     run = ServerRun(5.0, RateSearch(10.0, 0.5, 4), settings)

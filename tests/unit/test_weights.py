@@ -61,6 +61,12 @@ def test_pickled_weights_are_refused(name, tmp_path):
         TensorIndex(tmp_path)
 
 
+def test_a_folder_without_weights_is_named(tmp_path):
+    expected = r"no weights found; expected model\.safetensors or model\.safetensors\.index\.json"
+    with pytest.raises(CheckpointError, match=expected):
+        TensorIndex(tmp_path)
+
+
 def test_an_index_without_a_weight_map_is_refused(tmp_path):
     for content in ("{}", "[]", '{"weight_map": {"a": 3}}', '{"weight_map": []}', "no JSON"):
         (tmp_path / "model.safetensors.index.json").write_text(content)

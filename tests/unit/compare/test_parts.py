@@ -452,6 +452,15 @@ def test_latency_of_inputs_of_another_size(other):
     assert one == Finding("latency", "not compared", place, "inputs of another size")
 
 
+def test_without_a_reference_another_machine_is_not_compared():
+    old, new = Run().latency, Run().latency
+    new["environment"] = {**new["environment"], "cores": 64}
+    new["rows"] = [row for row in new["rows"] if row["variant"] != "pytorch"]
+    found = list(latency._run("model cpu", old, new, 0.05))
+    text = "no PyTorch reference in both runs, and another machine"
+    assert [(item.verdict, item.text) for item in found] == [("not compared", text)] * 2
+
+
 def test_a_record_that_is_not_there_is_said(tmp_path):
     old, new = Run().write(tmp_path / "old"), Run().write(tmp_path / "new")
     (new / f"latency/{MODEL}/cpu.json").unlink()
