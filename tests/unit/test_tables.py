@@ -144,6 +144,27 @@ def test_a_missing_column_is_named_with_its_place():
         tables.flatten("latency", [{"rows": [broken]}])
 
 
+def test_each_row_of_each_record_is_checked():
+    whole = {"rows": [row("parity", model="a"), row("parity", model="b")]}
+    for wrong in (0, 1):
+        records = [whole, {"rows": [row("parity", model="c"), row("parity", model="d")]}]
+        del records[1]["rows"][wrong]["tokens"]
+        expected = rf"record 2 \({'cd'[wrong]}/.*misses the column\(s\) tokens"
+        with pytest.raises(ArtifactError, match=expected):
+            tables.flatten("parity", records)
+
+
+def test_some_columns_of_a_table_are_read_alone(tmp_path):
+    file = tmp_path / "parity.csv"
+    file.write_text("model,variant,inputs\nm,v,1\n")
+    assert tables.read_table(file, "variant", "inputs").to_dict("list") == {
+        "variant": ["v"],
+        "inputs": [1],
+    }
+    with pytest.raises(ArtifactError, match=r"misses the column\(s\) kind\.$"):
+        tables.read_table(file, "variant", "kind")
+
+
 def test_an_unknown_status_is_refused():
     with pytest.raises(ArtifactError, match="'broken'; allowed are ok, failed, unsupported"):
         tables.flatten("export", [{"rows": [row("export", model="m", status="broken")]}])

@@ -149,6 +149,22 @@ def test_what_is_undecided_is_one_line_with_the_most():
     assert most == Finding("latency", "undecided", "model cpu", text, weight=0.3)
 
 
+def test_every_run_is_looked_at():
+    def record(group, model, provider):
+        return None if model == "b" else {"settings": {}} if model != "c" else {}
+
+    def look(name, before, after, threshold):
+        return [a_finding("latency", place=name)]
+
+    kept, runs = SimpleNamespace(folder="f", record=record), [(model, "cpu") for model in "abcd"]
+    found = intervals.of_runs("latency", runs, kept, kept, look, 0.05, " with samples")
+    assert [(item.verdict, item.place, item.text) for item in found] == [
+        ("worse", "a cpu", "grew"),
+        ("not compared", "b cpu", "latency/b/cpu.json with samples is not in f"),
+        ("worse", "d cpu", "grew"),
+    ]
+
+
 @pytest.mark.parametrize("key", MACHINE)
 def test_each_fact_of_a_machine_counts(key):
     def same(old, new):
