@@ -163,6 +163,20 @@ def test_a_pipe_is_one_thread_s_at_a_time(tmp_path: Path):
     assert found == [files[n % 2].stem for n in range(48)]
 
 
+@pytest.mark.parametrize("name", ["padding_side", "truncation_side"])
+def test_a_side_that_is_none_is_refused(name):
+    sides = {"padding_side": "right", "truncation_side": "right", name: "middle"}
+    with pytest.raises(ArtifactError, match=f"{name} is 'middle'; allowed are left and right"):
+        Tokens(TOKENIZERS[0], 0, **sides)
+
+
+def test_a_length_must_hold_the_special_tokens():
+    tokens = Tokens(ROOT / "tests/fixtures/pylate-1.1-bert/tokenizer.json", 0, "right")
+    assert [len(ids) for ids in tokens.encode(["some words"], 2)] == [2]
+    with pytest.raises(ArtifactError, match="max_length is 1, less than the 2 special tokens"):
+        tokens.encode(["some words"], 1)
+
+
 def test_what_a_folder_cannot_do_is_told_with_its_name(exported, monkeypatch):
     encoder = Encoder(exported["colbert"])
     batch = encoder.prepare_queries(["a query"])
