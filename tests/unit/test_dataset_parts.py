@@ -12,7 +12,7 @@ from colport.base.errors import DatasetError
 from colport.data import base, datasets, judgements, parquet
 from colport.data.base import Lazy, RetrievalDataset
 from colport.data.documents import Page, PageReader, _Scan
-from colport.data.images import page_count
+from colport.data.images import decode, page_count
 from colport.data.judgements import Row, judged
 from colport.data.pdfs import BadDocumentError
 from colport.data.published import _in_language, _language_prefix
@@ -304,6 +304,24 @@ def test_pages_are_read_by_their_kind(tmp_path):
         reader.image(Page("c.png", tmp_path / "c.png"))
 
 
+def test_an_image_of_a_table_is_one_page(tmp_path):
+    page = PIL.Image.new("RGB", (4, 4))
+    page.save(tmp_path / "a.tiff", save_all=True, append_images=[page])
+    with pytest.raises(ValueError, match="holds 2 pages; allowed is one"):
+        decode(tmp_path / "a.tiff")
+    page.save(tmp_path / "b.tiff")
+    assert decode(tmp_path / "b.tiff").size == (4, 4)
+
+
+def test_files_of_a_split_are_parquet(tmp_path):
+    for name in ("a.parquet", "b.csv"):
+        (tmp_path / name).touch()
+    found = Repository("mine", tmp_path, None, {"one": {"test": ["a.*"], "dev": ["b.*"]}})
+    assert found.files("one", "test") == [tmp_path / "a.parquet"]
+    with pytest.raises(DatasetError, match=r"mine, config one, split dev: b\.csv is not a parquet"):
+        found.files("one", "dev")
+
+
 def table(**columns):
     import datasets as library
 
@@ -323,7 +341,7 @@ def test_the_columns_of_a_table():
     with pytest.raises(
         DatasetError, match="columns id and number2 differ in row 1; allowed is one"
     ):
-        table(id=[1, 2], number2=[1, 3]).name("id", "number2")
+        table(id=[1, 2], _id=[1, 2], number2=[1, 3]).name("id", "_id", "number2")
     with pytest.raises(DatasetError, match="column id has '5' in rows 1 and 2; ids must be unique"):
         table(id=[4, 5, 5]).ids("id", unique=True)
 

@@ -198,6 +198,23 @@ def test_half_bytes_and_streams_are_written_as_they_are(tmp_path):
     assert content[4096:] == TENSORS["large"].tobytes()
 
 
+def test_rows_are_read_where_a_tensor_lies(block_bytes, tmp_path):
+    external_data.write(two(), tmp_path, Layout())
+    stored = ir.load(tmp_path / "text.onnx").graph.initializers
+    for name, values in TENSORS.items():
+        tensor = stored[name].const_value
+        np.testing.assert_array_equal(streaming.stored_rows(tensor, 3, 40), values[3:40])
+        blocks = [block.ravel() for block in streaming.stored_blocks(tensor)]
+        np.testing.assert_array_equal(np.concatenate(blocks), values.ravel())
+
+
+def test_a_name_without_a_tensor_is_refused():
+    models = two()
+    models["image"].graph.initializers["least"].const_value = None
+    with pytest.raises(ExportError, match="initializer 'least' has no value"):
+        external_data.tensors_by_name(models)
+
+
 def test_a_stream_that_ends_early_is_no_tensor(tmp_path):
     models = {"text": model(["large"])}
     short = StreamedTensor(

@@ -251,6 +251,15 @@ def test_types_that_a_parquet_file_claims_to_have(stated, tmp_path):
         load_retrieval_dataset("typed", {**QA, "path": str(tmp_path)})
 
 
+def test_what_is_wrong_with_files_of_different_columns(tmp_path):
+    write_qa(tmp_path, pa.table(rows()))
+    folder = tmp_path / "data"
+    folder.joinpath("test-00000-of-00001.parquet").rename(folder / "test-00000-of-00002.parquet")
+    pq.write_table(pa.table({"other": [1]}), folder / "test-00001-of-00002.parquet")
+    with pytest.raises(DatasetError, match=r"split test: cannot be read \(Couldn't cast\)"):
+        load_retrieval_dataset("two", {**QA, "path": str(tmp_path)})
+
+
 COLUMN = st.one_of(
     st.lists(st.one_of(st.none(), st.text(max_size=4)), min_size=2, max_size=2),
     st.lists(st.one_of(st.none(), st.integers(-(2**63), 2**63 - 1)), min_size=2, max_size=2),

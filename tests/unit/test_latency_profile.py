@@ -1,5 +1,7 @@
 """Operators of a profile: their time, their number and the operations that they took."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
@@ -9,8 +11,9 @@ from colport.base.errors import UnsupportedError
 from colport.base.files import write_unsupported
 from colport.folder import manifest
 from colport.measure import operations
+from colport.measure import profile as module
 from colport.measure.profile import graph_profile, profile
-from colport.providers import ProviderSettings
+from colport.providers import ProviderSettings, integers
 from colport.providers.session import open_session
 from colport.tables import flatten, write_tables
 
@@ -114,6 +117,22 @@ def test_a_precision_without_kernels_is_a_known_limit(tmp_path):
     (tmp_path / "graph.onnx").write_bytes(model.SerializeToString())
     with pytest.raises(UnsupportedError, match="no kernel"):
         open_session(tmp_path / "graph.onnx", ProviderSettings.of("cpu"))
+
+
+def test_a_folder_in_the_full_range_is_profiled_by_exact_kernels(monkeypatch):
+    exact, batch = [], SimpleNamespace(feeds={})
+    monkeypatch.setattr(module.manifest, "read", lambda _: SimpleNamespace(integer_range="full"))
+    monkeypatch.setattr(module, "_batches", lambda *_: [("query", "graph.onnx", batch)])
+    monkeypatch.setattr(integers, "saturates", lambda: True)
+
+    def stop(file, feeds, threads, entry, exact_sums):
+        exact.append(exact_sums)
+        raise UnsupportedError("seen")
+
+    monkeypatch.setattr(module, "graph_profile", stop)
+    with pytest.warns(UserWarning, match="is run by exact kernels"):
+        profile("m", {"cpu": {"type": "cpu"}}, {"int8": "folder"}, "q", "d", 1)
+    assert exact == [True]
 
 
 def test_variants_of_a_model_on_every_provider(exported, tmp_path):

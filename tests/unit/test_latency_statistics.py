@@ -256,6 +256,9 @@ def test_waiting_lets_a_burst_pass():
 def test_waiting_ends_with_its_budget():
     assert noise.wait_for_quiet(1.0, **fake_machine(10**6)) == pytest.approx(1.0)
     assert noise.wait_for_quiet(0, **fake_machine(10**6)) == 0
+    for seconds, waited in ((0.16, 0.2), (0.14, 0.1), (0.3, 0.3)):  # to the nearest tenth
+        found = noise.wait_for_quiet(seconds, **fake_machine(10**6))
+        assert found == pytest.approx(waited)
     assert noise.wait_for_quiet(30, read=grown, sleep=lambda seconds: None) == 0
 
 

@@ -6,6 +6,7 @@ import math
 import sys
 from contextlib import nullcontext
 from dataclasses import replace
+from operator import itemgetter
 from types import SimpleNamespace
 
 import onnx_ir as ir
@@ -63,7 +64,8 @@ class Model(nn.Module):
 
     def forward(self, hidden):
         masks = [hidden[..., :1] > 0, hidden[..., 1:2] > 0]
-        for number, layer in enumerate(self.layers):
+        layers = list(enumerate(self.layers))
+        for number, layer in reversed(layers) if self.way == "backwards" else layers:
             mask = masks[number % 2 if self.way in ("alternating", "indexed") else 0]
             hidden = self.step(number, layer, hidden, mask)
         return hidden
@@ -116,6 +118,11 @@ class Passing(Layer):
 class Wider(Layer):
     def forward(self, hidden, mask=None):
         return torch.cat([hidden, hidden], dim=1)
+
+
+class Wrapped(Layer):
+    def forward(self, hidden, mask=None):
+        return {"hidden": super().forward(hidden, mask)}
 
 
 class Half(Layer):
@@ -186,6 +193,7 @@ WRONG = {
     "skipped": (("layer",) * DEPTH, "layer 2 is left out where others run"),
     "twice": (("layer",) * DEPTH, "layer 2 runs more than once"),
     "plain": (("layer",) * 5, "is no list of 5 layers"),
+    "backwards": (("layer",) * DEPTH, f"layer {DEPTH - 1} runs before the first of its kind"),
 }
 
 
@@ -206,13 +214,15 @@ def test_a_stack_that_is_not_as_declared_is_refused(way, tmp_path):
         (Looking, "a layer computes with layer_idx, its own number"),
         (More, "layer 0 gives more than hidden states"),
         (Wider, "layer 0 changes the shape or type of hidden states"),
+        (Wrapped, "layer 0 gives dict in place of hidden states"),
         (Half, "layer 0 changes the shape or type of hidden states"),
     ],
 )
 def test_a_layer_that_another_cannot_stand_for_is_refused(layer, message, tmp_path):
     model = Model("plain")
     model.layers = nn.ModuleList(layer(i) for i in range(DEPTH))
-    take = (lambda out: out[0]) if layer is More else torch.Tensor.float
+    parts = {More: itemgetter(0), Wrapped: itemgetter("hidden")}
+    take = parts.get(layer, torch.Tensor.float)
     model.step = lambda number, layer, hidden, mask: take(layer(hidden, mask))
     with pytest.raises(ExportError, match=f"layers: {message}; the layers cannot be repeated"):
         difference(model, tmp_path)

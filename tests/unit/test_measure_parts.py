@@ -123,14 +123,24 @@ def test_the_costliest_product_and_all_operations():
     assert operations.operations([convolution]) == 2 * (6 * 4 * 4) * (3 * 2 * 2)
 
 
-def test_calls_in_turns_until_they_are_enough(monkeypatch):
-    order, now = [], iter(np.arange(0, 1000, 0.1))
+@pytest.mark.parametrize(("step", "calls"), [(0.1, 7), (0.005, 12), (1e-4, 100), (3.0, 1)])
+def test_calls_in_turns_until_they_are_enough(step, calls, monkeypatch):
+    """Seven and three tenths of a second, at most a hundred or ten seconds."""
+    order, now = [], iter(np.arange(10**4) * step + 500)
     monkeypatch.setattr(operations.time, "perf_counter", lambda: next(now))
     runs = [lambda: order.append("a"), lambda: order.append("b")]
     found = operations._median_ms(runs)
     assert order[:4] == ["a", "a", "b", "b"]
-    assert order[4:] == ["a", "b"] * operations.CALLS
-    assert found == pytest.approx([100.0, 100.0])
+    assert order[4:] == ["a", "b"] * calls
+    assert found == pytest.approx([1e3 * step] * 2)
+
+
+def test_a_product_to_compare_with_takes_two_billion_operations(monkeypatch):
+    made, run = [], Recorder()
+    monkeypatch.setattr(operations, "matmul", lambda *sizes: made.append(sizes))
+    monkeypatch.setattr(operations, "open_session", lambda *given: SimpleNamespace(run=run))
+    operations._matmul_runner(500, 1000, 2)()
+    assert made == [(2000, 500, 1000)]
 
 
 def test_the_first_inputs_in_their_order(tmp_path):
@@ -186,7 +196,9 @@ def contest(monkeypatch, tmp_path):
     dataset = SimpleNamespace(queries=list("abcdef"), documents=list("uvwxyz"))
     given = ("m", "fast", {"folder": "c", "family": "colbert"}, folders, lambda: dataset, tmp_path)
     return SimpleNamespace(
-        of=lambda memory=None: entrants.Contest(*given, {"type": "cpu", "arena": False}, memory),
+        of=lambda memory=None, **entry: entrants.Contest(
+            *given, {"type": "cpu", "arena": False, **entry}, memory
+        ),
         rooms=asked,
         folders=folders,
     )
@@ -215,6 +227,18 @@ def test_everyone_has_the_same_threads_and_its_own_folder(contest):
     assert contest.rooms == [("c", 6000.0), ("c", (29_000 - 3 * 3000) / 2)]
 
 
+def test_where_no_variant_can_run_pytorch_is_not_measured_either(contest, monkeypatch):
+    def require_opset(provider, opset):
+        raise UnsupportedError(f"{opset} is too new")
+
+    monkeypatch.setattr(entrants, "require_opset", require_opset)
+    found, missing = contest.of(6000.0).entrants(5, ["bf16"])
+    assert (found, contest.rooms) == ([], [])
+    assert {name: str(why) for name, why in missing.items()} == {
+        **{"fp32": "24 is too new", "int8": "24 is too new", "new": "25 is too new"}
+    }
+
+
 def test_latency_is_of_every_kind_and_batch_size(contest, monkeypatch):
     measured = {
         **{"rows": [{"status": "ok", "reason": ""}], "environment": {}},
@@ -237,6 +261,22 @@ def test_latency_is_of_every_kind_and_batch_size(contest, monkeypatch):
     assert {(row["model"], row["provider"], row["status"]) for row in others} == {
         ("m", "fast", "unsupported")
     }
+
+
+def test_packages_of_a_provider_in_another_python_are_kept(contest, monkeypatch):
+    asked = []
+
+    def run_in(python, function, *arguments):
+        asked.append(function)
+        return {"onnxruntime-qnn": python}
+
+    monkeypatch.setattr(entrants, "run_in", run_in)
+    everyone = contest.of(6000.0, python="/other/python")
+    measured = {"rows": [], "environment": {}, "noise": {"noisy": False, "reasons": []}}
+    found = everyone.run(lambda *_: measured, "latency", [], count=1, threads=1)
+    packages = {"fast": {"onnxruntime-qnn": "/other/python"}}
+    assert found["environment"]["provider_packages"] == packages
+    assert asked == ["colport.providers.session:require", "colport.base.machine:packages"]
 
 
 def test_scenarios_are_of_every_kind(contest, monkeypatch):

@@ -251,10 +251,15 @@ def test_a_reference_alone_is_no_score_of_this_model(found):
 
 
 def test_a_provider_that_was_not_there_is_said(found):
-    missing = parity(provider="cuda", status="unsupported", passed=None, reason="no such provider")
-    card = model_card.write(found, REPO, Measured([missing]))
+    missing = [
+        parity(provider=name, status="unsupported", passed=None, reason="no such provider")
+        for name in ("openvino", "cuda", "tensorrt", "qnn", "cuda")
+    ]
+    card = model_card.write(found, REPO, Measured(missing))
     assert "Not measured." in sections(card)["Parity with PyTorch"]
-    assert "- cuda: no such provider" in sections(card)["Not measured"]
+    said = [line for line in sections(card)["Not measured"].splitlines() if line.startswith("- ")]
+    names = ("cuda", "openvino", "qnn", "tensorrt")
+    assert said == [f"- {name}: no such provider" for name in names]
 
 
 def test_foreign_text_stays_text(found):

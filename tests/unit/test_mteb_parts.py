@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from colport.base.errors import ConfigError
 from colport.data.base import RetrievalDataset
 
 pytest.importorskip("mteb", reason="an extra of its own; make test installs it")
@@ -111,16 +112,31 @@ def test_a_task_holds_the_dataset(pages):
         assert rows["text"] == documents[1:]
 
 
+def test_each_named_task_is_a_retrieval_task_and_loaded(monkeypatch):
+    dataset = RetrievalDataset("trips", ["q"], ["x"], ["p"], ["a passage"], {"q": {"p": 1}})
+    known = {name: mteb_adapter.retrieval_task(dataset, "r1") for name in ("trips", "bills")}
+    monkeypatch.setattr(mteb_adapter.mteb, "get_task", {**known, "pairs": object()}.__getitem__)
+    tasks = mteb_adapter.named_tasks(list(known))
+    assert tasks == list(known.values())
+    assert [task.data_loaded for task in tasks] == [True, True]
+    with pytest.raises(ConfigError, match="tasks: 'pairs' is no retrieval task"):
+        mteb_adapter.named_tasks(["trips", "pairs"])
+
+
 def test_an_evaluation_is_told_the_batch_size_and_keeps_results(model, monkeypatch, tmp_path):
     given = {}
 
     def evaluate(encoder, tasks, **settings):
         given.update(encoder=encoder, tasks=tasks, **settings)
-        result = SimpleNamespace(task_name="trips", get_score=lambda: 0.75)
-        return SimpleNamespace(task_results=[result])
+        results = [
+            SimpleNamespace(task_name=name, get_score=lambda score=score: score)
+            for name, score in (("trips", 0.75), ("bills", 0.5))
+        ]
+        return SimpleNamespace(task_results=results)
 
     monkeypatch.setattr(mteb_adapter.mteb, "evaluate", evaluate)
-    assert mteb_adapter.evaluate(model, ["task"], tmp_path / "out", 4) == {"trips": 0.75}
+    found = mteb_adapter.evaluate(model, ["task"], tmp_path / "out", 4)
+    assert found == {"trips": 0.75, "bills": 0.5}
     assert given["encoder"] is model
     assert given["encode_kwargs"]["batch_size"] == 4
     assert given["cache"].cache_path == tmp_path / "out"

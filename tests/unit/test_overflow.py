@@ -138,3 +138,12 @@ def test_a_graph_inside_a_node_is_refused(tmp_path):
     )
     with pytest.raises(UnsupportedError, match="text graph: If 'choice' holds a graph of its own"):
         found(tmp_path / "scratch")
+
+
+def test_a_value_of_unknown_type_cannot_be_checked():
+    model = ir.from_onnx_text(
+        '<ir_version: 10, opset_import: ["": 24, "own": 1]>'
+        "g (float16[4] x) => (float16[4] y) { h = own.Wave(x) y = Identity(h) }"
+    )
+    with pytest.raises(UnsupportedError, match="type of 'h', which Wave gives, is not known"):
+        overflow._tap("text", model)

@@ -114,6 +114,15 @@ def test_a_scan_of_several_pages(own):
         assert found.documents[place].getpixel((0, 0)) == (levels[place], 0, 0)
 
 
+def test_the_size_of_each_page_of_a_scan_is_checked(own):
+    (own / "pages" / "b.pdf").unlink()
+    first, second = (PIL.Image.new("RGB", (side, side)) for side in (8, 60))
+    first.save(own / "pages" / "c.tiff", save_all=True, append_images=[first, second])
+    with pytest.raises(DatasetError, match=r"c\.tiff in .* is a page of 60x60 pixels, more than"):
+        load(own, judgements=None, max_pixels=3599)
+    assert len(load(own, judgements=None, max_pixels=3600).documents) == 4
+
+
 def test_one_scan_is_open_at_a_time(tmp_path, monkeypatch):
     for name in ("c.tiff", "d.tiff"):
         PIL.Image.new("RGB", (8, 8)).save(tmp_path / name)

@@ -578,3 +578,39 @@ def test_a_damaged_checkpoint_leaves_nothing(damage, exported_models, tmp_path):
     with pytest.raises(CheckpointError, match=message):
         registry.get("colqwen2").reference(folder, "cpu")
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
+
+
+@pytest.mark.parametrize(
+    ("bidirectional", "kinds", "message"),
+    [
+        (True, ["full_attention", "sliding_attention"], "sliding-window layers"),
+        (False, ["full_attention"], "causal layers"),
+        (True, ["full_attention"], None),
+        (True, None, None),
+    ],
+)
+def test_layers_that_no_graph_is_written_for(bidirectional, kinds, message):
+    text = types.SimpleNamespace(layer_types=kinds, use_bidirectional_attention=bidirectional)
+    backbone = types.SimpleNamespace(config=types.SimpleNamespace(text_config=text))
+    refused = pytest.raises(UnsupportedError, match=f"text_config: {message} are not exported")
+    with refused if message else nullcontext():
+        registry.get("colpali").prepare(backbone)
+
+
+@pytest.mark.parametrize(("token", "read"), [(6, [1, 0, 2]), (7, [1, 0, 2]), (5, [1, 5, 2])])
+def test_an_image_token_beyond_the_vocabulary_reads_row_0(token, read):
+    table = torch.nn.Embedding(6, 3)
+    backbone = types.SimpleNamespace(
+        config=types.SimpleNamespace(image_token_id=token),
+        vocab_size=6,
+        get_input_embeddings=lambda: table,
+    )
+    words = registry.get("colpali").embed_words(backbone, torch.tensor([[1, token, 2]]))
+    assert torch.equal(words[0], table.weight[read])
+
+
+def test_processors_are_of_page_checkpoints_alone(tmp_path):
+    with pytest.raises(CheckpointError, match="is not a colpali checkpoint"):
+        registry.get("colpali").processor(tmp_path)
+    with pytest.raises(UnsupportedError, match="a model of passages has a tokenizer, no processor"):
+        registry.get("colbert").processor(tmp_path)

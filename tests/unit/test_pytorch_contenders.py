@@ -7,7 +7,9 @@ import pytest
 from PIL import Image
 
 from colport.base.errors import UnsupportedError
+from colport.families import registry
 from colport.measure import entrants
+from tests.unit.test_job_arguments import Recorder
 
 INPUTS = {
     "colbert": (["how tall is it", "who"], ["a passage on towers", "another"]),
@@ -50,6 +52,20 @@ def test_bf16_is_close_and_parts_are_the_whole(family, checkpoint_folders):
         assert output.shape[0] == len(inputs)
         tokens = output.reshape(-1, output.shape[-1])
         assert all((np.abs(tokens - rows[0]).max(axis=1) < 1e-5).any() for rows in expected)
+
+
+@pytest.mark.parametrize(("precision", "types"), [("fp32", []), ("bf16", ["bfloat16"])])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_model_in_memory_is_compiled_if_asked_for(precision, types, compiled, monkeypatch):
+    to, compiles = Recorder(), Recorder()
+    made = SimpleNamespace(
+        room=SimpleNamespace(is_streamed=False), module=SimpleNamespace(to=to, compile=compiles)
+    )
+    monkeypatch.setattr(registry, "get", lambda name: SimpleNamespace(reference=lambda *_: made))
+    monkeypatch.setattr(entrants, "_prepare_compiling", lambda: None)
+    assert entrants.reference("c", "colbert", "cpu", 1, precision, compiled) is made
+    assert [str(given[0]) for given, _ in to.calls] == [f"torch.{name}" for name in types]
+    assert compiles.calls == [((), {"dynamic": True})] * compiled
 
 
 def test_compiling_without_a_compiler_is_unsupported(monkeypatch):

@@ -1,5 +1,6 @@
 """From measured activations to a recipe for each group, and what the manifest says of them."""
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import ml_dtypes
@@ -7,14 +8,16 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from colport.base.errors import UnsupportedError
 from colport.families.base import Batch
 from colport.quantize import plan
+from colport.quantize.folder import _check_counts
 from colport.quantize.recipe import calibrated
 from colport.quantize.sensitivity import EXACT, Outcome, Quality, Rung
 from colport.quantize.settings import Calibration, QuantizeSettings, Sensitivity
-from colport.quantize.sites import find_groups
+from colport.quantize.sites import find_groups, split_gemm
 from colport.quantize.weights import Matrix
-from colport.quantize.widen import read
+from colport.quantize.widen import read, widen
 from colport.tensors import external_data
 from colport.tensors.external_data import Layout
 from tests.products import BIAS, WEIGHTS, WIDTH, activations, graph, statistics_of
@@ -45,6 +48,58 @@ def calibrate(settings, runtime, tmp_path):
     found = plan.calibrate(models, groups, settings, DATASET, runtime, tmp_path, lambda line: None)
     assert ir.serde.serialize_model(models["text"]) == before  # what is tried is tried on copies
     return found
+
+
+@pytest.mark.parametrize(
+    ("counts", "searched", "message"),
+    [
+        (
+            {"image": 2, "text": 0},
+            False,
+            "base: the text graph has no MatMul or Gather on a",
+        ),
+        ({"image": 2, "text": 0}, True, None),
+        (
+            {"image": 0, "text": 0},
+            True,
+            r"base: quantization\.sensitivity: nothing can be",
+        ),
+        ({"image": 2, "text": 1}, False, None),
+    ],
+)
+def test_a_graph_in_which_nothing_is_quantized(counts, searched, message):
+    settings = QuantizeSettings(
+        operators=("MatMul", "Gather"), sensitivity=Sensitivity(0.9, 0.8) if searched else None
+    )
+    with pytest.raises(UnsupportedError, match=message) if message else nullcontext():
+        _check_counts("base", counts, settings)
+
+
+def test_half_precision_constants_are_widened():
+    half = ir.tensor(np.array([1.5, -2.0], np.float16))
+    constant = ir.node("Constant", [], {"value": half})
+    cast = ir.node("Cast", constant.outputs, {"to": ir.DataType.FLOAT16})
+    for node in (constant, cast):
+        node.outputs[0].type = ir.TensorType(ir.DataType.FLOAT16)
+    graph = ir.Graph([], cast.outputs, nodes=[constant, cast], opset_imports={"": 21})
+    model = ir.Model(graph, ir_version=10)
+    widen(model)
+    tensor = constant.attributes["value"].as_tensor()
+    assert (tensor.dtype, tensor.numpy().tolist()) == (ir.DataType.FLOAT, [1.5, -2.0])
+    assert cast.attributes.get_int("to") == ir.DataType.FLOAT
+    assert {value.dtype for node in model.graph for value in node.outputs} == {ir.DataType.FLOAT}
+
+
+@pytest.mark.parametrize("scaled", ["", "alpha = 2.0", "beta = 0.5", "transA = 1", "transB = 1"])
+def test_only_a_plain_gemm_is_a_product(scaled):
+    text = f"y = Gemm{f'<{scaled}>' if scaled else ''}(x, w, b)"
+    weights = np.eye(4, dtype=np.float32)
+    model = ir.from_onnx_text(
+        f'<ir_version: 10, opset_import: ["": 21]> g (float[4,4] x) => (float[4,4] y) {{ {text} }}',
+        initializers=[ir.tensor(weights, name="w"), ir.tensor(weights[0], name="b")],
+    )
+    split_gemm(model.graph)
+    assert [node.op_type for node in model.graph] == (["Gemm"] if scaled else ["MatMul", "Add"])
 
 
 def test_without_a_search_each_group_has_the_first_form(tmp_path):

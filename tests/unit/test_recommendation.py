@@ -71,12 +71,6 @@ def test_a_gain_within_noise_is_none():
     assert chosen(*rows)[BEST] == "slow"
 
 
-def test_the_smallest_keeps_99_percent():
-    kept = [row("int8", 20, 25, -0.0079), row("int4", 30, 15, -0.0081)]
-    assert chosen(*kept)[SMALLEST] == "int8"
-    assert SMALLEST not in chosen(row("int8", 20, 25, -0.009))
-
-
 def test_what_does_not_qualify_is_chosen_for_nothing():
     rows = [
         row("a", 20, 25, parity_passed=False),
@@ -148,6 +142,25 @@ def test_what_is_worse_in_all_three_is_not_recommended(changed: dict[str, Any], 
     recommend(rows)
     worse = rows[0]["verdict"].startswith("slower, larger and no better than int8 on cpu")
     assert (worse, rows[0]["recommended"]) == (dominated, not dominated)
+
+
+@pytest.mark.parametrize(
+    ("delta", "agreement", "dominated"),
+    [
+        (0.001, 0.95, True),
+        (0.0, 0.96, True),
+        (0.0, 0.95, False),
+        (0.001, 0.94, False),
+        (-0.001, 0.96, False),
+    ],
+)
+def test_better_in_one_measure_of_quality_and_no_worse_in_the_other(delta, agreement, dominated):
+    rows = [
+        row(name, ms, ms, gain, agreement=kept, agreement_low=kept, agreement_high=kept)
+        for name, ms, gain, kept in (("fp16", 50, 0.0, 0.95), ("int8", 20, delta, agreement))
+    ]
+    recommend(rows)
+    assert rows[0]["verdict"].startswith("slower, larger and no better than int8") == dominated
 
 
 def test_of_several_that_are_better_the_fastest_is_named():
@@ -244,6 +257,7 @@ def test_the_smallest_keeps_99_percent_of_pytorch_s():
     assert chosen(*rows)[SMALLEST] == "int4"
     rows = [row("int4", 30, 15, -0.00805), row("int8", 20, 25, 0.0)]
     assert chosen(*rows)[SMALLEST] == "int8"
+    assert SMALLEST not in chosen(row("int8", 20, 25, -0.009))
 
 
 def test_what_qualifies_and_is_chosen_for_nothing_says_why():

@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 import pytest
 
 from colport import tables
+from colport.base.errors import ArtifactError
 from colport.base.files import write_json
 from colport.compare import Finding
 from colport.report import Report, files, inputs
@@ -80,6 +81,8 @@ def test_the_machine_is_the_one_that_measured(tmp_path):
         packages = {f"provider{number}": {"onnxruntime": str(number)}}
         found = {"cpu": cpu, "cores": 2, "provider_packages": packages}
         write_json(folder / f"latency/m/{number}.json", {"environment": found})
+    with pytest.raises(ArtifactError, match=r"summary\.csv is missing"):
+        inputs.read(file for file in inputs.files(folder) if file.stem != "summary")
     assert inputs.read(inputs.files(folder)).environment == {
         "cpu": "A CPU; B CPU",
         "cores": 2,

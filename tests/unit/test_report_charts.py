@@ -141,7 +141,7 @@ def test_the_name_of_an_axis_ends_where_the_axis_does():
 
 
 def test_speed_ups_carry_their_range_and_batch_size():
-    rows = joined(REFERENCE, variant())
+    rows = joined(REFERENCE, variant(), variant(name="fp32", speedup=2.0))
     for item in rows["latency"]:
         item.update(speedup_low=3.5, speedup_high=4.5)
     found = charts(speed.section(Material(make(rows))))
@@ -149,7 +149,11 @@ def test_speed_ups_carry_their_range_and_batch_size():
         "Speed-up on documents by batch size",
         "Speed-up on queries by batch size",
     ]
-    ((_, words),) = found[0].points
+    assert found[0].description == "int8, batch of 1: 4.00\N{MULTIPLICATION SIGN}; " + (
+        "fp32, batch of 1: 2.00\N{MULTIPLICATION SIGN}."
+    )
+    assert found[0].drawing.markup.count('class="reference"') == 1  # as fast as PyTorch
+    (_, words), _ = found[0].points
     assert words.startswith("int8 CPU document; Batch 1; Times PyTorch 4.00")
     assert "lowest round 3.50" in words
     assert "highest round 4.50" in words
@@ -197,6 +201,8 @@ def test_queries_are_counted_by_their_difference():
     table = queries(pytorch=[1.0, 0.5, 1.0, 0.0], int8=[1.0, 1.0, 0.999, math.nan])
     (chart,) = charts(losses.section(material(retrieval_queries=table)))
     assert "1 worse, 1 better, 1 unchanged" in chart.drawing.markup
+    ticks = re.findall(r'class="tick"[^>]*>([^<]+)<', chart.drawing.markup)
+    assert [float(tick) for tick in ticks] == [number / 10 for number in range(-5, 6)]
     rows = [dict(zip(chart.table.names, row, strict=True)) for row in chart.table.raw]
     assert [(row["difference"], row["queries"], row["examples"]) for row in rows] == [
         ("-0.05", "1", "q2"),  # however small, it is not unchanged

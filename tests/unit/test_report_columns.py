@@ -147,6 +147,10 @@ def test_a_column_has_its_label_and_unit(name, label, value, text):
 @pytest.mark.parametrize("name", ["latency", "export"])
 def test_numbers_of_either_type_stand_on_the_right(name):
     view = table_view(name, tables.flatten(name, [{"rows": [row(name)]}]))
+    data, items = view["data"], [item for item, _ in view["columns"]]
+    assert data["numeric"] == [item.numeric for item in items]
+    assert data["better"] == [item.better for item in items]
+    assert len(data["shown"]) == len(items)
     found = {column.name: css.split() for column, css in view["columns"]}
     types = {key: COLUMNS[key].type for key in found}
     assert {"integer", "float", "text"} <= {*types.values()}

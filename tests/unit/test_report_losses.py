@@ -1,8 +1,11 @@
 """Distributions of errors and differences: pairs, bins and tolerances, figure by figure."""
 
+import re
+
 import pandas as pd
 import pytest
 
+from colport.report import formatting as fmt
 from colport.report.sections import losses
 from tests.unit.test_report_charts import charts, material
 
@@ -47,7 +50,21 @@ def test_errors_lie_in_bins_of_a_quarter_of_a_decade():
     assert found[0][:2] == pytest.approx((1e-8, 10**-7.75), rel=1e-3)  # none at all
     assert found[1][:2] == pytest.approx((10**-3.75, 10**-3.5), rel=1e-3)
     assert found[2][:2] == pytest.approx((10**-1.75, 10**-1.5), rel=1e-3)
-    assert "worst 2.0" in chart.drawing.markup
+    median, worst = fmt.scientific(2.25e-4), fmt.scientific(0.02)
+    assert chart.description == f"int8, queries: median {median}, worst {worst}."
+    heights = re.findall(r'class="bar c1" d="M[^v]+v(\d+)', chart.drawing.markup)
+    assert heights == ["11", "22", "11"]
+    assert rows_of(chart)[1]["inputs"] == "2"
+
+
+def test_a_tolerance_is_marked_on_its_variant_s_lane():
+    place = {"model": "m", "provider": "cpu", "kind": "query", "input": 0, "min_cosine": 0.999}
+    table = pd.DataFrame([{**place, "variant": name} for name in ("int8", "fp32", "fp16")])
+    parity = pd.DataFrame({"model": "m", "variant": ["int8"], "tolerance": ["min_cosine>=0.99"]})
+    (chart,) = charts(losses.section(material(parity_inputs=table, parity=parity)))
+    (limit,) = re.findall(r'class="limit" d="M([\d.]+) ', chart.drawing.markup)
+    ticks = dict(re.findall(r'class="tick" x="([\d.]+)"[^>]*>([^<]+)<', chart.drawing.markup))
+    assert ticks[limit] == "10" + fmt.scientific(0.01).partition("10")[2]
 
 
 def test_the_tolerance_is_the_error_that_is_allowed():

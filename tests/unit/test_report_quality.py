@@ -59,9 +59,3 @@ def test_providers_of_a_variant_share_a_place_without_their_names(drawn):
     labels = {p.label for p in found["Median time of one document batch, ms"]}
     assert {"int8, CPU", "int8, CUDA"} < labels
     assert [p.label for p in found["Folder size, MB"] if not math.isnan(p.x)] == ["int8"]
-
-
-def test_sizes_are_told_as_shares_of_the_largest():
-    assert quality._size_words(100.0, 100.0) == "100 MB"
-    assert quality._size_words(25.0, 100.0) == "25.0 MB (25%)"
-    assert quality._size_words(0.0, 0.0) == "0 B"

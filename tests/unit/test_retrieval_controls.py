@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from math import log2
 
@@ -9,6 +10,7 @@ import pytest
 
 from colport import tables
 from colport.base.columns import TABLES
+from colport.base.errors import UnsupportedError
 from colport.base.names import CONTROL
 from colport.data.base import RetrievalDataset
 from colport.scoring import controls, details
@@ -133,3 +135,10 @@ def test_tables_of_intervals_and_queries(tmp_path):
         "nothing": True,
         "unjudged": False,
     }
+
+
+def test_bm25_without_its_library_is_a_known_limit(monkeypatch):
+    monkeypatch.setitem(sys.modules, "bm25s", None)
+    dataset = RetrievalDataset("d", ["q"], ["a"], ["p"], ["b"], {}, texts=["b"])
+    with pytest.raises(UnsupportedError, match="bm25s is not installed; pip install"):
+        bm25_run(dataset)

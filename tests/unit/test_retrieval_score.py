@@ -271,3 +271,5 @@ def test_overlap_by_hand():
     assert top_k_overlap(a, b) == 1.0
     with pytest.raises(ValueError, match="no top 10"):
         top_k_overlap(a, b[:1])
+    with pytest.raises(ValueError, match="no top 0"):
+        top_k_overlap(a, b, k=0)

@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import binomtest
 
 from colport.scoring import statistics
-from colport.scoring.statistics import bootstrap_interval, share_interval
+from colport.scoring.statistics import bootstrap_interval, paired_difference, share_interval
 from tests.scores import paired_interval, paired_randomisation
 
 
@@ -179,6 +179,8 @@ def test_blocks_cover_all_resamples(monkeypatch):
         (lambda: paired_randomisation([1.0], [1.0, 2.0]), "1 and 2"),
         (lambda: paired_interval([1.0], [1.0, 2.0]), "1 and 2"),
         (lambda: paired_interval([1.0], [1.0], confidence=95), "confidence is 95"),
+        (lambda: paired_difference([1, 2, 3], [1, 2, 3], datasets=[1, 1]), "add up to 3 values"),
+        (lambda: paired_difference([1, 2, 3], [1, 2, 3], datasets=[3, 0]), "add up to 3 values"),
     ],
 )
 def test_wrong_arguments(call, message):

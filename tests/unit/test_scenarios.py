@@ -6,12 +6,15 @@ import math
 import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import PIL.Image
 import pytest
 
 from colport.base.errors import ConfigError
 from colport.timing.server import rows as scenario_rows
+from colport.timing.server import scenarios
 from colport.timing.server.arrivals import Batching, poisson_arrivals, simulate
 from colport.timing.server.rows import COLUMNS
 from colport.timing.server.scenarios import ScenarioLane, measure
@@ -395,6 +398,63 @@ def test_a_target_below_a_single_call_is_said_without_a_probe():
     run = ServerRun(5.0, RateSearch(NEVER, 0.5, 4), server(max_probes=4, max_seconds=10.0))
     assert run.next_rate() is None
     assert run.remark() == "no rate meets the target: its calls alone take longer"
+
+
+def test_a_rate_that_is_not_resolved_is_said():
+    run = ServerRun(5.0, RateSearch(100.0, 0.01, 2), server(max_probes=2))
+    run.search.record(100.0, True)
+    assert (
+        run.remark() == "the highest rate may be higher: no rate that was tried missed the target"
+    )
+    run.search.record(110.0, False)
+    assert run.remark() == "the highest rate is not resolved: max_probes is used up"
+
+
+@pytest.mark.parametrize(
+    ("slow", "planned", "met"), [(1, 5, True), (2, 5, False), (0, 6, False), (1, 6, False)]
+)
+def test_a_probe_meets_a_target_that_enough_of_its_requests_met(slow, planned, met):
+    latencies = [5_000_000] * (5 - slow) + [5_000_001] * slow
+    probe = Probe(3.0, planned, 1, latencies, [2, 3], 2.0)
+    assert probe.meets(5.0) is met
+    row = scenario_rows._served(probe, ServerRun(5.0, RateSearch(1.0, 0.1, 1), server()))
+    assert (row["slow"], row["meets_target"], row["stopped"]) == (slow, met, planned == 6)
+    assert (row["rate"], row["per_second"], row["mean_batch"]) == (3.0, 2.5, 2.5)
+
+
+def test_a_target_is_a_multiple_of_pytorch_s_median_call():
+    def lane(variant, *seconds):
+        contender = SimpleNamespace(variant=variant)
+        return SimpleNamespace(contender=contender, single_seconds=lambda kind: list(seconds))
+
+    settings = ScenarioSettings(server=server(p99_multiple=5, p99_ms={"document": 7.0}))
+    lanes = [lane("fp32", 0.001), lane("pytorch", 0.01, 0.09, 0.02)]
+    assert scenarios._target(lanes, "query", settings) == pytest.approx(100.0)
+    assert scenarios._target(lanes[:1], "query", settings) == pytest.approx(5.0)
+    assert scenarios._target([lane("pytorch")], "query", settings) is None
+    assert scenarios._target(lanes, "document", settings) == 7.0
+
+
+def test_seconds_of_a_call_are_medians_by_batch_size():
+    def timed(case, sizes):
+        return [number * sizes[0] * 10**9 for number in (9, 1, 2)[: len(sizes)]]
+
+    lane = SimpleNamespace(single_seconds=lambda kind: [3.0, 1.0, 9.0, 2.0, 8.0], _timed=timed)
+    found = ScenarioLane._service_seconds(lane, ScenarioCase("query", 5, "server"))
+    assert found == {1: 3.0, 2: 4.0, 4: 8.0, 5: 10.0}
+
+
+def test_pages_of_like_size_are_in_one_offline_batch(tmp_path):
+    files = []
+    for name, side in (("a", 4), ("b" * 9, 5), ("c", 40), ("d" * 9, 41)):
+        PIL.Image.new("L", (side, side)).save(tmp_path / f"{name}.png")
+        files.append(str(tmp_path / f"{name}.png"))
+    lane = SimpleNamespace(
+        inputs=Inputs(("long query", "q"), tuple(files), pages=True), scenarios=ScenarioSettings()
+    )
+    found = ScenarioLane.batches(lane, ScenarioCase("document", 2, "offline"))
+    assert sorted(found) == [[0, 1], [2, 3]]
+    assert sorted(ScenarioLane.batches(lane, ScenarioCase("query", 2, "offline"))) == [[1, 0]]
 
 
 def test_a_target_that_nothing_meets_is_said():

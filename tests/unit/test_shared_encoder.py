@@ -3,8 +3,10 @@
 import contextlib
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from tokenizers import Tokenizer
 
 from colport import Encoder
+from colport.base.errors import ArtifactError
 from colport.families.pages import images
 from colport.families.tokens import Tokens
 from colport.providers import graph as calls
@@ -158,3 +161,34 @@ def test_a_pipe_is_one_thread_s_at_a_time(tmp_path: Path):
     with ThreadPoolExecutor(THREADS) as pool:
         found = list(pool.map(lambda n: reader.text(files[n % 2], n % 3), range(48)))
     assert found == [files[n % 2].stem for n in range(48)]
+
+
+@pytest.mark.parametrize("name", ["padding_side", "truncation_side"])
+def test_a_side_that_is_none_is_refused(name):
+    sides = {"padding_side": "right", "truncation_side": "right", name: "middle"}
+    with pytest.raises(ArtifactError, match=f"{name} is 'middle'; allowed are left and right"):
+        Tokens(TOKENIZERS[0], 0, **sides)
+
+
+def test_a_length_must_hold_the_special_tokens():
+    tokens = Tokens(ROOT / "tests/fixtures/pylate-1.1-bert/tokenizer.json", 0, "right")
+    assert [len(ids) for ids in tokens.encode(["some words"], 2)] == [2]
+    with pytest.raises(ArtifactError, match="max_length is 1, less than the 2 special tokens"):
+        tokens.encode(["some words"], 1)
+
+
+def test_what_a_folder_cannot_do_is_told_with_its_name(exported, monkeypatch):
+    encoder = Encoder(exported["colbert"])
+    batch = encoder.prepare_queries(["a query"])
+    with pytest.raises(ArtifactError, match=r"colport\.json: has no image graph"):
+        encoder.run(replace(batch, graph="image"))
+    with pytest.raises(ArtifactError, match="the text graph cannot be run"):
+        encoder.run(replace(batch, feeds={}))
+    for fault, reason in ((MemoryError(), "out of memory"), (KeyError("width"), "width")):
+        monkeypatch.setattr(encoder._runtime, "query_batch", Mock(side_effect=fault))
+        with pytest.raises(ArtifactError, match=f"inputs cannot be prepared .*{reason}"):
+            encoder.encode_queries(["a query"])
+    monkeypatch.undo()
+    monkeypatch.setattr(encoder, "_run", lambda *_: np.zeros((1, 2, 3), np.float32))
+    with pytest.raises(ArtifactError, match=r"gives \[1, 2, 3\], expected an embedding for each"):
+        encoder.encode_queries(["a query of some words"])

@@ -144,6 +144,27 @@ def test_a_missing_column_is_named_with_its_place():
         tables.flatten("latency", [{"rows": [broken]}])
 
 
+def test_each_row_of_each_record_is_checked():
+    whole = {"rows": [row("parity", model="a"), row("parity", model="b")]}
+    for wrong in (0, 1):
+        records = [whole, {"rows": [row("parity", model="c"), row("parity", model="d")]}]
+        del records[1]["rows"][wrong]["tokens"]
+        expected = rf"record 2 \({'cd'[wrong]}/.*misses the column\(s\) tokens"
+        with pytest.raises(ArtifactError, match=expected):
+            tables.flatten("parity", records)
+
+
+def test_some_columns_of_a_table_are_read_alone(tmp_path):
+    file = tmp_path / "parity.csv"
+    file.write_text("model,variant,inputs\nm,v,1\n")
+    assert tables.read_table(file, "variant", "inputs").to_dict("list") == {
+        "variant": ["v"],
+        "inputs": [1],
+    }
+    with pytest.raises(ArtifactError, match=r"misses the column\(s\) kind\.$"):
+        tables.read_table(file, "variant", "kind")
+
+
 def test_an_unknown_status_is_refused():
     with pytest.raises(ArtifactError, match="'broken'; allowed are ok, failed, unsupported"):
         tables.flatten("export", [{"rows": [row("export", model="m", status="broken")]}])
@@ -153,6 +174,11 @@ def test_an_unknown_status_is_refused():
 def test_a_record_without_rows_is_refused(record: dict[str, Any]):
     with pytest.raises(ArtifactError, match="export record 1"):
         tables.flatten("export", [record])
+
+
+def test_a_row_that_is_no_dict_is_refused():
+    with pytest.raises(ArtifactError, match="parity record 1: a row is list, not a dict"):
+        tables.flatten("parity", [{"rows": [["colbert"]]}])
 
 
 def test_a_value_that_is_no_number_is_refused():
@@ -367,6 +393,8 @@ def test_tables_survive_the_disk(tmp_path):
     run.rows["latency"][0].update(truncated=True, reason='a "quoted", long\nreason')
     run.rows["latency"][1].update(truncated=None)
     run.rows["parity"][0].update(model="NA")
+    for one in run.rows["retrieval"]:
+        one.update(dataset="0070")
     written = {**run.tables(), "summary": run.summary()}
     tables.write_tables(written, tmp_path)
     read = tables.read_tables(tmp_path)

@@ -32,6 +32,16 @@ def test_tensors_are_read_in_their_stored_dtype(tmp_path):
     assert index["full"].read_rows(1, 1).shape == (0, 3)
 
 
+def test_a_file_that_was_cut_since_is_noticed_at_its_tensor(tmp_path):
+    file = tmp_path / "model.safetensors"
+    save_file({"a": torch.arange(6.0).reshape(2, 3)}, file)
+    entry = TensorIndex(tmp_path)["a"]
+    file.write_bytes(file.read_bytes()[:-1])
+    np.testing.assert_array_equal(entry.read_rows(0, 1), [[0, 1, 2]])
+    with pytest.raises(CheckpointError, match="tensor 'a' ended after 5 of 6 values"):
+        entry.read()
+
+
 def test_a_tensor_without_rows_has_none_to_read(tmp_path):
     save_file({"none": torch.empty(0, 3), "one": torch.ones(1)}, tmp_path / "model.safetensors")
     entry = TensorIndex(tmp_path)["none"]
@@ -48,6 +58,12 @@ def test_a_tensor_of_another_dtype_is_named_with_it(tmp_path):
 def test_pickled_weights_are_refused(name, tmp_path):
     (tmp_path / name).write_bytes(b"\x80\x04N.")
     with pytest.raises(CheckpointError, match=f"{name}: pickled weights are not read; convert"):
+        TensorIndex(tmp_path)
+
+
+def test_a_folder_without_weights_is_named(tmp_path):
+    expected = r"no weights found; expected model\.safetensors or model\.safetensors\.index\.json"
+    with pytest.raises(CheckpointError, match=expected):
         TensorIndex(tmp_path)
 
 

@@ -249,8 +249,7 @@ def read_text(label: str, file: Path) -> str:
 
 
 def _table_rows(label: str, content: str, suffix: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    lines = io.StringIO(content, newline="")
-    reader = csv.reader(lines, delimiter=DELIMITERS[suffix], strict=True)
+    reader = csv.reader(io.StringIO(content), delimiter=DELIMITERS[suffix], strict=True)
     header: list[str] = []
     try:
         for fields in reader:

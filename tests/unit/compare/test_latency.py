@@ -127,15 +127,6 @@ def test_noise_is_said_beside_a_change(found):
     assert found(change)[1][0].text.endswith("noisy machine in the new run")
 
 
-def test_intervals_hold_the_median():
-    assert median_interval([1, 2, 3, 4]) is None
-    five = median_interval([5, 1, 3, 2, 4])
-    assert (five.low, five.median, five.high) == (1, 3, 5)
-    # P(B <= 2) is 0.0107 on each side for 11 rounds, P(B <= 3) would be 0.113 on both.
-    eleven = median_interval(list(range(1, 12)))
-    assert (eleven.low, eleven.median, eleven.high) == (3, 6, 9)
-
-
 def test_interval_coverage_by_simulation():
     generator = random.Random(0)
     inside = 0

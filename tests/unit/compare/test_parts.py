@@ -149,11 +149,28 @@ def test_what_is_undecided_is_one_line_with_the_most():
     assert most == Finding("latency", "undecided", "model cpu", text, weight=0.3)
 
 
+def test_every_run_is_looked_at():
+    def record(group, model, provider):
+        return None if model == "b" else {"settings": {}} if model != "c" else {}
+
+    def look(name, before, after, threshold):
+        return [a_finding("latency", place=name)]
+
+    kept, runs = SimpleNamespace(folder="f", record=record), [(model, "cpu") for model in "abcd"]
+    found = intervals.of_runs("latency", runs, kept, kept, look, 0.05, " with samples")
+    assert [(item.verdict, item.place, item.text) for item in found] == [
+        ("worse", "a cpu", "grew"),
+        ("not compared", "b cpu", "latency/b/cpu.json with samples is not in f"),
+        ("worse", "d cpu", "grew"),
+    ]
+
+
 @pytest.mark.parametrize("key", MACHINE)
 def test_each_fact_of_a_machine_counts(key):
     def same(old, new):
         return results.same_machine({"environment": old}, {"environment": new})
 
+    assert (*MACHINE,) == results.MACHINE
     assert same(MACHINE, dict(MACHINE))
     assert not same(MACHINE, {**MACHINE, key: "another"})
     missing = {name: value for name, value in MACHINE.items() if name != key}
@@ -266,6 +283,14 @@ def test_a_failed_row_that_vanished_is_no_loss_and_one_that_works_again_is_bette
 def test_parity_on_other_inputs(key):
     (one,) = between(stages.parity, lambda run: run.parity[FP32]["rows"][1].update({key: 7}))
     assert one == Finding("parity", "not compared", "model fp32 cpu document", "other inputs")
+
+
+@pytest.mark.parametrize("figure", ["min_cosine", "mean_cosine"])
+def test_a_cosine_that_one_run_lacks_is_not_compared(figure):
+    old, new = Run(), Run()
+    new.parity[INT8]["rows"][0][figure] = None
+    assert list(stages.parity(kept(old), kept(new))) == []
+    assert list(stages.parity(kept(new), kept(old))) == []
 
 
 def test_another_tolerance_is_said_and_cosines_are_still_compared():
@@ -441,6 +466,15 @@ def test_latency_of_inputs_of_another_size(other):
     (one,) = latency._run("model cpu", old, new, 0.05)
     place = "model fp32 cpu query x1"
     assert one == Finding("latency", "not compared", place, "inputs of another size")
+
+
+def test_without_a_reference_another_machine_is_not_compared():
+    old, new = Run().latency, Run().latency
+    new["environment"] = {**new["environment"], "cores": 64}
+    new["rows"] = [row for row in new["rows"] if row["variant"] != "pytorch"]
+    found = list(latency._run("model cpu", old, new, 0.05))
+    text = "no PyTorch reference in both runs, and another machine"
+    assert [(item.verdict, item.text) for item in found] == [("not compared", text)] * 2
 
 
 def test_a_record_that_is_not_there_is_said(tmp_path):

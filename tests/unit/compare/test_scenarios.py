@@ -1,5 +1,7 @@
 """Single stream, offline and server: changed costs and rates, and what is not compared."""
 
+import pytest
+
 from colport.compare import compare
 
 from .runs import INT8, Run
@@ -70,12 +72,15 @@ def test_a_highest_rate_that_was_not_found_is_not_compared(found):
     assert findings[0].text == "highest rate is not known on both sides"
 
 
-def test_a_scenario_that_fails_now_is_worse(found):
+@pytest.mark.parametrize("scenario", ["offline", "single_stream", "server"])
+def test_a_scenario_that_fails_now_is_worse_and_no_more(scenario, found):
     def change(run):
-        rows_of(run, "offline")[0].update(status="failed", reason="it broke", best=False)
+        slow_down(run, scenario, 3.0)
+        fault = {"status": "failed", "reason": "it broke", "best": False, "highest_rate": None}
+        rows_of(run, scenario)[0].update(fault)
 
     places, findings = found(change)
-    assert places == [("scenarios", "worse", "model int8 cpu query offline")]
+    assert places == [("scenarios", "worse", f"model int8 cpu query {scenario.replace('_', ' ')}")]
     assert findings[0].text == "ok -> failed (it broke)"
 
 
