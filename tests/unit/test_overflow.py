@@ -1,5 +1,7 @@
 """Activations beyond fp16's range, which ONNX Runtime's CPU does not show."""
 
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -60,6 +62,11 @@ def test_what_computes_in_fp16_itself_is_not_run_again(precision, provider, is_r
     reached = overflow.reaches(Path(), found, provider, ["q", "r"], ["d", "e"], Path())
     each = {"query": [["q"], ["r"]], "document": [["d"], ["e"]]}
     assert reached == (each if is_run else {})
+
+
+def test_a_job_that_measures_no_reach_does_not_load_what_edits_graphs():
+    seen = "import sys, colport.measure.parity; sys.exit('onnx_ir' in sys.modules)"
+    subprocess.run([sys.executable, "-c", seen], check=True)
 
 
 @pytest.mark.parametrize("sign", [1, -1])

@@ -11,28 +11,25 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx_ir as ir
 import onnxruntime
-from onnx_ir.passes import common
 
 from colport.base.errors import UnsupportedError
 from colport.base.files import scratch_folder
 from colport.families import registry
 from colport.families.base import Batch, Document
-from colport.folder import graphs
 from colport.folder.manifest import Manifest
 from colport.providers import ProviderSettings
-from colport.quantize.calibration import open_sessions
-from colport.quantize.widen import widen
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 LARGEST = float(np.finfo(np.float16).max)
 """Largest number of fp16."""
 
 _SCORES = 3  # place of the scores among the outputs of Attention, and of the mask among its inputs
-_GRAPHS = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
 _EXTREMES = {"high": "ReduceMax", "low": "ReduceMin"}
 _KEEPS_SIGN = ("Add", "Cast", "Expand", "Identity", "Reshape", "Transpose", "Unsqueeze", "Where")
 
@@ -102,6 +99,8 @@ def reaches(
     on_host = ProviderSettings.of(provider).provider.memory == "cpu"
     if manifest is None or manifest.precision != "fp16" or not on_host:
         return {}
+    from colport.folder import graphs  # here: onnx_ir takes half a second, and most jobs end above
+
     runtime = registry.get(manifest.family).runtime(manifest.processing, folder)
     batches = {
         "query": (runtime.query_batch([query]) for query in queries),
@@ -123,6 +122,8 @@ def measure(
     Raises:
         UnsupportedError: See :func:`reaches`.
     """
+    from colport.quantize.calibration import open_sessions
+
     taps = {name: _tap(name, model) for name, model in models.items()}
     with scratch_folder(scratch) as place:
         order = onnxruntime.ExecutionOrder.PRIORITY_BASED  # else all activations are kept
@@ -149,8 +150,13 @@ def _reach(
 
 def _tap(name: str, model: ir.Model) -> dict[str, ir.Node]:
     """Widen a graph and make the extremes of its fp16 values outputs; output name to node."""
+    import onnx_ir as ir
+    from onnx_ir.passes import common
+
+    from colport.quantize.widen import widen
+
     common.ShapeInferencePass()(model)
-    graph = model.graph
+    graph, inner_graphs = model.graph, (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
     half = []
     for node in list(graph):
         _show_scores(node)
@@ -162,7 +168,7 @@ def _tap(name: str, model: ir.Model) -> dict[str, ir.Node]:
                 )
             if value.name and value.dtype == ir.DataType.FLOAT16:
                 half.append(value)
-        if any(True for inner in node.attributes.values() if inner.type in _GRAPHS):
+        if any(True for inner in node.attributes.values() if inner.type in inner_graphs):
             raise UnsupportedError(
                 f"{name} graph: {node.op_type} {node.name!r} holds a graph of its own; whether its "
                 "activations fit fp16 cannot be checked."
