@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from colport.base import declared
 from colport.base.declared import Allowed, Count, Natural, Positive, Sizes
 from colport.data import published
-from colport.data.documents import DPI, MAX_PIXELS
+from colport.data.documents import PageSettings
 from colport.export.folder import OPSET
 from colport.families.reference.skeletons import PRECISIONS
 from colport.measure.entrants import PYTORCH
@@ -266,18 +266,7 @@ class Dataset(Section):
     form. Leave it out if there are none: you still get rankings, and a recommendation by their
     agreement with PyTorch's; ``query_id`` is not needed then."""
 
-    dpi: Annotated[int, Allowed(minimum=1, maximum=1200)] = DPI
-    """Resolution at which PDFs are rendered."""
-
-    max_pixels: Annotated[int, Allowed(minimum=1, maximum=178956970)] = MAX_PIXELS
-    """A page with more pixels is bad, found before it is rendered."""
-
-    on_bad_document: Annotated[str, Allowed(enum=["refuse", "skip"])] = "refuse"
-    """Refuse or skip what is encrypted, damaged, empty, too large, an animation, an image whose
-    black and white are not known (32-bit or float), or of a shape that the library of a model that
-    reads it does not take (ColQwen2: sides that differ more than 200 times). A PDF's page may take
-    60 seconds and 3 GiB to be drawn. What is skipped is listed in
-    ``results/datasets/{dataset}.json`` and in the log, and its judgements are dropped."""
+    pages: Annotated[PageSettings, INLINE]
 
 
 class Peers(Section):

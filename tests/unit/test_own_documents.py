@@ -391,8 +391,10 @@ def test_a_folder_without_pages(own):
     ("changes", "message"),
     [
         ({"queries": None}, "datasets.mine.queries: found None; allowed is a CSV, TSV or JSONL"),
-        ({"on_bad_document": "ignore"}, "mine.on_bad_document: found 'ignore'; allowed is refuse"),
+        ({"on_bad_document": "ignore"}, "mine.on_bad_document: found 'ignore'; allowed are refuse"),
         ({"dpi": 0}, "mine.dpi: found 0; allowed is a positive whole number"),
+        ({"dpi": 1201}, "mine.dpi: found 1201; expected at most 1200"),
+        ({"max_pixels": 2**28}, "mine.max_pixels: found 268435456; expected at most 178956970"),
         ({"schema": "qa"}, "mine.schema: found 'qa'; allowed is with documents_folder one of"),
         ({"documents": "passages"}, "mine.documents: found 'passages'; allowed is pages"),
         ({"hub": "a/b"}, "exactly one of hub, path, documents_folder"),

@@ -8,10 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from colport.base import declared
 from colport.base.errors import ConfigError, DatasetError
 from colport.base.files import read_json
 from colport.data.base import RetrievalDataset, batches
-from colport.data.documents import read_own
+from colport.data.documents import PageSettings, read_own
 from colport.data.published import DOCUMENT_COLUMNS, SCHEMAS, read_published
 from colport.families import registry
 from colport.families.base import spelled
@@ -19,7 +20,7 @@ from colport.families.base import spelled
 SOURCES = ("hub", "path", "documents_folder")
 _COMMON = ("limit", "language", "languages", "documents")
 _PUBLISHED = ("hub", "revision", "path", "schema", "split")
-_OWN = ("documents_folder", "queries", "judgements", "dpi", "max_pixels", "on_bad_document")
+_OWN = ("documents_folder", "queries", "judgements", *PageSettings.__annotations__)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -94,8 +95,6 @@ def check_declaration(name: str, declaration: Mapping[str, Any]) -> None:
     if own:
         if "queries" not in declaration:
             fail("queries", None, "a CSV, TSV or JSONL file")
-        if declaration.get("on_bad_document", "refuse") not in ("refuse", "skip"):
-            fail("on_bad_document", declaration["on_bad_document"], "refuse or skip")
     else:
         revision = declaration.get("revision")
         if "hub" in declaration and not _COMMIT.fullmatch(str(revision)):
@@ -106,6 +105,7 @@ def check_declaration(name: str, declaration: Mapping[str, Any]) -> None:
         value = declaration.get(key, 1)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             fail(key, value, "a positive whole number")
+    declared.check(PageSettings.of(declaration), f"datasets.{name}.")
     language, languages = declaration.get("language"), declaration.get("languages")
     if language is not None and languages and language not in languages:
         fail("language", language, f"one of {', '.join(languages)}")

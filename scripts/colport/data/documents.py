@@ -12,10 +12,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from PIL.Image import Image
 
+from colport.base.declared import Allowed
 from colport.base.errors import DatasetError
 from colport.base.foreign import local, not_text
 from colport.data.base import Lazy, RetrievalDataset, in_language
@@ -29,9 +30,30 @@ IMAGES = (
     *(".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm"),
     *(".tif", ".tiff", ".webp"),
 )
-DPI = 144
-MAX_PIXELS = 50_000_000
-"""More than A0 at 144 DPI; a page of it takes 200 MB while it is rendered."""
+
+
+@dataclass(frozen=True)
+class PageSettings:
+    """How files of the user's own become pages."""
+
+    dpi: Annotated[int, Allowed(minimum=1, maximum=1200)] = 144
+    """Resolution at which PDFs are rendered."""
+
+    # More than A0 at 144 DPI; a page of it takes 200 MB while it is rendered.
+    max_pixels: Annotated[int, Allowed(minimum=1, maximum=178956970)] = 50_000_000
+    """A page with more pixels is bad, found before it is rendered."""
+
+    on_bad_document: Annotated[str, Allowed(enum=["refuse", "skip"])] = "refuse"
+    """Refuse or skip what is encrypted, damaged, empty, too large, an animation, an image whose
+    black and white are not known (32-bit or float), or of a shape that the library of a model that
+    reads it does not take (ColQwen2: sides that differ more than 200 times). A PDF's page may take
+    60 seconds and 3 GiB to be drawn. What is skipped is listed in
+    ``results/datasets/{dataset}.json`` and in the log, and its judgements are dropped."""
+
+    @classmethod
+    def of(cls, declaration: Mapping[str, Any]) -> PageSettings:
+        """Those that an entry of ``datasets`` states, over the defaults."""
+        return cls(**{key: declaration[key] for key in cls.__annotations__ if key in declaration})
 
 
 def read_own(
@@ -51,10 +73,10 @@ def read_own(
     folder = local(declaration["documents_folder"])
     if not folder.is_dir():
         raise DatasetError(f"{name}: folder {folder} does not exist.")
-    dpi = declaration.get("dpi", DPI)
-    skip = declaration.get("on_bad_document", "refuse") == "skip"
+    settings = PageSettings.of(declaration)
+    dpi, skip = settings.dpi, settings.on_bad_document == "skip"
     reader, decode = PdfReader(), skip and not is_checked
-    scan = _Scan(folder, dpi, declaration.get("max_pixels", MAX_PIXELS), decode, reader)
+    scan = _Scan(folder, dpi, settings.max_pixels, decode, reader)
     pages = list(scan.pages())
     if scan.bad and not skip:
         (first, reason), *others = scan.bad.items()
