@@ -26,7 +26,9 @@ from colport.tensors.external_data import Layout, write
 SAMPLE_ROWS = 256
 """Activation rows that are kept of each group."""
 
-_PART_BYTES = 2**28  # activations and Gram matrices that are in memory at once
+_PART_BYTES, _PART_OF_WEIGHTS = 2**28, 0.5
+"""Activations and Gram matrices that are in memory at once: so many bytes, and as much as half of
+the weights where these are large. Each part is another run of all inputs."""
 _TYPICAL_TOKENS = 1024
 
 
@@ -132,16 +134,19 @@ def measure(
         scratch: A folder; the Gram matrices stay in it.
         with_gram: Whether Gram matrices are needed.
     """
+    needed = onnxruntime.RunOptions()
+    needed.only_execute_path_to_fetches = True
     copies, tapped = copied(models, groups)
     taps = {name: _tap(model.graph, tapped) for name, model in copies.items()}
     sessions = open_sessions(copies, scratch / "base")
     rng = np.random.default_rng(0)
     found = {}
-    for part in _parts(groups):
+    for part in _parts(groups, with_gram):
         collected = {group.name: _Collected(group.width, with_gram, rng) for group in part}
         for batch in batches:
             wanted = {tap: name for tap, name in taps[batch.graph].items() if name in collected}
-            values = sessions[batch.graph].run(list(wanted), batch.feeds) if wanted else []
+            run = sessions[batch.graph].run
+            values = run(list(wanted), batch.feeds, needed) if wanted else []
             for name, activations in zip(wanted.values(), values, strict=True):
                 collected[name].add(activations)
         for name, item in collected.items():
@@ -225,12 +230,13 @@ def _tap(graph: ir.Graph, groups: Sequence[Group]) -> dict[str, str]:
     return taps
 
 
-def _parts(groups: Sequence[Group]) -> Iterator[list[Group]]:
+def _parts(groups: Sequence[Group], with_gram: bool) -> Iterator[list[Group]]:
     """Groups whose activations are put out together."""
     part, size = [], 0
+    most = max(_PART_BYTES, _PART_OF_WEIGHTS * 4 * sum(group.parameters for group in groups))
     for group in groups:
-        nbytes = 4 * group.width * (_TYPICAL_TOKENS + group.width)
-        if part and size + nbytes > _PART_BYTES:
+        nbytes = 4 * group.width * (_TYPICAL_TOKENS + with_gram * group.width)
+        if part and size + nbytes > most:
             yield part
             part, size = [], 0
         part.append(group)
