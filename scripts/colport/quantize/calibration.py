@@ -134,8 +134,8 @@ def measure(
         scratch: A folder; the Gram matrices stay in it.
         with_gram: Whether Gram matrices are needed.
     """
-    needed = onnxruntime.RunOptions()
-    needed.only_execute_path_to_fetches = True
+    only = onnxruntime.RunOptions()
+    only.only_execute_path_to_fetches = True
     copies, tapped = copied(models, groups)
     taps = {name: _tap(model.graph, tapped) for name, model in copies.items()}
     sessions = open_sessions(copies, scratch / "base")
@@ -145,8 +145,7 @@ def measure(
         collected = {group.name: _Collected(group.width, with_gram, rng) for group in part}
         for batch in batches:
             wanted = {tap: name for tap, name in taps[batch.graph].items() if name in collected}
-            run = sessions[batch.graph].run
-            values = run(list(wanted), batch.feeds, needed) if wanted else []
+            values = sessions[batch.graph].run(list(wanted), batch.feeds, only) if wanted else []
             for name, activations in zip(wanted.values(), values, strict=True):
                 collected[name].add(activations)
         for name, item in collected.items():
@@ -210,21 +209,16 @@ class _Collected:
         mean = (self.total / self._seen).astype(np.float32)
         if self.gram is not None:
             np.save(gram_file, self.gram / np.float32(self._seen))
-        kept = None if self.gram is None else gram_file
-        return Statistics(self.low, self.high, mean, self.rows, kept)
+        return Statistics(self.low, self.high, mean, self.rows, gram_file)
 
 
 def _tap(graph: ir.Graph, groups: Sequence[Group]) -> dict[str, str]:
     """Make every activation that the groups read an output; output name to group name."""
     taps: dict[str, str] = {}
-    known: set[ir.Value] = set()
     for group in groups:
-        for site in group.sites:
-            if site.graph is not graph or site.activation in known:
-                continue
-            known.add(site.activation)
+        for activation in dict.fromkeys(s.activation for s in group.sites if s.graph is graph):
             output = ir.Value(name=f"tap.{len(taps)}", type=ir.TensorType(ir.DataType.FLOAT))
-            graph.append(ir.Node("", "Identity", [site.activation], outputs=[output]))
+            graph.append(ir.Node("", "Identity", [activation], outputs=[output]))
             graph.outputs.append(output)
             taps[output.name] = group.name
     return taps
@@ -241,5 +235,4 @@ def _parts(groups: Sequence[Group], with_gram: bool) -> Iterator[list[Group]]:
             part, size = [], 0
         part.append(group)
         size += nbytes
-    if part:
-        yield part
+    yield part

@@ -37,15 +37,14 @@ class Curvature:
         With ``RRᵀ`` the matrix and ``R`` upper triangular, the factor is the inverse of ``R``,
         which is the Cholesky factor of the matrix in reverse order.
         """
-        order = np.argsort(-gram.diagonal(), kind="stable")
+        reverse = np.argsort(-gram.diagonal(), kind="stable")[::-1]
         mean = gram.diagonal().mean()
-        reverse = order[::-1]
         gram = np.asfortranarray(gram[np.ix_(reverse, reverse)])
         gram[np.diag_indices_from(gram)] += _DAMPING * (mean if mean > 0 else 1.0)
         # In place: an activation of 16,384 channels has a matrix of 1 GB.
         root = cholesky(gram, lower=True, overwrite_a=True, check_finite=False)
         factor, _ = lapack.strtri(root, lower=1, overwrite_c=1)
-        return cls(order, np.ascontiguousarray(factor[::-1, ::-1]))
+        return cls(reverse[::-1], np.ascontiguousarray(factor[::-1, ::-1]))
 
 
 def gptq(
@@ -92,9 +91,7 @@ def gptq(
             left[row + 1 : stop] -= np.outer(factor[row, row + 1 : stop], error)
             errors[row - start] = error
         left[stop:] -= factor[start:stop, stop:].T @ errors
-    result = np.empty_like(rounded)
-    result[curvature.order] = rounded
-    return result
+    return rounded[np.argsort(curvature.order)]
 
 
 def _rounded_neighbours(order: np.ndarray) -> dict[int, int]:
