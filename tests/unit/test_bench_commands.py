@@ -18,7 +18,16 @@ from benchmarks import command
 from colport.base.errors import ConfigError
 from tests.conftest import ROOT
 
-NAMES = ("export", "reference", "graphs", "maxsim", "corpus", "providers", "throughput")
+NAMES = (
+    "export",
+    "reference",
+    "graphs",
+    "maxsim",
+    "corpus",
+    "providers",
+    "throughput",
+    "real_size",
+)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -26,7 +26,9 @@ from colport.tensors.external_data import Layout, write
 SAMPLE_ROWS = 256
 """Activation rows that are kept of each group."""
 
-_PART_BYTES = 2**28  # activations and Gram matrices that are in memory at once
+_PART_BYTES, _PART_OF_WEIGHTS = 2**28, 0.5
+"""Activations and Gram matrices that are in memory at once: so many bytes, and as much as half of
+the weights where these are large. Each part is another run of all inputs."""
 _TYPICAL_TOKENS = 1024
 
 
@@ -132,16 +134,18 @@ def measure(
         scratch: A folder; the Gram matrices stay in it.
         with_gram: Whether Gram matrices are needed.
     """
+    only = onnxruntime.RunOptions()
+    only.only_execute_path_to_fetches = True
     copies, tapped = copied(models, groups)
     taps = {name: _tap(model.graph, tapped) for name, model in copies.items()}
     sessions = open_sessions(copies, scratch / "base")
     rng = np.random.default_rng(0)
     found = {}
-    for part in _parts(groups):
+    for part in _parts(groups, with_gram):
         collected = {group.name: _Collected(group.width, with_gram, rng) for group in part}
         for batch in batches:
             wanted = {tap: name for tap, name in taps[batch.graph].items() if name in collected}
-            values = sessions[batch.graph].run(list(wanted), batch.feeds) if wanted else []
+            values = sessions[batch.graph].run(list(wanted), batch.feeds, only) if wanted else []
             for name, activations in zip(wanted.values(), values, strict=True):
                 collected[name].add(activations)
         for name, item in collected.items():
@@ -205,35 +209,30 @@ class _Collected:
         mean = (self.total / self._seen).astype(np.float32)
         if self.gram is not None:
             np.save(gram_file, self.gram / np.float32(self._seen))
-        kept = None if self.gram is None else gram_file
-        return Statistics(self.low, self.high, mean, self.rows, kept)
+        return Statistics(self.low, self.high, mean, self.rows, gram_file)
 
 
 def _tap(graph: ir.Graph, groups: Sequence[Group]) -> dict[str, str]:
     """Make every activation that the groups read an output; output name to group name."""
     taps: dict[str, str] = {}
-    known: set[ir.Value] = set()
     for group in groups:
-        for site in group.sites:
-            if site.graph is not graph or site.activation in known:
-                continue
-            known.add(site.activation)
+        for activation in dict.fromkeys(s.activation for s in group.sites if s.graph is graph):
             output = ir.Value(name=f"tap.{len(taps)}", type=ir.TensorType(ir.DataType.FLOAT))
-            graph.append(ir.Node("", "Identity", [site.activation], outputs=[output]))
+            graph.append(ir.Node("", "Identity", [activation], outputs=[output]))
             graph.outputs.append(output)
             taps[output.name] = group.name
     return taps
 
 
-def _parts(groups: Sequence[Group]) -> Iterator[list[Group]]:
+def _parts(groups: Sequence[Group], with_gram: bool) -> Iterator[list[Group]]:
     """Groups whose activations are put out together."""
     part, size = [], 0
+    most = max(_PART_BYTES, _PART_OF_WEIGHTS * 4 * sum(group.parameters for group in groups))
     for group in groups:
-        nbytes = 4 * group.width * (_TYPICAL_TOKENS + group.width)
-        if part and size + nbytes > _PART_BYTES:
+        nbytes = 4 * group.width * (_TYPICAL_TOKENS + with_gram * group.width)
+        if part and size + nbytes > most:
             yield part
             part, size = [], 0
         part.append(group)
         size += nbytes
-    if part:
-        yield part
+    yield part
