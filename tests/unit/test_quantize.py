@@ -129,7 +129,8 @@ def test_calibrated_int8_reaches_its_target(exported, pages, tmp_path):
     assert found["sensitivity"]["min_cosine"] >= target.min_cosine
     forms = [group["form"] for group in found["groups"]]
     assert forms.count("static") > len(forms) / 2
-    assert len(found["sensitivity"]["alone"]) == len(forms)
+    alone, is_tried = found["sensitivity"]["alone"], found["sensitivity"]["trials"] > 1
+    assert len(alone) == (len(forms) if is_tried else 0)
     assert cosines(tmp_path / "int8", exported["colpali"], pages).min() > 0.98
 
     scratch, used = tmp_path / "scratch", []

@@ -1,4 +1,4 @@
-"""Which groups can be integers: each is tried by itself, then the cheapest mixture is searched.
+"""Which groups can be integers: the cheapest mixture that loses no more than it may is searched.
 
 All forms of all groups are put into one graph, with a switch each, so that a trial is only another
 run of it. A group climbs a ladder of forms that err less and cost more, up to its float form.
@@ -81,7 +81,8 @@ class Outcome:
     """What the search found.
 
     Attributes:
-        rungs: Group name to its ladder, the last rung being float.
+        rungs: Group name to its ladder, the last rung being float; empty where the cheapest forms
+            reach the target.
         choice: Group name to its rung.
         quality: Of the mixture.
         trials: Runs over the inputs.
@@ -103,7 +104,8 @@ def search(
 ) -> Outcome:
     """Choose each group's form so that the target is reached at little cost.
 
-    Greedy: the step that saves most loss for its cost is taken until the target is reached.
+    Where the cheapest forms of all groups together miss it, each form of each group is tried by
+    itself. Greedy: the step that saves most loss for its cost is taken until the target is reached.
 
     Args:
         models: Graphs of the base.
@@ -115,16 +117,12 @@ def search(
     """
     trial = _Trial(models, ladders, batches, settings, scratch)
     rungs: dict[str, list[Rung]] = {}
-    for group, ladder in ladders:
-        rungs[group.name] = [
-            Rung(recipe.form, _cost(group, recipe), trial.run({**trial.floats, group.name: place}))
-            for place, recipe in enumerate(ladder)
-        ]
-        rungs[group.name].append(Rung(FLOAT, group.parameters, EXACT))
-    report(f"tried {len(ladders)} groups by themselves")
     choice = dict.fromkeys(trial.floats, 0)
     target = settings.sensitivity
     while not (quality := trial.run(choice, target.min_cosine)).reaches(target):
+        if not rungs:
+            rungs = {group.name: _rungs(trial, group, ladder) for group, ladder in ladders}
+            report(f"tried {len(ladders)} groups by themselves")
         step = max(_steps(rungs, choice, target), default=None)
         if step is None:
             quality = trial.run(choice)
@@ -134,6 +132,14 @@ def search(
     above = sum(1 for place in choice.values() if place)
     report(f"{above} of {len(choice)} groups above their cheapest form: {quality}")
     return Outcome(rungs, choice, quality, trial.count)
+
+
+def _rungs(trial: _Trial, group: Group, ladder: Ladder) -> list[Rung]:
+    tried = [
+        Rung(recipe.form, _cost(group, recipe), trial.run({**trial.floats, group.name: place}))
+        for place, recipe in enumerate(ladder)
+    ]
+    return [*tried, Rung(FLOAT, group.parameters, EXACT)]
 
 
 def _cost(group: Group, recipe: Recipe) -> float:

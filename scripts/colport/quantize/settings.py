@@ -93,9 +93,10 @@ class QuantizeSettings:
     """With ``gptq`` weights make up for each other's rounding error."""
 
     sensitivity: Sensitivity | None = None
-    """What the calibration inputs' token embeddings have to keep against the base. Every product is
-    tried by itself; those that cost too much get a finer form, or stay float, until the target is
-    reached. ``colport.json`` records all of it."""
+    """What the calibration inputs' token embeddings have to keep against the base. Where the
+    cheapest forms of all products together miss it, every product is tried by itself; those that
+    cost too much get a finer form, or stay float, until the target is reached. ``colport.json``
+    records all of it."""
 
     calibration: Calibration | None = None
     """The inputs of whatever needs them."""
