@@ -97,6 +97,8 @@ def test_heat_between_rounds_is_noise(cpus):
         "joules_per_input": "the machine has no energy counters (powercap)",
         "gpu_peak_mb": "nvidia-smi is not on this machine",
     }
+    record = machine.record(meters.EnergyMeter(cpus / "nothing"), ask=lambda query: "a card")
+    assert list(record["missing"]) == ["joules_per_input"]
 
 
 def zone(root, name, energy, limit):
@@ -112,6 +114,7 @@ def test_energy_of_packages_over_a_wrap(tmp_path):
     before = meter.read()
     zone(tmp_path, "intel-rapl:0", 400_000, 1_000_000)
     zone(tmp_path, "intel-rapl:1", 250_100, 1_000_000)
+    zone(tmp_path, "intel-rapl:0:0", 400_005, 1_000_000)
     assert meter.joules(before, meter.read()) == pytest.approx(0.5 + 0.25)
     assert meters.EnergyMeter(tmp_path / "nothing").read() is None
     assert meter.joules(None, None) is None

@@ -192,6 +192,11 @@ def test_the_digest_is_that_of_the_content(folder, exported):
     assert manifest.read(folder).digest != manifest.read(exported["colqwen2"]).digest
 
 
+def test_the_size_is_that_of_all_files(folder):
+    size = sum(file.stat().st_size for file in folder.iterdir() if file.name != manifest.FILE)
+    assert manifest.read(folder).size_mb == size / 10**6
+
+
 def test_a_download_in_the_hub_s_cache_is_whole(folder, tmp_path):
     cache = tmp_path / "models--me--colpali"
     snapshot, blobs = cache / "snapshots" / ("0" * 40), cache / "blobs"

@@ -63,7 +63,10 @@ def test_a_model_in_memory_is_compiled_if_asked_for(precision, types, compiled, 
     )
     monkeypatch.setattr(registry, "get", lambda name: SimpleNamespace(reference=lambda *_: made))
     monkeypatch.setattr(entrants, "_prepare_compiling", lambda: None)
-    assert entrants.reference("c", "colbert", "cpu", 1, precision, compiled) is made
+    threads = Recorder()
+    monkeypatch.setattr("torch.set_num_threads", threads)
+    assert entrants.reference("c", "colbert", "cpu", 3, precision, compiled) is made
+    assert threads.calls == [((3,), {})]
     assert [str(given[0]) for given, _ in to.calls] == [f"torch.{name}" for name in types]
     assert compiles.calls == [((), {"dynamic": True})] * compiled
 

@@ -102,6 +102,17 @@ def test_only_a_plain_gemm_is_a_product(scaled):
     assert [node.op_type for node in model.graph] == (["Gemm"] if scaled else ["MatMul", "Add"])
 
 
+@pytest.mark.parametrize("bias", ["", ", "])
+def test_a_gemm_without_a_bias_is_a_product_alone(bias):
+    model = ir.from_onnx_text(
+        '<ir_version: 10, opset_import: ["": 21]> g (float[4,4] x) => (float[4,4] y) '
+        f"{{ y = Gemm(x, w{bias}) }}",
+        initializers=[ir.tensor(np.eye(4, dtype=np.float32), name="w")],
+    )
+    split_gemm(model.graph)
+    assert [(node.op_type, len(node.inputs)) for node in model.graph] == [("MatMul", 2)]
+
+
 def test_without_a_search_each_group_has_the_first_form(tmp_path):
     runtime = Runtime()
     settings = QuantizeSettings(

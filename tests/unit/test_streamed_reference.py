@@ -332,9 +332,10 @@ def test_tied_weights_and_what_no_output_depends_on(tmp_path):
             self.head.weight = self.words.weight
             self.register_buffer("scale", torch.tensor(3.0))
             self.register_buffer("computed", torch.tensor(2.0), persistent=False)
+            self.unread.register_buffer("scale", self.scale)
 
         def forward(self, ids):
-            return self.head(self.words(ids) * self.scale * self.computed)
+            return self.head(self.words(ids) * self.unread.scale * self.computed)
 
     whole = Model()
     ids, words = torch.tensor([[1, 4], [4, 9]]), whole.words.weight.detach()
@@ -346,7 +347,9 @@ def test_tied_weights_and_what_no_output_depends_on(tmp_path):
         "words.weight": index["words"],
         "head.weight": index["words"],
         "scale": index["scale"],
+        "unread.scale": index["scale"],
     }
+    empty.unread.scale = empty.scale
     fill(empty, sources, {"computed": whole.computed})
     with torch.inference_mode():
         assert torch.equal(empty(ids), whole(ids))
