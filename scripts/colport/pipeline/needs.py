@@ -166,7 +166,7 @@ STAGES: Mapping[str, Callable[[Job], Need]] = {
     "peer_environment": lambda job: (2000, 240),
     "export": _export,
     # 24 GB were not enough for optimum-onnx on a text graph of 2.9 billion parameters.
-    "peer_export": lambda job: (3000 + 12e-6 * job.parameters(), 60 + 40e-9 * job.parameters()),
+    "peer_export": lambda job: (3000 + 12 * job.parameters() / _MB, 60 + 40e-9 * job.parameters()),
     "quantize": _quantize,
     "proof": lambda job: job.original(_PROVED, ONCE_MB),
     "reference": lambda job: job.original(job.shard()),
