@@ -13,17 +13,17 @@ from colport.report.sections import against
 def main(snakemake):
     """Write ``results/report.html``, its charts and its tables."""
     with job(snakemake.log[0], "report"):
-        found = inputs.read(snakemake.input)
+        tables, explained, environment = inputs.read(snakemake.input)
         run = {
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "colport_version": colport.__version__,
-            "environment": found.environment,
+            "environment": environment,
             "settings": snakemake.params.run,
             "allow_failed_parity": snakemake.params.run["allow_failed_parity"],
         }
         other = snakemake.params.against
         compared = against.read(local(other), "results") if other else None
-        report = Report(found.tables, run, found.explained, compared)
+        report = Report(tables, run, explained, compared)
         write_text(snakemake.output.page, report.html())
         files.write_charts(report, snakemake.output.charts)
         files.write_tables(report, snakemake.output.tables)

@@ -164,7 +164,8 @@ def test_every_shape_has_buffers_of_its_own(sums, captured):
     for call, output in zip(calls, found, strict=True):
         np.testing.assert_array_equal(output[..., 0], call["ids"] + call["mask"])
     assert len(graph._captured) == (4 if captured else 0)
-    numbers = [one.options.get_run_config_entry("gpu_graph_id") for one in graph._captured.values()]
+    options = [options for *_, options in graph._captured.values()]
+    numbers = [one.get_run_config_entry("gpu_graph_id") for one in options]
     assert numbers == ["1", "2", "3", "4"][: len(numbers)]
 
 

@@ -145,7 +145,7 @@ def test_the_client_is_as_quiet_as_asked(in_process, folder, monkeypatch):
 
 def test_private_is_never_public(in_process, folder):
     upload.push(folder, REPO, "---\n{}\n---\n")
-    with pytest.raises(HubError, match="me/colpali-onnx: exists and is public"):
+    with pytest.raises(HubError, match=r"^me/colpali-onnx: exists and is public"):
         upload.push(folder, REPO, "---\n{}\n---\n", private=True)
     assert len(in_process.repositories[REPO].commits) == 1
 

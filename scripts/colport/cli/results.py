@@ -69,14 +69,14 @@ def report(
     from colport.report import Report, inputs
     from colport.report.sections import against as other_run
 
-    found = inputs.read(inputs.files(results))
+    tables, explained, environment = inputs.read(inputs.files(results))
     run = {
         "title": title,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "colport_version": colport.__version__,
-        "environment": found.environment,
+        "environment": environment,
     }
     compared = other_run.read(against, results) if against else None
     page = output or results / "report.html"
-    write_text(page, Report(found.tables, run, found.explained, compared).html())
+    write_text(page, Report(tables, run, explained, compared).html())
     say(str(page))

@@ -10,7 +10,7 @@ from typing import Any
 
 from colport.base import declared
 from colport.base.errors import ConfigError, DatasetError
-from colport.base.files import read_json
+from colport.base.files import read_json, sha256_file
 from colport.data.base import RetrievalDataset, batches
 from colport.data.documents import PageSettings, read_own
 from colport.data.published import DOCUMENT_COLUMNS, SCHEMAS, read_published
@@ -199,6 +199,5 @@ def _digest(files: list[str]) -> str | None:
         return None
     digest = hashlib.sha256()
     for file in sorted(files):
-        with Path(file).open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
+        digest.update(bytes.fromhex(sha256_file(file)))
     return digest.hexdigest()

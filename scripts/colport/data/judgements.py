@@ -225,16 +225,15 @@ def read_rows(name: str, file: Path) -> Iterator[Row]:
         raise DatasetError(f"{label}: allowed is a {', '.join([*DELIMITERS])} or {LINES} file.")
     content = read_text(label, file)
     rows = _json_rows(label, content) if suffix == LINES else _table_rows(label, content, suffix)
-    empty = True
+    row = None
     for number, values in rows:
-        empty = False
         stripped = {k: v.strip() if isinstance(v, str) else v for k, v in values.items()}
         row = Row(f"{label}, line {number}", stripped)
         for column in values:
             if (known := column.strip().lower()) in _COLUMNS and column not in _COLUMNS:
                 raise DatasetError(f"{row.label}: column {column!r} is to be called {known!r}.")
         yield row
-    if empty:
+    if row is None:
         raise DatasetError(f"{label}: has no rows; at least one is needed.")
 
 

@@ -58,8 +58,7 @@ class PdfReader:
         Raises:
             BadDocumentError: The file or the page cannot be read.
         """
-        width, height = self._of(file, "size", index, dpi)
-        return width, height
+        return tuple(self._of(file, "size", index, dpi))
 
     def render(self, file: Path, index: int, dpi: float) -> Image:
         """A page (from 0) as an RGB image.

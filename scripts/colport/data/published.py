@@ -17,7 +17,7 @@ from PIL.Image import Image
 
 from colport.base.errors import DatasetError
 from colport.data.base import RetrievalDataset, in_language
-from colport.data.judgements import SCORE, Row, judged
+from colport.data.judgements import QUERY, SCORE, Row, judged
 from colport.data.repositories import Repository
 from colport.data.rows import SCORES, STRINGS, Pages, Table, load_table
 
@@ -27,7 +27,6 @@ DOCUMENT_COLUMNS = {"pages": "image", "passages": "text"}
 
 CORPUS_ID = ("corpus-id", "corpus_id", "_id", "id")
 QUERY_ID = ("query-id", "query_id", "_id", "id")
-QUERY = ("query", "text")
 PAGE_TEXT = ("text", "markdown", "text_description")
 """Columns that hold a page's text."""
 TITLE = "title"

@@ -65,11 +65,6 @@ class Match:
         return cls(similarities, grid, own if own.any() else ~own)
 
     @cached_property
-    def best(self) -> np.ndarray:
-        """The page token that each query token matched, ``int64 [query tokens]``."""
-        return self.similarities.argmax(axis=1)
-
-    @cached_property
     def strengths(self) -> np.ndarray:
         """What each query token adds to the score, ``float32 [query tokens]``."""
         return self.similarities.max(axis=1)
@@ -92,7 +87,7 @@ class Match:
 
     def place(self, token: int) -> tuple[int, int] | None:
         """Row and column of the patch that a query token matched; ``None`` if it is none."""
-        return self.grid.place(int(self.best[token]))
+        return self.grid.place(int(self.similarities[token].argmax()))
 
 
 def strongest(match: Match, count: int) -> list[int]:

@@ -58,9 +58,8 @@ def choose(
     ascending = sorted(pages, key=lambda query: (quality.get(query, 0.0), scores[query]))
     chosen: dict[str, str] = {}
     if variants:
-        damaged = _most_damaged(quality, variants, pages, scores, variant_scores)
-        chosen[DAMAGED] = damaged
-        ascending.remove(damaged)
+        chosen[DAMAGED] = _most_damaged(quality, variants, pages, scores, variant_scores)
+        ascending.remove(chosen[DAMAGED])
     if ascending:
         chosen[BEST] = ascending.pop()
     if ascending:

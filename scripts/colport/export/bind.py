@@ -149,8 +149,7 @@ def _tensor(value: ir.Value, skeleton: Skeleton, graph: str) -> StreamedTensor:
     parameter, _, suffix = value.name.partition("^")
     transposed = f"^{suffix}" == TRANSPOSED
     if parameter in skeleton.constants:
-        constant = skeleton.constants[parameter]
-        read: Blocks = partial(_constant_blocks, constant)
+        read: Blocks = partial(_constant_blocks, skeleton.constants[parameter])
     elif parameter in skeleton.tensors:
         read = partial(_checkpoint_blocks, skeleton.tensors[parameter], transposed)
     else:

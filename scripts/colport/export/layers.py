@@ -109,7 +109,11 @@ class _Watched:
         inputs, named = (
             ((marked, *inputs[1:]), named) if inputs else ((), {**named, names[0]: marked})
         )
-        with self._without_number(self._layers[number]):
+        with ExitStack() as undo:  # a further layer has another number, so none may compute with it
+            for module in self._layers[number].modules():
+                for key in LAYER_NUMBERS & vars(module).keys():
+                    refuse = partial(self._refuse, f"a layer computes with {key}, its own number")
+                    _change(undo, module, key, _Number(refuse))
             result = forward(*inputs, **named)
         states, output = self._taken_apart(number, result, arguments)
         if (states.dtype, *map(str, states.shape)) != (hidden.dtype, *map(str, hidden.shape)):
@@ -142,16 +146,6 @@ class _Watched:
         for name in (*arguments, *known):
             if not is_same(arguments.get(name), known.get(name)):
                 self._refuse_pair(number, name)
-
-    @contextmanager
-    def _without_number(self, layer: torch.nn.Module) -> Iterator[None]:
-        """Let a layer fail that computes with its own number: a further one has another."""
-        with ExitStack() as undo:
-            for module in layer.modules():
-                for key in LAYER_NUMBERS & vars(module).keys():
-                    refuse = partial(self._refuse, f"a layer computes with {key}, its own number")
-                    _change(undo, module, key, _Number(refuse))
-            yield
 
     def _refuse_pair(self, number: int, told: str) -> NoReturn:
         first, kind = self._stack.first(number), self._stack.kinds[number]

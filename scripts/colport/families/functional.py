@@ -29,11 +29,9 @@ def place_images(
         features: ``[image tokens of the whole batch, width]``.
         is_image: ``bool [batch, tokens]``.
     """
-    import torch
-
-    order = is_image.flatten().to(torch.int64).cumsum(0) - 1
+    order = is_image.flatten().long().cumsum(0) - 1
     placed = rows(features, from_zero(order).view(is_image.shape))
-    return torch.where(is_image.unsqueeze(-1), placed, embeddings)
+    return placed.where(is_image.unsqueeze(-1), embeddings)
 
 
 def from_zero(indices: torch.Tensor) -> torch.Tensor:

@@ -6,7 +6,7 @@ import re
 from importlib import import_module
 from pathlib import Path
 
-from colport.base.errors import CheckpointError, ConfigError
+from colport.base.errors import CheckpointError, chosen
 from colport.families.base import Family
 from colport.hub.checkpoints import read_config
 
@@ -26,8 +26,7 @@ def get(name: str) -> Family:
     Raises:
         ConfigError: There is no such family.
     """
-    if name not in NAMES:
-        raise ConfigError(f"family: {name!r} is unknown; allowed are {', '.join(NAMES)}.")
+    chosen("family", name, dict.fromkeys(NAMES))
     return import_module(f"{__package__}.{name}").FAMILY
 
 

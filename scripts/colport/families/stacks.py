@@ -29,7 +29,9 @@ def named_by_library(model: Any) -> tuple[Stack, ...]:
     for owner, module in model.named_modules():
         layer_class = _layer_class(module)
         for place, layers in module.named_modules() if layer_class else ():
-            if _holds_only(layers, layer_class):
+            if isinstance(layers, torch.nn.ModuleList) and all(
+                isinstance(layer, layer_class) for layer in layers
+            ):
                 name = f"{owner}.{place}".removeprefix(".")
                 types = getattr(module.config, "layer_types", None) or ["layer"] * len(layers)
                 found[name] = Stack(name, _by_build(types, layers))
@@ -40,12 +42,6 @@ def _layer_class(module: Any) -> type | None:
     recorded = (getattr(module, "_can_record_outputs", None) or {}).get("hidden_states")
     recorded = getattr(recorded, "target_class", recorded)
     return recorded if isinstance(recorded, type) else None
-
-
-def _holds_only(layers: Any, layer_class: type) -> bool:
-    return isinstance(layers, torch.nn.ModuleList) and all(
-        isinstance(layer, layer_class) for layer in layers
-    )
 
 
 def _by_build(types: Sequence[str], layers: Any) -> tuple[str, ...]:

@@ -250,8 +250,12 @@ def _weight_files(folder: Path) -> list[Path]:
 
 def _located(declaration: Mapping[str, Any]) -> _Layer:
     if "hub" in declaration:
-        folder = _from_hub(declaration["hub"], declaration["revision"])
-        return _Layer(folder, f"{declaration['hub']}@{folder.name}", is_fetched=True)
+        hub, revision = declaration["hub"], declaration["revision"]
+        try:
+            folder = downloads.fetch(hub, revision, HUB_FILES)
+        except HubError as error:
+            raise CheckpointError(f"checkpoint {hub}@{revision}: {error}.") from error
+        return _Layer(folder, f"{hub}@{folder.name}", is_fetched=True)
     if "package" in declaration:
         package, inside = declaration["package"], declaration.get("folder", ".")
         return _Layer(_from_package(package, inside), f"package {package}, folder {inside}")
@@ -333,13 +337,6 @@ def _from_package(package: str, folder: str) -> Path:
     if not inside.is_relative_to(root) or not inside.is_dir():
         raise CheckpointError(f"checkpoint package {package!r}: has no folder {folder!r}.")
     return inside
-
-
-def _from_hub(repository: str, revision: str) -> Path:
-    try:
-        return downloads.fetch(repository, revision, HUB_FILES)
-    except HubError as error:
-        raise CheckpointError(f"checkpoint {repository}@{revision}: {error}.") from error
 
 
 def _lay_over(layers: Sequence[_Layer], workspace: Path) -> Path:

@@ -70,14 +70,6 @@ def read(file: Path, config: Mapping[str, Any]) -> tuple[LoraConfig, Mapping[str
     for key, value in config.items():
         if value and key not in _ALLOWED and key not in _READ | _OF_TRAINING:
             raise CheckpointError(f"{file}: {key} is {value!r}; only plain LoRA is merged.")
-    lora = _settings(file, config)
-    weights, pickled = file.with_name(ADAPTER_WEIGHTS), file.with_name(_PICKLED)
-    if pickled.is_file() and not weights.is_file():
-        raise CheckpointError(f"{pickled}: is pickled; convert it to safetensors.")
-    return lora, read_header(weights)
-
-
-def _settings(file: Path, config: Mapping[str, Any]) -> LoraConfig:
     from peft import LoraConfig
 
     damaged = (AttributeError, TypeError, ValueError)
@@ -86,4 +78,7 @@ def _settings(file: Path, config: Mapping[str, Any]) -> LoraConfig:
         patterns = (*lora.rank_pattern.values(), *lora.alpha_pattern.values())
         if min(lora.r, lora.lora_alpha, *patterns) <= 0:
             raise ValueError("a rank or alpha is not above 0")
-    return lora
+    weights, pickled = file.with_name(ADAPTER_WEIGHTS), file.with_name(_PICKLED)
+    if pickled.is_file() and not weights.is_file():
+        raise CheckpointError(f"{pickled}: is pickled; convert it to safetensors.")
+    return lora, read_header(weights)

@@ -6,8 +6,6 @@ here, and what the Hub says is shown without addresses, which may be signed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -79,7 +77,7 @@ def push(
     if quiet:
         disable_progress_bars()
     api = HfApi(library_name="colport")
-    with _explained(repo_id):
+    try:
         api.create_repo(repo_id, private=private or None, exist_ok=True)
         if private and not api.repo_info(repo_id).private:
             raise HubError(f"{repo_id}: exists and is public; make it private on the Hub first.")
@@ -101,27 +99,23 @@ def push(
             commit_message=f"Upload {found.family} {found.precision} with ColPort",
             revision=revision,
         )
-    return commit.commit_url
-
-
-@contextmanager
-def _explained(repo_id: str) -> Iterator[None]:
-    """Turn what the Hub client raises into one sentence."""
-    from huggingface_hub.errors import HfHubHTTPError
-
-    try:
-        yield
     except HubError:
         raise
     except Exception as error:  # the client, its transports and hf_xet share no base class
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, HfHubHTTPError):
-            cause = cause.__cause__
-        status = cause.response.status_code if isinstance(cause, HfHubHTTPError) else 0
-        if status and cause is not error:  # the store of large files answers for itself
-            reason = f"sending a file failed with status {status}; push again"
-        elif status >= 500:
-            reason = f"the Hub failed with status {status}; push again later"
-        else:
-            reason = _REASONS.get(status) or f"the upload failed ({plain(error)})"
-        raise HubError(f"{repo_id}: {reason}.") from error
+        raise HubError(f"{repo_id}: {_reason(error)}.") from error
+    return commit.commit_url
+
+
+def _reason(error: Exception) -> str:
+    """What the Hub client raised, in one sentence."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, HfHubHTTPError):
+        cause = cause.__cause__
+    status = cause.response.status_code if isinstance(cause, HfHubHTTPError) else 0
+    if status and cause is not error:  # the store of large files answers for itself
+        return f"sending a file failed with status {status}; push again"
+    if status >= 500:
+        return f"the Hub failed with status {status}; push again later"
+    return _REASONS.get(status) or f"the upload failed ({plain(error)})"

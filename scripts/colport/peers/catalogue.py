@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from colport.base.errors import chosen
 from colport.base.foreign import table_beside
@@ -13,7 +12,7 @@ from colport.base.foreign import table_beside
 FILE = "peer.json"
 """In a peer's folder: what it is, for the client that runs it; the peer wrote the other files."""
 
-Program = tuple[str, ...]
+Program = Sequence[str]
 """A command line. ``{bin}`` stands for the programs of the peer's environment, ``{checkpoint}`` for
 the checkpoint's folder, ``{output}`` for the folder to write, ``{base}`` for another peer's."""
 
@@ -46,16 +45,8 @@ class PeerVariant:
     tolerance: Mapping[str, float] = field(default_factory=dict)
 
 
-def _variant(name: str, written: Mapping[str, Any]) -> PeerVariant:
-    programs = {
-        kind: [tuple(program.split()) for program in lines]
-        for kind, lines in written["programs"].items()
-    }
-    return PeerVariant(name, **{**written, "programs": programs})
-
-
 VARIANTS: Mapping[str, PeerVariant] = {
-    name: _variant(name, written) for name, written in table_beside(__file__).items()
+    name: PeerVariant(name, **written) for name, written in table_beside(__file__).items()
 }
 """Every peer variant by its name."""
 

@@ -116,11 +116,6 @@ def _export(job: Job) -> Need:
     return 1500 + 50 * gigabytes, 10 + 2 * gigabytes
 
 
-def _peer_export(job: Job) -> Need:
-    # 24 GB were not enough for optimum-onnx on a text graph of 2.9 billion parameters.
-    return 3000 + 12 * job.parameters() / _MB, 60 + 40e-9 * job.parameters()
-
-
 def _quantize(job: Job) -> Need:
     size = _folder_bytes(job.input.base)
     variant = job.config["variants"][job.wildcards.variant]
@@ -170,7 +165,8 @@ STAGES: Mapping[str, Callable[[Job], Need]] = {
     "dataset": lambda job: (2000, 240),
     "peer_environment": lambda job: (2000, 240),
     "export": _export,
-    "peer_export": _peer_export,
+    # 24 GB were not enough for optimum-onnx on a text graph of 2.9 billion parameters.
+    "peer_export": lambda job: (3000 + 12 * job.parameters() / _MB, 60 + 40e-9 * job.parameters()),
     "quantize": _quantize,
     "proof": lambda job: job.original(_PROVED, ONCE_MB),
     "reference": lambda job: job.original(job.shard()),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
 from threading import Lock
 from typing import Any
 
@@ -32,7 +31,7 @@ class Graph:
         self._device = (settings.provider.memory, int(settings.options.get("device_id", 0)))
         self._axes = {item.name: item.shape for item in session.get_inputs()}
         (self._output,) = (item.name for item in session.get_outputs())
-        self._captured: dict[tuple[Any, ...], _Captured] = {}
+        self._captured: dict[tuple[Any, ...], tuple[Any, ...]] = {}
         # Captured calls share their buffers.
         one_call = settings.cuda_graph or not settings.provider.is_concurrent
         self._turn = Lock() if one_call else nullcontext()
@@ -40,22 +39,19 @@ class Graph:
     def run(self, feeds: Feeds) -> np.ndarray:
         """The output ``[batch, tokens, dim]`` of one batch, on the host."""
         with self._turn:
-            return self._run(feeds)
+            padded, cut, is_fixed = pad(feeds, self._axes, self._settings.fixed_shapes)
+            if not self._settings.io_binding:
+                (output,) = self.session.run(None, dict(padded))
+                return output[cut]
+            if self._settings.cuda_graph and is_fixed:
+                # A copy: on the host the array is the buffer that the next call fills.
+                return self._replayed(padded).numpy()[cut].copy()
+            return self._run_bound(padded).numpy()[cut]
 
     def run_on_device(self, feeds: Feeds) -> Any:
         """The same in the provider's memory, as an ``onnxruntime.OrtValue``; never padded."""
         with self._turn:
             return self._run_bound(feeds)
-
-    def _run(self, feeds: Feeds) -> np.ndarray:
-        padded, cut, is_fixed = pad(feeds, self._axes, self._settings.fixed_shapes)
-        if not self._settings.io_binding:
-            (output,) = self.session.run(None, dict(padded))
-            return output[cut]
-        if self._settings.cuda_graph and is_fixed:
-            # A copy: on the host the array is the buffer that the next call fills.
-            return self._replayed(padded).numpy()[cut].copy()
-        return self._run_bound(padded).numpy()[cut]
 
     def _run_bound(self, feeds: Feeds) -> Any:
         binding, _held = self._bound(feeds)  # bindings of older releases only point into inputs
@@ -68,17 +64,24 @@ class Graph:
         shapes = tuple((name, array.shape) for name, array in sorted(feeds.items()))
         if shapes not in self._captured:
             self._captured[shapes] = self._capture(feeds, str(len(self._captured) + 1))
-        return self._captured[shapes].run(feeds)
+        binding, values, output, options = self._captured[shapes]
+        for name, array in feeds.items():
+            values[name].update_inplace(np.ascontiguousarray(array))
+        self.session.run_with_iobinding(binding, options)
+        return output
 
-    def _capture(self, feeds: Feeds, number: str) -> _Captured:
-        """Buffers for these shapes; the output's shape is that of a call without a capture."""
+    def _capture(self, feeds: Feeds, number: str) -> tuple[Any, dict[str, Any], Any, Any]:
+        """Buffers for these shapes, which keep their place on the device as a captured graph needs.
+
+        The output's shape is that of a call without a capture.
+        """
         shaped = self._run_bound(feeds)
         output = onnxruntime.OrtValue.ortvalue_from_shape_and_type(
             shaped.shape(), np.float32, *self._device
         )
         binding, values = self._bound(feeds)
         binding.bind_ortvalue_output(self._output, output)
-        return _Captured(self.session, binding, values, output, self._run_options(number))
+        return binding, values, output, self._run_options(number)
 
     def _bound(self, feeds: Feeds) -> tuple[Any, dict[str, Any]]:
         """A binding with its inputs, and these."""
@@ -100,23 +103,6 @@ class Graph:
         options = onnxruntime.RunOptions()
         options.add_run_config_entry(_GRAPH_ID, number)
         return options
-
-
-@dataclass(frozen=True)
-class _Captured:
-    """Buffers that keep their place on the device, as a captured graph needs them."""
-
-    session: Any
-    binding: Any
-    values: Mapping[str, Any]
-    output: Any
-    options: Any
-
-    def run(self, feeds: Feeds) -> Any:
-        for name, array in feeds.items():
-            self.values[name].update_inplace(np.ascontiguousarray(array))
-        self.session.run_with_iobinding(self.binding, self.options)
-        return self.output
 
 
 _OUTPUT = ("batch", "tokens")

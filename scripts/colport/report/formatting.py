@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any
 
@@ -36,6 +36,13 @@ def _or_missing(show: Callable[..., str]) -> Callable[..., str]:
         return MISSING if is_missing(value) else show(value, *more)
 
     return shown
+
+
+def listed(value: Any) -> Any:
+    """What a list or an object holds, in one line; any other value as it is."""
+    if isinstance(value, Mapping):
+        value = [f"{name} {item}" for name, item in value.items()]
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
 
 
 @_or_missing

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,21 +22,6 @@ _PARTS = {"retrieval_queries": ("model", "variant", "provider", "dataset", "quer
 """Columns of a further table where the page needs some alone."""
 
 
-@dataclass(frozen=True)
-class ReportInputs:
-    """What a report shows.
-
-    Attributes:
-        tables: By name.
-        explained: Records of explained scores.
-        environment: Where latency was measured; several machines are named one after another.
-    """
-
-    tables: dict[str, pd.DataFrame]
-    explained: list[Mapping[str, Any]]
-    environment: dict[str, Any]
-
-
 def files(results: Path | str) -> list[Path]:
     """The files of a results folder that a report is made from."""
     folder = Path(results)
@@ -46,12 +30,18 @@ def files(results: Path | str) -> list[Path]:
     return [file for file in (*tables, *sorted(records)) if file.is_file()]
 
 
-def read(paths: Iterable[Path | str]) -> ReportInputs:
+def read(
+    paths: Iterable[Path | str],
+) -> tuple[dict[str, pd.DataFrame], list[dict[str, Any]], dict[str, Any]]:
     """Read a run's files.
 
     Args:
         paths: CSV files of tables, the five of the contract among them, and JSON records in
             ``explain/`` and ``latency/``; others are left alone.
+
+    Returns:
+        Tables by name, records of explained scores, and the environment where latency was measured;
+        several machines are named one after another.
 
     Raises:
         ArtifactError: A table is missing or unreadable, a record damaged.
@@ -66,7 +56,7 @@ def read(paths: Iterable[Path | str]) -> ReportInputs:
             tables[path.stem] = read_table(path, *_PARTS.get(path.stem, ()))
     explained = [read_json(path) for path in found if "explain" in path.parts[-3:]]
     measured = [read_json(path) for path in found if "latency" in path.parts[-3:]]
-    return ReportInputs(tables, explained, _environment(measured))
+    return tables, explained, _environment(measured)
 
 
 def _environment(records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from colport.families import registry
 from colport.folder import manifest
 from colport.folder.manifest import Manifest
 from colport.providers import integers
+from colport.report.formatting import listed
 from colport.tables import COLUMNS
 
 _TEMPLATE = Path(__file__).with_suffix(".md")
@@ -194,13 +195,7 @@ def _machines(records: Sequence[Mapping[str, Any]]) -> str:
 
 def _listed(settings: Mapping[str, Any]) -> str:
     """Settings in one line, empty ones left out."""
-
-    def text(value: Any) -> str:
-        if isinstance(value, Mapping):
-            return ", ".join(f"{name} {item}" for name, item in value.items())
-        return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-
-    named = {name: text(value) for name, value in settings.items() if value is not None}
+    named = {name: str(listed(value)) for name, value in settings.items() if value is not None}
     return "; ".join(f"{name} {value}" for name, value in named.items() if value)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -230,16 +230,14 @@ class Encoder:
             chosen = [item for _, items in inputs.windows(argument, chosen, 1) for item in items]
             places = range(len(chosen))
         kind, threads = self._kind(argument), min(len(chosen), self._workers)
-        if kind == "pages" and threads > 1 and not beside:
-            with ThreadPoolExecutor(threads) as pool:
-                taken = inputs.checked(argument, chosen, kind, places, pool.map)
-                with self._preparing(places):
-                    return self._runtime.document_batch(taken, pool.map)
-        taken = inputs.checked(argument, chosen, kind, places)
+        is_shared = kind == "pages" and threads > 1 and not beside
         is_query = argument == "queries"
         prepare = self._runtime.query_batch if is_query else self._runtime.document_batch
-        with self._preparing(places):
-            return prepare(taken)
+        with ThreadPoolExecutor(threads) if is_shared else nullcontext() as pool:
+            each = (pool.map,) if pool else ()
+            taken = inputs.checked(argument, chosen, kind, places, *each)
+            with self._preparing(places):
+                return prepare(taken, *each)
 
     def _kind(self, argument: str) -> DocumentType:
         return "passages" if argument == "queries" else self.document_type

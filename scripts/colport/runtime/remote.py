@@ -94,9 +94,8 @@ class RemoteEncoder(Embedder):
         self.manifest = manifest.read(self.folder)
         self.dim = self.manifest.dim
         self._interpreter = Interpreter(python)
-        self._interpreter.ask(
-            *("make", "colport.runtime.encoder:Encoder", str(folder), entry, threads)
-        )
+        made = "colport.runtime.encoder:Encoder"
+        self._interpreter.ask("make", made, str(folder), entry, threads)
         self.document_type = self._interpreter.ask("method", "document_type")
 
     def _encode(self, given: Any, kind: str, batch_size: int) -> list[np.ndarray]:

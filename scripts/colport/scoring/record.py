@@ -20,6 +20,8 @@ Rankings = Mapping[str, Sequence[str]]
 NO_JUDGEMENTS = "no judgements"
 """Reason of a row that is ``ok`` and has rankings, but nothing to compute metrics from."""
 
+_OF_MEAN = ("low", "high", "delta", "delta_low", "delta_high")
+
 
 def retrieval_record(
     labels: Mapping[str, str],
@@ -162,10 +164,7 @@ def _result(
         **{name: statistics[name]["mean"] for name in METRIC_NAMES},
         "queries": judged or len(run.rankings),
         "documents": run.documents,
-        **{
-            f"{HEADLINE}_{key}": headline[key]
-            for key in ("low", "high", "delta", "delta_low", "delta_high")
-        },
+        **{f"{HEADLINE}_{key}": headline[key] for key in _OF_MEAN},
         "p_value": headline["p_value"],
         **overlap,
         "bytes_per_document": run.bytes_per_document,
@@ -184,9 +183,7 @@ def _statistics(
     settings: Mapping[str, Any],
 ) -> dict[str, float | None]:
     """Mean of one metric, how sure it is, and its difference to PyTorch."""
-    found: dict[str, float | None] = dict.fromkeys(
-        ("mean", "low", "high", "delta", "delta_low", "delta_high", "p_value")
-    )
+    found: dict[str, float | None] = dict.fromkeys(("mean", *_OF_MEAN, "p_value"))
     if not values:
         return found
     own = list(values.values())

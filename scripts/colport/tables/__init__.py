@@ -136,9 +136,7 @@ def is_missing(value: Any) -> bool:
 
 def text_table(table: pd.DataFrame) -> pd.DataFrame:
     """Every cell as the text that it has in the CSV file."""
-    columns = [[_cell_text(value) for value in table[column]] for column in table.columns]
-    names = [str(column) for column in table.columns]
-    return pd.DataFrame(dict(zip(names, columns, strict=True)), columns=names, dtype=object)
+    return table.astype(object).map(_cell_text).rename(columns=str).astype(object)
 
 
 def _check_row(name: str, number: int, row: Any) -> None:

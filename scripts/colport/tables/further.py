@@ -73,8 +73,7 @@ def stages(files: Iterable[Path | str]) -> pd.DataFrame:
         with read_of(ArtifactError, file, "is not a benchmark of Snakemake's", damaged):
             told = pd.read_csv(file, sep="\t", na_values=["-"])
             figures = {name: pd.to_numeric(told[column]) for name, column in _TOLD.items()}
-        places = file.with_suffix("").parts
-        start = len(places) - places[::-1].index("benchmarks") if "benchmarks" in places else 0
-        stage, *job = places[start:]
-        parts.append(pd.DataFrame({"stage": stage, "job": "/".join(job), **figures}))
+        place = f"/{file.with_suffix('')}".rpartition("/benchmarks/")[2]
+        stage, _, job = place.removeprefix("/").partition("/")
+        parts.append(pd.DataFrame({"stage": stage, "job": job, **figures}))
     return pd.concat(parts, ignore_index=True) if parts else flatten("stages", [])

@@ -84,18 +84,14 @@ def recommend(rows: Sequence[dict[str, Any]], min_agreement: float = MIN_AGREEME
             qualified.append(row)
     if not qualified:
         return
+    least = min(qualified, key=_milliseconds)
+    fastest = _best([row for row in qualified if _as_fast(row, least)])
     best = BEST if _is_judged(qualified[0]) else CLOSEST
-    chosen = {FASTEST: _fastest(qualified), SMALLEST: _smallest(qualified), best: _best(qualified)}
-    fastest = chosen[FASTEST]
+    chosen = {FASTEST: fastest, SMALLEST: _smallest(qualified), best: _best(qualified)}
     for row in qualified:
         row["best_for"] = ", ".join(need for need, found in chosen.items() if found is row)
         row["verdict"] = row["best_for"] or _verdict(row, fastest)
     fastest["recommended"] = True
-
-
-def _fastest(qualified: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    first = min(qualified, key=_milliseconds)
-    return _best([row for row in qualified if _as_fast(row, first)])
 
 
 def _smallest(qualified: Sequence[dict[str, Any]]) -> dict[str, Any] | None:

@@ -77,9 +77,7 @@ def summary_table(
     measured = {"parity": parity, "retrieval": retrieval, "latency": latency}
     groups = {name: _groups(table, "provider") for name, table in measured.items()}
     folders = _groups(export)
-    datasets = {
-        model: set(rows["dataset"]) for model, rows in retrieval.groupby("model", sort=False)
-    }
+    datasets = retrieval.groupby("model")["dataset"].agg(set)
     smallest = latency.groupby(["model", "kind"])["batch_size"].min().to_dict()
     rows = []
     for key in _row_keys(export, measured.values()):

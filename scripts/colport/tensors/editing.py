@@ -71,7 +71,7 @@ def remove_unread(graph: ir.Graph, node: ir.Node) -> None:
     waiting = [node]
     while waiting:
         node = waiting.pop()
-        if node.graph is not graph or any(_is_read(value) for value in node.outputs):
+        if node.graph is not graph or any(v.uses() or v.is_graph_output() for v in node.outputs):
             continue
         before = [value.producer() for value in node.inputs if value is not None]
         graph.remove(node, safe=True)
@@ -82,10 +82,6 @@ def remove_unused_initializers(graph: ir.Graph) -> None:
     """Drop initializers that no node reads."""
     for name in [name for name, value in graph.initializers.items() if not value.uses()]:
         graph.initializers.pop(name)
-
-
-def _is_read(value: ir.Value) -> bool:
-    return bool(value.uses()) or value.is_graph_output()
 
 
 class Chain:

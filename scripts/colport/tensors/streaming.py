@@ -26,20 +26,16 @@ class StreamedTensor(ir.LazyTensor):
         name: Name of the tensor.
     """
 
-    __slots__ = ("_blocks",)
+    __slots__ = ("blocks",)
 
     def __init__(
         self, blocks: Blocks, dtype: ir.DataType, shape: tuple[int, ...], name: str
     ) -> None:
         super().__init__(self._whole, dtype=dtype, shape=ir.Shape(list(shape)), name=name)
-        self._blocks = blocks
-
-    def blocks(self) -> Iterator[np.ndarray]:
-        """The tensor's blocks of rows, in order."""
-        yield from self._blocks()
+        self.blocks = blocks
 
     def _whole(self) -> ir.Tensor:
-        parts = list(self._blocks())
+        parts = list(self.blocks())
         values = parts[0] if len(parts) == 1 else np.concatenate(parts)
         shape = [int(size) for size in self.shape]
         return ir.Tensor(values.reshape(shape), dtype=self.dtype, name=self.name)

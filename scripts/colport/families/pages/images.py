@@ -13,7 +13,6 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from functools import lru_cache
 from threading import Lock
 from typing import Literal
@@ -213,50 +212,39 @@ def _filter_rows(source: np.ndarray, result: np.ndarray, order: Literal["C", "F"
     if width == target:
         result[...] = source
         return
-    found = _filter(width, target)
-    blocks, taps, size = found.weights.shape
-    before = max(0, -found.first)
-    length = max(before + width, before + found.first + (blocks - 1) * found.step + taps)
+    first, step, weights, bias = _filter(width, target)
+    blocks, taps, size = weights.shape
+    before = max(0, -first)
+    length = max(before + width, before + first + (blocks - 1) * step + taps)
     band = min(rows, -(-_BAND // length))
-    pixels = np.zeros((band, length), found.weights.dtype, order)
-    sums = np.empty((band, blocks * size), found.weights.dtype, order)
-    windows = sliding_window_view(pixels, taps, axis=1)[:, before + found.first :: found.step]
+    pixels = np.zeros((band, length), weights.dtype, order)
+    sums = np.empty((band, blocks * size), weights.dtype, order)
+    windows = sliding_window_view(pixels, taps, axis=1)[:, before + first :: step]
     windows, by_block = windows[:, :blocks].swapaxes(0, 1), sums.reshape(band, blocks, size)
     for start in range(0, rows, band):
         count = min(band, rows - start)
         # Pixels less the middle of their range, half as large: so are their sums.
         centred = (source[start : start + count] ^ _MIDDLE).view(np.int8)
         pixels[:count, before : before + width] = centred
-        np.matmul(windows[:, :count], found.weights, out=by_block[:count].swapaxes(0, 1))
+        np.matmul(windows[:, :count], weights, out=by_block[:count].swapaxes(0, 1))
         values = sums[:count]
-        values += found.bias
+        values += bias
         result[start : start + count] = np.clip(values, 0, 255, out=values)[:, :target]
 
 
-@dataclass(frozen=True)
-class _Filter:
-    """Weights of a filter in blocks of neighbouring results, which share a window of the source.
-
-    Attributes:
-        first: Where the first block's window begins; before the source, it is negative.
-        step: Pixels from a block's window to the next one's.
-        weights: ``[blocks, pixels of a window, results of a block]`` in a float type that holds
-            every sum of them times centred pixels exactly.
-        bias: Of each result of all blocks: a half to round by, and what the middle gives.
-    """
-
-    first: int
-    step: int
-    weights: np.ndarray
-    bias: np.ndarray
-
-
 @lru_cache(maxsize=64)
-def _filter(source: int, target: int) -> _Filter:
-    """The filter from one side's length to another.
+def _filter(source: int, target: int) -> tuple[int, int, np.ndarray, np.ndarray]:
+    """The filter from one side's length to another, in blocks of neighbouring results.
 
     Follows ``_compute_index_ranges_int16_weights`` of torch's CPU upsampling: weights in double,
     normalised to sum 1, then rounded at the largest power of two that keeps them within 16 bits.
+
+    Returns:
+        Where the window of the source that the first block's results share begins, negative where
+        that is before it; pixels from a block's window to the next one's; weights ``[blocks, pixels
+        of a window, results of a block]`` in a float type that holds every sum of them times
+        centred pixels exactly; of each result of all blocks a half to round by, and what the middle
+        gives.
     """
     taps, firsts, lasts = _weights(source, target)
     precision, largest = 0, taps.max()
@@ -282,7 +270,7 @@ def _filter(source: int, target: int) -> _Filter:
     # Divided by a power of two, all stay exact.
     bias = np.zeros(block[-1] * size + size, exact)
     bias[:target] = _MIDDLE * whole.sum(axis=1) / unit + 0.5
-    return _Filter(first, step, np.ascontiguousarray(weights[:, :window]), bias)
+    return first, step, np.ascontiguousarray(weights[:, :window]), bias
 
 
 def _weights(source: int, target: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -31,6 +31,10 @@ _CONVERTING = {
 }
 """Change dtype or device at most: the values are read in that form later."""
 
+# Of the names in `__i`, those of `__index__`, `__int__`, `__invert__` and `__iter__` do not.
+_CHANGING = re.compile("__setitem__|__i(?!n|ter).*__|(?!__).*_")
+"""Names of methods that work in place; torch calls ``/=`` ``__idiv__``."""
+
 
 class StoredParameter(torch.Tensor):
     """A parameter whose values lie in a checkpoint.
@@ -68,7 +72,7 @@ class StoredParameter(torch.Tensor):
             form = torch.empty((), dtype=first.dtype, device=first.device)
             form = function(form, *arguments[1:], **keywords)
             return StoredParameter.of(first._stored, form.dtype, form.device)
-        elif isinstance(first, StoredParameter) and _changes(name):
+        elif isinstance(first, StoredParameter) and _CHANGING.fullmatch(name):
             raise RuntimeError(f"{first._stored.key}: {name} would change a stored weight.")
         arguments, keywords = tree_map_only(StoredParameter, cls.read, (arguments, keywords))
         return function(*arguments, **keywords)
@@ -147,12 +151,6 @@ def fill(
 def _absent(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device | str) -> torch.Tensor:
     """A tensor of NaN that takes the memory of a single one."""
     return torch.full((), torch.nan, dtype=dtype, device=device).expand(shape)
-
-
-def _changes(name: str) -> bool:
-    """Whether a method of that name works in place; torch calls ``/=`` ``__idiv__``."""
-    # Of the names in `__i`, those of `__index__`, `__int__`, `__invert__` and `__iter__` do not.
-    return re.fullmatch("__setitem__|__i(?!n|ter).*__|(?!__).*_", name) is not None
 
 
 def _as_torch(values: np.ndarray) -> torch.Tensor:

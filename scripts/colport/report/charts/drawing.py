@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from markupsafe import Markup, escape
 
@@ -14,8 +14,7 @@ LEFT, RIGHT, TOP, BOTTOM = 46, WIDTH - 24, 14, HEIGHT - 44
 """Of a chart with two axes."""
 
 
-@dataclass(frozen=True)
-class Hit:
+class Hit(NamedTuple):
     """A place that shows a row when it is pointed at or focused: a circle or a rectangle.
 
     Attributes:

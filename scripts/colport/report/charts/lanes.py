@@ -6,8 +6,7 @@ The name stands above the marks, so that long ones fit and the chart stays reada
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from colport.report.charts.chart import Chart
 from colport.report.charts.drawing import Drawing
@@ -22,8 +21,7 @@ _CHARACTER = 6.6
 _HEAD, _GAP = 17, 8
 
 
-@dataclass(frozen=True)
-class Bar:
+class Bar(NamedTuple):
     """A bar from ``start`` to ``end``; ``height`` is its share of the lane's."""
 
     start: float
@@ -33,8 +31,7 @@ class Bar:
     height: float = 1.0
 
 
-@dataclass(frozen=True)
-class Dot:
+class Dot(NamedTuple):
     """A disc; its radius is in the drawing's units."""
 
     at: float
@@ -43,8 +40,7 @@ class Dot:
     row: int
 
 
-@dataclass(frozen=True)
-class Whisker:
+class Whisker(NamedTuple):
     """A range, a line with ends."""
 
     low: float
@@ -52,8 +48,7 @@ class Whisker:
     colour: str
 
 
-@dataclass(frozen=True)
-class ChartLane:
+class ChartLane(NamedTuple):
     """One lane.
 
     Attributes:
@@ -71,8 +66,7 @@ class ChartLane:
     limit: float | None = None
 
 
-@dataclass(frozen=True)
-class Axis:
+class Axis(NamedTuple):
     """What the lanes share: the scale, its name, a line to compare with, and the lanes' height."""
 
     scale: Scale

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 _MANTISSAS = ((1, 1.5, 2, 3, 4, 5, 7), (1, 2, 5), (1, 3), (1,))
 _MOST_TICKS = 7
 
 
-@dataclass(frozen=True)
-class Tick:
+class Tick(NamedTuple):
     """A grid line: its place and its text."""
 
     at: float
     text: str
 
 
-@dataclass(frozen=True)
-class Scale:
+class Scale(NamedTuple):
     """One axis."""
 
     place: Callable[[float], float]

@@ -34,11 +34,7 @@ def section(material: Material) -> dict[str, Any]:
 def _environment_rows(described: Mapping[str, Any]) -> list[tuple[str, str]]:
     rows = []
     for key, label in _LABELS.items():
-        value = described.get(key)
-        if isinstance(value, Mapping):
-            value = [f"{name} {size}" for name, size in value.items()]
-        if isinstance(value, list):
-            value = ", ".join(map(str, value))
+        value = fmt.listed(described.get(key))
         if key == "memory_mb" and isinstance(value, int | float):
             value = f"{value / 1024:.1f} GiB"
         rows.append((label, "none" if key == "gpu" and value is None else fmt.text(value)))
