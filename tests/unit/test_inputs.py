@@ -310,7 +310,10 @@ def test_a_transparency_that_is_none_is_named():
 def test_modes_of_8_bits_are_what_pillow_makes_of_them(mode):
     image = Image.fromarray(np.repeat(gradient()[:, :, None], 3, axis=2))
     image = image.convert(mode)
-    assert as_page(image) == image.convert("RGB")
+    found = as_page(image)
+    # Pixels alone: of LAB, Pillow makes a colour profile that holds the second of its making.
+    assert found.mode == "RGB"
+    np.testing.assert_array_equal(np.asarray(found), np.asarray(image.convert("RGB")))
 
 
 @pytest.mark.parametrize("mode", ["I", "F"])
