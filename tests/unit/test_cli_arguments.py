@@ -278,7 +278,7 @@ def test_report_names_its_page_title_and_other_run(monkeypatch, tmp_path):
     from colport.report import inputs
     from colport.report.sections import against
 
-    found = SimpleNamespace(environment={"cpu": "a"}, tables="tables", explained="explained")
+    found = "tables", "explained", {"cpu": "a"}
     files, read, other = Recorder("the files"), Recorder(found), Recorder("compared")
     page = Recorder(SimpleNamespace(html=lambda: "<html>"))
     monkeypatch.setattr(inputs, "files", files)

@@ -82,9 +82,9 @@ class RateSearch:
         """Take note of a probe, and choose the next rate."""
         self._left -= 1
         if passed:
-            self.passed = rate
+            self.passed = max(rate, self.passed or 0.0)
         else:
-            self.failed = rate
+            self.failed = min(rate, self.failed or math.inf)
         if self.passed is None:
             self._next = self.failed / self._step
         elif self.failed is None:
