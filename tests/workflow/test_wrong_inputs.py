@@ -18,7 +18,13 @@ def refused(run, message):
 
 @pytest.mark.parametrize(
     ("config", "further"),
-    [("config", set()), ("vidore", set()), ("thorough", {"scenarios"}), ("peers", {"peer_export"})],
+    [
+        ("config", set()),
+        ("mine.example", {"explain"}),
+        ("vidore", set()),
+        ("thorough", {"scenarios"}),
+        ("peers", {"peer_export"}),
+    ],
 )
 def test_every_shipped_config_plans(workspace, config, further):
     run = workspace.snakemake("--dry-run", "--configfile", f"config/{config}.yaml")
