@@ -3,6 +3,8 @@ import shlex
 import sys
 from pathlib import Path
 
+from snakemake.settings.types import SharedFSUsage
+
 SCRIPTS = Path(workflow.basedir, "scripts")
 sys.path.insert(0, str(SCRIPTS))
 # Snakemake (9.27) puts it into command lines as it is, also where its path has a space.
@@ -10,14 +12,25 @@ sys.executable = shlex.quote(sys.executable)
 
 from colport.base.foreign import not_text
 from colport.families.base import BATCH_SIZE
-from colport.pipeline import plan, runs
+from colport.pipeline import defaults, plan, runs
 from colport.peers.catalogue import VARIANTS as PEERS
 
 runs.name_user()
 if workflow.is_main_process:  # its jobs read this file, too
     runs.announce()
 
-PLAN = plan.Plan.read(config, workflow.basedir, is_job=not workflow.is_main_process)
+for file in defaults.own_files(workflow.basedir):
+
+    configfile: file
+
+
+# Files are looked at here, once, unless jobs have other files or packages.
+LOOKS = (
+    workflow.is_main_process
+    and not workflow.deployment_settings.deployment_method
+    and SharedFSUsage.SOFTWARE_DEPLOYMENT in workflow.storage_settings.shared_fs_usage
+)
+PLAN = plan.Plan.read(config, workflow.basedir, is_job=not LOOKS)
 
 MODEL_FOLDERS = expand(
     "results/models/{model}/{variant}", model=PLAN.models, variant=PLAN.variants

@@ -79,6 +79,26 @@ def resolve(declaration: Mapping[str, Any], workspace: Path | str) -> Path:
     return _assembled(_layers(declaration), declaration, Path(workspace))
 
 
+def look(declaration: Mapping[str, Any], workspace: Path | str) -> Path | None:
+    """As :func:`resolve`, but nothing is fetched and no content of weights read.
+
+    For an adapter the folder of its base, which says what it is; ``None`` for what is on the Hub.
+
+    Raises:
+        CheckpointError: A folder, package, base or file is not there, or the header of one with
+            weights does not fit it.
+    """
+    if "hub" in declaration:
+        return None
+    checkpoint = _located(declaration)
+    if _is_bare_adapter(checkpoint.folder):
+        return look(declaration.get("base") or _named_base(checkpoint), workspace)
+    folder = _assembled(_layers(declaration), {}, Path(workspace))
+    if not _weight_files(folder):
+        TensorIndex(folder)  # says what there is instead
+    return folder
+
+
 def record(declaration: Mapping[str, Any], family: str, workspace: Path | str) -> dict[str, Any]:
     """Resolve a checkpoint and say what it is: ``folder``, ``family``, ``source``, ``weights``.
 
@@ -114,13 +134,11 @@ def places(declaration: Mapping[str, Any]) -> list[Path]:
     keys = ("path", "documents_folder")
     found = [local(declaration[key]) for key in keys if key in declaration]
     if "package" in declaration:
-        package, *inner = declaration["package"].split(".")
-        spec = importlib.util.find_spec(package)  # of the outermost alone: it imports nothing
-        inside = Path(*inner, declaration.get("folder", "."))
-        found += [Path(root, inside) for root in (spec and spec.submodule_search_locations) or ()]
+        with suppress(CheckpointError):  # its job says so
+            found = [_from_package(declaration["package"], declaration.get("folder", "."))]
     base = declaration.get("base", {})
     if found and not base and _is_bare_adapter(found[0]):
-        with suppress(CheckpointError):  # its job says so
+        with suppress(CheckpointError):
             base = _named_base(_Layer(found[0], ""))
     found += [local(declaration["overlay"])] if "overlay" in declaration else []
     return [*filter(Path.is_dir, found), *(places(base) if base else ())]
@@ -328,11 +346,12 @@ def _assembled(layers: Sequence[_Layer], declaration: Mapping[str, Any], workspa
 
 
 def _from_package(package: str, folder: str) -> Path:
-    spec = importlib.util.find_spec(package)
+    outermost, *inner = package.split(".")
+    spec = importlib.util.find_spec(outermost)  # of this one alone: it imports nothing
     locations = list(spec.submodule_search_locations or []) if spec else []
-    if not locations:
+    if not locations or not Path(locations[0], *inner).is_dir():
         raise CheckpointError(f"checkpoint package {package!r}: is not installed.")
-    root = Path(locations[0]).resolve()
+    root = Path(locations[0], *inner).resolve()
     inside = (root / folder).resolve()
     if not inside.is_relative_to(root) or not inside.is_dir():
         raise CheckpointError(f"checkpoint package {package!r}: has no folder {folder!r}.")
