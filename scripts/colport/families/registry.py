@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from importlib import import_module
 from pathlib import Path
@@ -18,6 +19,8 @@ NAMES = tuple(
     )
 )
 """Each is a module of this package that defines ``FAMILY``."""
+_LONGEST = 100
+"""Characters that a message takes from a checkpoint's own files for a name."""
 
 
 def get(name: str) -> Family:
@@ -40,9 +43,14 @@ def detect(folder: Path) -> Family:
         family = get(name)
         if family.accepts(folder):
             return family
-    read_config(folder)  # where there is none, that is the reason
+    config = read_config(folder)  # where there is none, that is the reason
+    inner = config.get("vlm_config")
+    naming = {key: config.get(key) for key in ("model_type", "architectures")}
+    naming["vlm_config.model_type"] = inner.get("model_type") if isinstance(inner, dict) else None
+    said = [f"{key} {json.dumps(value)[:_LONGEST]}" for key, value in naming.items() if value]
     raise CheckpointError(
-        f"{folder}: no family reads this checkpoint; supported are {', '.join(NAMES)}."
+        f"{folder}: no family reads this checkpoint; supported are {', '.join(NAMES)}"
+        + (f"; config.json has {', '.join(said)}." if said else ".")
     )
 
 
