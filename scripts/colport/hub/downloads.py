@@ -28,6 +28,8 @@ def fetch(
     revision: str,
     patterns: Sequence[str],
     repo_type: Literal["model", "dataset"] = "model",
+    *,
+    is_cached: bool = False,
 ) -> Path:
     """The folder of a revision in the Hub's cache, the files of some patterns in it.
 
@@ -36,6 +38,7 @@ def fetch(
         revision: Commit, tag or branch.
         patterns: Shell patterns of the files to fetch.
         repo_type: What kind of repository it is.
+        is_cached: Look in the cache alone.
 
     Raises:
         HubError: The files cannot be fetched and are not in the cache. What was fetched is kept.
@@ -46,7 +49,11 @@ def fetch(
         try:
             return Path(
                 snapshot_download(
-                    repository, repo_type=repo_type, revision=revision, allow_patterns=[*patterns]
+                    repository,
+                    repo_type=repo_type,
+                    revision=revision,
+                    allow_patterns=[*patterns],
+                    local_files_only=is_cached,
                 )
             )
         except (errors.HTTPError, OSError, ValueError) as error:
