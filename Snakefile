@@ -1,17 +1,8 @@
 # ColPort: late-interaction retrieval models from a checkpoint to ONNX Runtime, with the proof.
-# `snakemake --cores all` runs the embedded default; config/README.md explains the config.
-from pathlib import Path
-
+# `snakemake --cores all` runs the demo; config/README.md explains the config.
 from snakemake.utils import min_version
 
 min_version("9.0")
-
-# The embedded default, and over it what the working directory has under the same names.
-for folder in dict.fromkeys((Path(workflow.basedir), Path.cwd())):
-    for name in ("datasets", "config"):
-        if (folder / f"config/{name}.yaml").is_file():
-
-            configfile: str(folder / f"config/{name}.yaml")
 
 
 include: "rules/common.smk"

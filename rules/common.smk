@@ -10,12 +10,17 @@ sys.executable = shlex.quote(sys.executable)
 
 from colport.base.foreign import not_text
 from colport.families.base import BATCH_SIZE
-from colport.pipeline import plan, runs
+from colport.pipeline import defaults, plan, runs
 from colport.peers.catalogue import VARIANTS as PEERS
 
 runs.name_user()
 if workflow.is_main_process:  # its jobs read this file, too
     runs.announce()
+
+for file in defaults.own_files(workflow.basedir):
+
+    configfile: file
+
 
 PLAN = plan.Plan.read(config, workflow.basedir, is_job=not workflow.is_main_process)
 

@@ -61,12 +61,13 @@ class Run(Section):
     models: Names
     """Names under ``models``."""
 
-    variants: Names
-    """Names under ``variants``; the base of a quantized variant is added by itself."""
+    variants: Names = ("fp32", "int8")
+    """Names under ``variants``, ready-made or your own; the base of a quantized one is added by
+    itself."""
 
-    providers: Names
-    """Names under ``providers``; one that the machine lacks gives rows with ``status:
-    unsupported``."""
+    providers: Names = ("cpu",)
+    """Names under ``providers``: ``[cpu, cuda]`` with an NVIDIA GPU. One that the machine lacks
+    gives rows with ``status: unsupported``."""
 
     embeddings: Annotated[tuple[Name, ...], Unique] = ()
     """Names under ``embeddings``: smaller forms that are scored too."""

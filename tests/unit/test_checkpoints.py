@@ -11,6 +11,7 @@ from colport.base.errors import CheckpointError, ConfigError, UnsupportedError
 from colport.base.files import sha256_file, write_json
 from colport.hub import checkpoints
 from colport.pipeline import config as configuration
+from colport.pipeline import defaults
 
 SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -251,7 +252,7 @@ def test_bases_that_do_not_fit(tmp_path):
 )
 def test_a_base_in_the_config_is_checked(base, message):
     root = Path(__file__).parents[2]
-    config = configuration.load(root / "config/config.yaml")
+    config = defaults.complete({}, root)
     config["models"]["colpali-demo"]["checkpoint"]["base"] = base
     with pytest.raises(ConfigError, match=rf"models.colpali-demo.{message}"):
         configuration.validated(config, root / "config/schemas/config.schema.yaml")

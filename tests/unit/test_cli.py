@@ -17,7 +17,6 @@ from pathlib import Path
 
 import pytest
 import typer
-import yaml
 from PIL import Image
 
 from colport import cli
@@ -95,14 +94,6 @@ def test_export_writes_a_ready_made_variant(int8, exported, tmp_path):
     assert found.source["source"] == "colpali-demo"  # no path of this machine
     assert found.source["license"] == {"license": "apache-2.0"}
     assert set(found.source["weights"]) == {"model.safetensors"}
-
-
-def test_ready_made_variants_are_those_of_the_config():
-    config = yaml.safe_load((ROOT / "config/config.yaml").read_text())["variants"]
-    assert set(variants.ready_made()) & set(config)
-    for name in set(variants.ready_made()) & set(config):
-        in_config = {key: value for key, value in config[name].items() if key != "external_data"}
-        assert variants.get(name) == in_config, name
 
 
 @pytest.mark.parametrize("name", COMMANDS)

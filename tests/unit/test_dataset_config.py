@@ -8,6 +8,7 @@ import pytest
 from colport.base.errors import ConfigError
 from colport.data.datasets import check_declaration
 from colport.pipeline import config as configuration
+from colport.pipeline import defaults
 from colport.pipeline.config import extended
 from colport.pipeline.plan import SCHEMA, Plan, local_files
 
@@ -56,7 +57,7 @@ def test_commits_are_mteb_s():
 
 
 def plan(**datasets):
-    config = configuration.load(ROOT / "config/config.yaml")
+    config = defaults.complete({}, ROOT)
     config["datasets"] |= SHIPPED | datasets
     return configuration.validated(config, ROOT / SCHEMA)["datasets"]
 
@@ -106,7 +107,7 @@ def test_a_language_that_the_dataset_lacks():
 
 
 def test_a_dataset_that_contradicts_itself_ends_before_the_first_job(capsys):
-    config = configuration.load(ROOT / "config/config.yaml")
+    config = defaults.complete({}, ROOT)
     config["datasets"]["mine"] = {"documents_folder": "pages", "schema": "qa", "queries": "q.csv"}
     with pytest.raises(SystemExit):
         Plan.read(config, ROOT)

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from colport import cli
 from colport.base.errors import ConfigError
 from colport.pipeline import config as configuration
+from colport.pipeline import defaults
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = ROOT / "config/schemas/config.schema.yaml"
-WHOLE = configuration.load(ROOT / "config/config.yaml")
+WHOLE = defaults.complete({}, ROOT)
 SECTIONS = configuration.load(SCHEMA)["properties"]
 ANY = st.recursive(
     st.one_of(

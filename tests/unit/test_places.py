@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 from safetensors.numpy import save_file
 
 from colport.base.errors import ConfigError
@@ -45,6 +44,12 @@ def home(tmp_path, monkeypatch):
     (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "../one"}))
     (tmp_path / "queries.csv").write_text("query\na\n")
     return tmp_path
+
+
+def of_checkpoint(path):
+    """A config that runs a model of this checkpoint alone."""
+    model = {"family": "colbert", "checkpoint": {"path": path}, "datasets": ["demo-passages"]}
+    return {"run": {"models": ["mine"]}, "models": {"mine": model}}
 
 
 def older(file):
@@ -98,9 +103,7 @@ def test_a_project_that_snakemake_cannot_run_is_named(name, capsys):
 
 def test_a_place_that_snakemake_cannot_take_ends_before_it_looks(home, capsys):
     model(home / "a{x}b")
-    config = yaml.safe_load((ROOT / "config/config.yaml").read_text())
-    config["run"]["models"] = ["minilm-colbert"]
-    config["models"]["minilm-colbert"]["checkpoint"] = {"path": "a{x}b"}
+    config = of_checkpoint("a{x}b")
     with pytest.raises(SystemExit):
         Plan.read(config, ROOT)
     assert "a{x}b/config.json: Snakemake takes braces" in capsys.readouterr().err
@@ -109,8 +112,7 @@ def test_a_place_that_snakemake_cannot_take_ends_before_it_looks(home, capsys):
 def test_a_job_leaves_the_files_that_its_main_process_has_checked(home, monkeypatch):
     looked = []
     monkeypatch.setattr(plan, "visible_files", lambda *_: looked.append(1) or [])
-    config = yaml.safe_load((ROOT / "config/config.yaml").read_text())
-    config["models"]["minilm-colbert"]["checkpoint"] = {"path": "one"}
+    config = of_checkpoint("one")
     read = Plan.read(config, ROOT, is_job=True)
     assert not looked
     assert vars(Plan.read(config, ROOT)) == vars(read)

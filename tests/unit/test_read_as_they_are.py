@@ -19,7 +19,7 @@ from colport.data.datasets import check_pages, dataset_record, load_retrieval_da
 from colport.data.rows import SCORES as SCORE_TYPES
 from colport.data.rows import Table
 from colport.families import registry
-from colport.pipeline.config import load
+from colport.pipeline import defaults
 from colport.pipeline.plan import Plan
 from tests import page_models
 from tests.conftest import ROOT
@@ -251,7 +251,7 @@ def test_a_shape_that_a_family_does_not_take_is_found_with_the_dataset(own):
 
 
 def test_a_dataset_is_checked_for_the_families_that_read_it():
-    config = load(ROOT / "config/config.yaml")
+    config = defaults.complete({}, ROOT)
     config["datasets"] = {name: {"path": name, "schema": "qa"} for name in ("one", "two", "three")}
     place = {"path": "checkpoint"}
     config["models"] = {

@@ -18,7 +18,7 @@ from colport.families import registry
 from colport.hub import checkpoints
 from colport.peers import catalogue as peers
 from colport.pipeline import config as configuration
-from colport.pipeline import needs, sources
+from colport.pipeline import defaults, needs, sources
 from colport.providers import ProviderSettings
 from colport.providers.integers import promising
 from colport.quantize.settings import QuantizeSettings
@@ -86,32 +86,50 @@ class Plan:
 
     @classmethod
     def read(cls, config: Mapping[str, Any], base: Path | str, *, is_job: bool = False) -> Plan:
-        """Validate the config; a mistake ends the program with its one sentence.
+        """Complete and check a config; a mistake ends the program with its one sentence.
 
         Args:
-            config: As Snakemake has it.
+            config: What the user states, as Snakemake has it.
             base: Folder of the Snakefile.
             is_job: Whether this is a job's own process: the main one has looked at all the files
                 that checkpoints and datasets are read from.
         """
         try:
-            refuse_names(base)
-            for place in (base, Path.cwd()):
-                refuse_not_text(place)
-            filled = configuration.validated(config, Path(base) / SCHEMA)
-            for section in ("models", "datasets", "providers"):
-                filled[section] = located(filled[section], Path(base))
-            check(filled)
-            plan = cls(filled, Path(base))
-            datasets = (*plan.datasets, *map(plan.calibration, plan.models))
-            declared = [filled["datasets"][name] for name in datasets]
-            declared += [filled["models"][name]["checkpoint"] for name in plan.models]
-            for declaration in () if is_job else declared:
-                local_files(declaration)
-            return plan
+            return cls.checked(config, base, is_job=is_job)
         except ColPortError as error:
             print(f"error in the config: {error}", file=sys.stderr)
             sys.exit(1)
+
+    @classmethod
+    def load(cls, files: Iterable[Path | str], base: Path | str = defaults.ROOT) -> Plan:
+        """What ``snakemake --configfile FILES`` would run in the working directory.
+
+        Raises:
+            ColPortError: A config file cannot be read, or has a mistake.
+        """
+        return cls.checked(defaults.stated(files, base), base)
+
+    @classmethod
+    def checked(cls, config: Mapping[str, Any], base: Path | str, *, is_job: bool = False) -> Plan:
+        """As :meth:`read`, without an end of the program.
+
+        Raises:
+            ColPortError: The config has a mistake.
+        """
+        refuse_names(base)
+        for place in (base, Path.cwd()):
+            refuse_not_text(place)
+        filled = configuration.validated(defaults.complete(config, base), Path(base) / SCHEMA)
+        for section in ("models", "datasets", "providers"):
+            filled[section] = located(filled[section], Path(base))
+        check(filled)
+        plan = cls(filled, Path(base))
+        datasets = (*plan.datasets, *map(plan.calibration, plan.models))
+        declared = [filled["datasets"][name] for name in datasets]
+        declared += [filled["models"][name]["checkpoint"] for name in plan.models]
+        for declaration in () if is_job else declared:
+            local_files(declaration)
+        return plan
 
     def entrants(self, provider: str | None = None) -> list[str]:
         """Variants to run, and those of peers, on a provider or on any."""

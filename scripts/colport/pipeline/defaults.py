@@ -1,0 +1,75 @@
+"""What a config need not say: what is defined for every run, and what the demo chooses.
+
+Snakemake merges config files so: mappings are merged, anything else is replaced. From the lowest:
+
+1. ready-made variants, and a provider of each type, by the name of its type;
+2. ``config/datasets.yaml``, and ``models``, ``datasets`` and ``embeddings`` of
+   ``config/config.yaml``: names to choose from;
+3. the rest of ``config/config.yaml``, the demo's choice of what runs and its short settings, unless
+   the user says what runs with ``run: models``;
+4. the working directory's own files of these names, ``--configfile`` and ``--config``.
+
+Settings that nobody states have the defaults of the schema (:func:`.config.validated`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from colport.pipeline import config as configuration
+from colport.pipeline import variants
+from colport.providers import PROVIDERS
+
+ROOT = Path(__file__).resolve().parents[3]
+"""Folder of the Snakefile, where the library is not installed apart from it."""
+
+_FILES = ("config/datasets.yaml", "config/config.yaml")
+_DEFINED = ("models", "datasets", "embeddings")
+
+
+def complete(config: Mapping[str, Any], base: Path | str) -> dict[str, Any]:
+    """A user's config with all that lies below it, not yet checked.
+
+    Args:
+        config: What the user states, perhaps nothing.
+        base: Folder of the Snakefile.
+
+    Raises:
+        ConfigError: A file there is missing, is not YAML, or holds no mapping.
+    """
+    datasets, demo = (configuration.load(Path(base, name)) for name in _FILES)
+    run = config.get("run")
+    if isinstance(run, Mapping) and "models" in run:
+        demo = {key: demo[key] for key in _DEFINED if key in demo}
+    library = {"variants": variants.ready_made(), "providers": {name: {} for name in PROVIDERS}}
+    return _merged(library, datasets, demo, config)
+
+
+def own_files(base: Path | str) -> list[str]:
+    """The working directory's files under the names of ours, but for links to ours and copies."""
+    found = filter(os.path.isfile, _FILES)
+    return [name for name in found if Path(name).read_bytes() != Path(base, name).read_bytes()]
+
+
+def stated(files: Iterable[Path | str], base: Path | str) -> dict[str, Any]:
+    """What a user states with ``snakemake --configfile FILES`` in the working directory.
+
+    Raises:
+        ConfigError: A file is missing, is not YAML, or holds no mapping.
+    """
+    return _merged(*map(configuration.load, (*own_files(base), *files)))
+
+
+def _merged(*configs: Mapping[str, Any]) -> dict[str, Any]:
+    """Configs laid over each other, the last on top."""
+    found: dict[str, Any] = {}
+    for config in configs:
+        for key, value in config.items():
+            below = found.get(key)
+            if isinstance(value, Mapping):
+                value = _merged(below if isinstance(below, Mapping) else {}, value)
+            found[key] = value
+    return found
