@@ -44,13 +44,10 @@ def detect(folder: Path) -> Family:
         if family.accepts(folder):
             return family
     config = read_config(folder)  # where there is none, that is the reason
-    inner = config.get("vlm_config")
-    naming = {key: config.get(key) for key in ("model_type", "architectures")}
-    naming["vlm_config.model_type"] = inner.get("model_type") if isinstance(inner, dict) else None
-    said = [f"{key} {json.dumps(value)[:_LONGEST]}" for key, value in naming.items() if value]
+    named = config.get("architectures") or config.get("model_type")
     raise CheckpointError(
-        f"{folder}: no family reads this checkpoint; supported are {', '.join(NAMES)}"
-        + (f"; config.json has {', '.join(said)}." if said else ".")
+        f"{folder}: no family reads this checkpoint; supported are {', '.join(NAMES)}, and its "
+        f"config.json names {json.dumps(named)[:_LONGEST]}."
     )
 
 

@@ -8,10 +8,9 @@ files.
 from __future__ import annotations
 
 import importlib.util
-import math
 import re
 import socket
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -24,7 +23,7 @@ from colport.base.errors import CheckpointError, ColPortError, HubError, read_of
 from colport.base.files import atomic_folder, content_hash, read_json, sha256_file, visible_files
 from colport.base.foreign import load_json, local
 from colport.hub import downloads, lora
-from colport.tensors.weights import ADAPTER_WEIGHTS, INDEX, WHOLE, TensorIndex, read_header
+from colport.tensors.weights import ADAPTER_WEIGHTS, INDEX, WHOLE, TensorIndex, count
 
 HUB_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.metadata", "README.md")
 """Files fetched from a Hub repository: configuration, tokenizer, safetensors weights, card."""
@@ -102,16 +101,14 @@ def record(declaration: Mapping[str, Any], family: str, workspace: Path | str) -
         "family": family,
         "source": " on ".join(layer.source for layer in reversed(layers) if layer.source),
         "applied": _applied(layers),
-        "parameters": _parameters(weights),
+        "parameters": count(weights),
         "weights": {str(file.relative_to(folder)): sha256_file(file) for file in weights},
         "files": content_hash(others),
     }
 
 
-def size(declaration: Mapping[str, Any]) -> tuple[int, int]:
-    """Parameters of a checkpoint that is on this machine, and bytes of their files.
-
-    Nothing is fetched: what comes from the Hub is looked for in its cache.
+def parameters(declaration: Mapping[str, Any]) -> int:
+    """Parameters of a checkpoint that is on this machine; nothing is fetched.
 
     Raises:
         CheckpointError: It is not here, or has no weights.
@@ -119,10 +116,8 @@ def size(declaration: Mapping[str, Any]) -> tuple[int, int]:
     layers = _layers(declaration, partial(downloads.fetch, is_cached=True))
     files = {file for layer in layers for file in _weight_files(layer.folder)}
     if not files:
-        raise CheckpointError(
-            f"checkpoint {layers[-1].source or layers[0].source}: has no weights."
-        )
-    return _parameters(files), sum(file.stat().st_size for file in files)
+        raise CheckpointError(f"checkpoint {layers[0].source}: has no weights.")
+    return count(files)
 
 
 def places(declaration: Mapping[str, Any]) -> list[Path]:
@@ -265,11 +260,6 @@ def _weight_files(folder: Path) -> list[Path]:
         elif file.name in (WHOLE, INDEX):
             found |= {entry.file for entry in TensorIndex(file.parent).values()}
     return sorted(found)
-
-
-def _parameters(files: Iterable[Path]) -> int:
-    entries = (entry for file in files for entry in read_header(file).values())
-    return sum(math.prod(entry.shape) for entry in entries)
 
 
 def _located(declaration: Mapping[str, Any], fetch: _Fetch) -> _Layer:
