@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from colport.base import machine
-from colport.base.errors import ColPortError, ConfigError
+from colport.base.errors import ConfigError
 from colport.cli.console import say
 from colport.report.formatting import parameters, significant, size_bytes, size_mb
 
@@ -18,7 +18,8 @@ def plan(configs: list[Path] | None = None) -> None:
 
     For each model: its parameters, what is fetched and written on disk, the memory that its largest
     job takes at least, and times. The machine is asked how fast it multiplies, which takes a
-    second; times are estimates, good to a factor of two, and those of the CPU.
+    second. Times are estimates, good to a factor of two. Counted are the variants on the CPU, with
+    other providers' jobs, peers and scenarios left out.
     Exit code: 1 if something cannot fit, or is of unknown size.
 
     \b
@@ -32,25 +33,18 @@ def plan(configs: list[Path] | None = None) -> None:
     say(f"{machine.in_words(machine.describe())}: {rate / 1e9:.0f} GFLOP/s in fp32")
     say(f"free: {size_mb(free_mb)} of memory, {size_bytes(free)} of disk")
     for name in run.models:
-        try:
-            found = Forecast(run, name)
-        except ColPortError as error:
-            faults.append(f"models.{name}: {error}")
-            continue
+        found = Forecast(run, name)
         (needed_mb, stage), seconds = found.largest(), found.seconds(rate)
         spent, disk = spent + sum(seconds.values()), disk + found.fetched + found.written
-        say(
-            f"{name}: {parameters(found.parameters)} parameters, {size_bytes(found.fetched)} to "
-            f"fetch, {size_bytes(found.written)} to write, {size_mb(needed_mb)} of memory "
-            f"({stage}); {', '.join(f'{doing} {_time(each)}' for doing, each in seconds.items())}"
-        )
-        if needed_mb > free_mb:
-            faults.append(f"models.{name}: {stage} does not fit into the memory that is free.")
-    say(f"all: about {_time(spent)}, {size_bytes(disk)} of disk")
-    if disk > free:
-        faults.append("The disk of this folder has less free.")
+        say(f"{name}: {parameters(found.parameters)} parameters")
+        say(f"    disk    {size_bytes(found.fetched)} fetched, {size_bytes(found.written)} written")
+        say(f"    memory  {size_mb(needed_mb)} ({stage})")
+        say(f"    time    {', '.join(f'{stage} {_time(each)}' for stage, each in seconds.items())}")
+        faults += [f"models.{name}: {stage} has not enough memory"] * (needed_mb > free_mb)
+    say(f"in all: about {_time(spent)}, {size_bytes(disk)} of disk")
+    faults += ["its files take more disk than is free"] * (disk > free)
     if faults:
-        raise ConfigError(f"this run must not be started here. {' '.join(faults)}")
+        raise ConfigError(f"this run does not fit here: {'; '.join(faults)}.")
 
 
 def _time(seconds: float) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from importlib import import_module
 from pathlib import Path
@@ -19,8 +18,6 @@ NAMES = tuple(
     )
 )
 """Each is a module of this package that defines ``FAMILY``."""
-_LONGEST = 100
-"""Characters that a message takes from a checkpoint's own files for a name."""
 
 
 def get(name: str) -> Family:
@@ -44,10 +41,9 @@ def detect(folder: Path) -> Family:
         if family.accepts(folder):
             return family
     config = read_config(folder)  # where there is none, that is the reason
-    named = config.get("architectures") or config.get("model_type")
     raise CheckpointError(
         f"{folder}: no family reads this checkpoint; supported are {', '.join(NAMES)}, and its "
-        f"config.json names {json.dumps(named)[:_LONGEST]}."
+        f"config.json names {str(config.get('architectures') or config.get('model_type'))[:100]}."
     )
 
 

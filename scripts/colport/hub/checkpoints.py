@@ -28,7 +28,7 @@ from colport.tensors.weights import ADAPTER_WEIGHTS, INDEX, WHOLE, TensorIndex, 
 HUB_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.metadata", "README.md")
 """Files fetched from a Hub repository: configuration, tokenizer, safetensors weights, card."""
 
-_Fetch = Callable[[str, str, Sequence[str]], Path]
+_Fetch = Callable[..., Path]
 
 _LICENSE_KEYS = ("license", "license_name", "license_link")
 

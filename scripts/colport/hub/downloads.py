@@ -28,7 +28,6 @@ def fetch(
     revision: str,
     patterns: Sequence[str],
     repo_type: Literal["model", "dataset"] = "model",
-    *,
     is_cached: bool = False,
 ) -> Path:
     """The folder of a revision in the Hub's cache, the files of some patterns in it.
@@ -45,17 +44,11 @@ def fetch(
     """
     from huggingface_hub import errors, snapshot_download
 
+    asked = {"repo_type": repo_type, "revision": revision, "allow_patterns": [*patterns]}
+    asked["local_files_only"] = is_cached
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            return Path(
-                snapshot_download(
-                    repository,
-                    repo_type=repo_type,
-                    revision=revision,
-                    allow_patterns=[*patterns],
-                    local_files_only=is_cached,
-                )
-            )
+            return Path(snapshot_download(repository, **asked))
         except (errors.HTTPError, OSError, ValueError) as error:
             if attempt == ATTEMPTS or not _passes(error):
                 raise HubError(_reason(error)) from error

@@ -2,7 +2,7 @@
 
 Memory is what jobs ask a cluster for (:mod:`.needs`). Times are multiplications and additions, two
 a parameter and token, over the measured rate of a large product, and a start of each job: good to
-a factor of two (docs/costs.md). Both are those of the CPU.
+a factor of two (docs/costs.md). Both are of our variants on the CPU.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ def parameters_of(declaration: Mapping[str, Any]) -> tuple[int, bool]:
     """
     try:
         return checkpoints.parameters(declaration), True
-    except CheckpointError:
+    except CheckpointError as error:
         known = PUBLISHED["read"].get(declaration.get("hub"), {})
         if "parameters" not in known:
-            raise
+            raise CheckpointError(f"{error} Its size stands in no table of ColPort's.") from error
         return known["parameters"], False
 
 
@@ -102,37 +102,36 @@ class Forecast:
             precision = variants[variant]["precision"]
             size = int(FACTS["bytes"][precision] * self.parameters)
             self._folders[variant] = needs.Folder(precision, size, self.parameters)
-        self._runs = [variant for variant, _ in plan.runs if variant in self._folders]
-        scratch = FACTS["scratch"] * any(map(plan.is_calibrated, plan.quantized))
-        document = FACTS["token_bytes"] * self._tokens * (1 + len(self._runs))
-        self.written = scratch * self.parameters
+        embedded = self._tokens * sum(documents for documents, _ in self._sets)
+        self.written = FACTS["token_bytes"] * embedded * (1 + len(self._folders))
         self.written += sum(folder.size_bytes for folder in self._folders.values())
-        self.written += document * sum(documents for documents, _ in self._sets)
+        is_calibrated = any(map(plan.is_calibrated, plan.quantized))
+        self.written += FACTS["scratch"] * self.parameters * is_calibrated
 
     def largest(self) -> tuple[float, str]:
-        """MB that its largest job takes at least, and the stage; PyTorch's weights may stay in files."""
-        config, folders = self._plan.config, self._folders
+        """MB that its largest job takes at least, and the stage.
+
+        At least: PyTorch's weights stay in their files, latency has its smallest batch.
+        """
+        config, folders = self._plan.config, [*self._folders.values()]
         latency = {**config["latency"], "batch_sizes": [min(config["latency"]["batch_sizes"])]}
         config, found = {**config, "reference": {"memory_mb": 1}, "latency": latency}, []
+        heaviest = max(folders, key=needs.Folder.session_mb)
+        files = SimpleNamespace(model=heaviest, base=heaviest, models=folders)
+        files.checkpoint = {"parameters": self.parameters}
+        files.dataset = {"counts": {"documents": max(self._sets)[0]}}
         for stage, variant, *_ in self._jobs():
-            files = SimpleNamespace(
-                checkpoint={"parameters": self.parameters},
-                dataset={"counts": {"documents": max(self._sets)[0]}},
-                model=folders.get(variant),
-                base=variant and folders.get(config["variants"][variant].get("base")),
-                models=[*folders.values()],
-            )
-            wildcards = SimpleNamespace(model=self._name, variant=variant)
-            found.append((needs.STAGES[stage](needs.Job(config, wildcards, files, 1))[0], stage))
+            job = needs.Job(config, SimpleNamespace(model=self._name, variant=variant), files, 1)
+            found.append((needs.STAGES[stage](job)[0], stage))
         return max(found)
 
     def seconds(self, rate: float) -> dict[str, float]:
-        """What is done, to its time: a job on each core, but for latency, which has all."""
+        """Of each stage: a job on each core, but for latency, which has all."""
         latency, cores = self._plan.config["latency"], machine.usable_cores()
         calls = FACTS["warm_up"] + max(latency["rounds"], latency["min_samples"])
         cases = 2 * len(latency["batch_sizes"])
         longest = cases * (latency["max_seconds"] + latency["warmup_max_seconds"])
-        strongest = machine.processor_class({"instructions": machine.instructions()})
+        strongest = machine.processor_class(machine.describe())
         spent, beside = Counter(), Counter()
         for stage, variant, count, documents, queries in self._jobs():
             speeds = FACTS["speed"][self._folders[variant].precision if variant else "pytorch"]
@@ -143,31 +142,26 @@ class Forecast:
                 timed = max(products * calls, cases * latency["min_seconds"])
                 spent[stage] += start + max(products, min(timed, longest))
             else:
-                doing = FACTS["doing"].get(stage, stage)
-                spent[doing] += count * start + products * cores
-                beside[doing] += count
-        return {doing: spent[doing] / max(1, min(cores, beside[doing])) for doing in FACTS["order"]}
+                spent[stage] += count * start + products * cores
+                beside[stage] += count
+        return {stage: spent[stage] / max(1, min(cores, beside[stage])) for stage in spent}
 
     def _jobs(self) -> Iterator[tuple[str, str, int, float, float]]:
         """Stage, variant (empty for PyTorch), how many, and what they encode in all.
 
-        Those of latency are its contenders.
+        Those of latency are its contenders; parity and scores are counted with what is embedded.
         """
-        plan, config, runs = self._plan, self._plan.config, self._runs
-        yield "proof", "", 1, 8, 8
+        plan, config = self._plan, self._plan.config
+        yield "proof", "", 1, 4, 4
         yield from (("export", variant, 1, 0, 0) for variant in plan.exported)
         for variant in plan.quantized:
             settings = QuantizeSettings.from_config(config["variants"][variant])
             inputs = (settings.calibration or Calibration()).inputs * settings.is_calibrated
-            inputs *= FACTS["calibrations"]
-            yield "quantize", variant, 1, inputs, inputs
-        inputs = len(config["parity"]["batch_sizes"]) * config["parity"]["inputs"]
-        yield from (("parity", variant, 1, inputs, inputs) for variant in runs)
+            yield "quantize", variant, 1, *[FACTS["calibrations"] * inputs] * 2
         for each in self._sets:
             shards = shard_count(each[0], config["encode"]["shard_documents"])
             yield "reference", "", shards, *each
-            yield "score", "", 1 + len(runs), 0, 0
-            yield from (("embed", variant, shards, *each) for variant in runs)
+            yield from (("embed", variant, shards, *each) for variant in self._folders)
         inputs = sum(config["latency"]["batch_sizes"])
-        pytorch = len(plan.providers) * (1 + len(config["latency"]["pytorch"]))
-        yield from (("latency", name, 1, inputs, inputs) for name in [*[""] * pytorch, *runs])
+        for variant in [*[""] * (1 + len(config["latency"]["pytorch"])), *self._folders]:
+            yield "latency", variant, 1, inputs, inputs

@@ -123,8 +123,7 @@ class Job:
     def contest(self, pytorch: int, batch_size: int, minutes: float) -> Need:
         """All contenders are in memory at once: PyTorch in so many forms, and every variant."""
         contenders = pytorch + len(self.input.models)
-        folders = map(Folder.of, self.input.models)
-        sessions = sum(folder.session_mb(batch_size) for folder in folders)
+        sessions = sum(Folder.of(item).session_mb(batch_size) for item in self.input.models)
         references = pytorch * self.reference_mb()
         return 300 * contenders + references + sessions, 20 + minutes
 
@@ -156,11 +155,10 @@ def _export(job: Job) -> Need:
 
 def _quantize(job: Job) -> Need:
     base = Folder.of(job.input.base)
-    size = base.size_bytes
     variant = job.config["variants"][job.wildcards.variant]
     if QuantizeSettings.from_config(variant).is_calibrated:
-        return 2500 + base.session_mb(), 10 + 60e-9 * size
-    return 1500 + 0.05 * size / _MB, 10 + 4e-9 * size
+        return 2500 + base.session_mb(), 10 + 60e-9 * base.size_bytes
+    return 1500 + 0.05 * base.size_bytes / _MB, 10 + 4e-9 * base.size_bytes
 
 
 def _parity(job: Job) -> Need:
