@@ -43,10 +43,11 @@ lock:
 	done
 	$(PYTHON) envs/make_conda.py
 
-# Write the config's schema and the tables of config/README.md and results/README.md again, after an
-# edit of a setting or of a column.
+# Write the config's schema and the tables of config/README.md, results/README.md, docs/models.md and
+# docs/costs.md again, after an edit of a setting, of a column or of what is known of checkpoints.
 settings: $(VENV)/test.stamp
 	$(BIN)/python config/schemas/generate.py
+	$(BIN)/python docs/generate.py
 
 # Compare the pins with published advisories; says so where these cannot be looked up.
 audit: $(VENV)/bin/python

@@ -216,6 +216,16 @@ class Provider(Section):
     """Folder for compiled graphs."""
 
 
+class DatasetSize(Section):
+    """What a dataset on the Hub holds."""
+
+    documents: Count
+    """Pages or passages."""
+
+    queries: Count
+    """Queries of one language."""
+
+
 class Dataset(Section):
     """What is scored: exactly one of ``hub``, ``path`` and ``documents_folder``."""
 
@@ -225,6 +235,10 @@ class Dataset(Section):
 
     revision: Commit | None = None
     """Of ``hub``."""
+
+    size: DatasetSize | None = None
+    """What a dataset on the Hub holds, for ``colport plan``: nothing else reads it. Other datasets
+    are counted."""
 
     path: File | None = None
     """A local folder of parquet files in the same layout."""

@@ -101,6 +101,7 @@ def test_what_the_client_is_asked_for(monkeypatch, kind):
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
     assert downloads.fetch("a/b", "v1", ("*.json",), kind) == Path("/cache")
     named = {"repo_type": kind, "revision": "v1", "allow_patterns": ["*.json"]}
+    named["local_files_only"] = False
     assert asked == [(("a/b",), named)]
 
 

@@ -12,7 +12,7 @@ import colport
 from colport.base.errors import ColPortError
 from colport.base.files import remove_on_stop
 from colport.base.redaction import print_redacted
-from colport.cli import convert, evaluation, explain, inspection, options, push, results
+from colport.cli import convert, evaluation, explain, inspection, options, plan, push, results
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -22,7 +22,7 @@ app = typer.Typer(
 for command in (
     *(convert.export, convert.quantize, convert.split, convert.merge, convert.shard),
     *(inspection.inspect, evaluation.parity, explain.explain, evaluation.mteb),
-    *(results.compare, results.report, push.push),
+    *(plan.plan, results.compare, results.report, push.push),
 ):
     app.command()(options.declared(command))
 

@@ -21,7 +21,7 @@ from colport.families.base import spelled
 
 SOURCES = ("hub", "path", "documents_folder")
 _COMMON = ("limit", "language", "languages", "documents")
-_PUBLISHED = ("hub", "revision", "path", "schema", "split")
+_PUBLISHED = ("hub", "revision", "size", "path", "schema", "split")
 _OWN = ("documents_folder", "queries", "judgements", *PageSettings.__annotations__)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 

@@ -40,9 +40,10 @@ def detect(folder: Path) -> Family:
         family = get(name)
         if family.accepts(folder):
             return family
-    read_config(folder)  # where there is none, that is the reason
+    config = read_config(folder)  # where there is none, that is the reason
     raise CheckpointError(
-        f"{folder}: no family reads this checkpoint; supported are {', '.join(NAMES)}."
+        f"{folder}: no family reads this checkpoint; supported are {', '.join(NAMES)}, and its "
+        f"config.json names {str(config.get('architectures') or config.get('model_type'))[:100]}."
     )
 
 

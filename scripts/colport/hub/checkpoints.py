@@ -8,12 +8,12 @@ files.
 from __future__ import annotations
 
 import importlib.util
-import math
 import re
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,12 @@ from colport.base.errors import CheckpointError, ColPortError, HubError, read_of
 from colport.base.files import atomic_folder, content_hash, read_json, sha256_file, visible_files
 from colport.base.foreign import load_json, local
 from colport.hub import downloads, lora
-from colport.tensors.weights import ADAPTER_WEIGHTS, INDEX, WHOLE, TensorIndex, read_header
+from colport.tensors.weights import ADAPTER_WEIGHTS, INDEX, WHOLE, TensorIndex, count
 
 HUB_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.metadata", "README.md")
 """Files fetched from a Hub repository: configuration, tokenizer, safetensors weights, card."""
+
+_Fetch = Callable[..., Path]
 
 _LICENSE_KEYS = ("license", "license_name", "license_link")
 
@@ -113,17 +115,29 @@ def record(declaration: Mapping[str, Any], family: str, workspace: Path | str) -
     layers = _layers(declaration)
     folder = _assembled(layers, declaration, Path(workspace))
     weights = _weight_files(folder)
-    entries = [entry for file in weights for entry in read_header(file).values()]
     others = [file for file in visible_files(folder) if file.suffix in _SMALL]
     return {
         "folder": str(folder),
         "family": family,
         "source": " on ".join(layer.source for layer in reversed(layers) if layer.source),
         "applied": _applied(layers),
-        "parameters": sum(math.prod(entry.shape) for entry in entries),
+        "parameters": count(weights),
         "weights": {str(file.relative_to(folder)): sha256_file(file) for file in weights},
         "files": content_hash(others),
     }
+
+
+def parameters(declaration: Mapping[str, Any]) -> int:
+    """Parameters of a checkpoint that is on this machine; nothing is fetched.
+
+    Raises:
+        CheckpointError: It is not here, or has no weights.
+    """
+    layers = _layers(declaration, partial(downloads.fetch, is_cached=True))
+    files = {file for layer in layers for file in _weight_files(layer.folder)}
+    if not files:
+        raise CheckpointError(f"checkpoint {layers[0].source}: has no weights.")
+    return count(files)
 
 
 def places(declaration: Mapping[str, Any]) -> list[Path]:
@@ -225,10 +239,10 @@ def _own_code(file: Path) -> str:
     return str(first[0] if isinstance(first, list) and first else first or "")
 
 
-def _layers(declaration: Mapping[str, Any]) -> list[_Layer]:
+def _layers(declaration: Mapping[str, Any], fetch: _Fetch = downloads.fetch) -> list[_Layer]:
     """The folders of a checkpoint, the lowest first."""
-    checkpoint = _located(declaration)
-    layers = [*_base(checkpoint, declaration.get("base")), checkpoint]
+    checkpoint = _located(declaration, fetch)
+    layers = [*_base(checkpoint, declaration.get("base"), fetch), checkpoint]
     if overlay := declaration.get("overlay"):
         if not local(overlay).is_dir():
             raise CheckpointError(f"checkpoint overlay {overlay!r}: there is no such folder.")
@@ -266,11 +280,11 @@ def _weight_files(folder: Path) -> list[Path]:
     return sorted(found)
 
 
-def _located(declaration: Mapping[str, Any]) -> _Layer:
+def _located(declaration: Mapping[str, Any], fetch: _Fetch) -> _Layer:
     if "hub" in declaration:
         hub, revision = declaration["hub"], declaration["revision"]
         try:
-            folder = downloads.fetch(hub, revision, HUB_FILES)
+            folder = fetch(hub, revision, HUB_FILES)
         except HubError as error:
             raise CheckpointError(f"checkpoint {hub}@{revision}: {error}.") from error
         return _Layer(folder, f"{hub}@{folder.name}", is_fetched=True)
@@ -283,7 +297,7 @@ def _located(declaration: Mapping[str, Any]) -> _Layer:
     return _Layer(folder.resolve(), str(declaration["path"]))
 
 
-def _base(checkpoint: _Layer, declared: Mapping[str, Any] | None) -> list[_Layer]:
+def _base(checkpoint: _Layer, declared: Mapping[str, Any] | None, fetch: _Fetch) -> list[_Layer]:
     """What an adapter needs to be a checkpoint; nothing for any other folder."""
     if not _is_bare_adapter(checkpoint.folder):
         if declared:
@@ -296,7 +310,7 @@ def _base(checkpoint: _Layer, declared: Mapping[str, Any] | None) -> list[_Layer
     lora.read(folder / ADAPTER_CONFIG, read_config(folder, ADAPTER_CONFIG))
     if (folder / "modules.json").is_file() and not any((folder / n).is_file() for n in _PROCESSORS):
         lora.refuse_on_text(folder / ADAPTER_CONFIG)
-    base = _located(declared)
+    base = _located(declared, fetch)
     if (base.folder / ADAPTER_CONFIG).is_file():
         what = "is an adapter itself" if _is_bare_adapter(base.folder) else "has an adapter, too"
         raise CheckpointError(f"checkpoint base {base.source}: {what}; merge it first.")

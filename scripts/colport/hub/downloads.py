@@ -28,6 +28,7 @@ def fetch(
     revision: str,
     patterns: Sequence[str],
     repo_type: Literal["model", "dataset"] = "model",
+    is_cached: bool = False,
 ) -> Path:
     """The folder of a revision in the Hub's cache, the files of some patterns in it.
 
@@ -36,19 +37,18 @@ def fetch(
         revision: Commit, tag or branch.
         patterns: Shell patterns of the files to fetch.
         repo_type: What kind of repository it is.
+        is_cached: Look in the cache alone.
 
     Raises:
         HubError: The files cannot be fetched and are not in the cache. What was fetched is kept.
     """
     from huggingface_hub import errors, snapshot_download
 
+    asked = {"repo_type": repo_type, "revision": revision, "allow_patterns": [*patterns]}
+    asked["local_files_only"] = is_cached
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            return Path(
-                snapshot_download(
-                    repository, repo_type=repo_type, revision=revision, allow_patterns=[*patterns]
-                )
-            )
+            return Path(snapshot_download(repository, **asked))
         except (errors.HTTPError, OSError, ValueError) as error:
             if attempt == ATTEMPTS or not _passes(error):
                 raise HubError(_reason(error)) from error

@@ -99,7 +99,7 @@ def extended(name: str, datasets: Mapping[str, Mapping[str, Any]]) -> dict[str, 
         seen.append(base)
         inherited = datasets[base]
         if {"hub", "path"} & entry.keys():
-            source = {"hub", "revision", "path"}
+            source = {"hub", "revision", "size", "path"}
             inherited = {key: value for key, value in inherited.items() if key not in source}
         entry = {**inherited, **entry}
     return entry

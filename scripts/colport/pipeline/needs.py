@@ -1,7 +1,8 @@
 """Memory and time that a job asks a cluster for, from the size of what it will hold.
 
 Each estimate is a base and what was measured to grow with the model (docs/cluster.md has the
-figures). Snakemake multiplies nothing itself: a second attempt asks for twice as much.
+figures). Snakemake multiplies nothing itself: a second attempt asks for twice as much. A forecast,
+which has no files yet, gives in their place what they will hold.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ _SESSION = {"fp16": 3.5, "bf16": 3.5}
 _SESSION_ELSE = 1.5
 _PROVED = 2
 """Documents that every export is checked on."""
-_TOKENS = {"pages": 1030, "passages": 300}
+TOKENS = {"pages": 1030, "passages": 300}
+"""Of a document."""
 _FLOPS_OF_THREAD = 40e9
 """Half of what PyTorch reaches on a core (benchmarks/graphs.md)."""
 
@@ -40,8 +42,42 @@ Need = tuple[float, float]
 
 
 @dataclass(frozen=True)
+class Folder:
+    """An exported folder, there or expected.
+
+    Attributes:
+        precision: Of its weights; empty for one that a known limit prevented.
+        size_bytes: Of its files.
+        parameters: Of its largest graph.
+    """
+
+    precision: str
+    size_bytes: int
+    parameters: int
+
+    @classmethod
+    def of(cls, folder: str | Folder) -> Folder:
+        """That at a path, or the one expected there."""
+        if isinstance(folder, Folder):
+            return folder
+        Path(folder).stat()  # a sum over nothing would hide that it is not there
+        file = Path(folder, FILE)
+        manifest = _read(file) if file.is_file() else {"graphs": {}}
+        largest = max((graph["parameters"] for graph in manifest["graphs"].values()), default=0)
+        return cls(manifest.get("precision", ""), bytes_below(folder), largest)
+
+    def session_mb(self, batch_size: int = 1) -> float:
+        """Of both graphs and the activations of a batch of pages."""
+        weights = _SESSION.get(self.precision, _SESSION_ELSE) * self.size_bytes / _MB
+        return weights + batch_size * activations_mb(self.parameters)
+
+
+@dataclass(frozen=True)
 class Job:
-    """A job as Snakemake describes it, beside the config."""
+    """A job as Snakemake describes it, beside the config.
+
+    ``input`` has a record's file or its content, an exported folder's path or a :class:`Folder`.
+    """
 
     config: Mapping[str, Any]
     wildcards: Any
@@ -68,7 +104,7 @@ class Job:
     def encoding_minutes(self, documents: int, parameters: int) -> float:
         """Of so many documents; two operations a parameter and token."""
         family = registry.get(self.config["models"][self.wildcards.model]["family"])
-        flops = 2 * parameters * _TOKENS[family.document_type] * documents
+        flops = 2 * parameters * TOKENS[family.document_type] * documents
         return flops / (_FLOPS_OF_THREAD * self.threads) / 60
 
     def original(self, documents: int, most: float = math.inf) -> Need:
@@ -78,15 +114,16 @@ class Job:
 
     def encoder(self, documents: int, batch_size: int | None = None) -> Need:
         """Of an exported folder that encodes so many documents."""
-        usual, folder = self.config["encode"].get("batch_size", BATCH_SIZE), self.input.model
-        minutes = self.encoding_minutes(documents, _graph_parameters(folder))
-        session = _session_mb(folder, batch_size or usual)
+        usual = self.config["encode"].get("batch_size", BATCH_SIZE)
+        folder = Folder.of(self.input.model)
+        minutes = self.encoding_minutes(documents, folder.parameters)
+        session = folder.session_mb(batch_size or usual)
         return 500 + session + _EMBEDDING_MB * documents, 10 + minutes
 
     def contest(self, pytorch: int, batch_size: int, minutes: float) -> Need:
         """All contenders are in memory at once: PyTorch in so many forms, and every variant."""
         contenders = pytorch + len(self.input.models)
-        sessions = sum(_session_mb(folder, batch_size) for folder in self.input.models)
+        sessions = sum(Folder.of(item).session_mb(batch_size) for item in self.input.models)
         references = pytorch * self.reference_mb()
         return 300 * contenders + references + sessions, 20 + minutes
 
@@ -117,11 +154,11 @@ def _export(job: Job) -> Need:
 
 
 def _quantize(job: Job) -> Need:
-    size = _folder_bytes(job.input.base)
+    base = Folder.of(job.input.base)
     variant = job.config["variants"][job.wildcards.variant]
     if QuantizeSettings.from_config(variant).is_calibrated:
-        return 2500 + _session_mb(job.input.base), 10 + 60e-9 * size
-    return 1500 + 0.05 * size / _MB, 10 + 4e-9 * size
+        return 2500 + base.session_mb(), 10 + 60e-9 * base.size_bytes
+    return 1500 + 0.05 * base.size_bytes / _MB, 10 + 4e-9 * base.size_bytes
 
 
 def _parity(job: Job) -> Need:
@@ -155,9 +192,9 @@ def _scenarios(job: Job) -> Need:
 
 
 def _operators(job: Job) -> Need:
-    largest = max(job.input.models, key=_folder_bytes)
-    minutes = job.encoding_minutes(1, _graph_parameters(largest))
-    return 1500 + _session_mb(largest), 20 + 10 * len(job.input.models) * minutes
+    largest = max(map(Folder.of, job.input.models), key=lambda folder: folder.size_bytes)
+    minutes = job.encoding_minutes(1, largest.parameters)
+    return 1500 + largest.session_mb(), 20 + 10 * len(job.input.models) * minutes
 
 
 STAGES: Mapping[str, Callable[[Job], Need]] = {
@@ -182,36 +219,13 @@ STAGES: Mapping[str, Callable[[Job], Need]] = {
 """How each stage's need is estimated."""
 
 
-def _session_mb(folder: str, batch_size: int = 1) -> float:
-    """Of both graphs and the activations of a batch of pages."""
-    factor = _SESSION.get(_manifest(folder).get("precision"), _SESSION_ELSE)
-    weights = factor * _folder_bytes(folder) / _MB
-    return weights + batch_size * activations_mb(_graph_parameters(folder))
-
-
-def _graph_parameters(folder: str) -> int:
-    """Of an exported folder's largest graph."""
-    return max((graph["parameters"] for graph in _manifest(folder)["graphs"].values()), default=0)
-
-
-def _manifest(folder: str) -> dict[str, Any]:
-    """``colport.json``, an empty one for a folder that a known limit prevented."""
-    file = Path(folder, FILE)
-    return _read(file) if file.is_file() else {"graphs": {}}
-
-
-def _folder_bytes(folder: str) -> int:
-    Path(folder).stat()  # a sum over nothing would hide that it is not there
-    return bytes_below(folder)
-
-
 def _read(file: Path | str) -> dict[str, Any]:
     return json.loads(Path(file).read_text(encoding="utf-8"))
 
 
-def _recorded(file: Path | str, name: str) -> Any:
+def _recorded(file: Path | str | Mapping[str, Any], name: str) -> Any:
     """A field of a record; one that an older ColPort has written counts as not there yet."""
-    record = _read(file)
+    record = file if isinstance(file, Mapping) else _read(file)
     if name not in record:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(file))
     return record[name]

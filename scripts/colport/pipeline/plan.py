@@ -46,6 +46,7 @@ class Plan:
         base: Folder of the Snakefile.
         models: Models to run.
         pairs: Every model with each of its datasets.
+        sizes: What a dataset's entry says of its size; ``config`` has it no more.
         datasets: Datasets that the models to run are scored on.
         variants: Variants to run, and the bases that they are made from.
         quantized: Those of them that are made from another variant's folder.
@@ -65,6 +66,8 @@ class Plan:
 
     def __init__(self, config: Mapping[str, Any], base: Path) -> None:
         self.config, self.base = config, base
+        # Taken out of it, so that no job runs again for it.
+        self.sizes = {name: entry.pop("size", None) for name, entry in config["datasets"].items()}
         run, variants = config["run"], config["variants"]
         self.models, self.providers = run["models"], run["providers"]
         self.pairs = [(model, dataset) for model in self.models for dataset in self.of(model)]

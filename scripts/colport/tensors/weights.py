@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import struct
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -182,6 +182,15 @@ def finite(entry: StoredTensor, values: np.ndarray) -> np.ndarray:
     if not np.isfinite(values).all():
         raise CheckpointError(f"{entry.file}: tensor {entry.key!r} holds NaN or infinite values.")
     return values
+
+
+def count(files: Iterable[Path]) -> int:
+    """Parameters in safetensors files.
+
+    Raises:
+        CheckpointError: See :func:`read_header`.
+    """
+    return sum(math.prod(one.shape) for file in files for one in read_header(file).values())
 
 
 def read_header(file: Path) -> dict[str, TensorEntry]:

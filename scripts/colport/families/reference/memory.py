@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
 from colport.base.files import visible_files
 from colport.base.machine import available_mb
-from colport.tensors.weights import read_header
+from colport.tensors.weights import count
 
 _BASE_MB = 1500
 """Of Python, its libraries, and the weights of one operator."""
@@ -59,9 +58,7 @@ class Room:
             CheckpointError: A safetensors file is not valid.
         """
         files = (file for file in visible_files(folder) if file.suffix == ".safetensors")
-        entries = [read_header(file) for file in files]
-        parameters = sum(math.prod(one.shape) for each in entries for one in each.values())
-        return cls(parameters, available_mb() if allowed_mb is None else allowed_mb)
+        return cls(count(files), available_mb() if allowed_mb is None else allowed_mb)
 
     @property
     def is_streamed(self) -> bool:

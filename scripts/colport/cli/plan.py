@@ -1,0 +1,52 @@
+"""What a run will take, before it starts."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from colport.base import machine
+from colport.base.errors import ConfigError
+from colport.cli.console import say
+from colport.report.formatting import parameters, significant, size_bytes, size_mb
+
+_UNITS = {"days": 86400, "h": 3600, "min": 60, "s": 1}
+
+
+def plan(configs: list[Path] | None = None) -> None:
+    """Say what a run will take on this machine, before anything starts.
+
+    For each model: its parameters, what is fetched and written on disk, the memory that its largest
+    job takes at least, and times. The machine is asked how fast it multiplies, which takes a
+    second. Times are estimates, good to a factor of two. Counted are the variants on the CPU, with
+    other providers' jobs, peers and scenarios left out.
+    Exit code: 1 if something cannot fit, or is of unknown size.
+
+    \b
+    Example: colport plan config/vidore.yaml
+    """
+    from colport.pipeline.forecast import Forecast, product_rate
+    from colport.pipeline.plan import Plan
+
+    run, rate, faults, spent, disk = Plan.load(configs or []), product_rate(), [], 0.0, 0.0
+    free_mb, free = machine.available_mb(), shutil.disk_usage(".").free
+    say(f"{machine.in_words(machine.describe())}: {rate / 1e9:.0f} GFLOP/s in fp32")
+    say(f"free: {size_mb(free_mb)} of memory, {size_bytes(free)} of disk")
+    for name in run.models:
+        found = Forecast(run, name)
+        (needed_mb, stage), seconds = found.largest(), found.seconds(rate)
+        spent, disk = spent + sum(seconds.values()), disk + found.fetched + found.written
+        say(f"{name}: {parameters(found.parameters)} parameters")
+        say(f"    disk    {size_bytes(found.fetched)} fetched, {size_bytes(found.written)} written")
+        say(f"    memory  {size_mb(needed_mb)} ({stage})")
+        say(f"    time    {', '.join(f'{stage} {_time(each)}' for stage, each in seconds.items())}")
+        faults += [f"models.{name}: {stage} has not enough memory"] * (needed_mb > free_mb)
+    say(f"in all: about {_time(spent)}, {size_bytes(disk)} of disk")
+    faults += ["its files take more disk than is free"] * (disk > free)
+    if faults:
+        raise ConfigError(f"this run does not fit here: {'; '.join(faults)}.")
+
+
+def _time(seconds: float) -> str:
+    unit, length = next(each for each in _UNITS.items() if seconds >= each[1] or each[1] == 1)
+    return f"{significant(seconds / length, 2)} {unit}"
