@@ -11,12 +11,14 @@ import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import jsonschema
 import yaml
 
 from colport.base.errors import ConfigError, read_of
+
+if TYPE_CHECKING:
+    import jsonschema
 
 _INTEGER = ("int8", "int4")
 _NEAR_NAMES = 5
@@ -45,6 +47,8 @@ def validated(config: Mapping[str, Any], schema_file: Path | str) -> dict[str, A
         ConfigError: A key is unknown, a value is of the wrong type or out of range, or two
             entries contradict each other.
     """
+    import jsonschema  # here: an installation that only encodes has none
+
     schema = load(schema_file)
     _check_values(config)
     errors = jsonschema.Draft202012Validator(schema).iter_errors(config)
