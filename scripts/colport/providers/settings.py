@@ -33,10 +33,10 @@ class Common:
     """Keys of every provider, beside ``type``, ``options`` and ``fixed_shapes``."""
 
     threads: Threads = None
-    """Within an operator; the job's threads go first."""
+    """Threads within an operator; the number of the job's threads has priority."""
 
     inter_op_threads: Threads = None
-    """Operators at once; above 1 ONNX Runtime runs them in parallel."""
+    """Operators that run at the same time; above 1 ONNX Runtime runs them in parallel."""
 
     arena: bool = True
     """``false`` gives memory of the host back after each call."""

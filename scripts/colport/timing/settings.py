@@ -115,7 +115,7 @@ class LatencySettings:
     """Seconds of samples of a case over all rounds, at least."""
 
     max_seconds: declared.Positive = 10
-    """After so many seconds no further call of a case starts; it goes before the minima, but every
+    """Seconds after which no further call of a case starts; this comes before the minima, but every
     case has at least one sample."""
 
     precision: declared.NotNegative = 0.02
@@ -123,10 +123,10 @@ class LatencySettings:
     a case ends before its last round; 0: never."""
 
     warmup_max_calls: declared.Count = 20
-    """The warm-up ends once calls are stable, or after so many."""
+    """The warm-up ends once calls are stable, or after this number of calls."""
 
     warmup_max_seconds: declared.Positive = 5
-    """The warm-up ends once calls are stable, or after so many seconds."""
+    """The warm-up ends once calls are stable, or after this number of seconds."""
 
     quiet_wait_s: declared.NotNegative = 30
     """Seconds, all turns together, that a job waits for other work on the machine to pass; a noisy
@@ -151,7 +151,7 @@ class LatencySettings:
     runs out at a batch size, its row is ``unsupported`` and names the largest that ran."""
 
     seed: declared.Natural = 0
-    """Of the order in which contenders take turns."""
+    """Seed of the order in which contenders take turns."""
 
     settle_calls: Annotated[declared.Natural, declared.IN_CODE] = 1
     """Calls at the start of a block that do not count: other processes have had the caches since.
