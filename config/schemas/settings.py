@@ -201,7 +201,7 @@ class Provider(Section):
     either."""
 
     memory_limit_mb: Annotated[int | None, taken("memory_limit_mb")] = None
-    """MB of the device's memory that it may take."""
+    """MiB of the device's memory that it may take."""
 
     device: Annotated[Any, Allowed(title="number or name")] = None
     """Number of the GPU; ``CPU``, ``GPU``, ``NPU`` … for ``openvino``; ``all``, ``cpu``,
