@@ -50,8 +50,8 @@ class Common:
     there, ``providers.csv`` and the latency rows say how much."""
 
     python: Annotated[str | None, Allowed(minLength=1, title="path")] = None
-    """Interpreter of another environment that runs this provider, as two ONNX Runtimes cannot live
-    in one. Its rows stand beside those of the others in the same run."""
+    """Interpreter of another environment that runs this provider, because an environment has one
+    ONNX Runtime only. Its rows are in the same tables, from the same run."""
 
 
 def _kind(declared: Any) -> Kind:

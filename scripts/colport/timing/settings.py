@@ -119,8 +119,8 @@ class LatencySettings:
     case has at least one sample."""
 
     precision: declared.NotNegative = 0.02
-    """Once the 95% interval of every contender's p50 is that narrow (share of it, on either side),
-    a case ends before its last round; 0: never."""
+    """A case ends before its last round once the 95% interval of every contender's p50 reaches
+    no further than this share of it, on either side; 0: never."""
 
     warmup_max_calls: declared.Count = 20
     """The warm-up ends once calls are stable, or after this number of calls."""
@@ -133,7 +133,7 @@ class LatencySettings:
     run says so either way."""
 
     timeout_s: declared.Positive = 600
-    """A contender that does not answer for so long, beyond the time asked for, has failed."""
+    """Seconds within which a contender has to answer, beyond the time asked for; else it has failed."""
 
     threads: declared.Count = field(default_factory=usable_cores)
     """Threads of each contender; all cores of the job by default."""

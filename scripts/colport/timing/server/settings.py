@@ -60,7 +60,7 @@ class ServerSettings:
     """A rate that would need more seconds is not tried."""
 
     resolution: declared.Positive = 0.05
-    """The search ends when rates that pass and fail are so near each other (0.05: 5%)."""
+    """The search ends when the rates that pass and fail differ by this share at most (0.05: 5%)."""
 
     max_probes: declared.Count = 10
     """Number of rates after which the search ends in any case."""
@@ -121,7 +121,7 @@ class ScenarioSettings:
     """As in ``latency``."""
 
     timeout_s: declared.Positive = 600
-    """A contender that does not answer for so long has failed."""
+    """Seconds within which a contender has to answer; else it has failed."""
 
     offline: OfflineSettings = field(default_factory=OfflineSettings)
     """All inputs at once."""
