@@ -133,7 +133,8 @@ class LatencySettings:
     run says so either way."""
 
     timeout_s: declared.Positive = 600
-    """Seconds within which a contender has to answer, beyond the time asked for; else it has failed."""
+    """Seconds within which a contender has to answer, beyond the time asked for; else it has
+    failed."""
 
     threads: declared.Count = field(default_factory=usable_cores)
     """Threads of each contender; all cores of the job by default."""
