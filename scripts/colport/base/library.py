@@ -7,16 +7,16 @@ one removes files of the other. Modules import ``onnxruntime`` from here.
 
 from __future__ import annotations
 
+import sys
 import warnings
 from importlib import metadata
-from typing import Any
 
 from colport.base.errors import LibraryError
 from colport.base.redaction import plain
 
 _BRINGS = "pip install 'colport[cpu]' brings it, or [gpu], [openvino], [directml], [migraphx]"
 
-_found: dict[Any, set[str]] = {}  # by place; Python imports from the first one
+_found: dict[object, set[str]] = {}  # by place; Python imports from the first one
 for _package in metadata.distributions():
     if "onnxruntime" in (_package.read_text("top_level.txt") or "").split():
         _found.setdefault(_package.locate_file("onnxruntime"), set()).add(_package.name)
@@ -28,7 +28,8 @@ try:
     onnxruntime.InferenceSession  # noqa: B018 - what is left of a removed package has none
 except (ImportError, AttributeError) as error:
     raise LibraryError(
-        f"onnxruntime cannot be imported ({plain(error)}); {_again if _names else _BRINGS}."
+        f"{sys.executable} cannot import onnxruntime ({plain(error)}); "
+        f"{_again if _names else _BRINGS}."
     ) from error
 if len(_names) > 1:
     warnings.warn(

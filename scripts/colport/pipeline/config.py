@@ -11,14 +11,11 @@ import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
 from colport.base.errors import ConfigError, read_of
-
-if TYPE_CHECKING:
-    import jsonschema
 
 _INTEGER = ("int8", "int4")
 _NEAR_NAMES = 5
@@ -114,11 +111,11 @@ def datasets_of(model: Mapping[str, Any]) -> dict[str, str]:
     return named | {key: model[key] for key in model if key == "calibration"}
 
 
-def _relevance(error: jsonschema.ValidationError) -> tuple[bool, int]:
+def _relevance(error: Any) -> tuple[bool, int]:
     return error.validator not in {"additionalProperties", "propertyNames"}, -len(error.path)
 
 
-def _sentence(error: jsonschema.ValidationError) -> str:
+def _sentence(error: Any) -> str:
     """One sentence of ours for an error of jsonschema's."""
     path, found, wanted = list(error.absolute_path), error.instance, error.validator_value
     match error.validator:
