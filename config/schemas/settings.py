@@ -84,7 +84,7 @@ class Base(Section):
     """What an adapter was trained on."""
 
     hub: HubId | None = None
-    """As of ``checkpoint``."""
+    """As under ``checkpoint``."""
 
     revision: Revision | None = None
     """Goes with ``hub``."""
@@ -202,7 +202,7 @@ class Provider(Section):
     either."""
 
     memory_limit_mb: Annotated[int | None, taken("memory_limit_mb")] = None
-    """Of the device."""
+    """MiB of the device's memory that it may take."""
 
     device: Annotated[Any, Allowed(title="number or name")] = None
     """Number of the GPU; ``CPU``, ``GPU``, ``NPU`` … for ``openvino``; ``all``, ``cpu``,
@@ -234,7 +234,7 @@ class Dataset(Section):
     Offline, the Hub's cache is read."""
 
     revision: Commit | None = None
-    """Of ``hub``."""
+    """The commit of ``hub``."""
 
     size: DatasetSize | None = None
     """What a dataset on the Hub holds, for ``colport plan``: nothing else reads it. Other datasets
@@ -254,7 +254,7 @@ class Dataset(Section):
     ``queries``, ``qrels``)."""
 
     split: Text = published.SPLIT
-    """Of the tables."""
+    """The split that is read."""
 
     documents: Annotated[str, Allowed(enum=[*published.DOCUMENT_COLUMNS])] = "pages"
     """``pages`` (column ``image``) or ``passages`` (column ``text``, after ``title`` if there
@@ -265,10 +265,11 @@ class Dataset(Section):
     v3)."""
 
     languages: Annotated[tuple[Text, ...] | None, Allowed(minItems=1, uniqueItems=True)] = None
-    """Those that the dataset has; another ``language`` is refused."""
+    """The languages of the dataset; another ``language`` is refused."""
 
     limit: OptionalCount = None
-    """The first so many documents, and the queries whose relevant documents are all among them."""
+    """Number of documents, the first ones; read are the queries whose relevant documents are all
+    among them."""
 
     queries: File | None = None
     """A ``.csv``, ``.tsv`` or ``.jsonl`` file in UTF-8: columns ``query_id``, ``query`` and,
@@ -288,7 +289,7 @@ class Peers(Section):
     """Others in the same run."""
 
     timeout_s: Positive = 3600
-    """A program of a peer that takes so many seconds is ended and has failed."""
+    """Seconds after which a program of a peer is ended and has failed."""
 
 
 class Encode(Section):
@@ -318,7 +319,7 @@ class Parity(Section):
     """Embeddings beside PyTorch's."""
 
     inputs: Count = declared.PARITY_INPUTS
-    """So many first queries and documents of the model's first dataset."""
+    """Number of queries and of documents, the first ones of the model's first dataset."""
 
     batch_sizes: Sizes = declared.PARITY_BATCH_SIZES
     """Each is run, the worst counts."""
@@ -333,10 +334,10 @@ class Retrieval(Section):
     again and needs ``pip install 'colport[mteb]'``, without which the rows are ``unsupported``."""
 
     resamples: Annotated[int, Allowed(minimum=100)] = statistics.RESAMPLES
-    """Of the bootstrap intervals and the randomisation tests."""
+    """Number of samples of the bootstrap intervals and the randomisation tests."""
 
     seed: Natural = statistics.SEED
-    """Of these and of the shuffled baseline."""
+    """Seed of these samples and of the shuffled baseline."""
 
     min_agreement: Annotated[float, Allowed(exclusiveMinimum=0, exclusiveMaximum=1)] = (
         recommendation.MIN_AGREEMENT

@@ -65,6 +65,10 @@ class InputError(DatasetError, ValueError):
         self.argument, self.index, self.reason = argument, index, reason
 
 
+class LibraryError(ColPortError, ImportError):
+    """ONNX Runtime is not installed, or its packages have overwritten each other."""
+
+
 class UnsupportedError(ColPortError):
     """A known limit: the stage records ``status: unsupported`` with this reason and goes on."""
 

@@ -162,7 +162,7 @@ def _shape(stated: Any) -> Any:
     return {str if key == "*" else key: _shape(part) for key, part in stated.items()}
 
 
-def misfit(value: Any, shape: Any, place: str = "") -> str | None:
+def misfit(value: Any, shape: Any, place: str = "", closed: bool = False) -> str | None:
     """Where a JSON value is not of a shape, and what is expected there; ``None`` if it fits.
 
     Args:
@@ -170,6 +170,7 @@ def misfit(value: Any, shape: Any, place: str = "") -> str | None:
         shape: A type or a tuple of types; ``[shape]`` for a list of such; ``{str: shape}`` for an
             object of such; an object of shapes by key, others being free and ``key?`` optional.
         place: Name of the value.
+        closed: Whether no other keys are allowed.
     """
     if isinstance(shape, dict):
         if not isinstance(value, dict):
@@ -183,8 +184,10 @@ def misfit(value: Any, shape: Any, place: str = "") -> str | None:
                 if str in shape or named.endswith("?"):
                     continue
                 return f"{place + '.' if place else ''}{key} is missing"
-            if found := misfit(value[key], part, f"{place}.{key}" if place else key):
+            if found := misfit(value[key], part, f"{place}.{key}" if place else key, closed):
                 return found
+        if closed and (unknown := value.keys() - {key for key, *_ in inner}):
+            return f"{place}.{min(unknown)} is unknown here; a newer ColPort may read it"
         return None
     if isinstance(shape, list):
         if not isinstance(value, list):

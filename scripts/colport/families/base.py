@@ -236,9 +236,10 @@ def check_settings(settings: Mapping[str, Any], shape: Mapping[str, Any], folder
     """Refuse ``processing`` settings of another shape, see :func:`colport.base.foreign.misfit`.
 
     Raises:
-        ArtifactError: A setting is missing or of another type.
+        ArtifactError: A setting is missing, of another type, or unknown: embeddings of a newer
+            ColPort that heeds it would be others.
     """
-    if wrong := misfit(settings, shape, "processing"):
+    if wrong := misfit(settings, shape, "processing", closed=True):
         raise ArtifactError(f"{folder / 'colport.json'}: {wrong}.")
 
 

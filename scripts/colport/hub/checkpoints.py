@@ -17,8 +17,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from yaml import YAMLError
-
 from colport.base.errors import CheckpointError, ColPortError, HubError, read_of
 from colport.base.files import atomic_folder, content_hash, read_json, sha256_file, visible_files
 from colport.base.foreign import load_json, local
@@ -178,6 +176,7 @@ def read_record(file: Path | str) -> dict[str, Any]:
 def license_of(folder: Path | str) -> dict[str, Any]:
     """``license`` with the licence that a checkpoint's model card states, else nothing."""
     from huggingface_hub.repocard import metadata_load
+    from yaml import YAMLError
 
     try:
         metadata = metadata_load(str(Path(folder) / "README.md")) or {}

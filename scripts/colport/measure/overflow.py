@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnxruntime
 
 from colport.base.errors import UnsupportedError
 from colport.base.files import scratch_folder
+from colport.base.library import onnxruntime
 from colport.families import registry
 from colport.families.base import Batch, Document
 from colport.folder.manifest import Manifest

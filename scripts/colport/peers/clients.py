@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 
 from colport.base.errors import PeerError, UnsupportedError
 from colport.base.files import check_supported, read_json
+from colport.base.library import onnxruntime
 from colport.families import registry
 from colport.families.base import Embedder
 from colport.families.pages.images import as_page

@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import yaml
 
 from colport.base.errors import ConfigError, read_of
@@ -46,6 +45,8 @@ def validated(config: Mapping[str, Any], schema_file: Path | str) -> dict[str, A
         ConfigError: A key is unknown, a value is of the wrong type or out of range, or two
             entries contradict each other.
     """
+    import jsonschema  # here: an installation that only encodes has none
+
     schema = load(schema_file)
     _check_values(config)
     errors = jsonschema.Draft202012Validator(schema).iter_errors(config)
@@ -111,11 +112,11 @@ def datasets_of(model: Mapping[str, Any]) -> dict[str, str]:
     return named | {key: model[key] for key in model if key == "calibration"}
 
 
-def _relevance(error: jsonschema.ValidationError) -> tuple[bool, int]:
+def _relevance(error: Any) -> tuple[bool, int]:
     return error.validator not in {"additionalProperties", "propertyNames"}, -len(error.path)
 
 
-def _sentence(error: jsonschema.ValidationError) -> str:
+def _sentence(error: Any) -> str:
     """One sentence of ours for an error of jsonschema's."""
     path, found, wanted = list(error.absolute_path), error.instance, error.validator_value
     match error.validator:

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from PIL import Image
 
 from colport.base.errors import ExportError, ParityError
 from colport.base.files import atomic_path, final_place, scratch_folder
 from colport.base.foreign import table_beside
+from colport.base.library import onnxruntime
 from colport.base.machine import available_mb
 from colport.base.names import KINDS
 from colport.base.redaction import plain

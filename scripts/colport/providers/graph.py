@@ -8,8 +8,8 @@ from threading import Lock
 from typing import Any
 
 import numpy as np
-import onnxruntime
 
+from colport.base.library import onnxruntime
 from colport.providers.settings import ProviderSettings
 
 Feeds = Mapping[str, np.ndarray]

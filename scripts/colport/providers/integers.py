@@ -38,7 +38,7 @@ def saturates() -> bool:
 
     They are asked, so that a processor that nobody has heard of is known, too.
     """
-    import onnxruntime
+    from colport.base.library import onnxruntime
 
     session = onnxruntime.InferenceSession(str(GRAPH), providers=["CPUExecutionProvider"])
     unsigned, signed = _LARGEST

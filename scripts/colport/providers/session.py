@@ -44,7 +44,7 @@ def require(name: str) -> None:
     Raises:
         UnsupportedError: It was not.
     """
-    import onnxruntime
+    from colport.base.library import onnxruntime
 
     provider = PROVIDERS[name]
     if provider.execution_provider not in onnxruntime.get_available_providers():
@@ -90,7 +90,7 @@ def open_session(
         ArtifactError: ONNX Runtime cannot read the file.
         UnsupportedError: The provider is not on this machine, or does not take the graph.
     """
-    import onnxruntime
+    from colport.base.library import onnxruntime
 
     provider, threads = settings.provider, threads or settings.threads or asked_threads()
     require(provider.name)
@@ -125,7 +125,7 @@ def open_session(
 
 
 def _session_options(settings: ProviderSettings, threads: int | None, share_weights: bool) -> Any:
-    import onnxruntime
+    from colport.base.library import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3

@@ -33,10 +33,10 @@ class Common:
     """Keys of every provider, beside ``type``, ``options`` and ``fixed_shapes``."""
 
     threads: Threads = None
-    """Within an operator; the job's threads go first."""
+    """Threads within an operator; the number of the job's threads has priority."""
 
     inter_op_threads: Threads = None
-    """Operators at once; above 1 ONNX Runtime runs them in parallel."""
+    """Operators that run at the same time; above 1 ONNX Runtime runs them in parallel."""
 
     arena: bool = True
     """``false`` gives memory of the host back after each call."""
@@ -50,8 +50,8 @@ class Common:
     there, ``providers.csv`` and the latency rows say how much."""
 
     python: Annotated[str | None, Allowed(minLength=1, title="path")] = None
-    """Interpreter of another environment that runs this provider, as two ONNX Runtimes cannot live
-    in one. Its rows stand beside those of the others in the same run."""
+    """Interpreter of another environment that runs this provider, because an environment has one
+    ONNX Runtime only. Its rows are in the same tables, from the same run."""
 
 
 def _kind(declared: Any) -> Kind:

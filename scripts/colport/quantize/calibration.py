@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-import onnxruntime
 
+from colport.base.library import onnxruntime
 from colport.base.machine import asked_threads
 from colport.families.base import Batch, Document, Runtime
 from colport.quantize.rounding import Curvature

@@ -36,11 +36,11 @@ class Calibration:
     """The inputs that statistics are taken from."""
 
     inputs: Count = 16
-    """So many queries and documents, from the second half of the model's calibration dataset;
+    """Number of queries and of documents, from the second half of the model's calibration dataset;
     parity compares the first ones."""
 
     seed: Natural = 0
-    """Of their choice."""
+    """Seed of their random choice."""
 
 
 @dataclass(frozen=True)

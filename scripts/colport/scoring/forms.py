@@ -32,7 +32,8 @@ class Form:
     """Its name in the configuration."""
 
     pooling: Count = 1
-    """So many times fewer tokens a document, alike ones averaged (hierarchical token pooling)."""
+    """Factor by which a document has fewer tokens; similar ones are averaged (hierarchical token
+    pooling)."""
 
     storage: Annotated[str | None, Allowed(enum=PRECISIONS)] = None
     """``int8`` with a scale a token, ``binary`` with a bit a value (dimensions in multiples of 8).

@@ -115,25 +115,26 @@ class LatencySettings:
     """Seconds of samples of a case over all rounds, at least."""
 
     max_seconds: declared.Positive = 10
-    """After so many seconds no further call of a case starts; it goes before the minima, but every
+    """Seconds after which no further call of a case starts; this comes before the minima, but every
     case has at least one sample."""
 
     precision: declared.NotNegative = 0.02
-    """Once the 95% interval of every contender's p50 is that narrow (share of it, on either side),
-    a case ends before its last round; 0: never."""
+    """A case ends before its last round once the 95% interval of every contender's p50 reaches
+    no further than this share of it, on either side; 0: never."""
 
     warmup_max_calls: declared.Count = 20
-    """The warm-up ends once calls are stable, or after so many."""
+    """The warm-up ends once calls are stable, or after this number of calls."""
 
     warmup_max_seconds: declared.Positive = 5
-    """The warm-up ends once calls are stable, or after so many seconds."""
+    """The warm-up ends once calls are stable, or after this number of seconds."""
 
     quiet_wait_s: declared.NotNegative = 30
     """Seconds, all turns together, that a job waits for other work on the machine to pass; a noisy
     run says so either way."""
 
     timeout_s: declared.Positive = 600
-    """A contender that does not answer for so long, beyond the time asked for, has failed."""
+    """Seconds within which a contender has to answer, beyond the time asked for; else it has
+    failed."""
 
     threads: declared.Count = field(default_factory=usable_cores)
     """Threads of each contender; all cores of the job by default."""
@@ -151,7 +152,7 @@ class LatencySettings:
     runs out at a batch size, its row is ``unsupported`` and names the largest that ran."""
 
     seed: declared.Natural = 0
-    """Of the order in which contenders take turns."""
+    """Seed of the order in which contenders take turns."""
 
     settle_calls: Annotated[declared.Natural, declared.IN_CODE] = 1
     """Calls at the start of a block that do not count: other processes have had the caches since.

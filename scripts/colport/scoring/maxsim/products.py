@@ -10,7 +10,8 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
+
+from colport.base.library import onnxruntime
 
 
 def multiply(rows: np.ndarray, columns: np.ndarray, out: np.ndarray) -> None:

@@ -50,8 +50,8 @@ class ServerSettings:
     median."""
 
     confidence: Annotated[float, declared.Allowed(exclusiveMinimum=0, exclusiveMaximum=1)] = 0.99
-    """That the p99 meets the target at the rate found. The default is MLPerf's: 459 requests a rate
-    and more."""
+    """Probability that the p99 meets the target at the rate found. The default is MLPerf's: 459
+    requests or more for each rate."""
 
     min_seconds: declared.NotNegative = 1
     """Seconds at one rate, at least."""
@@ -60,10 +60,10 @@ class ServerSettings:
     """A rate that would need more seconds is not tried."""
 
     resolution: declared.Positive = 0.05
-    """The search ends when rates that pass and fail are so near each other (0.05: 5%)."""
+    """The search ends when the rates that pass and fail differ by this share at most (0.05: 5%)."""
 
     max_probes: declared.Count = 10
-    """The search ends after so many rates in any case."""
+    """Number of rates after which the search ends in any case."""
 
     rates: Annotated[
         Mapping[str, Sequence[float]], _by_kind({"type": "array", "items": _ABOVE_0})
@@ -82,7 +82,7 @@ class OfflineSettings:
     """Inputs of like length share a batch, so that little is padded."""
 
     min_seconds: declared.NotNegative = 1
-    """Whole passes over the inputs, so many seconds at least, over all rounds."""
+    """Seconds that the whole passes over the inputs take at least, over all rounds."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class ScenarioSettings:
     """Which of them run."""
 
     inputs: declared.Count = 64
-    """So many first queries and documents of the model's first dataset."""
+    """Number of queries and of documents, the first ones of the model's first dataset."""
 
     rounds: declared.Count = 3
     """How often the contenders take turns in single stream and offline."""
@@ -102,7 +102,7 @@ class ScenarioSettings:
     """Seconds of single-stream calls, at least, in whole passes over the inputs."""
 
     max_seconds: declared.Positive = 30
-    """After so many seconds no further call of a kind (offline: of a batch size) starts."""
+    """Seconds after which no further call of a kind (offline: of a batch size) starts."""
 
     warmup_calls: declared.Count = 20
     """Single calls of each kind before anything counts, at most: once every input had its turn,
@@ -115,13 +115,13 @@ class ScenarioSettings:
     """As in :class:`colport.timing.settings.LatencySettings`."""
 
     seed: declared.Natural = 0
-    """Of arrivals, of the inputs that they bring and of the order of turns."""
+    """Seed of arrivals, of the inputs that they bring and of the order of turns."""
 
     quiet_wait_s: declared.NotNegative = 30
     """As in ``latency``."""
 
     timeout_s: declared.Positive = 600
-    """A contender that does not answer for so long has failed."""
+    """Seconds within which a contender has to answer; else it has failed."""
 
     offline: OfflineSettings = field(default_factory=OfflineSettings)
     """All inputs at once."""
