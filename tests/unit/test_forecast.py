@@ -85,16 +85,20 @@ def test_published_checkpoints_do_not_fit_on_two_cores_and_24_gb():
     assert "colqwen2-v1.0: 2.21 B parameters" in said
     days = float(said.split("in all: about ")[1].split(" days")[0])
     assert 2 < days < 10
-    assert str(error) == (
-        "this run does not fit here: models.colpali-v1.3: latency has not enough memory; "
-        "models.colqwen2-v1.0: latency has not enough memory."
+    assert "24.0 GB memory and " in str(error)
+    assert str(error).endswith(
+        " disk are free, the run does not fit: latency of colpali-v1.3 takes 34.8 GB memory, "
+        "latency of colqwen2-v1.0 takes 28.3 GB memory."
     )
 
 
 def test_a_full_disk_is_told(config, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda place: type("", (), {"free": 10**9}))
     _, _, error = planned(config())
-    assert str(error).endswith("its files take more disk than is free.")
+    assert str(error) == (
+        "24.0 GB memory and 1.00 GB disk are free, the run does not fit: "
+        "latency of m takes 27.0 GB memory, its files take 22.2 GB disk."
+    )
 
 
 def test_the_command_says_one_sentence(config, monkeypatch, capsys):
@@ -103,7 +107,7 @@ def test_the_command_says_one_sentence(config, monkeypatch, capsys):
         run(app)
     assert end.value.code == 1
     said = capsys.readouterr().err
-    assert said.startswith("error: this run does not fit here")
+    assert said.startswith("error: 24.0 GB memory and ")
     assert said.count("\n") == 1
 
 

@@ -34,6 +34,7 @@ CONFIG = {
         **{"fp32": {}, "fp16": {}, "int8": INT8, "bf16": {}},
         "int4": {"precision": "int4", "base": "fp16", "quantization": {"method": "weight_only"}},
     },
+    "datasets": {},
     "embeddings": {"half": {"storage": "float16"}, "binary": {"storage": "binary"}},
     "retrieval": {"mteb": True, "seed": 4, "min_agreement": 0.8},
     "latency": {"profile": True, "rounds": 5},

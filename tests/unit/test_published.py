@@ -1,4 +1,4 @@
-"""What docs say of checkpoints on the Hub and of costs is current, and true where it can be seen."""
+"""What docs say of checkpoints on the Hub and of costs: current, true where that can be seen."""
 
 import importlib.util
 import json

@@ -16,11 +16,10 @@ _UNITS = {"days": 86400, "h": 3600, "min": 60, "s": 1}
 def plan(configs: list[Path] | None = None) -> None:
     """Say what a run will take on this machine, before anything starts.
 
-    For each model: its parameters, what is fetched and written on disk, the memory that its largest
-    job takes at least, and times. The machine is asked how fast it multiplies, which takes a
-    second. Times are estimates, good to a factor of two. Counted are the variants on the CPU, with
-    other providers' jobs, peers and scenarios left out.
-    Exit code: 1 if something cannot fit, or is of unknown size.
+    Of each model: parameters, disk, the memory that its largest job takes at least, and times.
+    Times are estimates from how fast this machine multiplies now, good to a factor of two.
+    Counted are the variants on the CPU; other providers, peers, scenarios and mteb are not.
+    Exit code: 1 if something does not fit, or is of unknown size.
 
     \b
     Example: colport plan config/vidore.yaml
@@ -31,7 +30,8 @@ def plan(configs: list[Path] | None = None) -> None:
     run, rate, faults, spent, disk = Plan.load(configs or []), product_rate(), [], 0.0, 0.0
     free_mb, free = machine.available_mb(), shutil.disk_usage(".").free
     say(f"{machine.in_words(machine.describe())}: {rate / 1e9:.0f} GFLOP/s in fp32")
-    say(f"free: {size_mb(free_mb)} of memory, {size_bytes(free)} of disk")
+    there = f"{size_mb(free_mb)} memory and {size_bytes(free)} disk"
+    say(f"free: {there}")
     for name in run.models:
         found = Forecast(run, name)
         (needed_mb, stage), seconds = found.largest(), found.seconds(rate)
@@ -40,11 +40,11 @@ def plan(configs: list[Path] | None = None) -> None:
         say(f"    disk    {size_bytes(found.fetched)} fetched, {size_bytes(found.written)} written")
         say(f"    memory  {size_mb(needed_mb)} ({stage})")
         say(f"    time    {', '.join(f'{stage} {_time(each)}' for stage, each in seconds.items())}")
-        faults += [f"models.{name}: {stage} has not enough memory"] * (needed_mb > free_mb)
-    say(f"in all: about {_time(spent)}, {size_bytes(disk)} of disk")
-    faults += ["its files take more disk than is free"] * (disk > free)
+        faults += [f"{stage} of {name} takes {size_mb(needed_mb)} memory"] * (needed_mb > free_mb)
+    say(f"in all: about {_time(spent)}, {size_bytes(disk)} disk; CPU only, no peers, no scenarios")
+    faults += [f"its files take {size_bytes(disk)} disk"] * (disk > free)
     if faults:
-        raise ConfigError(f"this run does not fit here: {'; '.join(faults)}.")
+        raise ConfigError(f"{there} are free, the run does not fit: {', '.join(faults)}.")
 
 
 def _time(seconds: float) -> str:

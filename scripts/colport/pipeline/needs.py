@@ -155,8 +155,7 @@ def _export(job: Job) -> Need:
 
 def _quantize(job: Job) -> Need:
     base = Folder.of(job.input.base)
-    variant = job.config["variants"][job.wildcards.variant]
-    if QuantizeSettings.from_config(variant).is_calibrated:
+    if QuantizeSettings.from_config(job.config["variants"][job.wildcards.variant]).is_calibrated:
         return 2500 + base.session_mb(), 10 + 60e-9 * base.size_bytes
     return 1500 + 0.05 * base.size_bytes / _MB, 10 + 4e-9 * base.size_bytes
 
