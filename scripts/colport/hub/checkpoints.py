@@ -82,13 +82,14 @@ def resolve(declaration: Mapping[str, Any], workspace: Path | str) -> Path:
 def look(declaration: Mapping[str, Any], workspace: Path | str) -> Path | None:
     """As :func:`resolve`, but nothing is fetched and no content of weights read.
 
-    For an adapter the folder of its base, which says what it is; ``None`` for what is on the Hub.
+    For an adapter the folder of its base, which says what it is; ``None`` for what is on the Hub,
+    or in a package inside another one, which an import has to find.
 
     Raises:
         CheckpointError: A folder, package, base or file is not there, or the header of one with
             weights does not fit it.
     """
-    if "hub" in declaration:
+    if "hub" in declaration or "." in declaration.get("package", ""):
         return None
     checkpoint = _located(declaration)
     if _is_bare_adapter(checkpoint.folder):
@@ -146,11 +147,13 @@ def places(declaration: Mapping[str, Any]) -> list[Path]:
     keys = ("path", "documents_folder")
     found = [local(declaration[key]) for key in keys if key in declaration]
     if "package" in declaration:
-        with suppress(CheckpointError):  # its job says so
-            found = [_from_package(declaration["package"], declaration.get("folder", "."))]
+        package, *inner = declaration["package"].split(".")
+        spec = importlib.util.find_spec(package)  # of the outermost alone: it imports nothing
+        inside = Path(*inner, declaration.get("folder", "."))
+        found += [Path(root, inside) for root in (spec and spec.submodule_search_locations) or ()]
     base = declaration.get("base", {})
     if found and not base and _is_bare_adapter(found[0]):
-        with suppress(CheckpointError):
+        with suppress(CheckpointError):  # its job says so
             base = _named_base(_Layer(found[0], ""))
     found += [local(declaration["overlay"])] if "overlay" in declaration else []
     return [*filter(Path.is_dir, found), *(places(base) if base else ())]
@@ -359,12 +362,11 @@ def _assembled(layers: Sequence[_Layer], declaration: Mapping[str, Any], workspa
 
 
 def _from_package(package: str, folder: str) -> Path:
-    outermost, *inner = package.split(".")
-    spec = importlib.util.find_spec(outermost)  # of this one alone: it imports nothing
+    spec = importlib.util.find_spec(package)
     locations = list(spec.submodule_search_locations or []) if spec else []
-    if not locations or not Path(locations[0], *inner).is_dir():
+    if not locations:
         raise CheckpointError(f"checkpoint package {package!r}: is not installed.")
-    root = Path(locations[0], *inner).resolve()
+    root = Path(locations[0]).resolve()
     inside = (root / folder).resolve()
     if not inside.is_relative_to(root) or not inside.is_dir():
         raise CheckpointError(f"checkpoint package {package!r}: has no folder {folder!r}.")

@@ -40,8 +40,7 @@ def complete(config: Mapping[str, Any], base: Path | str) -> dict[str, Any]:
         ConfigError: A file there is missing, is not YAML, or holds no mapping.
     """
     datasets, demo = (configuration.load(Path(base, name)) for name in _FILES)
-    run = config.get("run")
-    if isinstance(run, Mapping) and "models" in run:
+    if isinstance(run := config.get("run"), Mapping) and "models" in run:
         demo = {key: demo[key] for key in ("models", "datasets", "embeddings") if key in demo}
     library = {"variants": variants.ready_made(), "providers": {name: {} for name in PROVIDERS}}
     return reduce(_over, (library, datasets, demo, config), {})
