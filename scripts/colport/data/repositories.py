@@ -160,12 +160,11 @@ def _by_split(data_files: Any) -> dict[str, list[str]]:
     """
     # ``datasets`` calls the split of files without one so.
     places = data_files if isinstance(data_files, dict) else {"train": data_files}
-    if isinstance(data_files, list) and isinstance(data_files[0], dict):
+    if is_list := isinstance(data_files, list) and isinstance(data_files[0], dict):
         places = {entry["split"]: entry["path"] for entry in data_files if len(entry) == 2}
-        if len(places) < len(data_files):
-            raise ValueError("data_files names a split twice, or more than split and path")
-    if any(misfit(place, str) and misfit(place, [str]) for place in places.values()):
-        raise ValueError("data_files is neither patterns nor patterns by split")
+    is_wrong = any(misfit(place, str) and misfit(place, [str]) for place in places.values())
+    if is_wrong or (is_list and len(places) < len(data_files)):
+        raise ValueError("data_files is neither patterns nor patterns by split, each named once")
     return {str(split): [at] if isinstance(at, str) else at for split, at in places.items()}
 
 

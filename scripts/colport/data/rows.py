@@ -32,9 +32,6 @@ STRINGS = ("string", "large_string", "string_view")
 IDS = (*STRINGS, *INTEGERS)
 SCORES = ("bool", *INTEGERS, "float16", "float32", "float64", *STRINGS)
 
-IMAGE = "image"
-"""Type of a column of encoded images."""
-
 _NO_ROWS = "corresponds to no data"
 """What ``datasets`` says of a split without rows."""
 
@@ -49,7 +46,7 @@ class Table:
     Attributes:
         label: What messages call it: dataset, configuration and split.
         data: The rows, images not decoded.
-        types: Type of each column, as ``datasets`` calls it, or :data:`IMAGE`.
+        types: Type of each column, as ``datasets`` calls it; ``image`` for encoded images.
         folder: Where files that a row names lie.
     """
 
@@ -134,10 +131,9 @@ class Pages(Lazy):
         Raises:
             DatasetError: The column does not hold encoded images, or a row is null.
         """
-        if (found := table.types[column]) != IMAGE:
+        if (found := table.types[column]) != "image":
             raise DatasetError(
-                f"{table.label}: column {column} is {found}; allowed is {IMAGE} "
-                "(encoded bytes and path)."
+                f"{table.label}: column {column} is {found}; allowed is image (bytes and path)."
             )
         self._table, self._column = table, column
         self._data = table.data.column(column)
@@ -191,8 +187,7 @@ def load_table(repository: Repository, config: str | None, split: str) -> Table:
     copied = f" from its copy in {cache}" if (cache / _INDEX).exists() else ""
     try:
         if not copied:
-            _check_unpacked(label, files)
-            _copy(files, cache)
+            _copy(label, files, cache)
         return Table(label, *_copied(cache), repository.folder)
     except (ColPortError, MemoryError):
         raise
@@ -205,19 +200,16 @@ def load_table(repository: Repository, config: str | None, split: str) -> Table:
         raise DatasetError(f"{label}: cannot be read{copied} ({reason}).") from error
 
 
-def _check_unpacked(label: str, files: Sequence[Path]) -> None:
+def _copy(label: str, files: Sequence[Path], cache: Path) -> None:
+    """Let ``datasets`` write the rows so that they can be mapped; the index comes last."""
+    import datasets
+
     for file in files:
         if (most := unpacks_to_too_much(file)) is not None:
             raise DatasetError(
                 f"{label}: {file.name} ({file.stat().st_size} bytes) unpacks to more than {most} "
                 f"bytes; allowed are 1 GiB, or {RATIO} times its size if that is more."
             )
-
-
-def _copy(files: Sequence[Path], cache: Path) -> None:
-    """Let ``datasets`` write the rows so that they can be mapped; the index comes last."""
-    import datasets
-
     names = [glob.escape(str(file.resolve())) for file in files]
     data = datasets.Dataset.from_parquet(names, cache_dir=str(cache))
     parts = [os.path.relpath(part["filename"], cache) for part in data.cache_files]
@@ -241,7 +233,7 @@ def _type(feature: Any) -> str:
     # Of a ClassLabel that of places in a list of names would be told, not of the names.
     found = str(feature if hasattr(feature, "names") else getattr(feature, "dtype", feature))
     is_encoded = isinstance(feature, dict) and {"bytes", "path"} <= feature.keys()
-    return IMAGE if is_encoded or found == "PIL.Image.Image" else found
+    return "image" if is_encoded or found == "PIL.Image.Image" else found
 
 
 def _cache_folder(files: Sequence[Path]) -> Path:
