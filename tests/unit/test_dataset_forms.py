@@ -21,7 +21,7 @@ COLOURS = [(255, 0, 0), (0, 128, 0), (0, 0, 255)]
 
 @pytest.fixture(autouse=True)
 def _cache(monkeypatch, tmp_path):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "arrow"))
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "arrow"))
 
 
 def load(form: str, **changes):

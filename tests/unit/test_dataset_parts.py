@@ -1,5 +1,6 @@
 """The parts that read a dataset, with two families, two files and two forms of each."""
 
+import sys
 import unicodedata
 from types import SimpleNamespace
 
@@ -7,6 +8,7 @@ import PIL.Image
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from colport.base.errors import DatasetError
 from colport.data import base, datasets, judgements, parquet
@@ -17,7 +19,7 @@ from colport.data.judgements import Row, judged
 from colport.data.pdfs import BadDocumentError
 from colport.data.published import _in_language, _language_prefix
 from colport.data.repositories import Repository
-from colport.data.rows import Pages, Table, _cache_folder
+from colport.data.rows import Pages, Table, _cache_folder, _type, load_table
 
 
 def a_dataset(**changes):
@@ -325,7 +327,9 @@ def test_files_of_a_split_are_parquet(tmp_path):
 def table(**columns):
     import datasets as library
 
-    return Table("mine, split test", library.Dataset.from_dict(columns), None)
+    rows = library.Dataset.from_dict(columns)
+    types = {name: _type(feature) for name, feature in rows.features.items()}
+    return Table("mine, split test", rows.data.table, types, None)
 
 
 def test_the_columns_of_a_table():
@@ -457,3 +461,61 @@ def test_the_only_configuration_of_a_card(tmp_path):
         two._patterns(None, "test")
     with pytest.raises(DatasetError, match=r"split dev: cannot be read; found 'test'\."):
         one._patterns("other", "dev")
+
+
+def test_a_copy_is_made_once_and_a_damaged_one_is_named(tmp_path, monkeypatch):
+    import datasets as library
+    import pyarrow.ipc
+
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "data").mkdir()
+    library.Dataset.from_dict({"query": ["a", "b"]}).to_parquet(tmp_path / "data/test-0.parquet")
+    repository = Repository("mine", tmp_path, None, {})
+    assert load_table(repository, None, "test").values("query", ["string"]) == ["a", "b"]
+    monkeypatch.setitem(sys.modules, "datasets", None)  # a second reading does without it
+    table = load_table(repository, None, "test")
+    assert (table.types, table.values("query", ["string"])) == ({"query": "string"}, ["a", "b"])
+    (part,) = (tmp_path / "cache").rglob("*.arrow")
+    whole = part.read_bytes()
+    fault = r"mine, split test: cannot be read from its copy in .*/cache/colport/.* \({}\)\.$"
+    part.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DatasetError, match=fault.format(".+")):
+        load_table(repository, None, "test")
+    with pyarrow.ipc.open_stream(whole) as found, pyarrow.ipc.new_stream(part, found.schema) as one:
+        one.write_table(found.read_all().slice(1))
+    with pytest.raises(DatasetError, match=fault.format("it has 1 of 2 rows")):
+        load_table(repository, None, "test")
+    part.unlink()
+    with pytest.raises(DatasetError, match=fault.format(".*No such file.*")):
+        load_table(repository, None, "test")
+
+
+@pytest.mark.parametrize(
+    ("stated", "found"),
+    [
+        ("a/*.parquet", {"train": ["a/*.parquet"]}),
+        ("[a/*, b/*]", {"train": ["a/*", "b/*"]}),
+        ("{test: a/*, 2: [b/*, c/*]}", {"test": ["a/*"], "2": ["b/*", "c/*"]}),
+        (
+            "[{split: test, path: a/*}, {split: dev, path: [b/*]}]",
+            {"test": ["a/*"], "dev": ["b/*"]},
+        ),
+        ("[{split: test, path: a/*}, {split: test, path: b/*}]", None),
+        ("[{split: test, path: a/*, more: 1}]", None),
+        ("[{split: test, path: a/*}, b/*]", None),
+        ("[a/*, {split: test, path: b/*}]", None),
+        ("{test: {a: b}}", None),
+        ("[[a/*]]", None),
+    ],
+)
+def test_the_files_that_a_card_names(tmp_path, stated, found):
+    from datasets.data_files import sanitize_patterns
+
+    card = f"\ufeff\n---\nconfigs:\n- config_name: x\n  data_files: {stated}\n---  \n# Text\n---\n"
+    (tmp_path / "README.md").write_text(card, encoding="utf-8", newline="\r\n")
+    if found is None:
+        with pytest.raises(DatasetError, match=r"README\.md has no readable list of configs"):
+            Repository.open("mine", {"path": str(tmp_path)})
+    else:
+        assert Repository.open("mine", {"path": str(tmp_path)}).configs == {"x": found}
+        assert sanitize_patterns(yaml.safe_load(stated)) == found

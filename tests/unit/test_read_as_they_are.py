@@ -16,8 +16,9 @@ from colport.base.files import write_json
 from colport.base.foreign import is_inside
 from colport.cli.inputs import read_documents
 from colport.data.datasets import check_pages, dataset_record, load_retrieval_dataset
+from colport.data.repositories import Repository
 from colport.data.rows import SCORES as SCORE_TYPES
-from colport.data.rows import Table
+from colport.data.rows import load_table
 from colport.families import registry
 from colport.pipeline import defaults
 from colport.pipeline.plan import Plan
@@ -281,9 +282,13 @@ def test_a_query_that_spells_a_token_of_pages_is_found_with_the_dataset(own, fam
 
 
 def test_classes_are_not_taken_for_the_names_that_they_stand_for(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     features = datasets.Features(score=datasets.ClassLabel(names=["1", "0"]))
-    table = Table("table", datasets.Dataset.from_dict({"score": [0, 1]}, features), tmp_path)
+    (tmp_path / "data").mkdir()
+    datasets.Dataset.from_dict({"score": [0, 1]}, features).to_parquet(
+        str(tmp_path / "data/test-00000-of-00001.parquet")
+    )
+    table = load_table(Repository("table", tmp_path, None, {}), None, "test")
     with pytest.raises(DatasetError, match=r"column score is ClassLabel.*allowed is bool, int8"):
         table.values("score", SCORE_TYPES)
 
@@ -341,7 +346,7 @@ SCORES = {  # the largest, and what else is a judgement, in a line of JSON and i
 
 @pytest.mark.parametrize("score", SCORES, ids=repr)
 def test_judgements_that_trec_eval_cannot_count_are_named(tmp_path, monkeypatch, own, score):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     parts = {
         "corpus": {"corpus-id": ["1"], "text": ["a"]},
         "queries": {"query-id": ["1", "2"], "query": ["x", "y"]},
@@ -369,7 +374,7 @@ def test_judgements_that_trec_eval_cannot_count_are_named(tmp_path, monkeypatch,
 
 
 def test_a_text_in_a_table_that_is_not_utf_8_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     offsets, content = (pyarrow.py_buffer(part) for part in (b"\0\0\0\0\1\0\0\0", b"\xff"))
     bad = pyarrow.Array.from_buffers(pyarrow.string(), 1, [None, offsets, content])
     columns = {"query": bad, "text": pyarrow.array(["a"]), "image_filename": pyarrow.array(["b"])}
@@ -403,7 +408,7 @@ def table(folder, colours, names):
 
 
 def test_two_pages_of_one_name_are_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     with pytest.raises(DatasetError, match=r"has 'x.png' in rows 0 and 2, whose documents differ"):
         table(tmp_path, ["red", "green", "blue"], ["x.png", "y.png", "x.png"])
     same = table(tmp_path, ["red", "green", "#ff0000"], ["x.png", "y.png", "x.png"])

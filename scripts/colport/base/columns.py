@@ -76,7 +76,8 @@ class Table:
 
 
 def _read(file: Path) -> tuple[dict[str, Column], dict[str, Table]]:
-    found = yaml.safe_load(file.read_text(encoding="utf-8"))
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's is 8 times as fast
+    found = loader(file.read_text(encoding="utf-8")).get_single_data()
     columns = {name: Column(name, **entry) for name, entry in found["columns"].items()}
     tables = {
         name: Table(**{k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()})

@@ -22,6 +22,7 @@ DEFAULT = "default"
 
 _SCALAR = (str, int, float, bool)
 _CARD_ERRORS = (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError)
+_METADATA = re.compile(r"\s*---\n(.*?)\n---[ \t]*(?:\n|$)", re.DOTALL)
 _PART = re.compile(r"-(\d{5})-of-(\d{5})\.parquet$")
 
 
@@ -131,19 +132,18 @@ class Repository:
 def _card_configs(name: str, folder: Path) -> dict[str, dict[str, list[str]]]:
     """Configurations of a dataset card: name to split to patterns; empty without any."""
     import yaml
-    from datasets.data_files import sanitize_patterns
-    from huggingface_hub.repocard import metadata_load
 
     card = folder / CARD
     if not card.is_file():
         return {}
     try:
-        entries = (metadata_load(card) or {}).get("configs") or []
+        block = _METADATA.match(card.read_text(encoding="utf-8-sig"))
+        entries = ((yaml.safe_load(block[1]) if block else None) or {}).get("configs") or []
         # First of all the types: a few lines of YAML can stand for a list of any size.
         if wrong := misfit(entries, [{"config_name?": _SCALAR, "data_files?": object}]):
             raise ValueError(f"configs{wrong}")
         return {
-            str(entry.get("config_name", DEFAULT)): sanitize_patterns(_checked(entry["data_files"]))
+            str(entry.get("config_name", DEFAULT)): _by_split(entry["data_files"])
             for entry in entries
             if entry.get("data_files")
         }
@@ -152,21 +152,20 @@ def _card_configs(name: str, folder: Path) -> dict[str, dict[str, list[str]]]:
         raise DatasetError(f"{name}: {card} has no readable list of configs ({reason}).") from error
 
 
-def _checked(data_files: Any) -> Any:
+def _by_split(data_files: Any) -> dict[str, list[str]]:
     """``data_files`` of a card: patterns, patterns by split, or a list of splits with their paths.
 
     Raises:
-        ValueError: It is anything else.
+        ValueError: It is anything else, or names a split twice.
     """
-    places: list[Any] = []
-    for item in data_files if isinstance(data_files, list) else [data_files]:
-        if isinstance(item, dict):
-            places += [item["path"]] if "path" in item else item.values()
-        else:
-            places.append(item)
-    if any(misfit(place, str) and misfit(place, [str]) for place in places):
-        raise ValueError("data_files is neither patterns nor patterns by split")
-    return data_files
+    # ``datasets`` calls the split of files without one so.
+    places = data_files if isinstance(data_files, dict) else {"train": data_files}
+    if is_list := isinstance(data_files, list) and isinstance(data_files[0], dict):
+        places = {entry["split"]: entry["path"] for entry in data_files if len(entry) == 2}
+    is_wrong = any(misfit(place, str) and misfit(place, [str]) for place in places.values())
+    if is_wrong or (is_list and len(places) < len(data_files)):
+        raise ValueError("data_files is neither patterns nor patterns by split, each named once")
+    return {str(split): [at] if isinstance(at, str) else at for split, at in places.items()}
 
 
 def _fetch(name: str, hub: tuple[str, str], patterns: Sequence[str]) -> Path:

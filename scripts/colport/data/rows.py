@@ -1,16 +1,21 @@
-"""Tables of a dataset folder, read with ``datasets`` and checked column by column."""
+"""Tables of a dataset folder, unpacked with ``datasets`` and checked column by column.
+
+``datasets`` takes longer to import than a table to read: only who finds no copy of a table does.
+"""
 
 from __future__ import annotations
 
 import glob
 import io
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from colport.base.errors import DatasetError, read_of
-from colport.base.files import state_hash
+from colport.base.errors import ColPortError, DatasetError, read_of
+from colport.base.files import read_json, state_hash, write_json
 from colport.base.foreign import is_inside
 from colport.base.redaction import plain
 from colport.data.base import Lazy
@@ -19,7 +24,7 @@ from colport.data.parquet import RATIO, unpacks_to_too_much
 from colport.data.repositories import Repository
 
 if TYPE_CHECKING:
-    from datasets import Dataset
+    import pyarrow
     from PIL.Image import Image
 
 INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
@@ -30,6 +35,9 @@ SCORES = ("bool", *INTEGERS, "float16", "float32", "float64", *STRINGS)
 _NO_ROWS = "corresponds to no data"
 """What ``datasets`` says of a split without rows."""
 
+_INDEX = "colport.json"
+"""File of a copy that names its parts, its types and how many rows it has."""
+
 
 @dataclass(frozen=True, eq=False)
 class Table:
@@ -38,11 +46,13 @@ class Table:
     Attributes:
         label: What messages call it: dataset, configuration and split.
         data: The rows, images not decoded.
+        types: Type of each column, as ``datasets`` calls it; ``image`` for encoded images.
         folder: Where files that a row names lie.
     """
 
     label: str
-    data: Dataset
+    data: pyarrow.Table
+    types: Mapping[str, str]
     folder: Path
 
     def name(self, *spellings: str) -> str:
@@ -53,8 +63,8 @@ class Table:
         """
         columns = [spelling for spelling in spellings if spelling in self.data.column_names]
         for other in columns[1:]:
-            pair = self.data.select_columns([columns[0], other])[:]
-            for row, (one, two) in enumerate(zip(*pair.values(), strict=True)):
+            pair = (self.data.column(name).to_pylist() for name in (columns[0], other))
+            for row, (one, two) in enumerate(zip(*pair, strict=True)):
                 if str(one) != str(two):
                     raise DatasetError(
                         f"{self.label}: columns {columns[0]} and {other} differ in row {row}; "
@@ -70,7 +80,7 @@ class Table:
     def texts(self, *columns: str) -> list[str] | None:
         """The first of ``columns`` that holds text, null as an empty one; ``None`` if none does."""
         for column in columns:
-            if getattr(self.data.features.get(column), "dtype", None) in STRINGS:
+            if self.types.get(column) in STRINGS:
                 return [text or "" for text in self.values(column, STRINGS, nullable=True)]
         return None
 
@@ -80,17 +90,13 @@ class Table:
         Raises:
             DatasetError: The column is of a type not in ``types``, or holds a null.
         """
-        feature = self.data.features[column]
-        # A ClassLabel holds places in a list of names, not the names.
-        found = getattr(feature, "dtype", None) if not hasattr(feature, "names") else None
-        if found not in types:
+        if (found := self.types[column]) not in types:
             raise DatasetError(
-                f"{self.label}: column {column} is {found or feature}; "
-                f"allowed is {', '.join(types)}."
+                f"{self.label}: column {column} is {found}; allowed is {', '.join(types)}."
             )
         fault = f"column {column} holds a text that is not UTF-8 ({{}})"
         with read_of(DatasetError, self.label, fault, UnicodeDecodeError):
-            values = self.data.select_columns([column])[:][column]
+            values = self.data.column(column).to_pylist()
         if not nullable and None in values:
             raise DatasetError(
                 f"{self.label}: column {column} is null in row {values.index(None)}; "
@@ -125,23 +131,14 @@ class Pages(Lazy):
         Raises:
             DatasetError: The column does not hold encoded images, or a row is null.
         """
-        from datasets import Image
-
-        features = table.data.features[column]
-        encoded = isinstance(features, dict) and {"bytes", "path"} <= features.keys()
-        if not (encoded or isinstance(features, Image)):
-            found = getattr(features, "dtype", features)
+        if (found := table.types[column]) != "image":
             raise DatasetError(
-                f"{table.label}: column {column} is {found}; allowed is image "
-                "(encoded bytes and path)."
+                f"{table.label}: column {column} is {found}; allowed is image (bytes and path)."
             )
         self._table, self._column = table, column
-        self._data = table.data.select_columns([column])
-        if not encoded:
-            self._data = self._data.cast_column(column, Image(decode=False))
-        values = self._data.data.column(column)
-        if values.null_count:
-            row = values.is_null().index(True).as_py()
+        self._data = table.data.column(column)
+        if self._data.null_count:
+            row = self._data.is_null().index(True).as_py()
             raise DatasetError(
                 f"{table.label}: column {column} is null in row {row}; every row needs an image."
             )
@@ -165,7 +162,7 @@ class Pages(Lazy):
 
     def _bytes(self, row: int) -> bytes:
         """An image's file. ``datasets`` would open any path or address that a row names."""
-        value = self._data[row][self._column]
+        value = self._data[row].as_py()
         if value["bytes"] is not None:
             return value["bytes"]
         path = value["path"] or ""
@@ -184,18 +181,15 @@ def load_table(repository: Repository, config: str | None, split: str) -> Table:
     Raises:
         DatasetError: The split cannot be read, or is empty.
     """
-    import datasets
-
     label = repository.label(config, split)
     files = repository.files(config, split)
     cache = _cache_folder(files)
+    copied = f" from its copy in {cache}" if (cache / _INDEX).exists() else ""
     try:
-        if not cache.exists():
-            _check_unpacked(label, files)
-        data = datasets.Dataset.from_parquet(
-            [glob.escape(str(file.resolve())) for file in files], cache_dir=str(cache)
-        )
-    except (DatasetError, MemoryError):
+        if not copied:
+            _copy(label, files, cache)
+        return Table(label, *_copied(cache), repository.folder)
+    except (ColPortError, MemoryError):
         raise
     except Exception as error:  # it trusts the types that a file claims to have
         if _NO_ROWS in str(error):
@@ -203,24 +197,51 @@ def load_table(repository: Repository, config: str | None, split: str) -> Table:
         # The cause of a generation error says more.
         is_told = error.__cause__ is not None and type(error).__name__ == "DatasetGenerationError"
         reason = plain(error.__cause__ if is_told else error)
-        raise DatasetError(f"{label}: cannot be read ({reason}).") from error
-    return Table(label, data, repository.folder)
+        raise DatasetError(f"{label}: cannot be read{copied} ({reason}).") from error
 
 
-def _check_unpacked(label: str, files: Sequence[Path]) -> None:
+def _copy(label: str, files: Sequence[Path], cache: Path) -> None:
+    """Let ``datasets`` write the rows so that they can be mapped; the index comes last."""
+    import datasets
+
     for file in files:
         if (most := unpacks_to_too_much(file)) is not None:
             raise DatasetError(
                 f"{label}: {file.name} ({file.stat().st_size} bytes) unpacks to more than {most} "
                 f"bytes; allowed are 1 GiB, or {RATIO} times its size if that is more."
             )
+    names = [glob.escape(str(file.resolve())) for file in files]
+    data = datasets.Dataset.from_parquet(names, cache_dir=str(cache))
+    parts = [os.path.relpath(part["filename"], cache) for part in data.cache_files]
+    types = {column: _type(feature) for column, feature in data.features.items()}
+    write_json(cache / _INDEX, {"parts": parts, "rows": len(data), "types": types})
+
+
+def _copied(cache: Path) -> tuple[pyarrow.Table, Mapping[str, str]]:
+    """The rows of a copy, mapped, and the type of each column."""
+    import pyarrow
+
+    index = read_json(cache / _INDEX)
+    parts = [pyarrow.memory_map(str(cache / name)) for name in index["parts"]]
+    rows = pyarrow.concat_tables([pyarrow.ipc.open_stream(part).read_all() for part in parts])
+    if len(rows) != index["rows"]:
+        raise ValueError(f"it has {len(rows)} of {index['rows']} rows")
+    return rows, index["types"]
+
+
+def _type(feature: Any) -> str:
+    # Of a ClassLabel that of places in a list of names would be told, not of the names.
+    found = str(feature if hasattr(feature, "names") else getattr(feature, "dtype", feature))
+    is_encoded = isinstance(feature, dict) and {"bytes", "path"} <= feature.keys()
+    return "image" if is_encoded or found == "PIL.Image.Image" else found
 
 
 def _cache_folder(files: Sequence[Path]) -> Path:
-    """Where ``datasets`` keeps its copy: a folder of its own for each state of the files.
+    """Where copies are kept: a folder for each version of ``datasets`` and state of the files.
 
     Its own cache does not notice that a file under the same name has changed.
     """
-    import datasets
+    from huggingface_hub.constants import HF_HOME
 
-    return Path(datasets.config.HF_DATASETS_CACHE, "colport", state_hash(files))
+    place = os.environ.get("HF_DATASETS_CACHE", f"{HF_HOME}/datasets")
+    return Path(place, "colport", version("datasets"), state_hash(files))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from colport.base.columns import row
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 TOLD = 0.03
 """Share of a graph's time from which on latency rows say that it ran elsewhere."""

@@ -89,14 +89,14 @@ def effective_samples(rounds: Sequence[np.ndarray], share: float) -> int:
         At most the samples; 0 for fewer than six rounds, whose own medians hold the median with
         less than 95%.
     """
-    from scipy.stats import t
+    from scipy.special import stdtrit  # scipy.stats takes a second to import
 
     size, count = sum(map(len, rounds)), len(rounds)
     if count < needed_samples(0.5):
         return 0
     effect = max(_design_effect(rounds, share), _design_effect(rounds, 0.5), 1.0)
     tail = (1 + CONFIDENCE) / 2
-    return int(size / effect * (t.ppf(tail, size - 1) / t.ppf(tail, count - 1)) ** 2)
+    return int(size / effect * (stdtrit(size - 1, tail) / stdtrit(count - 1, tail)) ** 2)
 
 
 def _design_effect(rounds: Sequence[np.ndarray], share: float) -> float:
@@ -128,13 +128,14 @@ def percentile_interval(
     Returns:
         Both ends, or ``None`` twice where the samples are too few: :func:`needed_samples`.
     """
-    from scipy.stats import binom
+    from scipy.special import bdtr
 
     filled = [np.asarray(durations, dtype=np.float64) for durations in rounds if len(durations)]
     worth = effective_samples(filled, share) if filled else 0
     tail = (1 - CONFIDENCE) / 2
     # P(B < low) <= tail and P(B >= high) <= tail, for B binomial with `worth` and `share`.
-    low, high = int(binom.ppf(tail, worth, share)), int(binom.ppf(1 - tail, worth, share)) + 1
+    below = bdtr(np.arange(worth + 1), worth, share)
+    low, high = np.add(np.searchsorted(below, [tail, 1 - tail]), (0, 1))
     if worth == 0 or low < 1 or high > worth:
         return None, None
     values = np.concatenate(filled)
