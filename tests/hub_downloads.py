@@ -27,6 +27,9 @@ class DownloadHub:
             ``"cut"`` (half of what was asked, then the connection ends) or ``"hang"`` (nothing
             for ten seconds).
         always: The same for every request of a file, by its name.
+        asked: Path of every request.
+        branch: Another name of the commit.
+        missing: Whether there is no such repository at all.
     """
 
     def __init__(self, folder: Path, commit: str) -> None:
@@ -40,6 +43,9 @@ class DownloadHub:
         self.starts: list[int] = []
         self.trouble: deque[int | str] = deque()
         self.always: dict[str, int | str] = {}
+        self.asked: list[str] = []
+        self.branch = ""
+        self.missing = False
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_port}"
@@ -77,10 +83,16 @@ class DownloadHub:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 path = self.path.partition("?")[0]
+                hub.asked.append(path)
                 name = path.partition(f"/resolve/{hub._commit}/")[2]
-                if path.endswith(f"/tree/{hub._commit}"):
+                known = (f"/revision/{hub._commit}", f"/revision/{hub.branch or hub._commit}")
+                if hub.missing:
+                    self._fail("RepoNotFound")
+                elif "/revision/" in path and not path.endswith(known):
+                    self._fail("RevisionNotFound")
+                elif path.endswith(f"/tree/{hub._commit}"):
                     self._answer(json.dumps(hub.tree()).encode(), PAGE)
-                elif path.endswith(f"/revision/{hub._commit}"):
+                elif path.endswith(known):
                     self._answer(json.dumps(hub.info()).encode(), PAGE)
                 elif name not in hub._files:
                     self.send_error(404)
@@ -90,6 +102,12 @@ class DownloadHub:
                     self._send(name)
 
             do_HEAD = do_GET  # noqa: N815 (http.server's name)
+
+            def _fail(self, code: str) -> None:
+                self.send_response(404)
+                self.send_header("X-Error-Code", code)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
 
             def _send(self, name: str) -> None:
                 trouble = hub.trouble.popleft() if hub.trouble else hub.always.get(name)

@@ -352,9 +352,9 @@ def test_parity_inputs_that_are_none(run, exported, checkpoint_folders, tmp_path
         ("absent.txt", "folder", r"absent\.txt: cannot be read"),
         ("empty.txt", "folder", r"empty\.txt: is empty"),
         ("latin.txt", "folder", r"latin\.txt: is not UTF-8 text \(byte 1\)"),
-        ("queries.txt", "folder", "folder: holds no image"),
-        ("queries.txt", "broken.png", r"broken\.png: is not an image"),
-        ("queries.txt", "absent.png", r"absent\.png: is not an image"),
+        ("queries.txt", "folder", "folder holds no page that can be read; allowed are .pdf, .bmp"),
+        ("queries.txt", "broken.png", r"broken\.png in .* is an image that cannot be decoded"),
+        ("queries.txt", "absent.png", r"absent\.png: cannot be read, as it is not there"),
     ):
         code, _, err = run(
             *("parity", exported["colpali"], checkpoint_folders["colpali"]),

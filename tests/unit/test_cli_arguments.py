@@ -362,10 +362,10 @@ def test_pages_of_files_in_the_order_of_their_names(tmp_path):
     assert levels(3) == [40, 10, 20]
     assert levels(2, tmp_path / "b.tiff") == [10, 20]
     (tmp_path / "e.png").symlink_to(tmp_path / "gone.png")
-    with pytest.raises(DatasetError, match=r"e\.png: is not an image that can be read"):
+    with pytest.raises(DatasetError, match=r"e\.png in .* is a link to a file that is not"):
         levels(9)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DatasetError, match=r"empty: holds no image \(\.bmp, .*\.webp\)\."):
+    with pytest.raises(DatasetError, match=r"empty holds no page that can be read; .* \.webp\."):
         levels(9, tmp_path / "empty")
     with pytest.raises(DatasetError, match=r"empty: holds no text file \(\.txt, \.md\)\."):
         read_documents(tmp_path / "empty", "passages", 9)

@@ -34,6 +34,7 @@ PAGES = [
 ]
 OWN_TEST = {
     "docs/extending.md": "tests/workflow/test_extending.py runs all of it",
+    "docs/serving.md": "tests/unit/test_serving_docs.py runs its commands",
 }
 """Pages whose commands another test runs."""
 

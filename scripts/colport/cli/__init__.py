@@ -12,7 +12,17 @@ import colport
 from colport.base.errors import ColPortError
 from colport.base.files import remove_on_stop
 from colport.base.redaction import print_redacted
-from colport.cli import convert, evaluation, explain, inspection, options, plan, push, results
+from colport.cli import (
+    convert,
+    evaluation,
+    explain,
+    inspection,
+    options,
+    plan,
+    push,
+    results,
+    retrieval,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -23,8 +33,10 @@ for command in (
     *(convert.export, convert.quantize, convert.split, convert.merge, convert.shard),
     *(inspection.inspect, evaluation.parity, explain.explain, evaluation.mteb),
     *(plan.plan, results.compare, results.report, push.push),
+    *(retrieval.encode, retrieval.search, inspection.env, inspection.latency),
 ):
     app.command()(options.declared(command))
+app.command("list")(options.declared(inspection.known))
 
 
 def _print_version(asked: bool) -> None:

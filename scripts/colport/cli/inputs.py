@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,12 @@ from typing import Any
 import typer
 
 from colport.base.errors import DatasetError
-from colport.data.judgements import read_text
+from colport.data.base import Lazy
+from colport.data.documents import Page, PageReader, PageSettings, find_pages
+from colport.data.judgements import DELIMITERS, LINES, QUERY, read_rows, read_text
+from colport.data.pdfs import PdfReader
+
+_TEXTS = (".txt", ".md")
 
 
 @dataclass(frozen=True)
@@ -64,7 +70,7 @@ class InputOptions:
         """
         if self.dataset is None:
             name = f"{self.queries.name} and {self.documents.name}"
-            queries = _lines(self.queries)[:count]
+            queries = [text for _, text in islice(_lines(self.queries), count)]
             return Read(name, queries, read_documents(self.documents, document_type, count))
         from colport.data.datasets import load_retrieval_dataset
 
@@ -74,62 +80,76 @@ class InputOptions:
 
 
 def read_documents(path: Path, document_type: str, count: int) -> list[Any]:
-    """The first documents of a file or a folder, in the order of their names.
+    """The first documents of :func:`read_items`, read into memory."""
+    return list(read_items([path], document_type)[1][:count])
+
+
+def read_items(paths: Sequence[Path], document_type: str) -> tuple[list[Page], Sequence[Any]]:
+    """Every text or page of some files and folders, in the order of their names.
 
     Args:
-        path: Of pages, an image or a folder of them; of passages, a text file with one a line, or
-            a folder of text files. A TIFF file is as many pages as it holds.
+        paths: Of passages and queries, text files with one a line, CSV, TSV or JSONL files with a
+            column ``text`` or ``query``, or folders of text files; of pages, PDFs, images or
+            folders of them, sub-folders included. A TIFF file is as many pages as it holds.
         document_type: ``pages`` or ``passages``.
-        count: Documents to read at most.
 
     Returns:
-        Pillow images, or texts.
+        Where they lie, a line of a text file as a page of it; and texts, or Pillow images, which
+        are read when they are indexed. Of several paths each id begins with its own.
 
     Raises:
-        DatasetError: There are none, or one cannot be read.
+        DatasetError: There are none, one cannot be read, or two have one id.
     """
-    if document_type == "passages":
-        if not path.is_dir():
-            return _lines(path)[:count]
-        return [read_text(str(file), file) for file in _files(path, (".txt", ".md"))[:count]]
-    from colport.data.documents import IMAGES
-
-    files = _files(path, IMAGES) if path.is_dir() else [path]
-    return list(islice((page for file in files for page in _pages(file)), count))
-
-
-def _pages(file: Path) -> Iterator[Any]:
-    """The pages of an image file, as a dataset of the user's own has them."""
-    from colport.data.images import open_image, page_count
-    from colport.families.pages.images import PageError, as_page, decode_errors
-
-    try:
-        with open_image(file) as image:
-            for index in range(page_count(image)):
-                image.seek(index)
-                yield as_page(image)
-    except PageError as error:
-        raise DatasetError(f"{file}: {error}.") from error
-    except decode_errors() as error:
-        raise DatasetError(f"{file}: is not an image that can be read ({error}).") from error
+    reader = PageReader("documents", PageSettings.dpi, PdfReader())
+    places, texts = [], []
+    for path in paths:
+        if not path.exists():
+            raise DatasetError(f"{path}: cannot be read, as it is not there.")
+        if document_type == "passages":
+            found, more = map(list, zip(*_texts(path), strict=True))
+            texts += more
+        else:
+            found, _ = find_pages("documents", path, PageSettings(), reader.pdfs, decode=False)
+        above = f"{path if path.is_dir() else path.parent}/" if len(paths) > 1 else ""
+        places += [replace(place, id=f"{above}{place.id}") for place in found]
+    name, times = Counter(place.id for place in places).most_common(1)[0]
+    if times > 1:
+        raise DatasetError(f"{name}: is named {times} times.")
+    return places, texts or Lazy(places, reader.image)
 
 
-def _files(folder: Path, suffixes: Sequence[str]) -> list[Path]:
+def _texts(path: Path) -> Iterator[tuple[Page, str]]:
+    """Where each text of a file or of a folder lies, and what it is."""
+    if path.is_dir():
+        for file in _files(path):
+            yield Page(file.name, file), read_text(str(file), file)
+    else:
+        for number, text in _lines(path):
+            yield Page(f"{path.name}#{number}", path, number - 1), text
+
+
+def _files(folder: Path) -> list[Path]:
     found = sorted(
         file
         for file in folder.iterdir()
-        if file.suffix.lower() in suffixes
+        if file.suffix.lower() in _TEXTS
         and not file.name.startswith(".")
         and (file.is_file() or not file.exists())
     )
     if not found:
-        kind = "text file" if ".txt" in suffixes else "image"
-        raise DatasetError(f"{folder}: holds no {kind} ({', '.join(suffixes)}).")
+        raise DatasetError(f"{folder}: holds no text file ({', '.join(_TEXTS)}).")
     return found
 
 
-def _lines(file: Path) -> list[str]:
-    lines = [line.strip() for line in read_text(str(file), file).split("\n")]
-    if not (kept := [line for line in lines if line]):
+def _lines(file: Path) -> Iterator[tuple[int, str]]:
+    """Number and text of each line that holds one, or of each row of a table."""
+    if file.suffix.lower() in {*DELIMITERS, LINES}:
+        for row in read_rows("texts", file):
+            yield int(row.label.rpartition(" ")[2]), row.need(*QUERY)
+        return
+    lines = read_text(str(file), file).split("\n")
+    if not any(map(str.strip, lines)):
         raise DatasetError(f"{file}: is empty, expected a text a line.")
-    return kept
+    for number, line in enumerate(lines, start=1):
+        if text := line.strip():
+            yield number, text

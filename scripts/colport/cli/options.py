@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from colport.tensors.external_data import Layout
 
 _UNITS = {"": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
-_HUB_ID = re.compile(r"([\w-][\w.-]*/[\w-][\w.-]*)(?:@([^@\s]+))?")
+_HUB_ID = re.compile(rf"({checkpoints.HUB_ID.pattern})(?:@([^@\s]+))?")
 
 
 def _bytes(text: str) -> int:

@@ -74,30 +74,17 @@ def read_own(
     if not folder.is_dir():
         raise DatasetError(f"{name}: folder {folder} does not exist.")
     settings = PageSettings.of(declaration)
-    dpi, skip = settings.dpi, settings.on_bad_document == "skip"
-    reader, decode = PdfReader(), skip and not is_checked
-    scan = _Scan(folder, dpi, settings.max_pixels, decode, reader)
-    pages = list(scan.pages())
-    if scan.bad and not skip:
-        (first, reason), *others = scan.bad.items()
-        more = f" (and {len(others)} more)" if others else ""
-        raise DatasetError(
-            f"{name}: {first} in {folder} {reason}{more}; `on_bad_document: skip` leaves such "
-            "documents out."
-        )
-    if not pages:
-        raise DatasetError(
-            f"{name}: {folder} holds no page that can be read; allowed are "
-            f"{', '.join([PDF, *IMAGES])}."
-        )
+    reading = PageReader(name, settings.dpi, PdfReader())
+    remedy = "; `on_bad_document: skip` leaves such documents out"
+    decode = settings.on_bad_document == "skip" and not is_checked
+    pages, bad = find_pages(name, folder, settings, reading.pdfs, decode, remedy)
     judgements = declaration.get("judgements")
     query_ids, texts, languages = read_queries(
         name, local(declaration["queries"]), ids_needed=judgements is not None
     )
     document_ids = [page.id for page in pages]
-    reading = PageReader(name, dpi, reader)
     rows = list(read_rows(name, local(judgements))) if judgements else []
-    qrels = judged(rows, query_ids, document_ids, scan.bad)
+    qrels = judged(rows, query_ids, document_ids, bad)
     label, language = f"{name}: {declaration['queries']}", declaration.get("language")
     asked, known = in_language(f"{label}, column language", languages, language)
     dataset = RetrievalDataset(
@@ -109,9 +96,40 @@ def read_own(
         qrels,
         texts=Lazy(pages, reading.text) if any(page.is_pdf for page in pages) else None,
         languages=known or tuple(declaration.get("languages", ())),
-        skipped=scan.bad,
+        skipped=bad,
     )
     return dataset.with_queries([row for row, wanted in enumerate(asked) if wanted])
+
+
+def find_pages(
+    name: str, place: Path, settings: PageSettings, pdfs: PdfReader, decode: bool, remedy: str = ""
+) -> tuple[list[Page], dict[str, str]]:
+    """The pages of a folder or of one file, and what was skipped and why.
+
+    Args:
+        name: What messages call them.
+        place: A folder, its sub-folders included; or a PDF or an image, whatever it is called.
+        settings: How files become pages.
+        pdfs: Reads the PDFs.
+        decode: Whether images are decoded, so that a damaged one is found here.
+        remedy: Ends the sentence about a bad document.
+
+    Raises:
+        DatasetError: There is no page, or a document is bad and bad ones are not skipped.
+    """
+    scan = _Scan(place, settings.dpi, settings.max_pixels, decode, pdfs)
+    pages = list(scan.pages())
+    if scan.bad and settings.on_bad_document == "refuse":
+        (first, reason), *others = scan.bad.items()
+        more = f" (and {len(others)} more)" if others else ""
+        folder = place.parent if place.is_file() else place
+        raise DatasetError(f"{name}: {first} in {folder} {reason}{more}{remedy}.")
+    if not pages:
+        raise DatasetError(
+            f"{name}: {place} holds no page that can be read; allowed are "
+            f"{', '.join([PDF, *IMAGES])}."
+        )
+    return pages, scan.bad
 
 
 @dataclass
@@ -119,7 +137,7 @@ class _Scan:
     """Finds pages without rendering them.
 
     Attributes:
-        folder: Where they lie.
+        folder: Where they lie; it may be a single file.
         dpi: Resolution of a PDF's pages.
         max_pixels: A larger page is bad.
         decode: Whether images are decoded, so that a damaged one is found here.
@@ -140,7 +158,8 @@ class _Scan:
         for path, file in sorted(self._visible().items()):
             suffix = file.suffix.lower()
             is_link_to_folder = file.is_symlink() and file.is_dir()
-            if suffix not in (PDF, *IMAGES) and not is_link_to_folder:
+            is_named = suffix in (PDF, *IMAGES) or file == self.folder
+            if not is_named and not is_link_to_folder:
                 continue
             if file.exists() and not (file.is_file() or is_link_to_folder):  # links to pipes, too
                 continue
@@ -164,8 +183,8 @@ class _Scan:
             path = Path(error.filename).relative_to(self.folder).as_posix()
             self.bad[path] = f"is a folder that cannot be read ({error.strerror})"
 
-        files = {}
-        for place, folders, names in os.walk(self.folder, onerror=unread):
+        files = {self.folder.name: self.folder} if self.folder.is_file() else {}
+        for place, folders, names in os.walk(self.folder, onerror=None if files else unread):
             folders[:] = [name for name in folders if not name.startswith(".")]
             for name in (*folders, *names):
                 file = Path(place, name)

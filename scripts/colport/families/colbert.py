@@ -37,7 +37,7 @@ _SHAPES = shape_beside(__file__)
 
 
 class ColBERT(base.Family):
-    """Text checkpoints with a projection of their own."""
+    """Checkpoints of PyLate, Stanford's ColBERT and sentence-transformers."""
 
     name = "colbert"
     document_type = "passages"

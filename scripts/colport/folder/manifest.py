@@ -134,6 +134,13 @@ def read(folder: Path | str) -> Manifest:
             outside the folder or has another size.
         UnsupportedError: A known limit prevented the export.
     """
+    manifest = parsed(folder)
+    _check_files(Path(folder), manifest)
+    return manifest
+
+
+def parsed(folder: Path | str) -> Manifest:
+    """What ``colport.json`` says alone, none of its files looked at; see :func:`read`."""
     folder = Path(folder)
     check_supported(folder)
     if not (folder / FILE).is_file():
@@ -144,9 +151,7 @@ def read(folder: Path | str) -> Manifest:
         raise ArtifactError(f"{folder / FILE}: is not a ColPort manifest ({wrong}).")
     with read_of(ArtifactError, folder / FILE, "is not a ColPort manifest ({})", TypeError):
         graphs = {name: GraphInfo(**graph) for name, graph in record.pop("graphs").items()}
-        manifest = Manifest(graphs=graphs, **record)
-    _check_files(folder, manifest)
-    return manifest
+        return Manifest(graphs=graphs, **record)
 
 
 def verify(folder: Path | str, progress: Callable[[int, int], None] | None = None) -> Manifest:

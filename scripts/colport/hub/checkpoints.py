@@ -36,7 +36,7 @@ SOURCE_KEYS = ("source", "applied", "weights")
 ADAPTER_CONFIG = "adapter_config.json"
 """Marks a folder with an adapter, as peft writes it."""
 
-_HUB_ID = re.compile(r"^[\w-][\w.-]*/[\w-][\w.-]*$")
+HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _REVISION = re.compile(r"[A-Za-z0-9][\w.-]*")
 _MODEL_FILE = re.compile(r"^config\.json$|^model.*\.safetensors(\.index\.json)?$")
 _SMALL = {Path(pattern).suffix for pattern in HUB_FILES} - {".safetensors"}
@@ -339,7 +339,7 @@ def _named_base(checkpoint: _Layer) -> dict[str, Any]:
     for folder in folders:
         if name and folder.is_dir():
             return {"path": str(folder)}
-    if not _HUB_ID.fullmatch(name):
+    if not HUB_ID.fullmatch(name):
         here = "no Hub id" if checkpoint.is_fetched else "no folder here and no Hub id"
         raise CheckpointError(
             f"{adapter / ADAPTER_CONFIG}: base_model_name_or_path is {name!r}, which is {here}; "

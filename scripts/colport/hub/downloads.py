@@ -42,7 +42,10 @@ def fetch(
     Raises:
         HubError: The files cannot be fetched and are not in the cache. What was fetched is kept.
     """
-    from huggingface_hub import errors, snapshot_download
+    try:
+        from huggingface_hub import errors, snapshot_download
+    except ModuleNotFoundError as error:
+        raise HubError(f"needs {error.name}; run `pip install huggingface_hub`") from error
 
     asked = {"repo_type": repo_type, "revision": revision, "allow_patterns": [*patterns]}
     asked["local_files_only"] = is_cached

@@ -97,7 +97,7 @@ class Contest:
     Attributes:
         model: Name of the model.
         provider: Name of the provider.
-        resolved: Record of :func:`colport.hub.checkpoints.record`.
+        resolved: Record of :func:`colport.hub.checkpoints.record`; ``None`` without PyTorch.
         folders: Variant to exported folder.
         dataset: Reads the dataset whose first queries and documents are the inputs; not called
             where nothing can run.
@@ -109,7 +109,7 @@ class Contest:
 
     model: str
     provider: str
-    resolved: Mapping[str, Any]
+    resolved: Mapping[str, Any] | None
     folders: Mapping[str, str]
     dataset: Callable[[], Any]
     scratch: str | Path
@@ -187,8 +187,8 @@ class Contest:
                 runnable.append(Contender(*identity, (place,), python, forms_batches=is_own))
             except UnsupportedError as limit:
                 missing[variant] = limit
-        if not runnable:
-            return [], missing
+        if not runnable or self.resolved is None:
+            return runnable, missing
         forms = {"pytorch": {}, **{f"pytorch-{name}": PYTORCH[name] for name in pytorch}}
         memory_mb = self.memory_mb
         if memory_mb is None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from colport.base.errors import chosen
 from colport.base.files import scratch_folder
+from colport.base.foreign import table_beside
 from colport.pipeline import config
 
 if TYPE_CHECKING:
@@ -22,6 +23,11 @@ _FILE = Path(__file__).with_suffix(".yaml")
 def ready_made() -> Mapping[str, Mapping[str, Any]]:
     """Name to settings, with the keys of ``variants`` in a config."""
     return config.load(_FILE)
+
+
+def meanings() -> Mapping[str, str]:
+    """Name of each ready-made variant to what it is and what it is for, in one line."""
+    return table_beside(__file__)
 
 
 def get(name: str) -> Mapping[str, Any]:

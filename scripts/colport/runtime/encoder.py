@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 
 from colport.base.errors import ArtifactError, InputError
-from colport.base.foreign import local
 from colport.base.redaction import plain
 from colport.families import inputs, registry
 from colport.families.base import Batch, Document, DocumentType
 from colport.folder import manifest
+from colport.hub import exported
 from colport.providers import ProviderSettings
 from colport.providers.graph import Graph
 from colport.providers.integers import needs_exact_kernels
@@ -33,6 +33,8 @@ _WINDOW = {"passages": 1024, "pages": 16}
 
 Progress = Callable[[int], object]
 """Called with the number of inputs that are done, whenever it has grown."""
+
+_OneOrAll = np.ndarray | list[np.ndarray]
 
 _Limits = tuple[int | None, int | None]
 """``batch_size`` and ``batch_tokens``."""
@@ -49,7 +51,9 @@ class Encoder:
     (``cuda_graph``, DirectML), calls wait for each other.
 
     Args:
-        folder: An exported folder; ``~`` is the user's own.
+        folder: An exported folder; ``~`` is the user's own. Or, where there is no such folder, the
+            id of a repository of the Hub that holds one, ``owner/name``: the files that its
+            ``colport.json`` names are fetched into the Hub's cache, which needs huggingface_hub.
         provider: A provider's type (``cpu``, ``cuda``, ``openvino``, …), or a mapping with
             ``type`` and settings, as under ``providers`` in the config.
         threads: Threads within an operator; goes before the provider's ``threads``, and these
@@ -63,13 +67,17 @@ class Encoder:
             to a quarter of the available memory another copy, made when a call has more than one
             batch; larger ones run one batch at a time on all threads, as with 1. A service that
             encodes in threads of its own takes 1.
+        revision: Commit, tag or branch of the Hub's repository, ``main`` by default. Without a
+            commit, what is run may change with the repository.
 
     Raises:
-        ArtifactError: The folder is not a whole exported folder, or gives no embeddings.
-        TypeError: ``folder`` is no path, ``threads`` or ``workers`` no whole number or
-            ``share_weights`` no truth.
+        ArtifactError: The folder is not a whole exported folder, or gives no embeddings; or it
+            cannot be fetched and is not in the Hub's cache.
+        TypeError: ``folder`` is no path, ``threads`` or ``workers`` no whole number,
+            ``share_weights`` no truth or ``revision`` no text.
         ValueError: ``threads`` or ``workers`` is out of range.
-        ConfigError: The provider is unknown, or does not have such a setting.
+        ConfigError: The provider is unknown, or does not have such a setting; or ``revision`` goes
+            with a folder of this machine.
         UnsupportedError: The provider is not on this machine, or does not take the graphs.
     """
 
@@ -80,13 +88,16 @@ class Encoder:
         threads: int | None = None,
         share_weights: bool = False,
         workers: int | None = None,
+        revision: str | None = None,
     ) -> None:
         threads = None if threads is None else inputs.whole("threads", threads, MOST_THREADS)
         workers = None if workers is None else inputs.whole("workers", workers, MOST_THREADS)
         inputs.typed("share_weights", share_weights, bool | np.bool_, "True or False")
         settings = ProviderSettings.of(provider)
         settings.refuse_other_python()
-        self.folder = local(inputs.typed("folder", folder, str | PathLike, "a path"))
+        inputs.typed("revision", revision, str | None, "a commit, tag or branch")
+        place = inputs.typed("folder", folder, str | PathLike, "a path")
+        self.folder = exported.located(place, revision)
         self.manifest = manifest.read(self.folder)
         require(settings.provider.name)
         require_opset(settings.provider, self.manifest.opset)
@@ -159,6 +170,30 @@ class Encoder:
             InputError: A document is none that the model takes; it is a ``ValueError``, too.
         """
         return self._encode("documents", documents, (batch_size, batch_tokens), progress)
+
+    def encode_query(self, query: str | Iterable[str], **options: Any) -> _OneOrAll:
+        """:meth:`encode_queries` by the name that sentence-transformers gives it.
+
+        Args:
+            query: One query, or several.
+            **options: Those of :meth:`encode_queries`.
+
+        Returns:
+            ``float32 [tokens, dim]`` of one query; of several, one such array each.
+        """
+        return _one_or_all(self.encode_queries, query, options)
+
+    def encode_document(self, document: Document | Iterable[Document], **options: Any) -> _OneOrAll:
+        """:meth:`encode_documents` by the name that sentence-transformers gives it.
+
+        Args:
+            document: One page or passage, or several.
+            **options: Those of :meth:`encode_documents`.
+
+        Returns:
+            ``float32 [tokens, dim]`` of one document; of several, one such array each.
+        """
+        return _one_or_all(self.encode_documents, document, options)
 
     def prepare_queries(self, queries: Sequence[str]) -> Batch:
         """The preprocessing of one batch of queries, as :meth:`encode_queries` does it."""
@@ -343,3 +378,8 @@ class Encoder:
                 f"embedding for each of {list(batch.keep.shape)} tokens."
             )
         return [row[kept] for row, kept in zip(output, batch.keep, strict=True)]
+
+
+def _one_or_all(encode: Callable[..., Any], given: Any, options: Mapping[str, Any]) -> _OneOrAll:
+    is_one = isinstance(given, Document)
+    return encode([given], **options)[0] if is_one else encode(given, **options)

@@ -64,12 +64,12 @@ def embed(
         if shard == 0:
             names = [f"{dataset.name}: query {name}" for name in dataset.query_ids]
             size, encode = query_batch_size or batch_size, encoder.encode_queries
-            found = _encode(dataset.queries, names, encode, size, "queries", False, report)
+            found = encode_named(dataset.queries, names, encode, size, "queries", False, report)
             write_embeddings(folder / QUERIES, dataset.query_ids, found, labels)
         kind = f"documents of shard {shard + 1}/{shards}" if shards > 1 else "documents"
         pages = getattr(encoder, "document_type", "pages") == "pages"  # to be careful with memory
         names, encode = [f"{dataset.name}: {name}" for name in ids], encoder.encode_documents
-        found = _encode(documents, names, encode, batch_size, kind, pages, report)
+        found = encode_named(documents, names, encode, batch_size, kind, pages, report)
         write_embeddings(folder / DOCUMENTS, ids, found, labels)
 
 
@@ -111,7 +111,7 @@ def read_documents(first: Path | str) -> Sequence[EmbeddingSet]:
     return Lazy(range(int(count)), shard)
 
 
-def _encode(
+def encode_named(
     inputs: Sequence[Any],
     names: Sequence[str],
     encode: Callable[..., list[np.ndarray]],
@@ -121,6 +121,15 @@ def _encode(
     report: Report,
 ) -> list[np.ndarray]:
     """Token embeddings of each input.
+
+    Args:
+        inputs: Texts or pages.
+        names: What messages call each of them.
+        encode: Encodes a list of them; takes ``batch_size``.
+        batch_size: Inputs of a batch; by default as the encoder forms them.
+        kind: What they are, for messages.
+        holds_pages: Whether few of them are held in memory at a time.
+        report: Called with the progress every few seconds.
 
     Raises:
         DatasetError: The model does not take one; it is named.

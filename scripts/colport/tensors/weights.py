@@ -227,14 +227,14 @@ def _check_places(file: Path, entries: Mapping[str, TensorEntry], start: int) ->
 
 
 def _entry(file: Path, key: str, entry: Any, data_start: int, size: int) -> TensorEntry:
-    import ml_dtypes  # noqa: F401 - tells NumPy of bfloat16; where nothing is exported there is none
-
     if misfit(entry, _ENTRY) or len(entry["data_offsets"]) != 2:
         raise CheckpointError(f"{file}: tensor {key!r} has an unreadable header.")
     if entry["dtype"] not in DTYPES:
         raise CheckpointError(
             f"{file}: tensor {key!r} is {entry['dtype']}; read are {', '.join(DTYPES)}."
         )
+    if entry["dtype"] == "BF16":
+        import ml_dtypes  # noqa: F401 - tells NumPy of it; a machine that only encodes has none
     dtype, shape = np.dtype(DTYPES[entry["dtype"]]), tuple(entry["shape"])
     begin, end = entry["data_offsets"]
     expected = math.prod(shape) * dtype.itemsize  # of any size: a product of int64 would wrap
