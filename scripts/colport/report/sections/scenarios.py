@@ -61,7 +61,7 @@ def _chart(key: str, model: str, kind: str, rows: pd.DataFrame, marks: Mapping[s
     x_scale = logarithmic(rows["rate"].min(), rows["rate"].max(), LEFT, RIGHT)
     y_scale = logarithmic(min(heights), max(heights), BOTTOM, TOP)
     drawing = framed(x_scale, y_scale, "Offered rate, requests a second")
-    drawing.text(LEFT, TOP - 6, "p99, ms", "axis-label")
+    drawing.text(LEFT, TOP - 6, "p99, ms" + y_scale.note, "axis-label")
     level, target = y_scale.place(target_ms), fmt.milliseconds(target_ms)
     drawing.line(LEFT, level, RIGHT, level, "reference")
     records: list[dict[str, Any]] = []
