@@ -78,9 +78,9 @@ def commit() -> str | None:
     root = Path(__file__).parents[3]
     git = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     # An installed package may lie inside another project's checkout.
-    with suppress(OSError, subprocess.CalledProcessError):
+    with suppress(OSError):
         if (root / ".git").exists():
-            return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+            return subprocess.run(git, capture_output=True, text=True).stdout.strip() or None
     return None
 
 

@@ -149,7 +149,9 @@ class Explanation:
             UnsupportedError: The model reads passages.
         """
         tokens, grid = runtime.query_tokens(query), runtime.patches(page)
-        matches = {name: Match.of(*pair, tokens, grid, stop_words) for name, pair in embeddings.items()}
+        matches = {
+            name: Match.of(*pair, tokens, grid, stop_words) for name, pair in embeddings.items()
+        }
         first, *others = matches.values()
         shown = most_changed(first, others, _WORDS) if changed else strongest(first, _WORDS)
         return cls(page, tokens, matches, shown)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from colport.explain.explanation import Explanation, preprocessing
 from colport.explain.picture import fit, webp
 from colport.explain.selection import DAMAGED, Chosen, choose
 from colport.families.base import Runtime
-from colport.scoring import controls
+from colport.scoring.controls import stop_words
 from colport.scoring.embed import read_documents, read_queries
 from colport.scoring.score import HEADLINE
 from colport.scoring.store import EmbeddingSet
@@ -107,7 +107,6 @@ def explain_record(
     }
     try:
         runtime = _first_runtime(folders)
-        stop_words = controls.stop_words(dataset.languages or ("en",), longest=True)
     except UnsupportedError as limit:
         return record | {"reason": str(limit)}
     found, missing = _with_results(given)
@@ -120,9 +119,7 @@ def explain_record(
         first.mean_similarity,
         [contender.mean_similarity for contender in found],
     )
-    record["figures"] = [
-        _figure(one, dataset, runtime, first, found, stop_words) for one in chosen
-    ]
+    record["figures"] = [_figure(one, dataset, runtime, first, found) for one in chosen]
     return record
 
 
@@ -154,7 +151,6 @@ def _figure(
     runtime: Runtime,
     reference: _Contender,
     variants: Sequence[_Contender],
-    stop_words: Collection[str],
 ) -> dict[str, Any]:
     def change(contender: _Contender) -> float:
         place = (chosen.query, chosen.document)
@@ -170,7 +166,7 @@ def _figure(
         page,
         {name: c.embeddings(chosen.query, chosen.document) for name, c in drawn.items()},
         changed=chosen.kind == DAMAGED and len(drawn) > 1,
-        stop_words=stop_words,
+        stop_words=stop_words(dataset.languages or ("en",), longest=True),
     )
     grid = explanation.matches[reference.variant].grid
     return {

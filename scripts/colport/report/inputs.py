@@ -65,8 +65,7 @@ def _environment(records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     runs: dict[str, Any] = {}
     for record in records:
         for row in record.get("rows", []):
-            if row["status"] == "ok":
-                runs.setdefault(row["model"], {})[row["provider"]] = record["environment"]
+            runs.setdefault(row["model"], {})[row["provider"]] = record["environment"]
         for key, value in record.get("environment", {}).items():
             known = merged.setdefault(key, value)
             if isinstance(known, dict) and isinstance(value, dict):

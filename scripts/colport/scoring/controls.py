@@ -123,9 +123,8 @@ def stop_words(languages: Sequence[str], longest: bool = False) -> set[str]:
         raise UnsupportedError(
             f"{error.name} is not installed; pip install 'colport[pipeline]' brings it."
         ) from error
-    names = {"EN": "EN_PLUS"} if longest else {}
-    lists = (getattr(stopwords, f"STOPWORDS_{names.get(n, n)}") for n in _lists(languages))
-    return {word for words in lists for word in words}
+    names = ("EN_PLUS" if longest and name == "EN" else name for name in _lists(languages))
+    return {word for name in names for word in getattr(stopwords, f"STOPWORDS_{name}")}
 
 
 def _rank(scores: np.ndarray, dataset: RetrievalDataset) -> RunScores:

@@ -81,11 +81,6 @@ class Axis(NamedTuple):
     lane_height: float = 14.0
     beside: bool = False
 
-    @property
-    def head(self) -> float:
-        """Height of what stands above the marks of a lane."""
-        return 0 if self.beside else _HEAD
-
 
 def chart(
     key: str,
@@ -107,7 +102,7 @@ def chart(
         table: The rows behind the marks.
         legend: Colours that only this chart has, by what they stand for.
     """
-    pitch = axis.head + axis.lane_height + _GAP
+    pitch = _HEAD * (not axis.beside) + axis.lane_height + _GAP
     bottom = len(rows) * pitch
     drawing = Drawing(WIDTH, bottom + 38)
     _draw_axis(drawing, axis, bottom)
@@ -160,7 +155,7 @@ def _draw_axis(drawing: Drawing, axis: Axis, bottom: float) -> None:
 
 def _draw_lane(drawing: Drawing, axis: Axis, lane: ChartLane, top: float) -> None:
     place, height = axis.scale.place, axis.lane_height
-    upper = top + axis.head
+    upper = top + _HEAD * (not axis.beside)
     middle = upper + height / 2
     width = BESIDE[0] - LEFT if axis.beside else RIGHT - LEFT - (len(lane.figure) + 2) * _CHARACTER
     room, name = max(3, int(width / _CHARACTER)), lane.name
@@ -189,4 +184,4 @@ def _draw_lane(drawing: Drawing, axis: Axis, lane: ChartLane, top: float) -> Non
         at = place(lane.limit)
         drawing.line(at, upper - 2, at, upper + height + 2, "limit")
     if lane.row is not None:
-        drawing.hit_box(0, top, WIDTH, axis.head + height + 2, lane.row)
+        drawing.hit_box(0, top, WIDTH, upper + height + 2 - top, lane.row)

@@ -15,20 +15,16 @@ from colport.report.section import DIFFERENCE, Material, delta_note
 from colport.tables import KEYS, beside_reference, full_rows, typed
 from colport.tables import recommendation as rule
 
+_EQUAL = f"{100 * rule.SAME_QUALITY:g} points"
 _NEEDS = {
     rule.FASTEST: "fastest within parity on documents",
     rule.SMALLEST: f"smallest within {rule.SMALL_LOSS:.0%} of the quality",
-    rule.BEST: "best quality",
-    rule.CLOSEST: "closest to PyTorch's rankings",
+    rule.BEST: f"best quality, to noise or {_EQUAL}",
+    rule.CLOSEST: f"closest to PyTorch's rankings, to {_EQUAL}",
 }
 _UNJUDGED = {**_NEEDS, rule.SMALLEST: "smallest that agrees with PyTorch's rankings"}
-_EQUAL = f"{100 * rule.SAME_QUALITY:g} points"
-_TIED = {
-    rule.FASTEST: "as fast as the fastest on documents",
-    rule.BEST: f"within noise or {_EQUAL} of the best quality",
-    rule.CLOSEST: f"within {_EQUAL} of the closest to PyTorch's rankings",
-}
-"""What is said instead where another row that qualifies has the better figure."""
+_AS_FAST = {rule.FASTEST: "as fast as the fastest on documents"}
+"""Where another one that qualifies has the larger speed-up; see :func:`rule.recommend`."""
 
 
 def section(material: Material) -> dict[str, Any]:
@@ -39,20 +35,18 @@ def section(material: Material) -> dict[str, Any]:
         ``processor`` and ``commit`` it was measured with, and what made the machine ``noisy``;
         ``batches``: the smallest and the largest batch size.
     """
-    summary, timed = (
-        material.tables[name].reindex(columns=[*TABLES[name].all]) for name in ("summary", "latency")
-    )
-    timed = beside_reference(timed[timed["status"] == "ok"])
+    summary = material.tables["summary"].reindex(columns=[*TABLES["summary"].all])
+    timed = beside_reference(material.tables["latency"].reindex(columns=[*TABLES["latency"].all]))
+    timed = timed[timed["status"] == "ok"]
     batches = sorted({*timed["batch_size"].agg(["min", "max"]).dropna().astype(int)})
     advice = [
         _of_model(material, str(model), rows, timed[timed["model"] == model], batches)
         for model, rows in typed("summary", summary).groupby("model", sort=False)
     ]
-    failed = bool(material.run.get("allow_failed_parity"))
     return {
-        **{"advice": advice, "batches": batches, "rule": rule, "allow_failed_parity": failed},
+        **{"advice": advice, "batches": batches, "rule": rule},
+        "allow_failed_parity": bool(material.run.get("allow_failed_parity")),
         "agreement": summary["agreement"].notna().any(),
-        "judged": summary["ndcg_at_5"].notna().any() or summary["agreement"].isna().all(),
     }
 
 
@@ -67,58 +61,42 @@ def _of_model(
     choices = []
     for index, row in rows.loc[chosen].iterrows():
         own = _of(row, timed)
-        faster = [_faster(own, timed.merge(rivals[KEYS]), batch) for batch in batches]
-        said = words | {need: _TIED[need] for need in _beaten(row, rivals, faster)}
+        faster = _faster(own, timed.merge(rivals[KEYS]))
+        said = words | (_AS_FAST if any(one["batch_size"] == batches[0] for one in faster) else {})
         said[rule.FASTEST] += f" at batch {batches[0]}" if batches else ""
         choices.append(
             {
-                "needs": ", ".join(said[need] for need in needs[index]),
-                "row": row,
-                "note": delta_note(*row[[*DIFFERENCE]]),
+                **{"needs": ", ".join(said[need] for need in needs[index]), "row": row},
+                **{"note": delta_note(*row[[*DIFFERENCE]]), "faster": faster},
                 "worst": _worst_dataset(row, full_rows(material.tables["retrieval"])),
                 "times": {(one["kind"], one["batch_size"]): one for one in own.to_dict("records")},
-                "faster": [one for one in faster if one],
             }
         )
-    doubtful = _of(rows.loc[chosen[0]], timed) if chosen else timed
+    doubtful = _of(choices[0]["row"], timed) if choices else timed
     noise = doubtful["reason"].str.extract("noisy machine: (.*)")[0].dropna()
     described = material.run.get("environment") or {}
-    runs = (described.get("runs") or {}).get(model) or {"": described}
-    place = rows.loc[chosen[0], "provider"] if chosen else next(iter(runs))
-    described = runs.get(place, described)
+    runs = described.get("runs", {}).get(model, {})
+    described = next((runs[name] for name in doubtful["provider"] if name in runs), described)
     return {
-        "model": model,
-        "choices": choices,
-        "others": _reasons(rows.drop(chosen)),
-        "largest": _largest(rows),
-        "noisy": noise.iloc[0] if len(noise) else "",
+        **{"model": model, "choices": choices, "others": _reasons(rows.drop(chosen))},
+        **{"largest": _largest(rows), "noisy": next(iter(noise), "")},
         "processor": processor_class(described) or described.get("cpu"),
         "commit": described.get("commit"),
     }
+
+
+def _faster(own: pd.DataFrame, rivals: pd.DataFrame) -> list[dict[str, Any]]:
+    """The fastest of the rivals on documents, of each batch size at which it beats a variant."""
+    pairs = rivals.merge(own, on=["kind", "batch_size"], suffixes=("", "_own"))
+    ahead = pairs[(pairs["kind"] == "document") & (pairs["cost_ms"] < pairs["cost_ms_own"])]
+    ahead = ahead.sort_values("cost_ms").drop_duplicates("batch_size").sort_values("batch_size")
+    return ahead.to_dict("records")
 
 
 def _needs(row: pd.Series) -> list[str]:
     """What a row is chosen for; tables of older runs only know which is recommended."""
     needs = [need for need in _NEEDS if need in row["best_for"].split(", ")]
     return needs or [rule.FASTEST] * fmt.is_true(row["recommended"])
-
-
-def _faster(own: pd.DataFrame, rivals: pd.DataFrame, batch_size: int) -> dict[str, Any] | None:
-    """The fastest of the rivals on documents, if it is faster than the row's own."""
-    own, rivals = (
-        table[(table["kind"] == "document") & (table["batch_size"] == batch_size)]
-        for table in (own, rivals)
-    )
-    faster = rivals[rivals["cost_ms"] < own["cost_ms"].min()]
-    return None if faster.empty else faster.loc[faster["cost_ms"].idxmin()].to_dict()
-
-
-def _beaten(row: pd.Series, rivals: pd.DataFrame, faster: Sequence[Any]) -> set[str]:
-    """Needs for which a rival has the better figure, by less than counts."""
-    found = {rule.FASTEST} if any(faster[:1]) else set()
-    for need, figure in ((rule.BEST, "ndcg_at_5"), (rule.CLOSEST, "agreement")):
-        found |= {need} if (rivals[figure] > row[figure]).any() else set()
-    return found
 
 
 def _of(row: pd.Series, table: pd.DataFrame) -> pd.DataFrame:

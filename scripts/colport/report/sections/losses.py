@@ -85,7 +85,7 @@ def _errors(
         lines.append(
             lanes.ChartLane(
                 f"{name(variant, provider)}, {PLURALS.get(kind, kind)}",
-                f"median {_error(median)}, worst {_error(worst)}",
+                f"median {fmt.scientific(median)}, worst {fmt.scientific(worst)}",
                 bars,
                 limit=limit if limit > LEAST_ERROR else None,
             )
@@ -94,11 +94,6 @@ def _errors(
     axis = lanes.Axis(scale, "1 \N{MINUS SIGN} cosine of an input's worst token", lane_height=22.0)
     caption = "Errors of embeddings, inputs by size of error"
     return lanes.chart(key, model, caption, axis, lines, ShownTable.of(records, _ERROR_COLUMNS))
-
-
-def _error(value: float) -> str:
-    least = "\N{LESS-THAN OR EQUAL TO} " if value <= LEAST_ERROR else ""
-    return least + fmt.scientific(value)
 
 
 def _power(value: float) -> str:

@@ -32,22 +32,18 @@ def section(material: Material) -> dict[str, Any] | None:
     """A chart a model, where the run was profiled, under one heading."""
     table = material.tables["operators"]
     table = table[table["status"] == "ok"]
-    # In the kind of call that takes longest.
-    longest = table.sort_values("graph_ms").groupby("model")["kind"].last()
-    table = table[table["kind"] == table["model"].map(longest)]
-    table = table.assign(ms=table["share"] * table["graph_ms"])
-    largest = table.groupby("model")["ms"].transform("sum")
-    shares = (table["ms"] / largest).groupby(table["operator"]).sum().sort_values(ascending=False)
+    # By share, so that a small model's operators have colours beside those of a large one.
+    shares = table.groupby("operator")["share"].sum().sort_values(ascending=False)
     colours = {name: f"c{number}" for number, name in enumerate(shares.index[:COLOURS], start=1)}
     found = drawn(material, [table], partial(_charts, colours))
     return found and {**found, "groups": {"": [one for (one,) in found["groups"].values()]}}
 
 
-def _charts(
-    known: Mapping[str, str], number: int, model: str, rows: pd.DataFrame
-) -> list[Chart]:
-    """The slowest variants."""
-    kind = rows["kind"].iloc[0]
+def _charts(known: Mapping[str, str], number: int, model: str, rows: pd.DataFrame) -> list[Chart]:
+    """The slowest variants in the kind of call that takes longest."""
+    kind = rows.loc[rows["graph_ms"].idxmax(), "kind"]
+    rows = rows[rows["kind"] == kind]
+    rows = rows.assign(ms=rows["share"] * rows["graph_ms"])
     sums = rows.groupby("operator")["ms"].sum().sort_values(ascending=False)
     colours = {name: known[name] for name in sums.index[:LARGEST] if name in known}
     slowest = rows.drop_duplicates(PLACE).nlargest(MAX_BARS, "graph_ms")
