@@ -7,7 +7,6 @@ which also compares each contender's embeddings with those of PyTorch in fp32.
 
 from __future__ import annotations
 
-import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -66,7 +65,7 @@ def run(
         "noise": [],
         "limit_seconds": plan.limit_seconds,
         "started": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "commit": _commit(),
+        "commit": machine.commit() or "unknown (no git checkout)",
         "environment": machine.describe(),
     }
     models = [*([None] if plan.text else []), *plan.sizes]
@@ -294,15 +293,6 @@ def add_speedups_vs_bf16(rows: Sequence[dict[str, Any]]) -> None:
         ):
             known = base.get(figure) and row[figure]
             row[column] = base[figure] / row[figure] if known else None
-
-
-def _commit() -> str:
-    """The commit of this checkout, or what stands for it outside of one."""
-    git = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short=12", "HEAD"]
-    try:
-        return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown (no git checkout)"
 
 
 if __name__ == "__main__":

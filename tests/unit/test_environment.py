@@ -1,5 +1,7 @@
 """What a result says of the machine that it was measured on."""
 
+import subprocess
+
 import pytest
 
 from colport.base import machine as environment
@@ -50,6 +52,26 @@ def test_a_machine_in_words_names_the_class_of_its_processor():
     described |= {"cores": 1, "gpu": "A GPU", "instructions": []}
     assert environment.in_words(described) == "A CPU, 1 core, A GPU"
     assert environment.in_words({}) == ""
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_the_commit_is_that_of_the_checkout_alone(tmp_path, monkeypatch, inside):
+    """An installed package may lie in the checkout of another project."""
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    package = tmp_path if inside else tmp_path / "venv/lib"
+    file = package / "scripts/colport/base/machine.py"
+    file.parent.mkdir(parents=True)
+    file.write_text("1")
+    for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "one"]):
+        subprocess.run([*git, *command], check=True)
+    monkeypatch.setattr(environment, "__file__", str(file))
+    known = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True).stdout
+    expected = known[:12] if inside else None
+    assert environment.commit.__wrapped__() == expected
+    file.write_text("2")
+    assert environment.commit.__wrapped__() == (f"{expected}-dirty" if inside else None)
+    monkeypatch.setenv("PATH", "")
+    assert environment.commit.__wrapped__() is None
 
 
 def test_every_result_has_the_class_and_the_caches():

@@ -1,6 +1,7 @@
 """Scores taken apart: matches, patches on the page, chosen queries, pictures and the record."""
 
 import io
+import re
 from base64 import b64decode
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from colport.explain.picture import CHANGE, colour_bar, colours, draw, sheet, we
 from colport.explain.selection import choose
 from colport.families.base import PatchGrid, QueryToken
 from colport.runtime.encoder import Encoder
+from colport.scoring.controls import stop_words
 from colport.scoring.store import EmbeddingSet
 
 PAGES = ("colpali", "colqwen2")
@@ -129,6 +131,36 @@ def test_words_are_chosen_among_the_query_s_own():
     assert strongest(marks, 3) == [1]
     only_added = Match.of(PAGE[:1], PAGE, tokens("+"), GRID)
     assert strongest(only_added, 4) == [0]
+
+
+def test_stop_words_are_left_out_by_their_whole_word():
+    words = [QueryToken("in", "query", word) for word in ("in", "mountain", "IN")]
+    match = Match.of(PAGE[1:4], PAGE, words, GRID, {"in"})
+    assert match.own.tolist() == [False, True, False]
+    assert strongest(match, 3) == [1]
+    alone = Match.of(PAGE[1:4:2], PAGE, words[::2], GRID, {"in"})
+    assert alone.own.tolist() == [True, True]  # a query of stop words alone keeps them
+
+
+@pytest.mark.parametrize("family", ["colpali", "colqwen2"])
+def test_a_token_knows_its_whole_word(exported, family):
+    query = "Is there a mountain, and what's l'analyse?"
+    own = [
+        token
+        for token in preprocessing(exported[family]).query_tokens(query)
+        if token.role == "query" and any(map(str.isalnum, token.text))
+    ]
+    known = set(re.findall(r"\w+", query))
+    assert {token.word for token in own} == known
+    assert all(token.text in token.word for token in own)
+
+
+def test_the_stop_words_are_those_of_the_language():
+    english = stop_words(["english"], longest=True)
+    assert {"i", "has", "which", "need"} & english == {"i", "has", "which"}
+    assert stop_words(["eng"]) < english
+    assert "welche" in stop_words(["deu"])
+    assert stop_words(["tlh"]) == stop_words([]) == set()
 
 
 def retrieval(quality: dict[str, float], rankings: dict[str, list[str]] | None = None) -> dict:

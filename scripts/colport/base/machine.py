@@ -7,6 +7,7 @@ import os
 import platform
 import re
 import resource
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -32,7 +33,7 @@ def describe() -> dict[str, Any]:
         ``packages`` (name to version, installed ones only), ``python``, ``platform``, ``cpu``,
         ``instructions`` (values of :data:`INSTRUCTIONS`, none where the system does not tell),
         ``cores`` (usable by this process), ``caches`` (of a core: name to its size as Linux writes
-        it), ``memory_mb`` and ``gpu`` (a name or ``None``).
+        it), ``memory_mb``, ``gpu`` (a name or ``None``) and ``commit`` (of this checkout).
     """
     return {
         "packages": packages(),
@@ -44,6 +45,7 @@ def describe() -> dict[str, Any]:
         "caches": _caches(),
         "memory_mb": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20,
         "gpu": _gpu_name(),
+        "commit": commit(),
     }
 
 
@@ -68,6 +70,18 @@ def in_words(described: Mapping[str, Any]) -> str:
         described.get("gpu"),
     )
     return ", ".join(str(part) for part in parts if part)
+
+
+@cache
+def commit() -> str | None:
+    """The commit of this checkout, ``-dirty`` behind it where files differ; ``None`` outside."""
+    root = Path(__file__).parents[3]
+    git = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    # An installed package may lie inside another project's checkout.
+    with suppress(OSError):
+        if (root / ".git").exists():
+            return subprocess.run(git, capture_output=True, text=True).stdout.strip() or None
+    return None
 
 
 @cache

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,8 +27,8 @@ class Match:
     Attributes:
         similarities: ``float32 [query tokens, page tokens]``, dot products.
         grid: Which page tokens are patches.
-        own: ``bool [query tokens]``; the query's own words, without punctuation. All others if it
-            has none.
+        own: ``bool [query tokens]``; the query's own words, without punctuation and stop words
+            where it has others. All others if it has none.
     """
 
     similarities: np.ndarray
@@ -42,6 +42,7 @@ class Match:
         page: np.ndarray,
         tokens: Sequence[QueryToken],
         grid: PatchGrid,
+        stop_words: Collection[str] = (),
     ) -> Match:
         """Compare token embeddings.
 
@@ -50,6 +51,7 @@ class Match:
             page: ``float [page tokens, dim]``.
             tokens: What the query's tokens stand for.
             grid: The page's patches.
+            stop_words: In lower case.
 
         Raises:
             ArtifactError: The embeddings have other numbers of tokens than the preprocessing says.
@@ -61,8 +63,9 @@ class Match:
                 "page."
             )
         own = np.array([t.role == "query" and any(map(str.isalnum, t.text)) for t in tokens])
+        kept = own & [token.word.lower() not in stop_words for token in tokens]
         similarities = query.astype(np.float32) @ page.astype(np.float32).T
-        return cls(similarities, grid, own if own.any() else ~own)
+        return cls(similarities, grid, next(mask for mask in (kept, own, ~own) if mask.any()))
 
     @cached_property
     def strengths(self) -> np.ndarray:
@@ -128,6 +131,7 @@ class Explanation:
         page: Image.Image,
         embeddings: Mapping[str, tuple[np.ndarray, np.ndarray]],
         changed: bool = False,
+        stop_words: Collection[str] = (),
     ) -> Explanation:
         """Take the scores of a query and a page apart.
 
@@ -138,13 +142,16 @@ class Explanation:
             embeddings: Name to the token embeddings of the query and of the page.
             changed: Show the words that changed most from the first to any other, not the
                 strongest ones of the first.
+            stop_words: Words to leave out, in lower case.
 
         Raises:
             ArtifactError: The embeddings are not of this query and this page.
             UnsupportedError: The model reads passages.
         """
         tokens, grid = runtime.query_tokens(query), runtime.patches(page)
-        matches = {name: Match.of(*pair, tokens, grid) for name, pair in embeddings.items()}
+        matches = {
+            name: Match.of(*pair, tokens, grid, stop_words) for name, pair in embeddings.items()
+        }
         first, *others = matches.values()
         shown = most_changed(first, others, _WORDS) if changed else strongest(first, _WORDS)
         return cls(page, tokens, matches, shown)

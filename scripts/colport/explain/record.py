@@ -18,6 +18,7 @@ from colport.explain.explanation import Explanation, preprocessing
 from colport.explain.picture import fit, webp
 from colport.explain.selection import DAMAGED, Chosen, choose
 from colport.families.base import Runtime
+from colport.scoring.controls import stop_words
 from colport.scoring.embed import read_documents, read_queries
 from colport.scoring.score import HEADLINE
 from colport.scoring.store import EmbeddingSet
@@ -93,6 +94,7 @@ def explain_record(
         first. Each has ``score``, ``ndcg_at_5``, for each token its ``similarities`` and ``places``
         (row and column of its patch, null if it matched none), ``pictures`` (of all words, then of
         each shown one) and ``change`` (of all words against PyTorch, null for PyTorch itself).
+        Stop words of the dataset's languages, of English where it names none, count for no picture.
         ``left_out``: each variant without results, and why. ``reason``: why there are no figures.
     """
     record: dict[str, Any] = {
@@ -164,6 +166,7 @@ def _figure(
         page,
         {name: c.embeddings(chosen.query, chosen.document) for name, c in drawn.items()},
         changed=chosen.kind == DAMAGED and len(drawn) > 1,
+        stop_words=stop_words(dataset.languages or ("en",), longest=True),
     )
     grid = explanation.matches[reference.variant].grid
     return {

@@ -192,10 +192,12 @@ class QueryToken:
         text: What it stands for; empty for a blank.
         role: ``query`` for the query's own words, ``prompt`` for what the model puts around every
             query, ``augmentation`` for the tokens that it adds to be matched freely.
+        word: The whole word that it is part of; empty where it is none.
     """
 
     text: str
     role: Literal["query", "prompt", "augmentation"]
+    word: str = ""
 
 
 class Runtime(ABC):

@@ -41,7 +41,7 @@ def read(
 
     Returns:
         Tables by name, records of explained scores, and the environment where latency was measured;
-        several machines are named one after another.
+        several machines are named one after another, and ``runs`` has each by model and provider.
 
     Raises:
         ArtifactError: A table is missing or unreadable, a record damaged.
@@ -62,11 +62,14 @@ def read(
 def _environment(records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """The environments of several jobs as one; what differs is listed."""
     merged: dict[str, Any] = {}
+    runs: dict[str, Any] = {}
     for record in records:
+        for row in record.get("rows", []):
+            runs.setdefault(row["model"], {})[row["provider"]] = record["environment"]
         for key, value in record.get("environment", {}).items():
             known = merged.setdefault(key, value)
             if isinstance(known, dict) and isinstance(value, dict):
                 merged[key] = known | value
             elif known != value and isinstance(known, str) and str(value) not in known:
                 merged[key] = f"{known}; {value}"
-    return merged
+    return merged | {"runs": runs} if runs else merged

@@ -217,4 +217,4 @@ def _plain(value: Any) -> str:
 
 
 def _number(value: float | None, digits: int = 0) -> str:
-    return "" if value is None else f"{value:,.{digits}f}"
+    return "" if value is None else f"{value:z,.{digits}f}"

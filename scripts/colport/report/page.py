@@ -16,7 +16,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from colport.base.machine import in_words
-from colport.base.names import REFERENCE_VARIANT
+from colport.base.names import REFERENCE_VARIANT, is_peer
 from colport.base.redaction import redacted
 from colport.report import formatting
 from colport.report.charts.chart import Chart
@@ -197,7 +197,8 @@ def _hash(text: str) -> str:
 
 
 def _counts(summary: pd.DataFrame) -> list[str]:
-    variants = summary[summary["variant"] != REFERENCE_VARIANT]
+    ours = (summary["variant"] != REFERENCE_VARIANT) & ~summary["variant"].map(is_peer).astype(bool)
+    variants = summary[ours & (summary.get("status") != "unsupported")]
     counts = (
         (summary["model"].nunique(), "model"),
         (variants["variant"].nunique(), "variant"),

@@ -116,10 +116,20 @@ def namer(rows: pd.DataFrame, between: str = " on ") -> Callable[..., str]:
     )
 
 
-def delta_note(delta: Any, p_value: Any) -> str:
-    """What a difference to PyTorch means: ``within noise``, ``loss``, ``gain`` or nothing."""
+def delta_note(delta: Any, p_value: Any, *interval: Any) -> str:
+    """What a difference to PyTorch means.
+
+    Returns:
+        ``same as PyTorch`` where neither it nor an end of its interval differs from 0, ``within
+        noise``, ``loss``, ``gain``, or nothing where it was not tested.
+    """
     if fmt.is_missing(delta) or fmt.is_missing(p_value):
         return ""
-    if p_value > SIGNIFICANCE:
-        return "within noise"
-    return "loss" if delta < 0 else "gain" if delta else ""
+    if p_value <= SIGNIFICANCE:
+        return "loss" if delta < 0 else "gain" if delta else ""
+    shown = {fmt.difference(value) for value in (delta, *interval)}
+    return "same as PyTorch" if shown <= {"0.000", fmt.MISSING} else "within noise"
+
+
+DIFFERENCE = ("ndcg_at_5_delta", "p_value", "ndcg_at_5_delta_low", "ndcg_at_5_delta_high")
+"""Columns that :func:`delta_note` is made from."""

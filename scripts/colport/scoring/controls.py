@@ -83,19 +83,14 @@ def bm25_run(dataset: RetrievalDataset) -> RunScores:
     Raises:
         UnsupportedError: The documents have no text, or bm25s is not installed.
     """
-    try:
-        from bm25s import BM25, stopwords, tokenize
-    except ModuleNotFoundError as error:
-        raise UnsupportedError(
-            f"{error.name} is not installed; pip install 'colport[pipeline]' brings it."
-        ) from error
-    lists = [getattr(stopwords, f"STOPWORDS_{name}") for name in _lists(dataset.languages)]
+    left_out = sorted(stop_words(dataset.languages))
+    from bm25s import BM25, tokenize
 
     def tokens(texts: Sequence[str]) -> list[list[str]]:
         return tokenize(
             list(texts),
             token_pattern=TOKEN_PATTERN,
-            stopwords=sorted({word for words in lists for word in words}),
+            stopwords=left_out,
             return_ids=False,
             show_progress=False,
         )
@@ -110,6 +105,26 @@ def bm25_run(dataset: RetrievalDataset) -> RunScores:
         if known := [word for word in words if word in index.vocab_dict]:
             row[:] = index.get_scores(known)
     return _rank(scores, dataset)
+
+
+def stop_words(languages: Sequence[str], longest: bool = False) -> set[str]:
+    """The stop words of those of the languages that bm25s knows, in lower case.
+
+    Args:
+        languages: As datasets call them.
+        longest: NLTK's list of English, which has 179, not Lucene's with 33.
+
+    Raises:
+        UnsupportedError: bm25s is not installed.
+    """
+    try:
+        from bm25s import stopwords
+    except ModuleNotFoundError as error:
+        raise UnsupportedError(
+            f"{error.name} is not installed; pip install 'colport[pipeline]' brings it."
+        ) from error
+    names = ("EN_PLUS" if longest and name == "EN" else name for name in _lists(languages))
+    return {word for name in names for word in getattr(stopwords, f"STOPWORDS_{name}")}
 
 
 def _rank(scores: np.ndarray, dataset: RetrievalDataset) -> RunScores:

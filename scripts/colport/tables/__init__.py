@@ -16,7 +16,7 @@ from colport.base import columns as schema
 from colport.base.columns import TABLES
 from colport.base.errors import ArtifactError, read_of
 from colport.base.files import atomic_path
-from colport.base.names import FULL
+from colport.base.names import FULL, REFERENCE_VARIANT
 
 STAGES = ("export", "parity", "retrieval", "latency")
 
@@ -82,6 +82,36 @@ def full_rows(retrieval: pd.DataFrame) -> pd.DataFrame:
     if "embeddings" not in retrieval:
         return retrieval
     return retrieval[retrieval["embeddings"].isin(["", FULL])]
+
+
+def runs(table: pd.DataFrame) -> pd.Series:
+    """Number of the run of each row of ``latency.csv`` or ``scenarios.csv``.
+
+    PyTorch begins the rows of each run: its own provider's name does not say which run it is.
+    """
+    reference = table["variant"] == REFERENCE_VARIANT
+    return (reference & ~reference.shift(fill_value=False)).cumsum().rename("run")
+
+
+def beside_reference(latency: pd.DataFrame) -> pd.DataFrame:
+    """``latency.csv`` with what PyTorch took, and what each row takes by its speed-up.
+
+    Returns:
+        Further columns, missing where PyTorch did not run: ``reference`` (its provider in the row's
+        own run) and ``reference_ms`` (its p50 there), and ``cost_ms``: PyTorch's p50, the median of
+        all runs on that provider, over the row's speed-up. By it, rows of one reference are in the
+        order of their speed-ups, and those of several in that of their times. The row's own p50
+        where it has no speed-up.
+    """
+    case = ["model", "kind", "batch_size"]
+    latency = latency.assign(run=runs(latency)).reset_index(drop=True)
+    known = latency[(latency["variant"] == REFERENCE_VARIANT) & (latency["status"] == "ok")]
+    known = known.rename(columns={"provider": "reference", "p50_ms": "reference_ms"})
+    known = known.drop_duplicates([*case, "run"])[[*case, "run", "reference", "reference_ms"]]
+    found = latency.merge(known, on=[*case, "run"], how="left")
+    median_ms = found.groupby([*case, "reference"])["reference_ms"].transform("median")
+    found["cost_ms"] = (median_ms / found["speedup_vs_pytorch"]).fillna(found["p50_ms"])
+    return found
 
 
 def write_tables(tables: Mapping[str, pd.DataFrame], folder: Path | str) -> None:

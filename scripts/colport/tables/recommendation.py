@@ -54,10 +54,12 @@ def recommend(rows: Sequence[dict[str, Any]], min_agreement: float = MIN_AGREEME
 
     Of those that qualify, there is one for each need:
 
-    - *fastest*: of those as fast as the lowest ``document_p50_ms`` the best; of those equally
-      good the fastest, then the smallest. As fast is up to 5% slower (:data:`SAME_SPEED`),
-      or up to 20% slower (:data:`TIED_SPEED`) with a speed-up that the fastest one's had, too,
-      in some round;
+    - *fastest*: of those as fast as the fastest on documents the best; of those equally good the
+      fastest, then the smallest. Speed goes by ``document_speedup``, or between providers with
+      another reference by ``document_cost_ms`` (:func:`colport.tables.beside_reference`), and
+      without either by ``document_p50_ms``. As fast is up to 5% slower (:data:`SAME_SPEED`), or up
+      to 20% slower (:data:`TIED_SPEED`) with a speed-up that the fastest one's had, too, in some
+      round;
     - *smallest*: the lowest ``size_mb`` of those that keep 99% of PyTorch's NDCG@5
       (:data:`SMALL_LOSS`); at a tie the better, then the faster one;
     - *best quality*: the best; of those equally good the fastest, then the smallest.
@@ -118,7 +120,9 @@ def _cheapest(rows: Iterable[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _milliseconds(row: Mapping[str, Any]) -> float:
-    return row["document_p50_ms"]
+    """What a document takes by the speed-up that is told of it; as measured without one."""
+    cost = row.get("document_cost_ms", math.nan)
+    return row["document_p50_ms"] if math.isnan(cost) else cost
 
 
 def _as_fast(row: Mapping[str, Any], first: Mapping[str, Any]) -> bool:
@@ -147,7 +151,8 @@ def _verdict(row: Mapping[str, Any], fastest: Mapping[str, Any]) -> str:
         loss = 100 * (_quality(fastest) - _quality(row))
         worse = "NDCG@5 worse" if _is_judged(row) else "agreement with PyTorch behind"
         return f"qualifies; about as fast as {name} and {loss:.1f} points of {worse}"
-    return f"qualifies; a document takes {ratio:.3g} times as long as with {name}"
+    longer = "" if ratio < 1.005 else f"{ratio:.3g} times "
+    return f"qualifies; a document takes {longer}as long as with {name}"
 
 
 def _objection(row: Mapping[str, Any], rows: Iterable[Mapping[str, Any]], least: float) -> str:
@@ -193,7 +198,7 @@ def _dominates(other: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
         other[name] - row[name] for name in measures if not math.isnan(row.get(name, math.nan))
     ]
     return (
-        other["document_p50_ms"] < row["document_p50_ms"]
+        _milliseconds(other) < _milliseconds(row)
         and other["size_mb"] < row["size_mb"]
         and all(gain >= 0 for gain in gains)
         and any(gain > 0 for gain in gains)

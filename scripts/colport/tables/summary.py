@@ -14,7 +14,7 @@ from colport.base.names import AGREEMENT, CONTROL, FULL, REFERENCE_VARIANT
 from colport.scoring.details import PLACE, Pair, pairs
 from colport.scoring.record import agreement, difference
 from colport.scoring.score import HEADLINE
-from colport.tables import KEYS, STAGES, flatten, full_rows, typed
+from colport.tables import KEYS, STAGES, beside_reference, flatten, full_rows, typed
 from colport.tables.recommendation import MIN_AGREEMENT, recommend
 
 Pairs = Mapping[tuple[str, ...], Pair]
@@ -73,12 +73,13 @@ def summary_table(
         phrase. ``best_for``: the :data:`colport.tables.recommendation.NEEDS` that it is chosen for.
     """
     retrieval = full_rows(retrieval[retrieval["model"] != CONTROL])
-    latency = _candidates(latency)
+    latency = _candidates(beside_reference(latency))
     measured = {"parity": parity, "retrieval": retrieval, "latency": latency}
     groups = {name: _groups(table, "provider") for name, table in measured.items()}
     folders = _groups(export)
     datasets = retrieval.groupby("model")["dataset"].agg(set)
     smallest = latency.groupby(["model", "kind"])["batch_size"].min().to_dict()
+    costs = latency.groupby([*KEYS, "kind", "batch_size"])["cost_ms"].median()
     rows = []
     for key in _row_keys(export, measured.values()):
         model, variant, provider = key
@@ -91,6 +92,9 @@ def summary_table(
         row |= quality(found["retrieval"], datasets.get(model, set()), tested)
         for kind in ("query", "document"):
             row |= _speed(found["latency"], kind, smallest.get((model, kind)))
+        # For the recommendation alone.
+        place = (*key, "document", smallest.get((model, "document")))
+        row["document_cost_ms"] = costs.get(place, math.nan)
         rows.append(row)
     for model in dict.fromkeys(row["model"] for row in rows):
         recommend([row for row in rows if row["model"] == model], min_agreement)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -276,10 +277,11 @@ class PageRuntime(base.Runtime):
         """See :meth:`Runtime.query_tokens`."""
         before, _, behind = self._settings["query_template"].partition("{text}")
         text, end = before + query + behind, len(before) + len(query)
+        words = {at: word[0] for word in re.finditer(r"\w+", text) for at in range(*word.span())}
         tokens = []
         for start, stop in self._tokens.spans(text):
-            word = text[start:stop].strip()
-            role = "augmentation" if start >= end and word else "prompt"
+            part = text[start:stop].strip()
+            role = "augmentation" if start >= end and part else "prompt"
             own = len(before) < stop and start < end
-            tokens.append(base.QueryToken(word, "query" if own else role))
+            tokens.append(base.QueryToken(part, "query" if own else role, words.get(stop - 1, "")))
         return tokens

@@ -41,6 +41,10 @@ class Table {
     this.labels = this.headers.map((header) => header.textContent);
     this.search = block.querySelector(".filter input");
     this.unsupported = block.querySelector(".unsupported-rows input");
+    // Where the summary's rows are cards, each figure stands beside its column's name.
+    if (this.data.name === "summary") {
+      this.rows.forEach((row) => this.labels.forEach((label, column) => (row.cells[column].dataset.label = label)));
+    }
     this.texts = this.rows.map((row, index) => `${this.data.rows[index].join(" ")} ${row.textContent}`.toLowerCase());
     this.sheet = new CSSStyleSheet();
     document.adoptedStyleSheets = [...document.adoptedStyleSheets, this.sheet];

@@ -95,5 +95,5 @@ def framed(x_scale: Scale, y_scale: Scale, x_label: str) -> Drawing:
         drawing.line(tick.at, BOTTOM, tick.at, BOTTOM + 4, "notch")
         drawing.text(tick.at, BOTTOM + 18, tick.text, "tick", "middle")
     drawing.line(LEFT, BOTTOM, RIGHT, BOTTOM, "axis")
-    drawing.text(RIGHT, BOTTOM + 36, x_label, "axis-label", "end")
+    drawing.text(RIGHT, BOTTOM + 36, x_label + x_scale.note, "axis-label", "end")
     return drawing

@@ -1,6 +1,7 @@
 """Charts of one lane a row: a name, its figure, and marks on an axis that all lanes share.
 
-The name stands above the marks, so that long ones fit and the chart stays readable on a phone.
+The name stands above the marks, so that long ones fit and the chart stays readable on a phone, or
+in a column of its own beside them.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from colport.report.columns import ShownTable
 WIDTH = 440
 ACROSS = LEFT, RIGHT = 2, WIDTH - 14
 """Where a scale begins and ends."""
+BESIDE = LEFT + 188, RIGHT - 46
+"""The same between a column of names and one of figures."""
 
 _CHARACTER = 6.6
 _HEAD, _GAP = 17, 8
@@ -52,8 +55,8 @@ class ChartLane(NamedTuple):
     """One lane.
 
     Attributes:
-        name: Left above the marks; shortened if it does not fit.
-        figure: Right above them.
+        name: Left above the marks or beside them; shortened in its middle if it does not fit.
+        figure: Right above them or beside them.
         marks: Drawn in order.
         row: The row that the whole lane shows; ``None`` where each mark has its own.
         limit: A place on the axis to mark, such as a tolerance.
@@ -67,12 +70,16 @@ class ChartLane(NamedTuple):
 
 
 class Axis(NamedTuple):
-    """What the lanes share: the scale, its name, a line to compare with, and the lanes' height."""
+    """What the lanes share: the scale, its name, a line to compare with, and the lanes' height.
+
+    Names and figures have columns of their own if ``beside``; the scale is between them then.
+    """
 
     scale: Scale
     label: str
     baseline: float | None = None
     lane_height: float = 14.0
+    beside: bool = False
 
 
 def chart(
@@ -95,7 +102,7 @@ def chart(
         table: The rows behind the marks.
         legend: Colours that only this chart has, by what they stand for.
     """
-    pitch = _HEAD + axis.lane_height + _GAP
+    pitch = _HEAD * (not axis.beside) + axis.lane_height + _GAP
     bottom = len(rows) * pitch
     drawing = Drawing(WIDTH, bottom + 38)
     _draw_axis(drawing, axis, bottom)
@@ -143,17 +150,20 @@ def _draw_axis(drawing: Drawing, axis: Axis, bottom: float) -> None:
     if axis.baseline is not None:
         at = axis.scale.place(axis.baseline)
         drawing.line(at, 0, at, bottom, "reference")
-    drawing.text(RIGHT, bottom + 32, axis.label, "axis-label", "end")
+    drawing.text(RIGHT, bottom + 32, axis.label + axis.scale.note, "axis-label", "end")
 
 
 def _draw_lane(drawing: Drawing, axis: Axis, lane: ChartLane, top: float) -> None:
     place, height = axis.scale.place, axis.lane_height
-    upper = top + _HEAD
+    upper = top + _HEAD * (not axis.beside)
     middle = upper + height / 2
-    room = int((RIGHT - LEFT) / _CHARACTER) - len(lane.figure) - 2
-    name = lane.name if len(lane.name) <= room else f"{lane.name[: max(1, room - 1)]}…"
-    drawing.text(LEFT, top + 12, name, "label")
-    drawing.text(RIGHT, top + 12, lane.figure, "figure", "end")
+    width = BESIDE[0] - LEFT if axis.beside else RIGHT - LEFT - (len(lane.figure) + 2) * _CHARACTER
+    room, name = max(3, int(width / _CHARACTER)), lane.name
+    if len(name) > room:  # names of a family often begin alike
+        name = f"{name[: (room - 1) // 2]}…{name[-(room // 2) :]}"
+    line = middle + 4 if axis.beside else top + 12
+    drawing.text(LEFT, line, name, "label")
+    drawing.text(RIGHT, line, lane.figure, "figure", "end")
     for mark in lane.marks:
         if isinstance(mark, Bar):
             start, end = place(mark.start), place(mark.end)
@@ -174,4 +184,4 @@ def _draw_lane(drawing: Drawing, axis: Axis, lane: ChartLane, top: float) -> Non
         at = place(lane.limit)
         drawing.line(at, upper - 2, at, upper + height + 2, "limit")
     if lane.row is not None:
-        drawing.hit_box(0, top, WIDTH, _HEAD + height + 2, lane.row)
+        drawing.hit_box(0, top, WIDTH, upper + height + 2 - top, lane.row)

@@ -18,10 +18,11 @@ class Tick(NamedTuple):
 
 
 class Scale(NamedTuple):
-    """One axis."""
+    """One axis; ``note`` ends its name where it is not linear."""
 
     place: Callable[[float], float]
     ticks: list[Tick]
+    note: str = ""
 
 
 def linear(
@@ -70,7 +71,7 @@ def logarithmic(
     def place(value: float) -> float:
         return start + (math.log10(value) - first) / (last - first) * (end - start)
 
-    return Scale(place, [Tick(place(value), show(value)) for value in ticks])
+    return Scale(place, [Tick(place(value), show(value)) for value in ticks], ", logarithmic")
 
 
 def cost(values: Sequence[float], start: float, end: float) -> Scale:

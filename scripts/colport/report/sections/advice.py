@@ -2,52 +2,95 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 
 from colport.base.columns import TABLES
+from colport.base.machine import processor_class
 from colport.base.names import REFERENCE_VARIANT, is_peer
 from colport.report import formatting as fmt
-from colport.report.section import Material, delta_note
-from colport.tables import KEYS, full_rows, typed
+from colport.report.section import DIFFERENCE, Material, delta_note
+from colport.tables import KEYS, beside_reference, full_rows, typed
 from colport.tables import recommendation as rule
 
+_EQUAL = f"{100 * rule.SAME_QUALITY:g} points"
 _NEEDS = {
-    rule.FASTEST: "fastest within parity",
+    rule.FASTEST: "fastest within parity on documents",
     rule.SMALLEST: f"smallest within {rule.SMALL_LOSS:.0%} of the quality",
-    rule.BEST: "best quality",
-    rule.CLOSEST: "closest to PyTorch's rankings",
+    rule.BEST: f"best quality, to noise or {_EQUAL}",
+    rule.CLOSEST: f"closest to PyTorch's rankings, to {_EQUAL}",
 }
 _UNJUDGED = {**_NEEDS, rule.SMALLEST: "smallest that agrees with PyTorch's rankings"}
+_AS_FAST = {rule.FASTEST: "as fast as the fastest on documents"}
+"""Where another one that qualifies has the larger speed-up; see :func:`rule.recommend`."""
 
 
 def section(material: Material) -> dict[str, Any]:
-    """What to ship for which need, for each model, and why not the others."""
-    tables = material.tables
-    summary, timed, retrieval = (tables[name] for name in ("summary", "latency", "retrieval"))
-    summary = summary.reindex(columns=[*dict.fromkeys((*TABLES["summary"].all, *summary))])
-    advice = []
-    for model, rows in typed("summary", summary).groupby("model", sort=False):
-        needs = {index: _needs(row) for index, row in rows.iterrows()}
-        chosen = [index for index, names in needs.items() if names]
-        chosen.sort(key=lambda index: [*_NEEDS].index(needs[index][0]))
-        words = _NEEDS if rows["ndcg_at_5"].notna().any() else _UNJUDGED
-        choices = [
+    """What to ship for which need, for each model, and why not the others.
+
+    Returns:
+        ``advice``: of each model its ``choices``, ``others`` (why not), the ``largest`` folder, the
+        ``processor`` and ``commit`` it was measured with, and what made the machine ``noisy``;
+        ``batches``: the smallest and the largest batch size.
+    """
+    summary = material.tables["summary"].reindex(columns=[*TABLES["summary"].all])
+    timed = beside_reference(material.tables["latency"].reindex(columns=[*TABLES["latency"].all]))
+    timed = timed[timed["status"] == "ok"]
+    batches = sorted({*timed["batch_size"].agg(["min", "max"]).dropna().astype(int)})
+    advice = [
+        _of_model(material, str(model), rows, timed[timed["model"] == model], batches)
+        for model, rows in typed("summary", summary).groupby("model", sort=False)
+    ]
+    return {
+        **{"advice": advice, "batches": batches, "rule": rule},
+        "allow_failed_parity": bool(material.run.get("allow_failed_parity")),
+        "agreement": summary["agreement"].notna().any(),
+    }
+
+
+def _of_model(
+    material: Material, model: str, rows: pd.DataFrame, timed: pd.DataFrame, batches: Sequence[int]
+) -> dict[str, Any]:
+    needs = {index: _needs(row) for index, row in rows.iterrows()}
+    chosen = [index for index, names in needs.items() if names]
+    chosen.sort(key=lambda index: [*_NEEDS].index(needs[index][0]))
+    words = _NEEDS if rows["ndcg_at_5"].notna().any() else _UNJUDGED
+    rivals = rows[rows.index.isin(chosen) | rows["verdict"].str.startswith("qualifies")]
+    choices = []
+    for index, row in rows.loc[chosen].iterrows():
+        own = _of(row, timed)
+        faster = _faster(own, timed.merge(rivals[KEYS]))
+        said = words | (_AS_FAST if any(one["batch_size"] == batches[0] for one in faster) else {})
+        said[rule.FASTEST] += f" at batch {batches[0]}" if batches else ""
+        choices.append(
             {
-                "needs": ", ".join(words[need] for need in needs[index]),
-                "row": row,
-                "note": delta_note(row["ndcg_at_5_delta"], row["p_value"]),
-                "worst": _worst_dataset(row, full_rows(retrieval)),
-                "noisy": _of(row, timed)["reason"].str.startswith("noisy machine").any(),
+                **{"needs": ", ".join(said[need] for need in needs[index]), "row": row},
+                **{"note": delta_note(*row[[*DIFFERENCE]]), "faster": faster},
+                "worst": _worst_dataset(row, full_rows(material.tables["retrieval"])),
+                "times": {(one["kind"], one["batch_size"]): one for one in own.to_dict("records")},
             }
-            for index, row in rows.loc[chosen].iterrows()
-        ]
-        others, largest = _reasons(rows.drop(chosen)), _largest(rows)
-        advice.append({"model": model, "choices": choices, "others": others, "largest": largest})
-    failed = bool(material.run.get("allow_failed_parity"))
-    agreement = summary["agreement"].notna().any()
-    return {"advice": advice, "rule": rule, "allow_failed_parity": failed, "agreement": agreement}
+        )
+    doubtful = _of(choices[0]["row"], timed) if choices else timed
+    noise = doubtful["reason"].str.extract("noisy machine: (.*)")[0].dropna()
+    described = material.run.get("environment") or {}
+    runs = described.get("runs", {}).get(model, {})
+    described = next((runs[name] for name in doubtful["provider"] if name in runs), described)
+    return {
+        **{"model": model, "choices": choices, "others": _reasons(rows.drop(chosen))},
+        **{"largest": _largest(rows), "noisy": next(iter(noise), "")},
+        "processor": processor_class(described) or described.get("cpu"),
+        "commit": described.get("commit"),
+    }
+
+
+def _faster(own: pd.DataFrame, rivals: pd.DataFrame) -> list[dict[str, Any]]:
+    """The fastest of the rivals on documents, of each batch size at which it beats a variant."""
+    pairs = rivals.merge(own, on=["kind", "batch_size"], suffixes=("", "_own"))
+    ahead = pairs[(pairs["kind"] == "document") & (pairs["cost_ms"] < pairs["cost_ms_own"])]
+    ahead = ahead.sort_values("cost_ms").drop_duplicates("batch_size").sort_values("batch_size")
+    return ahead.to_dict("records")
 
 
 def _needs(row: pd.Series) -> list[str]:

@@ -16,7 +16,7 @@ _LABELS = {
     **{"cpu": "CPU", "instructions": "Instructions", "cores": "Cores", "caches": "Caches"},
     **{"memory_mb": "Memory", "gpu": "GPU", "platform": "Platform", "python": "Python"},
 }
-_ELSEWHERE = {*_LABELS, "packages", "provider_packages"}
+_ELSEWHERE = {*_LABELS, "packages", "provider_packages", "runs"}
 
 
 def section(material: Material) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -14,7 +16,10 @@ from colport.report.columns import ShownTable
 from colport.report.section import PLACE, Material, drawn, namer
 
 LARGEST = 6
-"""Operators with a colour of their own; there is one more colour, that of the others."""
+"""Operators of a chart with a colour of their own; there is one more colour, that of the others."""
+
+COLOURS = 12
+"""Operators of all charts with a colour, the same in each."""
 
 MAX_BARS = 8
 
@@ -26,17 +31,21 @@ _COLUMNS = (*PLACE, "kind", "operator", "ms", "share", "graph_ms", "matmul_share
 def section(material: Material) -> dict[str, Any] | None:
     """A chart a model, where the run was profiled, under one heading."""
     table = material.tables["operators"]
-    found = drawn(material, [table[table["status"] == "ok"]], _charts)
+    table = table[table["status"] == "ok"]
+    # By share, so that a small model's operators have colours beside those of a large one.
+    shares = table.groupby("operator")["share"].sum().sort_values(ascending=False)
+    colours = {name: f"c{number}" for number, name in enumerate(shares.index[:COLOURS], start=1)}
+    found = drawn(material, [table], partial(_charts, colours))
     return found and {**found, "groups": {"": [one for (one,) in found["groups"].values()]}}
 
 
-def _charts(number: int, model: str, rows: pd.DataFrame) -> list[Chart]:
+def _charts(known: Mapping[str, str], number: int, model: str, rows: pd.DataFrame) -> list[Chart]:
     """The slowest variants in the kind of call that takes longest."""
     kind = rows.loc[rows["graph_ms"].idxmax(), "kind"]
     rows = rows[rows["kind"] == kind]
     rows = rows.assign(ms=rows["share"] * rows["graph_ms"])
     sums = rows.groupby("operator")["ms"].sum().sort_values(ascending=False)
-    colours = {name: f"c{number}" for number, name in enumerate(sums.index[:LARGEST], start=1)}
+    colours = {name: known[name] for name in sums.index[:LARGEST] if name in known}
     slowest = rows.drop_duplicates(PLACE).nlargest(MAX_BARS, "graph_ms")
     rows["operator"] = rows["operator"].where(rows["operator"].isin(colours), OTHER)
     name, records, lines = namer(slowest, ", "), [], []

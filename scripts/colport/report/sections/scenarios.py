@@ -7,7 +7,6 @@ from typing import Any
 
 import pandas as pd
 
-from colport.base.names import REFERENCE_VARIANT
 from colport.report import formatting as fmt
 from colport.report.charts.chart import Chart
 from colport.report.charts.drawing import BOTTOM, LEFT, RIGHT, TOP, framed
@@ -15,6 +14,7 @@ from colport.report.charts.marks import HOLLOW, Mark
 from colport.report.charts.scales import logarithmic
 from colport.report.columns import ShownTable
 from colport.report.section import Material
+from colport.tables import runs
 from colport.timing.server.settings import SERVER
 
 MAX_CHARTS = 24
@@ -44,10 +44,8 @@ def load_charts(table: pd.DataFrame, marks: Mapping[str, Mark]) -> dict[str, lis
         table: ``scenarios.csv``.
         marks: Shape and colour of each variant; others are not drawn.
     """
-    # PyTorch begins the rows of each run: its own provider's name does not say which run it is.
-    reference = table["variant"] == REFERENCE_VARIANT
-    runs = table.assign(run=(reference & ~reference.shift(fill_value=False)).cumsum())
-    drawn = runs[(runs["scenario"] == SERVER) & (runs["status"] == "ok")]
+    drawn = table.assign(run=runs(table))
+    drawn = drawn[(drawn["scenario"] == SERVER) & (drawn["status"] == "ok")]
     drawn = drawn[drawn["variant"].isin(list(marks))]
     charts: dict[str, list[Chart]] = {}
     groups = list(drawn.groupby(["model", "run", "kind"], sort=False))
@@ -63,7 +61,7 @@ def _chart(key: str, model: str, kind: str, rows: pd.DataFrame, marks: Mapping[s
     x_scale = logarithmic(rows["rate"].min(), rows["rate"].max(), LEFT, RIGHT)
     y_scale = logarithmic(min(heights), max(heights), BOTTOM, TOP)
     drawing = framed(x_scale, y_scale, "Offered rate, requests a second")
-    drawing.text(LEFT, TOP - 6, "p99, ms", "axis-label")
+    drawing.text(LEFT, TOP - 6, "p99, ms" + y_scale.note, "axis-label")
     level, target = y_scale.place(target_ms), fmt.milliseconds(target_ms)
     drawing.line(LEFT, level, RIGHT, level, "reference")
     records: list[dict[str, Any]] = []

@@ -30,12 +30,16 @@ def section(material: Material) -> dict[str, Any] | None:
         (latency["status"] == "ok")
         & (latency["variant"] != REFERENCE_VARIANT)
         & (latency["speedup_vs_pytorch"] > 0)
-    ]
+    ].reindex(columns=["model", *_COLUMNS])
+
+    # One scale, so that charts of kinds and models can be compared.
+    ends = [value for row in rows.to_dict("records") for value in _range(row)]
+    scale = scales.cost([1.0, *ends], *lanes.BESIDE)
 
     def charts(number: int, model: str, own: pd.DataFrame) -> list[Chart]:
         kinds = [(kind, own[own["kind"] == kind]) for kind in ("document", "query")]
         return [
-            _chart(f"speed-{number}-{kind}", model, kind, found, material.marks)
+            _chart(f"speed-{number}-{kind}", model, kind, found, material.marks, scale)
             for kind, found in kinds
             if len(found)
         ]
@@ -43,8 +47,10 @@ def section(material: Material) -> dict[str, Any] | None:
     return drawn(material, [rows], charts)
 
 
-def _chart(key: str, model: str, kind: str, rows: pd.DataFrame, marks: Legend) -> Chart:
-    records = rows.reindex(columns=list(_COLUMNS))[:MAX_LANES].to_dict("records")
+def _chart(
+    key: str, model: str, kind: str, rows: pd.DataFrame, marks: Legend, scale: scales.Scale
+) -> Chart:
+    records = rows[:MAX_LANES].to_dict("records")
     name = namer(rows)
     lines = []
     for index, row in enumerate(records):
@@ -58,9 +64,7 @@ def _chart(key: str, model: str, kind: str, rows: pd.DataFrame, marks: Legend) -
                 index,
             )
         )
-    values = [value for row in records for value in (*_range(row), row["speedup_vs_pytorch"])]
-    scale = scales.cost([1.0, *values], *lanes.ACROSS)
-    axis = lanes.Axis(scale, "Times PyTorch", baseline=1.0, lane_height=10.0)
+    axis = lanes.Axis(scale, "Times PyTorch", baseline=1.0, lane_height=10.0, beside=True)
     caption = f"Speed-up on {PLURALS[kind]} by batch size"
     return lanes.chart(key, model, caption, axis, lines, ShownTable.of(records, _COLUMNS))
 

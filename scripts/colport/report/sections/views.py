@@ -11,7 +11,7 @@ from colport.base.columns import TABLES
 from colport.base.names import CONTROL, REFERENCE_VARIANT, is_peer
 from colport.report import formatting as fmt
 from colport.report.columns import ShownTable
-from colport.report.section import Material, delta_note
+from colport.report.section import DIFFERENCE, Material, delta_note
 from colport.report.sections.scenarios import shown_rows
 from colport.tables import COLUMNS, full_rows
 
@@ -101,7 +101,7 @@ def _marked(label: str, row: Mapping[str, Any], text: str) -> tuple[str, str, st
     if label == "judgement":
         return text, "", {"worse": "bad", "better": "good"}.get(value, "")
     if label == "ndcg_at_5_delta":
-        note = delta_note(value, row.get("p_value"))
+        note = delta_note(*map(row.get, DIFFERENCE))
         return text, note, "bad" if note == "loss" else ""
     return text, "", ""
 
