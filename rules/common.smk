@@ -5,7 +5,9 @@ from pathlib import Path
 
 from snakemake.settings.types import SharedFSUsage
 
-SCRIPTS = Path(workflow.basedir, "scripts")
+# Not workflow.basedir, which is another workflow's where this one is a module.
+BASE = Path(str(workflow.current_basedir)).parent
+SCRIPTS = BASE / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 # Snakemake (9.27) puts it into command lines as it is, also where its path has a space.
 sys.executable = shlex.quote(sys.executable)
@@ -19,7 +21,7 @@ runs.name_user()
 if workflow.is_main_process:  # its jobs read this file, too
     runs.announce()
 
-for file in defaults.own_files(workflow.basedir):
+for file in defaults.own_files(BASE):
 
     configfile: file
 
@@ -30,7 +32,7 @@ LOOKS = (
     and not workflow.deployment_settings.deployment_method
     and SharedFSUsage.SOFTWARE_DEPLOYMENT in workflow.storage_settings.shared_fs_usage
 )
-PLAN = plan.Plan.read(config, workflow.basedir, is_job=not LOOKS)
+PLAN = plan.Plan.read(config, BASE, is_job=not LOOKS)
 
 MODEL_FOLDERS = expand(
     "results/models/{model}/{variant}", model=PLAN.models, variant=PLAN.variants
