@@ -149,8 +149,9 @@ def test_only_so_many_variants_are_drawn_and_those_that_changed_most(monkeypatch
 
     asked = {}
 
-    def of(runtime, text, page, embeddings, changed):
+    def of(runtime, text, page, embeddings, changed, stop_words):
         asked.update(text=text, page=page, embeddings=embeddings, changed=changed)
+        assert "the" in stop_words  # of English, where a dataset names no language
         matches = dict.fromkeys(embeddings, FIRST)
         tokens = [QueryToken("a", "query")]
         blank = Image.new("RGB", (3, 2))

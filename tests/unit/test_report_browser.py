@@ -206,6 +206,27 @@ def test_nothing_is_cut_off_and_text_has_contrast(browser, address, width, dark)
     assert browser.messages == []
 
 
+@pytest.mark.parametrize("width", [390, 768, 1000, 1280])
+def test_the_summary_shows_its_figures_without_swiping(browser, address, width):
+    browser.size(width)
+    browser.open(address)
+    box = "document.querySelector('.ships')"
+    assert browser.run(f"{box}.getBoundingClientRect().right") <= width
+    assert "4.00" in browser.run(f"{box}.innerText")
+    assert browser.run("document.querySelector('.ships thead').offsetHeight > 0") == (width > 1168)
+    if width == 390:
+        scroll = "document.querySelector('#table-summary .scroll')"
+        assert browser.run(f"{scroll}.scrollWidth <= {scroll}.clientWidth")
+        labels = browser.run(
+            f"[...{scroll}.querySelectorAll('tbody tr:not([hidden]) :is(th, td)')]"
+            ".filter((cell) => cell.offsetWidth).map((cell) => cell.dataset.label)"
+        )
+        assert {"Model", "Size", "NDCG@5"} <= set(labels)
+        assert "p-value" not in labels  # as in the table, what is not shown is hidden
+        assert browser.run(f"{scroll}.querySelectorAll('tbody tr[hidden]').length") == 1
+        assert browser.run(f"{scroll}.querySelector('tr[hidden]').offsetHeight") == 0
+
+
 CONTRAST = """() => {
   const channels = (colour) => colour.match(/[\\d.]+/g).map(Number);
   const light = (colour) => {

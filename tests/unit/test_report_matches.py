@@ -126,6 +126,20 @@ def test_variants_that_are_not_drawn_are_counted():
     assert "the page PyTorch ranks first" in text
 
 
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_all_examples_but_the_first_are_folded(count):
+    records = [record(model=f"m{number}") for number in range(count)]
+    html = render({}, RUN, records)
+    first, *folded = html.split('<details class="fold">')
+    assert first.count('<figure class="match"') == 1
+    assert len(folded) == (count > 1)
+    if folded:
+        said = f"{count - 1} more example{'' if count == 2 else 's'}"
+        assert f"<summary>{said}</summary>" in folded[0]
+        assert folded[0].count('<figure class="match"') == count - 1
+    assert Page(html).stack == []
+
+
 @pytest.mark.parametrize("drawn", [0, 1, 2])
 def test_pictures_stay_within_their_bytes(monkeypatch, drawn):
     size = matches._bytes_of(record()["figures"][0])

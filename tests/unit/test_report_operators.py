@@ -101,6 +101,15 @@ def test_the_page_shows_bars_and_table(tmp_path):
     assert "unsupported" in body
 
 
+def test_all_models_but_the_first_are_folded():
+    parts = [rows("fp32", MANY, 54.0, model=f"m{number}") for number in range(3)]
+    html = render({"operators": pd.DataFrame([row for part in parts for row in part])}, {})
+    first, folded = html.split('<details class="fold">')
+    assert first.count('<figure class="chart"') == 1
+    assert "<summary>2 more models</summary>" in folded
+    assert folded.count('<figure class="chart"') == 2
+
+
 def test_a_page_without_profiles_has_neither():
     html = render({}, {})
     assert "Where the time goes" not in html

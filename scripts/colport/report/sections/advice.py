@@ -15,12 +15,11 @@ from colport.report.section import DIFFERENCE, Material, delta_note
 from colport.tables import KEYS, beside_reference, full_rows, typed
 from colport.tables import recommendation as rule
 
-_EQUAL = f"{100 * rule.SAME_QUALITY:g} points"
 _NEEDS = {
     rule.FASTEST: "fastest within parity on documents",
     rule.SMALLEST: f"smallest within {rule.SMALL_LOSS:.0%} of the quality",
-    rule.BEST: f"best quality, to noise or {_EQUAL}",
-    rule.CLOSEST: f"closest to PyTorch's rankings, to {_EQUAL}",
+    rule.BEST: f"best quality, to noise or {100 * rule.SAME_QUALITY:g} points",
+    rule.CLOSEST: f"closest to PyTorch's rankings, to {100 * rule.SAME_QUALITY:g} points",
 }
 _UNJUDGED = {**_NEEDS, rule.SMALLEST: "smallest that agrees with PyTorch's rankings"}
 _AS_FAST = {rule.FASTEST: "as fast as the fastest on documents"}

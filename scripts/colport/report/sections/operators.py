@@ -30,8 +30,7 @@ _COLUMNS = (*PLACE, "kind", "operator", "ms", "share", "graph_ms", "matmul_share
 
 def section(material: Material) -> dict[str, Any] | None:
     """A chart a model, where the run was profiled, under one heading."""
-    table = material.tables["operators"]
-    table = table[table["status"] == "ok"]
+    table = material.tables["operators"].query("status == 'ok'")
     # By share, so that a small model's operators have colours beside those of a large one.
     shares = table.groupby("operator")["share"].sum().sort_values(ascending=False)
     colours = {name: f"c{number}" for number, name in enumerate(shares.index[:COLOURS], start=1)}
