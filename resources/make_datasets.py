@@ -1,4 +1,4 @@
-"""Make the demo datasets: pages in QA form, small and of real size, pages in BEIR form, passages.
+"""Make the demo datasets: pages in QA form and BEIR form, pages of real size, passages, files.
 
 Run from the repository root:
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import random
 import shutil
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,12 +23,13 @@ HANDBOOK = ROOT / "handbook"
 PARQUET_NAME = "test-00000-of-00001.parquet"
 
 # The training pages in train_demo.py use other seeds, so no page is seen in training.
-QA_SEED, BEIR_SEED, LETTER_SEED = 101, 202, 303
+QA_SEED, BEIR_SEED, LETTER_SEED, OWN_SEED = 101, 202, 303, 404
 QA_PAGES, QA_EXTRA_QUERIES, QA_PAGES_WITHOUT_QUERY = 112, 6, 6
 BEIR_PAGES, BEIR_QUERIES, FIRST_CORPUS_ID = 120, 110, 1000
 QA_LAYOUTS = ("portrait", "tall", "landscape")
 BEIR_LAYOUTS = SMALL
 LETTER_PAGES = 32
+OWN_PAGES = 16
 QA_EXHIBITS_NAMED, BEIR_EXHIBITS_NAMED = 3, 4
 
 CARD = """---
@@ -213,6 +215,25 @@ def make_demo_passages(folder: Path) -> None:
     write_card(folder, "Demo passages", "text-retrieval", configs, body)
 
 
+def make_own_documents(folder: Path) -> None:
+    """Make what a user has: a folder with a PDF and an image, queries and judgements."""
+    rng = random.Random(OWN_SEED)
+    *bound, single = make_pages(rng, OWN_PAGES, ["portrait"])
+    names = [f"2026/charts.pdf#{number}" for number in range(1, OWN_PAGES)] + ["cover.png"]
+    (folder / "reports/2026").mkdir(parents=True)
+    first, *others = (page.image.convert("RGB") for page in bound)
+    made = {"creationDate": time.gmtime(0), "modDate": time.gmtime(0)}
+    first.save(folder / "reports/2026/charts.pdf", save_all=True, append_images=others, **made)
+    (folder / "reports/cover.png").write_bytes(single.png())
+    pages, queries, judgements = [*bound, single], ["query_id,query"], ["query_id,document,score"]
+    for number, (name, page) in enumerate(zip(names, pages, strict=True), start=1):
+        text = make_query(rng, pick_unique(rng, pages, page, QA_EXHIBITS_NAMED))
+        queries.append(f'q{number},"{text}"')
+        judgements.append(f"q{number},{name},1")
+    for file, lines in (("queries", queries), ("judgements", judgements)):
+        (folder / f"{file}.csv").write_text("\n".join([*lines, ""]), encoding="utf-8")
+
+
 def main() -> None:
     """Make all datasets anew."""
     makers = {
@@ -220,6 +241,7 @@ def main() -> None:
         "demo-pages-letter": make_demo_pages_letter,
         "demo-pages-beir": make_demo_pages_beir,
         "demo-passages": make_demo_passages,
+        "own-documents": make_own_documents,
     }
     for name, maker in makers.items():
         folder = ROOT / "datasets" / name

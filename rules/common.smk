@@ -3,6 +3,8 @@ import shlex
 import sys
 from pathlib import Path
 
+from snakemake.settings.types import SharedFSUsage
+
 SCRIPTS = Path(workflow.basedir, "scripts")
 sys.path.insert(0, str(SCRIPTS))
 # Snakemake (9.27) puts it into command lines as it is, also where its path has a space.
@@ -22,7 +24,13 @@ for file in defaults.own_files(workflow.basedir):
     configfile: file
 
 
-PLAN = plan.Plan.read(config, workflow.basedir, is_job=not workflow.is_main_process)
+# Files are looked at here, once, unless jobs have other files or packages.
+LOOKS = (
+    workflow.is_main_process
+    and not workflow.deployment_settings.deployment_method
+    and SharedFSUsage.SOFTWARE_DEPLOYMENT in workflow.storage_settings.shared_fs_usage
+)
+PLAN = plan.Plan.read(config, workflow.basedir, is_job=not LOOKS)
 
 MODEL_FOLDERS = expand(
     "results/models/{model}/{variant}", model=PLAN.models, variant=PLAN.variants

@@ -38,7 +38,7 @@ _TABLE = re.compile(
     r"(<!-- (settings|columns) of (\S+?)(?:: (.*?))? -->\n).*?(<!-- end of \2 -->)", re.DOTALL
 )
 _KINDS = {
-    "settings": ("setting", ("key", "allowed", "default", "meaning")),
+    "settings": ("setting", ("key", "type", "allowed", "default", "meaning")),
     "columns": ("table", ("column", "type", "meaning")),
 }
 
@@ -182,7 +182,8 @@ def _rows(
     inner, place = entry.get("properties", {}), f"{place}.{key}".removeprefix("config.")
     if "description" in entry or not inner:
         default = "needed" if key in section.get("required", ()) else _value(entry.get("default"))
-        yield f"`{key}`", _allowed(entry), default, entry.get("description", "").replace("|", "\\|")
+        meaning = entry.get("description", "").replace("|", "\\|")
+        yield f"`{key}`", _type(entry), _allowed(entry), default, meaning
     for name in inner if place not in own else ():
         for shown, *rest in _rows(place, name, entry, own):
             yield f"`{key}`: {shown}", *rest
@@ -195,31 +196,40 @@ def _value(value: Any) -> str:
     return f"`{yaml.safe_dump(_listed(value), default_flow_style=True).splitlines()[0]}`"
 
 
-def _allowed(entry: dict[str, Any], many: str = "") -> str:
-    """What a setting may be, in words.
+def _type(entry: dict[str, Any], many: str = "") -> str:
+    """The type of a setting, in words.
 
     Args:
         entry: Its schema.
         many: The ending of a noun, ``s`` for the items of a list.
     """
-    if values := [*entry.get("enum", ()), *([entry["const"]] if "const" in entry else ())]:
+    if "anyOf" in entry:
+        return " or ".join(map(_type, entry["anyOf"]))
+    kind = entry.get("type")
+    if values := _values(entry):
+        kind = "integer" if isinstance(values[0], int) else "string"
+    if kind == "array":
+        return f"list of {_type(entry['items'], 's')}"
+    nouns = {"integer": "whole number", "number": "number", "object": "mapping", "string": "text"}
+    return "true or false" if kind == "boolean" else (entry.get("title") or nouns[kind]) + many
+
+
+def _allowed(entry: dict[str, Any]) -> str:
+    """What of its type a setting may be, in words; nothing where it may be all."""
+    if values := _values(entry):
         return ", ".join(f"`{value}`" for value in values)
     if "anyOf" in entry:
-        return " or ".join(map(_allowed, entry["anyOf"]))
-    kind = entry.get("type")
-    if kind == "array":
-        items = entry["items"]
-        return f"{'any of' if 'enum' in items else 'list of'} {_allowed(items, 's')}"
-    if kind == "boolean":
-        return "`true`, `false`"
-    nouns = {"integer": "whole number", "number": "number", "object": "mapping", "string": "text"}
-    words = [entry.get("title") or nouns[kind]]
-    words[0] += many
+        return " or ".join(filter(None, map(_allowed, entry["anyOf"])))
+    if inner := _allowed(entry["items"]) if entry.get("type") == "array" else "":
+        return f"{'any of' if 'enum' in entry['items'] else 'each'} {inner}"
     bounds = {"minimum": "from", "exclusiveMinimum": "above", "maximum": "to"}
     bounds["exclusiveMaximum"] = "below"
-    return " ".join(
-        [*words, *(f"{word} {entry[key]}" for key, word in bounds.items() if key in entry)]
-    )
+    return " ".join(f"{word} {entry[key]}" for key, word in bounds.items() if key in entry)
+
+
+def _values(entry: dict[str, Any]) -> list[Any]:
+    """The values of a setting that has a few."""
+    return [*entry.get("enum", ()), *([entry["const"]] if "const" in entry else ())]
 
 
 def main() -> None:

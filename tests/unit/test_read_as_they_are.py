@@ -261,7 +261,7 @@ def test_a_dataset_is_checked_for_the_families_that_read_it():
     config["models"]["qwen"]["calibration"] = "three"
     # Not of the models to run: a run of fewer would check, and so make, the dataset anew.
     config["run"]["models"] = ["pali"]
-    plan = Plan.read(config, ROOT)
+    plan = Plan.checked(config, ROOT)
     found = {name: plan.limiting(name) for name in ("one", "two", "three")}
     assert found == {"one": ["colpali"], "two": ["colpali", "colqwen2"], "three": ["colqwen2"]}
 

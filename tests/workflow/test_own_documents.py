@@ -2,9 +2,13 @@
 
 import json
 
+import pandas as pd
 import pytest
+import yaml
 
 from tests.pdfs import pdf
+
+from .conftest import ROOT
 
 RECORD = "results/datasets/mine.json"
 DECLARATION = {
@@ -55,3 +59,33 @@ def test_a_change_is_read_anew(workspace, reports):
     second = json.loads((workspace.folder / RECORD).read_text())
     assert first["content_sha256"] != second["content_sha256"]
     assert first["document_ids"] == second["document_ids"]
+
+
+SHORT = {
+    "run": {"variants": ["fp32"]},
+    "latency": {
+        **{"batch_sizes": [1], "rounds": 1, "min_samples": 1, "min_seconds": 0, "quiet_wait_s": 0},
+        "profile": False,
+    },
+}
+
+
+def test_the_example_runs_as_it_is(workspace):
+    """But for shorter measurements, from a folder that holds nothing."""
+    for link in workspace.folder.iterdir():
+        link.unlink()
+    file = workspace.folder / "short.yaml"
+    file.write_text(yaml.safe_dump(SHORT))
+    example = ROOT / "config/mine.example.yaml"
+    run = workspace.snakemake("--configfile", str(example), str(file))
+    assert run.code == 0, run.output[-3000:]
+    tables = workspace.folder / "results/tables"
+    assert (workspace.folder / "results/report.html").is_file()
+    summary = pd.read_csv(tables / "summary.csv")
+    assert summary[["model", "variant", "provider"]].values.tolist() == [
+        ["my-model", "pytorch", "torch-cpu"],
+        ["my-model", "fp32", "cpu"],
+    ]
+    assert summary["ndcg_at_5"].min() > 0.9
+    for name in ("parity", "latency", "export"):
+        assert set(pd.read_csv(tables / f"{name}.csv")["status"]) == {"ok"}

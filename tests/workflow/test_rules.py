@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 
@@ -79,7 +80,10 @@ NAMED = {
     **{"dataset": "demo-pages-qa", "control": "bm25", "environment": "optimum"},
 }
 CONFIG = {
-    "run": {"models": ["colpali-demo"], "variants": ["int8-calibrated"], "providers": ["cpu"]},
+    "run": {
+        **{"models": ["colpali-demo"], "variants": ["int8-calibrated"], "providers": ["cpu"]},
+        "embeddings": ["pooled-3-binary"],
+    },
     "models": {
         "colpali-demo": {
             "checkpoint": {"path": "model"},
@@ -96,7 +100,7 @@ CONFIG = {
     "retrieval": {"seed": 9, "mteb": True},
     "peers": {"timeout_s": 11},
 }
-LOCAL = {"checkpoint": "model/deep/weights.safetensors", "dataset": "pages/data/pages.parquet"}
+LOCAL = {"checkpoint": "model/deep/notes.txt", "dataset": "pages/data/test.parquet"}
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +109,8 @@ def read(tmp_path_factory):
     workspace = Workspace(tmp_path_factory.mktemp("rules"))
     config = workspace.folder / "changed.yaml"
     config.write_text(yaml.safe_dump(CONFIG))
+    demo = ROOT / "resources/checkpoints/colpali-demo"
+    shutil.copytree(demo, workspace.folder / "model")
     for file in LOCAL.values():
         (workspace.folder / file).parent.mkdir(parents=True)
         (workspace.folder / file).write_text("old")

@@ -18,7 +18,13 @@ def refused(run, message):
 
 @pytest.mark.parametrize(
     ("config", "further"),
-    [("config", set()), ("vidore", set()), ("thorough", {"scenarios"}), ("peers", {"peer_export"})],
+    [
+        ("config", set()),
+        ("mine.example", {"explain"}),
+        ("vidore", set()),
+        ("thorough", {"scenarios"}),
+        ("peers", {"peer_export"}),
+    ],
 )
 def test_every_shipped_config_plans(workspace, config, further):
     run = workspace.snakemake("--dry-run", "--configfile", f"config/{config}.yaml")
@@ -57,8 +63,10 @@ def with_checkpoint(**checkpoint):
 
 
 def test_a_checkpoint_that_is_missing(workspace):
-    run = workspace.snakemake(config=with_checkpoint(path="no/such/folder"))
-    refused(run, "checkpoint path 'no/such/folder': there is no such folder.")
+    run = workspace.snakemake("--dry-run", config=with_checkpoint(path="no/such/folder"))
+    place = workspace.folder / "no/such/folder"
+    refused(run, f"models.broken.checkpoint.path: there is no folder '{place}'.")
+    assert run.jobs == []
 
 
 def test_a_hub_checkpoint_without_a_hub(workspace, monkeypatch):
@@ -80,14 +88,15 @@ def test_a_truncated_checkpoint(workspace):
 
 def test_a_checkpoint_of_another_family(workspace):
     path = str(ROOT / "resources/checkpoints/colqwen2-demo")
-    run = workspace.snakemake("results/models/broken/fp32", config=with_checkpoint(path=path))
+    run = workspace.snakemake("--dry-run", config=with_checkpoint(path=path))
     refused(run, "is declared as family 'colpali' but is 'colqwen2'")
 
 
 def test_a_dataset_that_is_missing(workspace):
     config = {"run": ONE_MODEL, "datasets": {"demo-pages-qa": {"path": "no/such/dataset"}}}
-    run = workspace.snakemake("results/datasets/demo-pages-qa.json", config=config)
-    refused(run, "no/such/dataset")
+    run = workspace.snakemake("--dry-run", config=config)
+    place = workspace.folder / "no/such/dataset"
+    refused(run, f"datasets.demo-pages-qa.path: there is no folder '{place}'.")
     assert not list(workspace.folder.glob(".snakemake/colport-runs/*"))
 
 

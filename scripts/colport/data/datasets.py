@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from colport.base import declared
 from colport.base.errors import ConfigError, DatasetError
 from colport.base.files import read_json, sha256_file
+from colport.base.foreign import local
 from colport.data.base import RetrievalDataset, batches
-from colport.data.documents import PageSettings, read_own
+from colport.data.documents import IMAGES, PDF, PageSettings, read_own
+from colport.data.judgements import DOCUMENT, QUERY, QUERY_ID, read_rows
 from colport.data.published import DOCUMENT_COLUMNS, SCHEMAS, read_published
 from colport.families import registry
 from colport.families.base import spelled
@@ -109,6 +111,28 @@ def check_declaration(name: str, declaration: Mapping[str, Any]) -> None:
     language, languages = declaration.get("language"), declaration.get("languages")
     if language is not None and languages and language not in languages:
         fail("language", language, f"one of {', '.join(languages)}")
+
+
+def look(field: str, declaration: Mapping[str, Any], files: Iterable[str]) -> None:
+    """What a glance at the files of a dataset on this machine shows, before it is read.
+
+    Args:
+        field: Its entry in the configuration.
+        declaration: The entry.
+        files: All that are there.
+
+    Raises:
+        DatasetError: None holds documents, or the user's queries or judgements are of another form.
+    """
+    kinds = (PDF, *IMAGES) if "documents_folder" in declaration else (".parquet",)
+    if "hub" not in declaration and not any(file.lower().endswith(kinds) for file in files):
+        raise DatasetError(f"{field}: has no documents; allowed are {', '.join(kinds)} files.")
+    ids = [QUERY_ID] if "judgements" in declaration else []
+    for key, columns in (("queries", [QUERY, *ids]), ("judgements", [QUERY_ID, DOCUMENT])):
+        if key in declaration:
+            row = next(read_rows(f"{field}.{key}", local(declaration[key])))
+            for spellings in columns:
+                row.need(*spellings)
 
 
 def check_pages(

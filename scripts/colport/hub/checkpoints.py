@@ -81,6 +81,27 @@ def resolve(declaration: Mapping[str, Any], workspace: Path | str) -> Path:
     return _assembled(_layers(declaration), declaration, Path(workspace))
 
 
+def look(declaration: Mapping[str, Any], workspace: Path | str) -> Path | None:
+    """As :func:`resolve`, but nothing is fetched and no content of weights read.
+
+    For an adapter the folder of its base, which says what it is; ``None`` for what is on the Hub,
+    or in a package inside another one, which an import has to find.
+
+    Raises:
+        CheckpointError: A folder, package, base or file is not there, or the header of one with
+            weights does not fit it.
+    """
+    if "hub" in declaration or "." in declaration.get("package", ""):
+        return None
+    checkpoint = _located(declaration)
+    if _is_bare_adapter(checkpoint.folder):
+        return look(declaration.get("base") or _named_base(checkpoint), workspace)
+    folder = _assembled(_layers(declaration), {}, Path(workspace))
+    if not _weight_files(folder):
+        TensorIndex(folder)  # says what there is instead
+    return folder
+
+
 def record(declaration: Mapping[str, Any], family: str, workspace: Path | str) -> dict[str, Any]:
     """Resolve a checkpoint and say what it is: ``folder``, ``family``, ``source``, ``weights``.
 

@@ -28,13 +28,14 @@ def load(file: Path | str) -> dict[str, Any]:
     """Read a YAML file.
 
     Raises:
-        ConfigError: The file is missing, is not YAML, or holds no mapping.
+        ConfigError: The file is missing, is not YAML, holds no mapping, or one without an end.
     """
     damaged = (yaml.YAMLError, ValueError, RecursionError)
     with read_of(ConfigError, file, "is not valid YAML ({})", damaged):
         content = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
     if not isinstance(content, dict):
         raise ConfigError(f"{file}: holds {_kind(content)}, expected a mapping.")
+    _check_values(content)
     return content
 
 
@@ -132,7 +133,7 @@ def _sentence(error: jsonschema.ValidationError) -> str:
         case "enum":
             fault = f"found {found!r}; allowed are {_list(wanted)}"
         case "pattern":
-            fault = f"found {found!r}, which does not match {wanted}"
+            fault = f"found {found!r}, which does not match {wanted} ({error.schema.get('title')})"
         case _:
             fault = error.message
     return f"{_field(path)}: {fault}."

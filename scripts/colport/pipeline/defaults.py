@@ -14,8 +14,8 @@ Settings that nobody states have the defaults of the schema (:func:`.config.vali
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,6 @@ ROOT = Path(__file__).resolve().parents[3]
 """Folder of the Snakefile, where the library is not installed apart from it."""
 
 _FILES = ("config/datasets.yaml", "config/config.yaml")
-_DEFINED = ("models", "datasets", "embeddings")
 
 
 def complete(config: Mapping[str, Any], base: Path | str) -> dict[str, Any]:
@@ -41,17 +40,16 @@ def complete(config: Mapping[str, Any], base: Path | str) -> dict[str, Any]:
         ConfigError: A file there is missing, is not YAML, or holds no mapping.
     """
     datasets, demo = (configuration.load(Path(base, name)) for name in _FILES)
-    run = config.get("run")
-    if isinstance(run, Mapping) and "models" in run:
-        demo = {key: demo[key] for key in _DEFINED if key in demo}
+    if isinstance(run := config.get("run"), Mapping) and "models" in run:
+        demo = {key: demo[key] for key in ("models", "datasets", "embeddings") if key in demo}
     library = {"variants": variants.ready_made(), "providers": {name: {} for name in PROVIDERS}}
-    return _merged(library, datasets, demo, config)
+    return reduce(_over, (library, datasets, demo, config), {})
 
 
 def own_files(base: Path | str) -> list[str]:
     """The working directory's files under the names of ours, but for links to ours and copies."""
-    found = filter(os.path.isfile, _FILES)
-    return [name for name in found if Path(name).read_bytes() != Path(base, name).read_bytes()]
+    found = ((name, Path(base, name)) for name in _FILES if Path(name).is_file())
+    return [name for name, ours in found if Path(name).read_bytes() != ours.read_bytes()]
 
 
 def stated(files: Iterable[Path | str], base: Path | str) -> dict[str, Any]:
@@ -60,16 +58,12 @@ def stated(files: Iterable[Path | str], base: Path | str) -> dict[str, Any]:
     Raises:
         ConfigError: A file is missing, is not YAML, or holds no mapping.
     """
-    return _merged(*map(configuration.load, (*own_files(base), *files)))
+    return reduce(_over, map(configuration.load, (*own_files(base), *files)), {})
 
 
-def _merged(*configs: Mapping[str, Any]) -> dict[str, Any]:
-    """Configs laid over each other, the last on top."""
-    found: dict[str, Any] = {}
-    for config in configs:
-        for key, value in config.items():
-            below = found.get(key)
-            if isinstance(value, Mapping):
-                value = _merged(below if isinstance(below, Mapping) else {}, value)
-            found[key] = value
-    return found
+def _over(below: Any, value: Any) -> Any:
+    """A value laid over another one; mappings are copies."""
+    if not isinstance(value, Mapping):
+        return value
+    below = below if isinstance(below, Mapping) else {}
+    return {**below, **{key: _over(below.get(key), item) for key, item in value.items()}}

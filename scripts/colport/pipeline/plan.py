@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from colport.base.errors import ColPortError, ConfigError
 from colport.base.files import read_json, state_hash, visible_files
 from colport.base.foreign import local, refuse_not_text
 from colport.base.names import FULL, PEER_PREFIX, is_peer
-from colport.data.datasets import check_declaration
+from colport.data.datasets import check_declaration, look
 from colport.families import registry
 from colport.hub import checkpoints
 from colport.peers import catalogue as peers
@@ -27,7 +29,9 @@ from colport.scoring.embed import shard_count
 
 SCHEMA = "config/schemas/config.schema.yaml"
 _NAMES = re.compile(r"[{}]|<[a-z][a-z0-9_]*>")
-_PATHS = ("path", "overlay", "documents_folder", "queries", "judgements", "python")
+_KINDS = dict.fromkeys(("path", "overlay", "documents_folder", "against"), "folder")
+_KINDS |= dict.fromkeys(("queries", "judgements"), "file")
+_PATHS = (*_KINDS, "python")
 TABLES = (
     *("summary", "export", "parity", "retrieval", "latency"),
     *("retrieval_intervals", "retrieval_queries", "parity_inputs", "stages"),
@@ -95,10 +99,13 @@ class Plan:
             config: What the user states, as Snakemake has it.
             base: Folder of the Snakefile.
             is_job: Whether this is a job's own process: the main one has looked at all the files
-                that checkpoints and datasets are read from.
+                that checkpoints and datasets are read from, unless jobs have others.
         """
         try:
-            return cls.checked(config, base, is_job=is_job)
+            plan = cls.checked(config, base)
+            if not is_job:
+                plan.look()
+            return plan
         except ColPortError as error:
             print(f"error in the config: {error}", file=sys.stderr)
             sys.exit(1)
@@ -108,13 +115,14 @@ class Plan:
         """What ``snakemake --configfile FILES`` would run in the working directory.
 
         Raises:
-            ColPortError: A config file cannot be read, or has a mistake.
+            ColPortError: A config file cannot be read, or has a mistake; :meth:`look` finds what is
+                wrong with the files that it names.
         """
         return cls.checked(defaults.stated(files, base), base)
 
     @classmethod
-    def checked(cls, config: Mapping[str, Any], base: Path | str, *, is_job: bool = False) -> Plan:
-        """As :meth:`read`, without an end of the program.
+    def checked(cls, config: Mapping[str, Any], base: Path | str) -> Plan:
+        """As :meth:`read`, without an end of the program and a look at the files it names.
 
         Raises:
             ColPortError: The config has a mistake.
@@ -126,13 +134,28 @@ class Plan:
         for section in ("models", "datasets", "providers"):
             filled[section] = located(filled[section], Path(base))
         check(filled)
-        plan = cls(filled, Path(base))
-        datasets = (*plan.datasets, *map(plan.calibration, plan.models))
-        declared = [filled["datasets"][name] for name in datasets]
-        declared += [filled["models"][name]["checkpoint"] for name in plan.models]
-        for declaration in () if is_job else declared:
-            local_files(declaration)
-        return plan
+        return cls(filled, Path(base))
+
+    def look(self) -> None:
+        """Find mistakes that a glance at the files of checkpoints and datasets shows.
+
+        Raises:
+            ColPortError: A file or folder is missing, of another form or family, or at a place that
+                Snakemake cannot take.
+        """
+        _check_places("report", self.config["report"])
+        for name in dict.fromkeys((*self.datasets, *map(self.calibration, self.models))):
+            field, declaration = f"datasets.{name}", self.config["datasets"][name]
+            files = local_files(declaration)
+            _check_places(field, declaration)
+            look(field, declaration, files)
+        for name in self.models:
+            field, model = f"models.{name}.checkpoint", self.config["models"][name]
+            local_files(model["checkpoint"])
+            _check_places(field, model["checkpoint"])
+            with tempfile.TemporaryDirectory() as scratch, _told_of(f"{field}: ", scratch):
+                if folder := checkpoints.look(model["checkpoint"], Path(scratch, "checkpoint")):
+                    registry.require(model["family"], folder)
 
     def entrants(self, provider: str | None = None) -> list[str]:
         """Variants to run, and those of peers, on a provider or on any."""
@@ -277,10 +300,8 @@ def check(config: Mapping[str, Any]) -> None:
     for name, declaration in config["datasets"].items():
         check_declaration(name, declaration)
     for name, model in config["models"].items():
-        try:
+        with _told_of(f"models.{name}."):
             needed = registry.get(model["family"]).document_type
-        except ConfigError as error:
-            raise ConfigError(f"models.{name}.{error}") from error
         for field, dataset in configuration.datasets_of(model).items():
             found = config["datasets"][dataset].get("documents", "pages")
             if found != needed:
@@ -302,11 +323,29 @@ def check(config: Mapping[str, Any]) -> None:
         )
 
 
-def _check_quantized(name: str, variant: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+def _check_places(field: str, entry: Mapping[str, Any]) -> None:
+    """Refuse a path at which there is no folder or file."""
+    for key, item in entry.items():
+        if isinstance(item, Mapping):
+            _check_places(f"{field}.{key}", item)
+        elif item and (kind := _KINDS.get(key)):
+            place = local(item).absolute()
+            if not (place.is_dir() if kind == "folder" else place.is_file()):
+                raise ConfigError(f"{field}.{key}: there is no {kind} {str(place)!r}.")
+
+
+@contextmanager
+def _told_of(field: str, scratch: str = "\0") -> Iterator[None]:
+    """Begin what is wrong with the field's name, and leave out a folder that nobody else sees."""
     try:
+        yield
+    except ColPortError as error:
+        raise ConfigError(field + str(error).replace(f"{scratch}/", "")) from error
+
+
+def _check_quantized(name: str, variant: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    with _told_of(f"variants.{name}."):
         settings = QuantizeSettings.from_config(variant)
-    except ConfigError as error:
-        raise ConfigError(f"variants.{name}.{error}") from error
     kinds = {name: config["providers"][name]["type"] for name in config["run"]["providers"]}
     unable = [name for name, kind in kinds.items() if kind not in promising()]
     if unable and name in config["run"]["variants"] and not settings.is_exact:
