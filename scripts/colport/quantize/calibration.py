@@ -102,7 +102,7 @@ class Statistics:
         """
         width = len(self.mean)
         shift, factors = (np.broadcast_to(np.float32(part), width) for part in (shift, factors))
-        gram = self.gram / factors
+        gram = self.gram.T / factors  # it is its own transpose, and so in C's order
         gram /= factors[:, None]
         if shift.any():
             gram += np.outer((shift - self.mean) / factors, shift / factors)
@@ -198,10 +198,9 @@ class _Collected:
 
     def statistics(self) -> Statistics:
         """What was collected."""
-        mean, gram = (self.total / self._seen).astype(np.float32), None
+        mean = (self.total / self._seen).astype(np.float32)
         if self.gram is not None:
             self.gram /= self._seen
-            gram = self.gram.T  # in C's order
             for start, stop in row_ranges(len(mean), 4 * len(mean)):
                 above = np.triu(self.gram[start:stop, start:], 1)
                 self.gram[start:, start:stop] += above.T

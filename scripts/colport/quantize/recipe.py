@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -91,14 +91,14 @@ def ladder(
         settings: Forms, smoothing and rounding.
         folder: A new folder for what GPTQ makes, once: a search reads it, and what is written.
     """
-    stored = {site.weight.name: site.weight.const_value for site in group.sites}
-    matrices = [Matrix(tensor) for tensor in stored.values()]
+    weights = {site.weight.name: site.weight for site in group.sites}.values()
+    matrices = [Matrix(weight.const_value) for weight in weights]
     recipes: list[Recipe] = []
     for form in settings.forms if settings.sensitivity else settings.forms[:1]:
         recipe = calibrated(form, statistics, matrices, settings, recipes[-1] if recipes else None)
         if settings.rounding == "gptq" and not recipe.rounded:
             curvature = statistics.curvature(recipe.shift or 0, _or_one(recipe.factors))
-            rounded = _rounded(recipe, group, settings, curvature, folder / form)
+            rounded = _rounded(recipe, weights, settings, curvature, folder / form)
             recipe = replace(recipe, rounded=rounded)
         recipes.append(recipe)
     return recipes
@@ -130,7 +130,7 @@ def calibrated(
     elif settings.smoothing == "auto":
         recipe = _best(recipe, statistics, matrices, settings)
     elif settings.smoothing is not None:
-        recipe = _smoothed(recipe, statistics, _largest(matrices), settings.smoothing)
+        recipe = _smoothed(recipe, statistics, matrices, settings.smoothing)
     if form == "static":
         recipe = replace(recipe, range=_bounds(recipe, statistics))
     if settings.sensitivity is not None:
@@ -140,9 +140,10 @@ def calibrated(
 
 
 def _smoothed(
-    recipe: Recipe, statistics: Statistics, weights: np.ndarray, strength: float
+    recipe: Recipe, statistics: Statistics, matrices: Sequence[Matrix], strength: float
 ) -> Recipe:
     """With SmoothQuant's factors (Xiao et al. 2023, arXiv:2211.10438, equation 4)."""
+    weights = np.max([_largest_of_rows(matrix) for matrix in matrices], axis=0)
     activations = np.maximum(np.abs(statistics.low), np.abs(statistics.high))
     factors = np.maximum(activations, _SMALLEST) ** strength
     factors /= np.maximum(weights, _SMALLEST) ** (1 - strength)
@@ -158,9 +159,8 @@ def _best(
     settings: QuantizeSettings,
 ) -> Recipe:
     """The strength, or none, whose products with the sampled activations err least."""
-    weights = _largest(matrices)
-    smoothed = [_smoothed(recipe, statistics, weights, strength) for strength in STRENGTHS]
-    candidates = [recipe, *smoothed]
+    candidates = [recipe]
+    candidates += [_smoothed(recipe, statistics, matrices, strength) for strength in STRENGTHS]
     errors, _ = _squares(candidates, statistics, matrices, settings)
     return candidates[int(errors.sum(axis=1).argmin())]
 
@@ -180,9 +180,8 @@ def _squares(
     for matrix in matrices:
         weights = matrix.whole()
         weights = weights[:, :: -(-weights.shape[1] // _COLUMNS)]
-        exact = statistics.rows @ weights
+        exact = (statistics.rows - (candidates[0].shift or np.float32(0))) @ weights
         sizes += np.square(exact).sum(axis=1)
-        exact -= (candidates[0].shift or np.float32(0)) * weights.sum(axis=0)
         for index, (candidate, left) in enumerate(zip(candidates, lefts, strict=True)):
             scaled = weights * _or_one(candidate.factors)[..., None]
             right = _rounded_weights(candidate, scaled, settings)
@@ -222,22 +221,21 @@ def _or_one(factors: np.ndarray | None) -> np.ndarray:
     return np.ones(1, np.float32) if factors is None else factors
 
 
-def _largest(matrices: Sequence[Matrix]) -> np.ndarray:
-    """Largest magnitude of each row, in all matrices."""
-    found = [
-        np.concatenate([np.abs(values).max(axis=1) for _, values in matrix.blocks()])
-        for matrix in matrices
-    ]
-    return np.max(found, axis=0)
+def _largest_of_rows(matrix: Matrix) -> np.ndarray:
+    return np.concatenate([np.abs(values).max(axis=1) for _, values in matrix.blocks()])
 
 
 def _rounded(
-    recipe: Recipe, group: Group, settings: QuantizeSettings, curvature: Curvature, folder: Path
+    recipe: Recipe,
+    weights: Iterable[ir.Value],
+    settings: QuantizeSettings,
+    curvature: Curvature,
+    folder: Path,
 ) -> dict[str, dict[str, np.ndarray]]:
-    """GPTQ's integers with their scales, in files: those of all weights are too large for memory."""
+    """GPTQ's integers with their scales, in files: all weights' together are too large."""
     folder.mkdir(parents=True)
     found: dict[str, dict[str, np.ndarray]] = {}
-    for weight in {site.weight.name: site.weight for site in group.sites}.values():
+    for weight in weights:
         parts = found[weight.name] = {}
         for part in recipe.integers(weight, settings, lambda: curvature):
             file = folder / f"{len(found)}.{len(parts)}.npy"
