@@ -104,7 +104,7 @@ def test_gptq_holds_the_limit_in_any_order_of_rows_and_is_free_without_it():
     assert np.array_equal(free, units)
     places = np.argsort(curvature.order)
     for first in range(0, 8, 2):
-        earlier, later = sorted((first, first + 1), key=lambda row: places[row])
+        later, earlier = sorted((first, first + 1), key=lambda row: places[row])
         assert held[earlier].tolist() == [100] * 3
         assert held[later].tolist() == [28] * 3
     assert held[8].tolist() == [100] * 3  # the last of an odd number has no neighbour

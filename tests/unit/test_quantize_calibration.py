@@ -9,11 +9,11 @@ import pytest
 from colport.families.base import Batch
 from colport.quantize import calibration, recipe
 from colport.quantize.calibration import CalibrationSet, measure
-from colport.quantize.recipe import calibrated
+from colport.quantize.recipe import calibrated, ladder
 from colport.quantize.rounding import Curvature
-from colport.quantize.settings import Calibration, QuantizeSettings
+from colport.quantize.settings import Calibration, QuantizeSettings, Sensitivity
 from colport.quantize.sites import find_groups
-from colport.quantize.weights import Matrix
+from colport.quantize.weights import Matrix, per_channel
 from tests.products import (
     BIAS,
     EXPECTED,
@@ -36,7 +36,8 @@ def test_statistics_of_what_products_read(part_bytes, tmp_path, monkeypatch):
     monkeypatch.setattr(calibration, "_PART_BYTES", part_bytes)
     models = {"text": graph()}
     groups = find_groups(models, QuantizeSettings())
-    found = measure(models, groups, batches(), tmp_path, with_gram=True)
+    measured = list(measure(models, groups, batches(), tmp_path, with_gram=True))
+    found = {group.name: statistics for group, statistics in measured}
     inputs = np.concatenate([activations(seed) for seed in (1, 2, 3)]).reshape(-1, WIDTH)
     hidden = np.maximum(inputs @ WEIGHTS["query"] + BIAS, 0)
     assert list(found) == ["query", "out"]
@@ -45,9 +46,7 @@ def test_statistics_of_what_products_read(part_bytes, tmp_path, monkeypatch):
         np.testing.assert_allclose(one.low, rows.min(axis=0), atol=1e-4)
         np.testing.assert_allclose(one.high, rows.max(axis=0), rtol=1e-5)
         np.testing.assert_allclose(one.mean, rows.mean(axis=0), atol=1e-4)
-        np.testing.assert_allclose(
-            np.load(one.gram_file), rows.T @ rows / len(rows), rtol=1e-4, atol=1e-3
-        )
+        np.testing.assert_allclose(one.gram, rows.T @ rows / len(rows), rtol=1e-4, atol=1e-3)
         sums = (np.sort(part.sum(axis=1)) for part in (one.rows, rows))
         np.testing.assert_allclose(*sums, rtol=1e-4, atol=1e-3)
     assert not (tmp_path / "base").exists()
@@ -57,28 +56,27 @@ def test_a_sample_is_of_all_that_was_seen():
     collected = calibration._Collected(1, False, np.random.default_rng(0))
     for start in range(0, 2000, 100):
         collected.add(np.arange(start, start + 100, dtype=np.float32)[:, None])
-    found = collected.statistics(None)
+    found = collected.statistics()
     kept = found.rows[:, 0]
     assert len(kept) == len(set(kept)) == calibration.SAMPLE_ROWS
     counts, _ = np.histogram(kept, np.linspace(0, 2000, 11))
     assert counts.min() > 10  # of 25.6 in each tenth
-    assert (found.mean, found.gram_file) == (np.float32(999.5), None)
+    assert (found.mean, found.gram) == (np.float32(999.5), None)
 
 
-def test_the_curvature_is_that_of_what_is_left(tmp_path):
+def test_the_curvature_is_that_of_what_is_left():
     rng = np.random.default_rng(3)
     rows = (rng.standard_normal((60, 10)) + 0.5).astype(np.float32)
-    np.save(tmp_path / "gram-0.npy", rows.T @ rows / 60)
-    found = replace(statistics_of(rows), gram_file=tmp_path / "gram-0.npy")
+    gram = rows.T @ rows / 60
+    found = replace(statistics_of(rows), gram=gram)
     shift, factors = np.float32(-0.3), np.linspace(0.5, 3, 10).astype(np.float32)
     left = (rows - shift) / factors
-    expected = Curvature.of(left.T @ left / 60)
-    for _ in range(2):  # the second time from the disk
-        curvature = found.curvature("static", shift, factors)
+    for curvature, expected in (
+        (found.curvature(shift, factors), Curvature.of(left.T @ left / 60)),
+        (found.curvature(0, 1), Curvature.of(gram)),
+    ):
         np.testing.assert_array_equal(curvature.order, expected.order)
         np.testing.assert_allclose(curvature.factor, expected.factor, rtol=1e-3, atol=1e-5)
-    plain = found.curvature("per_token", 0, 1)
-    np.testing.assert_allclose(plain.factor, Curvature.of(rows.T @ rows / 60).factor, rtol=1e-4)
 
 
 class Dataset:
@@ -180,14 +178,52 @@ def test_what_came_out_of_an_activation_function_is_shifted(low, high, shift):
     assert static.shift is None
 
 
+def key_group():
+    (group, _) = find_groups({"text": graph()}, QuantizeSettings(exclude=("query",)))
+    return group
+
+
 def test_gptq_rounds_by_what_the_recipe_leaves(tmp_path):
     rows = np.abs(activations().reshape(-1, WIDTH)) - np.float32(0.1)
-    np.save(tmp_path / "gram-0.npy", rows.T @ rows / len(rows))
-    found = replace(statistics_of(rows), gram_file=tmp_path / "gram-0.npy")
+    found = replace(statistics_of(rows), gram=rows.T @ rows / len(rows))
     settings = QuantizeSettings(smoothing=0.5, rounding="gptq")
-    made = calibrated("per_token", found, [Matrix(ir.tensor(WEIGHTS["key"]))], settings)
+    (made,) = ladder(key_group(), found, settings, tmp_path / "gptq")
     left = (rows - made.shift) / made.factors
-    expected = Curvature.of(left.T @ left / len(rows))
-    np.testing.assert_allclose(made.curved().factor, expected.factor, rtol=1e-2, atol=1e-4)
-    nearest = replace(settings, rounding="nearest")
-    assert calibrated("per_token", found, [], replace(nearest, smoothing=None)).curved is None
+    curvature = Curvature.of(left.T @ left / len(rows))
+    weights = Matrix(ir.tensor(WEIGHTS["key"]), made.factors)
+    expected = per_channel(weights, "key", exact=True, curved=lambda: curvature)
+    assert list(made.rounded) == ["key"]
+    for values, tensor in zip(made.rounded["key"].values(), expected, strict=True):
+        assert isinstance(values, np.memmap)  # what all weights have is not in memory
+        np.testing.assert_array_equal(values, tensor.numpy())
+    nearest = QuantizeSettings(smoothing=0.5)
+    assert ladder(key_group(), found, nearest, tmp_path / "nearest")[0].rounded == {}
+
+
+@pytest.mark.parametrize("positive", [False, True])
+def test_a_finer_form_shares_smoothing_and_integers_unless_it_is_shifted(positive, tmp_path):
+    rows = activations().reshape(-1, WIDTH)
+    rows = np.abs(rows) if positive else rows
+    found = replace(statistics_of(rows), gram=rows.T @ rows / len(rows))
+    settings = QuantizeSettings(
+        method="static", smoothing="auto", rounding="gptq", sensitivity=Sensitivity(0.9)
+    )
+    cheap, fine = ladder(key_group(), found, settings, tmp_path / "gptq")
+    assert (cheap.form, fine.form, fine.range) == ("static", "per_token", None)
+    assert (fine.rounded is cheap.rounded) == (fine.shift is None) == (not positive)
+    assert 0 < fine.error < cheap.error < 0.01
+    if positive:
+        own = calibrated("per_token", found, [Matrix(ir.tensor(WEIGHTS["key"]))], settings)
+        assert fine.strength == own.strength
+    else:
+        assert fine.factors is cheap.factors
+
+
+def test_bits_have_integers_of_their_own(tmp_path):
+    rows = activations().reshape(-1, WIDTH)
+    found = replace(statistics_of(rows), gram=rows.T @ rows / len(rows))
+    settings = QuantizeSettings(4, "weight_only", rounding="gptq", sensitivity=Sensitivity(0.9))
+    four, eight = ladder(key_group(), found, settings, tmp_path / "gptq")
+    assert list(four.rounded["key"]) == ["key@int4", "key@scale", "key@zero_point"]
+    assert list(eight.rounded["key"]) == ["key@int8", "key@scale"]
+    assert eight.error < four.error / 50

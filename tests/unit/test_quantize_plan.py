@@ -134,7 +134,7 @@ def test_without_a_search_each_group_has_the_first_form(tmp_path):
         assert found.form == "static"
         np.testing.assert_allclose(found.factors, expected.factors, rtol=1e-3)
         assert found.range == pytest.approx(expected.range, rel=1e-3)
-        assert found.curved().factor.shape == (len(found.factors),) * 2
+        assert list(found.rounded) == list(weights)
     assert record == {
         "calibration": {"dataset": "pages", "queries": 1, "documents": 1, "seed": 7},
         "groups": [
@@ -155,7 +155,7 @@ def test_a_search_decides(tmp_path, monkeypatch, quality):
 
     def search(models, ladders, batches, settings, scratch, report):
         seen.extend([recipe.form for recipe in ladder] for _, ladder in ladders)
-        rungs = [Rung("static", 1, Quality(0.5, 0.4)), Rung("float", 9, EXACT)]
+        rungs = [Rung("static", 1, Quality(0.5, 0.4), 0.25), Rung("float", 9, EXACT)]
         choice = {"query": 1, "out": 2}
         return Outcome({"query": rungs, "out": rungs}, choice, quality, 17)
 
@@ -165,10 +165,10 @@ def test_a_search_decides(tmp_path, monkeypatch, quality):
     recipes, record = calibrate(settings, runtime, tmp_path)
     assert seen == [["static", "per_token"]] * 2
     assert {name: recipe.form for name, recipe in recipes.items()} == {"query": "per_token"}
-    assert recipes["query"].curved is None
+    assert recipes["query"].rounded == {}
     assert [group["form"] for group in record["groups"]] == ["per_token", "float"]
     assert [group["smoothing"] for group in record["groups"]] == [None, None]
-    alone = {"static": {"mean_cosine": 0.5, "min_cosine": 0.4}}
+    alone = {"static": {"mean_cosine": 0.5, "min_cosine": 0.4, "share": 0.25}}
     assert record["sensitivity"] == {
         "target": {"mean_cosine": 0.99, "min_cosine": 0.9},
         "reached": quality is EXACT,

@@ -1,7 +1,9 @@
 """The search for the cheapest mixture: costs, steps, and trials on a graph with all forms."""
 
 import numpy as np
+import onnx_ir as ir
 import pytest
+from onnx import helper, numpy_helper
 
 from colport.families.base import Batch
 from colport.quantize import sensitivity
@@ -52,9 +54,12 @@ class Tried:
         return sensitivity.Quality(1 - loss, 1 - loss)
 
 
-def searched(lost, target, forms, monkeypatch):
-    groups = find_groups({"text": graph()}, QuantizeSettings())
-    ladders = [(group, [Recipe(form) for form in forms]) for group in groups]
+def searched(lost, target, forms, monkeypatch, models=None, error=None):
+    groups = find_groups(models or {"text": graph()}, QuantizeSettings())
+    error = error or dict.fromkeys(lost, 1.0)
+    ladders = [
+        (group, [Recipe(form, error=error[group.name]) for form in forms]) for group in groups
+    ]
     lines = []
     monkeypatch.setattr(sensitivity, "_Trial", Tried(lost))
     settings = QuantizeSettings(sensitivity=target)
@@ -78,7 +83,7 @@ def test_the_step_that_saves_most_for_its_cost_is_taken(monkeypatch):
     # A step to eight bits costs query 72 and saves 0.035; it costs out 24 and saves 0.01.
     finer, found, lines = choice(0.09)
     assert finer == {"query": 1, "out": 0}
-    assert found.trials == 4 + 2
+    assert found.trials == 4 + 1 + 2  # each form by itself, the cheapest, and a path of three
     assert [rung.form for rung in found.rungs["out"]] == [*forms, "float"]
     assert [rung.cost for rung in found.rungs["out"]] == [24, 48, 192]
     assert found.rungs["query"][0].alone == sensitivity.Quality(1 - 0.08, 1 - 0.08)
@@ -86,9 +91,9 @@ def test_the_step_that_saves_most_for_its_cost_is_taken(monkeypatch):
     assert choice(0.05)[0] == {"query": 1, "out": 2}
     everything, found, lines = choice(0.001)
     assert everything == {"query": 2, "out": 2}
-    assert (found.quality, found.trials) == (sensitivity.EXACT, 4 + 5)
+    assert (found.quality, found.trials) == (sensitivity.EXACT, 4 + 1 + 3)
     assert lines == [
-        "tried 2 groups by themselves",
+        "tried 2 kinds of groups by themselves",
         "2 of 2 groups above their cheapest form: Quality(mean_cosine=1.0, min_cosine=1.0)",
     ]
 
@@ -97,7 +102,48 @@ def test_a_step_may_pass_over_a_form_that_saves_little(monkeypatch):
     lost = {"query": [0.08, 0.0799, 0.0], "out": [0.04, 0.0399, 0.0]}
     forms = ["int4_blocks", "int8_blocks"]
     found, _ = searched(lost, Sensitivity(0.9, 0.9), forms, monkeypatch)
-    assert (dict(found.choice), found.trials) == ({"query": 0, "out": 2}, 4 + 2)
+    assert (dict(found.choice), found.trials) == ({"query": 0, "out": 2}, 4 + 1 + 1)
+
+
+def layers(count):
+    """So many products of one shape, one after the other."""
+    names = [f"w{place}" for place in range(count)]
+    nodes = [
+        helper.make_node("MatMul", [f"x{place}", name], [f"x{place + 1}"])
+        for place, name in enumerate(names)
+    ]
+    values = [helper.make_tensor_value_info(f"x{place}", 1, [4, 4]) for place in (0, count)]
+    stored = [numpy_helper.from_array(np.eye(4, dtype=np.float32), name) for name in names]
+    made = helper.make_graph(nodes, "layers", values[:1], values[1:], stored)
+    return ir.serde.deserialize_model(helper.make_model(made))
+
+
+@pytest.mark.parametrize(("count", "trials"), [(8, 1 + 1 + 3), (64, 1 + 1 + 6)])
+def test_layers_are_tried_at_once_and_their_own_errors_say_which_loses_most(
+    count, trials, monkeypatch
+):
+    losses = {f"w{place}": (place * 5 % count + 1) / 1e4 for place in range(count)}
+    lost = {name: [loss, 0.0] for name, loss in losses.items()}
+    errors = {name: 3 * loss for name, loss in losses.items()}
+    allowed = 1 - sum(sorted(losses.values())[:-3]) - 5e-5
+    target = Sensitivity(allowed, allowed)
+    found, _ = searched(lost, target, ["static"], monkeypatch, {"text": layers(count)}, errors)
+    raised = {name for name, place in found.choice.items() if place}
+    assert raised == set(sorted(losses, key=losses.get)[-3:])
+    assert found.trials == trials
+    total = sum(losses.values())
+    for name, (cheapest, exact) in found.rungs.items():
+        assert cheapest.share == pytest.approx(losses[name] / total)
+        assert cheapest.alone.mean_cosine == pytest.approx(1 - total)
+        assert exact.alone == sensitivity.EXACT
+
+
+def test_groups_without_an_error_share_their_kind_s_loss_with_none(monkeypatch):
+    lost = {"w0": [0.1, 0.0], "w1": [0.0, 0.0]}
+    for errors in ({"w0": 2.0, "w1": 0.0}, {"w0": 0.0, "w1": 0.0}):
+        target = Sensitivity(0.95, 0.95)
+        found, _ = searched(lost, target, ["static"], monkeypatch, {"text": layers(2)}, errors)
+        assert found.quality.reaches(target)
 
 
 def test_a_target_that_floats_do_not_reach_ends_the_search(monkeypatch):

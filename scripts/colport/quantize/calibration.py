@@ -1,7 +1,7 @@
 """Calibration: the base runs on real inputs, and what its products read is measured.
 
-Inputs run one at a time, so that nothing is measured on padding. The Gram matrices and a sample of
-activation rows go to disk; in memory are those of one group.
+Inputs run one at a time, so that nothing is measured on padding. Some groups are measured in each
+run of all inputs, so that only their Gram matrices are in memory.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+from scipy.linalg import blas
 
 from colport.base.library import onnxruntime
 from colport.base.machine import asked_threads
@@ -22,6 +23,7 @@ from colport.quantize.rounding import Curvature
 from colport.quantize.settings import Calibration
 from colport.quantize.sites import Group, copied
 from colport.tensors.external_data import Layout, write
+from colport.tensors.streaming import row_ranges
 
 SAMPLE_ROWS = 256
 """Activation rows that are kept of each group."""
@@ -82,39 +84,30 @@ class Statistics:
         high: ``float32 [inputs]``; largest value.
         mean: ``float32 [inputs]``.
         rows: ``float32 [rows, inputs]``; some of the activations.
-        gram_file: Where the Gram matrix lies, if it was asked for.
+        gram: ``float32 [inputs, inputs]``; mean product of each two channels, if it was asked for.
     """
 
     low: np.ndarray
     high: np.ndarray
     mean: np.ndarray
     rows: np.ndarray
-    gram_file: Path | None = None
+    gram: np.ndarray | None = None
 
-    def curvature(
-        self, form: str, shift: np.ndarray | float, factors: np.ndarray | float
-    ) -> Curvature:
+    def curvature(self, shift: np.ndarray | float, factors: np.ndarray | float) -> Curvature:
         """Of ``(x - shift) / factors``, where ``x`` are the activations.
 
-        It is kept on disk: several weights need it, and a search needs them twice.
-
         Args:
-            form: Of the recipe that shift and factors are from.
             shift: Taken from the activations.
             factors: What is left is divided by them.
         """
-        kept = self.gram_file.with_suffix(f".{form}.npz")
-        if kept.is_file():
-            return Curvature(**np.load(kept, allow_pickle=False))
         width = len(self.mean)
         shift, factors = (np.broadcast_to(np.float32(part), width) for part in (shift, factors))
-        gram = np.load(self.gram_file, allow_pickle=False)
-        gram += np.outer(shift - self.mean, shift) - np.outer(shift, self.mean)
+        gram = self.gram.T / factors  # it is its own transpose, and so in C's order
         gram /= factors[:, None]
-        gram /= factors
-        found = Curvature.of(gram)
-        np.savez(kept, order=found.order, factor=found.factor)
-        return found
+        if shift.any():
+            gram += np.outer((shift - self.mean) / factors, shift / factors)
+            gram -= np.outer(shift / factors, self.mean / factors)
+        return Curvature.of(gram)
 
 
 def measure(
@@ -124,14 +117,14 @@ def measure(
     scratch: Path,
     *,
     with_gram: bool,
-) -> dict[str, Statistics]:
-    """Statistics of each group of products by its name.
+) -> Iterator[tuple[Group, Statistics]]:
+    """Statistics of each group of products.
 
     Args:
         models: Graphs of the base.
         groups: Products of these graphs.
         batches: Inputs.
-        scratch: A folder; the Gram matrices stay in it.
+        scratch: A folder, for the graphs while they run.
         with_gram: Whether Gram matrices are needed.
     """
     only = onnxruntime.RunOptions()
@@ -140,7 +133,6 @@ def measure(
     taps = {name: _tap(model.graph, tapped) for name, model in copies.items()}
     sessions = open_sessions(copies, scratch / "base")
     rng = np.random.default_rng(0)
-    found = {}
     for part in _parts(groups, with_gram):
         collected = {group.name: _Collected(group.width, with_gram, rng) for group in part}
         for batch in batches:
@@ -148,11 +140,10 @@ def measure(
             values = sessions[batch.graph].run(list(wanted), batch.feeds, only) if wanted else []
             for name, activations in zip(wanted.values(), values, strict=True):
                 collected[name].add(activations)
-        for name, item in collected.items():
-            found[name] = item.statistics(scratch / f"gram-{len(found)}.npy")
+        for group in part:
+            yield group, collected.pop(group.name).statistics()
     del sessions
     shutil.rmtree(scratch / "base")
-    return found
 
 
 def open_sessions(
@@ -186,7 +177,7 @@ class _Collected:
         self.low = np.full(width, np.inf, np.float32)
         self.high = np.full(width, -np.inf, np.float32)
         self.total = np.zeros(width, np.float64)
-        self.gram = np.zeros((width, width), np.float32) if with_gram else None
+        self.gram = np.zeros((width, width), np.float32, order="F") if with_gram else None
         self.rows = np.empty((0, width), np.float32)
         self._seen, self._keys, self._rng = 0, np.empty(0), rng
 
@@ -198,18 +189,24 @@ class _Collected:
         self.total += rows.sum(axis=0)
         self._seen += len(rows)
         if self.gram is not None:
-            self.gram += rows.T @ rows
+            # In place, and only above the diagonal: 16,384 channels have a matrix of 1 GB.
+            self.gram = blas.ssyrk(1.0, rows.T, beta=1.0, c=self.gram, overwrite_c=1)
         # A uniform sample of all rows: those with the smallest random keys so far.
         keys = np.concatenate([self._keys, self._rng.random(len(rows))])
         kept = np.argsort(keys)[:SAMPLE_ROWS]
         self._keys, self.rows = keys[kept], np.concatenate([self.rows, rows])[kept]
 
-    def statistics(self, gram_file: Path) -> Statistics:
-        """What was collected; the Gram matrix goes to a file."""
+    def statistics(self) -> Statistics:
+        """What was collected."""
         mean = (self.total / self._seen).astype(np.float32)
         if self.gram is not None:
-            np.save(gram_file, self.gram / np.float32(self._seen))
-        return Statistics(self.low, self.high, mean, self.rows, gram_file)
+            self.gram /= self._seen
+            for start, stop in row_ranges(len(mean), 4 * len(mean)):
+                above = np.triu(self.gram[start:stop, start:], 1)
+                self.gram[start:, start:stop] += above.T
+        return Statistics(
+            self.low, self.high, mean, self.rows, self.gram if self.gram is None else self.gram.T
+        )
 
 
 def _tap(graph: ir.Graph, groups: Sequence[Group]) -> dict[str, str]:

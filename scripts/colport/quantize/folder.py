@@ -50,8 +50,8 @@ def quantize(
         progress: Called after each block of weights, with the bytes written and those of all.
         dataset: A :class:`~colport.data.datasets.RetrievalDataset`, for settings that are
             calibrated.
-        scratch: Folder for what a calibration measures, the inner size of each product squared in
-            fp32; by default the one that the output is in.
+        scratch: Folder for what a calibration needs: the float weights once more, and their integer
+            forms twice; by default the one that the output is in.
         prove: Runs the folder before it has its name, see :mod:`colport.pipeline.proof`.
 
     Raises:

@@ -11,11 +11,10 @@ import onnx_ir as ir
 
 from colport.families.base import Runtime
 from colport.quantize.calibration import CalibrationSet, measure
-from colport.quantize.recipe import TABLE, Recipe, calibrated
-from colport.quantize.sensitivity import FLOAT, Ladder, Outcome, Report, search
+from colport.quantize.recipe import TABLE, Recipe, ladder
+from colport.quantize.sensitivity import FLOAT, Outcome, Report, search
 from colport.quantize.settings import Calibration, QuantizeSettings, Sensitivity
 from colport.quantize.sites import Group
-from colport.quantize.weights import Matrix
 
 _BATCH_SIZE = 8  # of the search's runs
 
@@ -48,18 +47,11 @@ def calibrate(
     batches = list(inputs.batches(runtime, 1))
     products = [group for group in groups if not group.is_table]
     with_gram = settings.rounding == "gptq"
-    statistics = measure(models, products, batches, scratch, with_gram=with_gram)
+    steps = {group.name: [TABLE] for group in groups if group.is_table}
+    for group, found in measure(models, products, batches, scratch, with_gram=with_gram):
+        steps[group.name] = ladder(group, found, settings, scratch / str(len(steps)))
     report(f"measured {len(products)} activations on {len(batches)} inputs of {inputs.dataset}")
-
-    def ladder(group: Group) -> Ladder:
-        if group.is_table:
-            return [TABLE]
-        stored = {site.weight.name: site.weight.const_value for site in group.sites}
-        matrices = [Matrix(tensor) for tensor in stored.values()]
-        forms = settings.forms if settings.sensitivity else settings.forms[:1]
-        return [calibrated(form, statistics[group.name], matrices, settings) for form in forms]
-
-    ladders = [(group, ladder(group)) for group in groups]
+    ladders = [(group, steps[group.name]) for group in groups]
     record: dict[str, Any] = {
         "calibration": {
             "dataset": inputs.dataset,
@@ -99,7 +91,11 @@ def _sensitivity(outcome: Outcome, target: Sensitivity) -> dict[str, Any]:
         **asdict(outcome.quality),
         "trials": outcome.trials,
         "alone": {
-            name: {rung.form: asdict(rung.alone) for rung in rungs if rung.form != FLOAT}
+            name: {
+                rung.form: {**asdict(rung.alone), "share": rung.share}
+                for rung in rungs
+                if rung.form != FLOAT
+            }
             for name, rungs in outcome.rungs.items()
         },
     }

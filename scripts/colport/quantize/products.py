@@ -11,11 +11,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
-from colport.quantize.blocks import blockwise
 from colport.quantize.recipe import Recipe
 from colport.quantize.settings import QuantizeSettings
 from colport.quantize.sites import Group, Site
-from colport.quantize.weights import Matrix, column_sums, per_channel, per_row
+from colport.quantize.weights import Matrix, column_sums, per_row
 from colport.tensors.editing import MICROSOFT, Chain, replace
 
 _INT8_ACTIVATIONS = 4
@@ -78,20 +77,17 @@ class IntegerForm:
         return chain.add("Mul", [rows, chain.add("Gather", [scales, site.activation])])
 
     def _product(self, chain: Chain, site: Site) -> ir.Value:
-        matrix, name = Matrix(site.weight.const_value, self.recipe.factors), site.weight.name
         activation, bias = self._activation(chain, site), self._bias(chain, site)
-        curved, bits = self.recipe.curved, self.recipe.block_bits
+        tensors = self.recipe.integers(site.weight, self.settings)
+        weights, bits = [chain.stored(tensor) for tensor in tensors], self.recipe.block_bits
         if bits:
-            block_size = self.settings.block_size
-            tensors = blockwise(matrix, name, bits, block_size, curved)
-            weights = [chain.stored(tensor) for tensor in tensors]
             operands = [activation, *weights, *[None] * (4 - len(weights)), bias]
-            inputs, outputs = matrix.shape
-            attributes = {"K": inputs, "N": outputs, "bits": bits, "block_size": block_size}
+            inputs, outputs = (int(size) for size in site.weight.shape)
+            attributes = {"K": inputs, "N": outputs, "bits": bits}
+            attributes["block_size"] = self.settings.block_size
             attributes["accuracy_level"] = _INT8_ACTIVATIONS
             return chain.add("MatMulNBits", operands, attributes, MICROSOFT)
-        tensors = per_channel(matrix, name, exact=self.settings.is_exact, curved=curved)
-        weight, scales = (chain.stored(tensor) for tensor in tensors)
+        weight, scales = weights
         operands = [activation.values, weight, activation.scale, scales, activation.zero_point]
         if not activation.is_per_token:
             return chain.add("MatMulIntegerToFloat", [*operands, None, bias], domain=MICROSOFT)

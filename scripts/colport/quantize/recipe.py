@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
 
 from colport.quantize import blocks
 from colport.quantize.calibration import Statistics
+from colport.quantize.rounding import Curvature
 from colport.quantize.settings import BLOCK_BITS, QuantizeSettings
-from colport.quantize.weights import Curved, Matrix, channel_scales
+from colport.quantize.sites import Group
+from colport.quantize.weights import Curved, Matrix, channel_scales, per_channel
 
 STRENGTHS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 """Strengths of smoothing that ``smoothing: auto`` tries."""
 
 _STEPS = 255
 _SMALLEST = 1e-5
+_COLUMNS = 512  # of each weight that errors are computed of; every one has its own scale
 _NEARLY_POSITIVE = 1 / 8
 """An activation whose lowest value is this near to zero, as part of its highest, came out of an
 activation function: GELU ends at -0.17, SiLU at -0.28."""
@@ -35,7 +39,8 @@ class Recipe:
         factors: ``float32 [inputs]``; the activation is divided by them, the weights multiplied.
         strength: Of the smoothing that the factors come from.
         range: Lowest and highest value of what is left, for ``static``.
-        curved: Gives the curvature of what is left, for GPTQ.
+        error: Of the products, squared, as part of their own square: the mean over sampled tokens.
+        rounded: Weight name to its integers and scales by their names, where GPTQ made them.
     """
 
     form: str
@@ -43,20 +48,68 @@ class Recipe:
     factors: np.ndarray | None = None
     strength: float | None = None
     range: tuple[float, float] | None = None
-    curved: Curved | None = None
+    error: float = 1.0
+    rounded: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
 
     @property
     def block_bits(self) -> int | None:
         """Bits of weights in blocks; ``None`` if activations are integers, too."""
         return BLOCK_BITS.get(self.form)
 
+    def integers(
+        self, weight: ir.Value, settings: QuantizeSettings, curved: Curved | None = None
+    ) -> list[ir.TensorProtocol]:
+        """A product's weight as integers, their scales, and zero points if they have any.
+
+        Args:
+            weight: The stored matrix.
+            settings: Range and block size.
+            curved: For GPTQ, where it has not been done.
+        """
+        if weight.name in self.rounded:
+            parts = self.rounded[weight.name].items()
+            return [ir.tensor(values, name=name) for name, values in parts]
+        matrix = Matrix(weight.const_value, self.factors)
+        if self.block_bits:
+            size = settings.block_size
+            return blocks.blockwise(matrix, weight.name, self.block_bits, size, curved)
+        return list(per_channel(matrix, weight.name, exact=settings.is_exact, curved=curved))
+
 
 TABLE = Recipe("rows")
 """Of an embedding table."""
 
 
+def ladder(
+    group: Group, statistics: Statistics, settings: QuantizeSettings, folder: Path
+) -> list[Recipe]:
+    """Recipes for the forms of a group that may be chosen, the cheapest first.
+
+    Args:
+        group: Products of one activation.
+        statistics: Of the group.
+        settings: Forms, smoothing and rounding.
+        folder: A new folder for what GPTQ makes, once: a search reads it, and what is written.
+    """
+    weights = {site.weight.name: site.weight for site in group.sites}.values()
+    matrices = [Matrix(weight.const_value) for weight in weights]
+    recipes: list[Recipe] = []
+    for form in settings.forms if settings.sensitivity else settings.forms[:1]:
+        recipe = calibrated(form, statistics, matrices, settings, recipes[-1] if recipes else None)
+        if settings.rounding == "gptq" and not recipe.rounded:
+            curvature = statistics.curvature(recipe.shift or 0, _or_one(recipe.factors))
+            rounded = _rounded(recipe, weights, settings, curvature, folder / form)
+            recipe = replace(recipe, rounded=rounded)
+        recipes.append(recipe)
+    return recipes
+
+
 def calibrated(
-    form: str, statistics: Statistics, matrices: Sequence[Matrix], settings: QuantizeSettings
+    form: str,
+    statistics: Statistics,
+    matrices: Sequence[Matrix],
+    settings: QuantizeSettings,
+    cheaper: Recipe | None = None,
 ) -> Recipe:
     """The recipe that measured activations suggest.
 
@@ -65,20 +118,24 @@ def calibrated(
         statistics: Of the group.
         matrices: Its weights.
         settings: Smoothing and rounding.
+        cheaper: Of a cheaper form, whose smoothing a form without a shift shares, and whose
+            integers, if they are of the same bits.
     """
     recipe = Recipe(form)
     if form == "per_token" and -statistics.low.min() < _NEARLY_POSITIVE * statistics.high.max():
         recipe = replace(recipe, shift=statistics.low.min())
-    if settings.smoothing == "auto":
+    if cheaper is not None and recipe.shift is None:
+        rounded = cheaper.rounded if cheaper.block_bits == recipe.block_bits else {}
+        recipe = replace(cheaper, form=form, range=None, rounded=rounded)
+    elif settings.smoothing == "auto":
         recipe = _best(recipe, statistics, matrices, settings)
     elif settings.smoothing is not None:
         recipe = _smoothed(recipe, statistics, matrices, settings.smoothing)
     if form == "static":
         recipe = replace(recipe, range=_bounds(recipe, statistics))
-    if settings.rounding == "gptq":
-        shift, factors = recipe.shift or 0, _or_one(recipe.factors)
-        curved = partial(statistics.curvature, form, shift, factors)
-        recipe = replace(recipe, curved=curved)
+    if settings.sensitivity is not None:
+        errors, sizes = _squares([recipe], statistics, matrices, settings)
+        recipe = replace(recipe, error=float(np.mean(errors[0] / np.maximum(sizes, _SMALLEST))))
     return recipe
 
 
@@ -104,17 +161,32 @@ def _best(
     """The strength, or none, whose products with the sampled activations err least."""
     candidates = [recipe]
     candidates += [_smoothed(recipe, statistics, matrices, strength) for strength in STRENGTHS]
+    errors, _ = _squares(candidates, statistics, matrices, settings)
+    return candidates[int(errors.sum(axis=1).argmin())]
+
+
+def _squares(
+    candidates: Sequence[Recipe],
+    statistics: Statistics,
+    matrices: Sequence[Matrix],
+    settings: QuantizeSettings,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Squared lengths of sampled products' errors, ``[candidates, rows]``, and of the products.
+
+    Candidates have one shift. Weights are rounded to the nearest.
+    """
     lefts = [_rounded_activations(candidate, statistics) for candidate in candidates]
-    errors = np.zeros(len(candidates))
-    shift = recipe.shift or np.float32(0)
+    errors, sizes = np.zeros((len(lefts), len(statistics.rows))), 0
     for matrix in matrices:
         weights = matrix.whole()
-        exact = (statistics.rows - shift) @ weights
+        weights = weights[:, :: -(-weights.shape[1] // _COLUMNS)]
+        exact = (statistics.rows - (candidates[0].shift or np.float32(0))) @ weights
+        sizes += np.square(exact).sum(axis=1)
         for index, (candidate, left) in enumerate(zip(candidates, lefts, strict=True)):
             scaled = weights * _or_one(candidate.factors)[..., None]
             right = _rounded_weights(candidate, scaled, settings)
-            errors[index] += np.square(left @ right - exact).sum()
-    return candidates[int(errors.argmin())]
+            errors[index] += np.square(left @ right - exact).sum(axis=1)
+    return errors, sizes
 
 
 def _rounded_activations(recipe: Recipe, statistics: Statistics) -> np.ndarray:
@@ -151,3 +223,22 @@ def _or_one(factors: np.ndarray | None) -> np.ndarray:
 
 def _largest_of_rows(matrix: Matrix) -> np.ndarray:
     return np.concatenate([np.abs(values).max(axis=1) for _, values in matrix.blocks()])
+
+
+def _rounded(
+    recipe: Recipe,
+    weights: Iterable[ir.Value],
+    settings: QuantizeSettings,
+    curvature: Curvature,
+    folder: Path,
+) -> dict[str, dict[str, np.ndarray]]:
+    """GPTQ's integers with their scales, in files: all weights' together are too large."""
+    folder.mkdir(parents=True)
+    found: dict[str, dict[str, np.ndarray]] = {}
+    for weight in weights:
+        parts = found[weight.name] = {}
+        for part in recipe.integers(weight, settings, lambda: curvature):
+            file = folder / f"{len(found)}.{len(parts)}.npy"
+            np.save(file, part.numpy())
+            parts[part.name] = np.load(file, mmap_mode="r", allow_pickle=False)
+    return found

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import cholesky, lapack
+from scipy.linalg import cholesky
 
 _DAMPING = 0.01  # of the mean diagonal, as published
-_BLOCK = 128
+_ROWS = 16  # that are rounded one by one, before a matrix product passes their errors on
 
 
 def nearest(values: np.ndarray, low: int, high: int) -> np.ndarray:
@@ -22,9 +22,9 @@ class Curvature:
     """How much an error in each row of weights matters, and how other rows make up for it.
 
     Attributes:
-        order: Rows, those that large activations meet first.
-        factor: Upper triangular ``float32 [inputs, inputs]`` in that order; ``factorᵀ factor`` is
-            the inverse of the activations' damped Gram matrix.
+        order: Rows; those that large activations meet come last, and are rounded first.
+        factor: Unit lower triangular ``float32 [inputs, inputs]`` in that order: ``L`` of the
+            activations' damped Gram matrix ``L D Lᵀ``.
     """
 
     order: np.ndarray
@@ -32,19 +32,15 @@ class Curvature:
 
     @classmethod
     def of(cls, gram: np.ndarray) -> Curvature:
-        """From the Gram matrix ``[inputs, inputs]`` of activations.
-
-        With ``RRᵀ`` the matrix and ``R`` upper triangular, the factor is the inverse of ``R``,
-        which is the Cholesky factor of the matrix in reverse order.
-        """
-        reverse = np.argsort(-gram.diagonal(), kind="stable")[::-1]
+        """From the Gram matrix ``[inputs, inputs]`` of activations."""
+        order = np.argsort(-gram.diagonal(), kind="stable")[::-1]
         mean = gram.diagonal().mean()
-        gram = np.asfortranarray(gram[np.ix_(reverse, reverse)])
+        # In place: an activation of 16,384 channels has a matrix of 1 GB. LAPACK's are transposed.
+        gram = gram.take(order, axis=0).take(order, axis=1).T
         gram[np.diag_indices_from(gram)] += _DAMPING * (mean if mean > 0 else 1.0)
-        # In place: an activation of 16,384 channels has a matrix of 1 GB.
-        root = cholesky(gram, lower=True, overwrite_a=True, check_finite=False)
-        factor, _ = lapack.strtri(root, lower=1, overwrite_c=1)
-        return cls(reverse[::-1], np.ascontiguousarray(factor[::-1, ::-1]))
+        factor = cholesky(gram, lower=True, overwrite_a=True, check_finite=False)
+        factor /= factor.diagonal().copy()
+        return cls(order, factor)
 
 
 def gptq(
@@ -58,7 +54,8 @@ def gptq(
     """Integers whose products with typical activations are closest to those of ``values``.
 
     Rows are rounded one after the other; those that are left make up for the error (Frantar et
-    al. 2023, "GPTQ", arXiv:2210.17323, with its order by activations).
+    al. 2023, "GPTQ", arXiv:2210.17323, with its order by activations). Computed as in Chee et al.
+    2023, "QuIP", arXiv:2307.13304, theorem 6: with the same result, and without an inverse.
 
     Args:
         values: ``float32 [inputs, outputs]``, in units of their scale.
@@ -72,30 +69,35 @@ def gptq(
     Returns:
         Integers as ``float32 [inputs, outputs]``.
     """
-    factor = curvature.factor
-    scales = np.broadcast_to(scales, values.shape)[curvature.order]
-    left = values[curvature.order] * scales
-    rounded = np.empty_like(left)
-    limited = {} if largest_sum is None else _rounded_neighbours(curvature.order)
-    for start in range(0, len(left), _BLOCK):
-        stop = min(start + _BLOCK, len(left))
-        errors = np.empty((stop - start, left.shape[1]), np.float32)
-        for row in range(start, stop):
+    factor, order = curvature.factor, curvature.order
+    scales = np.broadcast_to(scales, values.shape)[order]
+    errors = values[order] * scales  # of the rows that are rounded, and the others' weights
+    left, rounded = errors.copy(), np.empty_like(errors)
+    limited = {} if largest_sum is None else _rounded_neighbours(order)
+
+    def round_rows(start: int, stop: int) -> None:
+        if stop - start > _ROWS:
+            middle = (start + stop) // 2
+            round_rows(middle, stop)
+            left[start:middle] += factor[middle:stop, start:middle].T @ errors[middle:stop]
+            round_rows(start, middle)
+            return
+        for row in reversed(range(start, stop)):
             lowest, highest = low, high
             if row in limited:
                 other = rounded[limited[row]]
                 lowest = np.maximum(low, -largest_sum - other)
                 highest = np.minimum(high, largest_sum - other)
             rounded[row] = np.clip(np.rint(left[row] / scales[row]), lowest, highest)
-            error = (left[row] - rounded[row] * scales[row]) / factor[row, row]
-            left[row + 1 : stop] -= np.outer(factor[row, row + 1 : stop], error)
-            errors[row - start] = error
-        left[stop:] -= factor[start:stop, stop:].T @ errors
-    return rounded[np.argsort(curvature.order)]
+            errors[row] -= rounded[row] * scales[row]
+            left[start:row] += np.outer(factor[row, start:row], errors[row])
+
+    round_rows(0, len(left))
+    return rounded[np.argsort(order)]
 
 
 def _rounded_neighbours(order: np.ndarray) -> dict[int, int]:
-    """Place in the order of each row whose neighbour comes before it, and the neighbour's place."""
+    """Place in the order of each row whose neighbour is rounded before it, and that one's place."""
     places = np.argsort(order)
     pairs = zip(places[0::2].tolist(), places[1::2].tolist(), strict=False)  # an odd row has none
-    return {max(pair): min(pair) for pair in pairs}
+    return {min(pair): max(pair) for pair in pairs}

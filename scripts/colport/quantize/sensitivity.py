@@ -2,12 +2,20 @@
 
 All forms of all groups are put into one graph, with a switch each, so that a trial is only another
 run of it. A group climbs a ladder of forms that err less and cost more, up to its float form.
+
+Trials do not grow with the number of layers. What a form loses at the output is measured for each
+kind of group, the same place in every layer, at once; losses of groups add up, since their errors
+are independent. A group's share of its kind's loss is that of its own error, which the calibration
+knows. (Across kinds such errors say nothing: some of them hardly reach the output.) The steps up,
+those that save most loss for their cost first, are one path, on which the target is bisected.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -68,12 +76,18 @@ class Rung:
         form: Its name.
         cost: Estimated time a token, in multiply-adds of a float product; of weights alone their
             size, in float weights.
-        alone: Measured with every other group in float.
+        alone: Measured with this form of all groups of its kind, and every other group in float.
+        share: The part of its kind's loss that is this group's.
     """
 
     form: str
     cost: float
     alone: Quality
+    share: float = 1.0
+
+    def loss(self, target: Sensitivity) -> float:
+        """What the group loses in this form."""
+        return self.share * self.alone.loss(target)
 
 
 @dataclass(frozen=True)
@@ -104,8 +118,8 @@ def search(
 ) -> Outcome:
     """Choose each group's form so that the target is reached at little cost.
 
-    Where the cheapest forms of all groups together miss it, each form of each group is tried by
-    itself. Greedy: the step that saves most loss for its cost is taken until the target is reached.
+    Where the cheapest forms of all groups together miss it, each form of each kind of group is
+    tried by itself, and as many steps up are taken, the best first, as the target needs.
 
     Args:
         models: Graphs of the base.
@@ -117,29 +131,53 @@ def search(
     """
     trial = _Trial(models, ladders, batches, settings, scratch)
     rungs: dict[str, list[Rung]] = {}
-    choice = dict.fromkeys(trial.floats, 0)
+    path: list[tuple[str, int]] = []
     target = settings.sensitivity
-    while not (quality := trial.run(choice, target.min_cosine)).reaches(target):
-        if not rungs:
-            rungs = {group.name: _rungs(trial, group, ladder) for group, ladder in ladders}
-            report(f"tried {len(ladders)} groups by themselves")
-        step = max(_steps(rungs, choice, target), default=None)
-        if step is None:
-            quality = trial.run(choice)
-            break
-        _, name, place = step
-        choice[name] = place
-    above = sum(1 for place in choice.values() if place)
-    report(f"{above} of {len(choice)} groups above their cheapest form: {quality}")
-    return Outcome(rungs, choice, quality, trial.count)
+
+    def choice(steps: int) -> dict[str, int]:
+        return {**dict.fromkeys(trial.floats, 0), **dict(path[:steps])}
+
+    @cache
+    def quality(steps: int) -> Quality:
+        # Whichever mixture may be the last one is run on all inputs, whatever it loses.
+        return trial.run(choice(steps), target.min_cosine if steps < len(path) else -1.0)
+
+    taken = 0
+    if not quality(0).reaches(target):
+        kinds = _kinds(ladders)
+        for kind in kinds:
+            rungs |= _rungs(trial, kind)
+        report(f"tried {len(kinds)} kinds of groups by themselves")
+        path = list(_path(rungs, target))
+        places = range(len(path))
+        taken = bisect_left(places, True, lo=1, key=lambda steps: quality(steps).reaches(target))
+    above = sum(1 for place in choice(taken).values() if place)
+    report(f"{above} of {len(ladders)} groups above their cheapest form: {quality(taken)}")
+    return Outcome(rungs, choice(taken), quality(taken), trial.count)
 
 
-def _rungs(trial: _Trial, group: Group, ladder: Ladder) -> list[Rung]:
-    tried = [
-        Rung(recipe.form, _cost(group, recipe), trial.run({**trial.floats, group.name: place}))
-        for place, recipe in enumerate(ladder)
-    ]
-    return [*tried, Rung(FLOAT, group.parameters, EXACT)]
+def _kinds(ladders: Sequence[tuple[Group, Ladder]]) -> list[list[tuple[Group, Ladder]]]:
+    """Groups of the same graphs, operators and shapes, which have the same place in their layer."""
+    kinds: dict[object, list[tuple[Group, Ladder]]] = {}
+    for group, ladder in ladders:
+        sites = ((s.graph, s.is_table, *s.weight.shape) for s in group.sites)
+        kinds.setdefault(tuple(sites), []).append((group, ladder))
+    return list(kinds.values())
+
+
+def _rungs(trial: _Trial, kind: Sequence[tuple[Group, Ladder]]) -> dict[str, list[Rung]]:
+    """The ladder of each group of a kind."""
+    rungs: dict[str, list[Rung]] = {group.name: [] for group, _ in kind}
+    for place in range(len(kind[0][1])):
+        alone = trial.run({**trial.floats, **dict.fromkeys(rungs, place)})
+        total = sum(ladder[place].error for _, ladder in kind) or 1.0
+        for group, ladder in kind:
+            recipe = ladder[place]
+            share = recipe.error / total
+            rungs[group.name].append(Rung(recipe.form, _cost(group, recipe), alone, share))
+    for group, _ in kind:
+        rungs[group.name].append(Rung(FLOAT, group.parameters, EXACT))
+    return rungs
 
 
 def _cost(group: Group, recipe: Recipe) -> float:
@@ -153,15 +191,23 @@ def _cost(group: Group, recipe: Recipe) -> float:
     return integer + _PASS_COST * (len(activations) * group.width + outputs)
 
 
+def _path(rungs: Mapping[str, Sequence[Rung]], target: Sensitivity) -> Iterator[tuple[str, int]]:
+    """All steps from the cheapest forms to float ones: a group, and the rung that it then is on."""
+    places = dict.fromkeys(rungs, 0)
+    while steps := list(_steps(rungs, places, target)):
+        _, name, places[name] = max(steps)
+        yield name, places[name]
+
+
 def _steps(
-    rungs: Mapping[str, Sequence[Rung]], choice: Mapping[str, int], target: Sensitivity
+    rungs: Mapping[str, Sequence[Rung]], places: Mapping[str, int], target: Sensitivity
 ) -> Iterator[tuple[float, str, int]]:
     """Every step up: the loss it saves for its cost, the group, and the rung that it leads to."""
-    for name, place in choice.items():
+    for name, place in places.items():
         here = rungs[name][place]
         for above in range(place + 1, len(rungs[name])):
             there = rungs[name][above]
-            saved = here.alone.loss(target) - there.alone.loss(target)
+            saved = here.loss(target) - there.loss(target)
             yield saved / (there.cost - here.cost), name, above
 
 
