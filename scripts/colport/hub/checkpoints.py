@@ -282,7 +282,7 @@ def _weight_files(folder: Path) -> list[Path]:
     return sorted(found)
 
 
-def _located(declaration: Mapping[str, Any], fetch: _Fetch) -> _Layer:
+def _located(declaration: Mapping[str, Any], fetch: _Fetch = downloads.fetch) -> _Layer:
     if "hub" in declaration:
         hub, revision = declaration["hub"], declaration["revision"]
         try:
