@@ -265,3 +265,14 @@ def test_values_that_are_no_numbers_rank_nothing(exported, texts, tmp_path):
     content[values.offset : values.offset + 4] = np.float32(np.nan).tobytes()
     (tmp_path / "v").write_bytes(content)
     assert isinstance(colport(*call).exception, ArtifactError)
+
+
+def test_what_reads_pdfs_is_named_where_it_is_not_installed(exported, pages, monkeypatch):
+    from colport.processes import child
+
+    original = child.Child.of
+    monkeypatch.setattr(
+        child.Child, "of", lambda module, **more: original(f"{module}_none", **more)
+    )
+    message = refused("search", exported["colpali"], pages, "--query", "a")
+    assert message.startswith("PDFs need `pip install pypdfium2`: its process ended")

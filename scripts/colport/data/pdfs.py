@@ -106,7 +106,7 @@ def _start() -> Child:
     try:
         child.ask({"do": "limit", "with": [MEMORY]})
     except ChildError as error:
-        raise DatasetError(f"PDFs cannot be read here: the process for them {error}.") from None
+        raise DatasetError(f"PDFs need `pip install pypdfium2`: its process {error}.") from None
     return child
 
 
