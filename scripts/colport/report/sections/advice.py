@@ -18,8 +18,8 @@ from colport.tables import recommendation as rule
 _NEEDS = {
     rule.FASTEST: "fastest within parity on documents",
     rule.SMALLEST: f"smallest within {rule.SMALL_LOSS:.0%} of the quality",
-    rule.BEST: f"best quality, to noise or {100 * rule.SAME_QUALITY:g} points",
-    rule.CLOSEST: f"closest to PyTorch's rankings, to {100 * rule.SAME_QUALITY:g} points",
+    rule.BEST: f"best quality within noise or {100 * rule.SAME_QUALITY:g} points",
+    rule.CLOSEST: f"closest to PyTorch's rankings within {100 * rule.SAME_QUALITY:g} points",
 }
 _UNJUDGED = {**_NEEDS, rule.SMALLEST: "smallest that agrees with PyTorch's rankings"}
 _AS_FAST = {rule.FASTEST: "as fast as the fastest on documents"}
