@@ -216,7 +216,7 @@ def test_disk_is_that_of_variants_and_embeddings(config):
     weights = int(factor["fp32"] * size) + int(factor["int8"] * size)
     assert found.written == weights + 1000 * 1030 * 128 * 4 * 3  # PyTorch and two variants
     calibrated = of(config(run={"models": ["m"], "variants": ["fp32", "int8-calibrated"]}))
-    assert calibrated.written == found.written + 15 * size
+    assert calibrated.written == found.written + 7 * size
 
 
 def test_memory_is_what_the_job_would_ask_a_cluster_for(config, tmp_path):
