@@ -51,6 +51,7 @@ NOT_RUN = {
         r"colport push .*",
         r"colport mteb .*",
     ],
+    "needs a whole run of the demo, and Chromium": [r"python -m tests\.pictures .*"],
     "needs a GPU": [r"\S+/python -m benchmarks\.providers --providers cuda.*"],
     "other tests run it": [
         r"python -m pip wheel .*",  # tests/unit/test_install.py
