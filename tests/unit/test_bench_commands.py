@@ -27,6 +27,7 @@ NAMES = (
     "providers",
     "throughput",
     "real_size",
+    "headline",
 )
 
 

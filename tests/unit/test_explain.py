@@ -12,13 +12,13 @@ from PIL import Image
 from colport.base.errors import ArtifactError, UnsupportedError
 from colport.base.files import write_json, write_unsupported
 from colport.data.base import RetrievalDataset
+from colport.data.stop_words import stop_words
 from colport.explain import record as stage
 from colport.explain.explanation import Explanation, Match, most_changed, preprocessing, strongest
 from colport.explain.picture import CHANGE, colour_bar, colours, draw, sheet, webp
 from colport.explain.selection import choose
 from colport.families.base import PatchGrid, QueryToken
 from colport.runtime.encoder import Encoder
-from colport.scoring.controls import stop_words
 from colport.scoring.store import EmbeddingSet
 
 PAGES = ("colpali", "colqwen2")

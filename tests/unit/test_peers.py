@@ -287,7 +287,7 @@ def test_peers_run_beside_the_variants_on_cpus_only():
     config = {
         "run": {"models": [], "embeddings": [], **run},
         "variants": {"fp32": {}, "int8": {"base": "fp32"}},
-        **{"models": {}, "scenarios": {"run": []}},
+        **{"models": {}, "datasets": {}, "scenarios": {"run": []}},
         **{"retrieval": {"mteb": False}, "latency": {"profile": False}},
     }
     plan, of = Plan(config, ROOT), catalogue.of(["optimum"])

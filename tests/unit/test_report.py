@@ -185,8 +185,8 @@ def test_each_need_has_its_variant_with_interval_and_range():
     text = page(rows).text
     first, second = (
         text.index(
-            "Fastest within parity on documents at batch 1, best quality within noise or 0.2 points "
-            "Ship int8 on CPU ."
+            "Fastest within parity on documents at batch 1, "
+            "best quality within noise or 0.2 points Ship int8 on CPU ."
         ),
         text.index("Smallest within 1% of the quality Ship int4 on CPU ."),
     )

@@ -14,11 +14,11 @@ from colport.base import machine
 from colport.base.errors import UnsupportedError
 from colport.base.files import read_json
 from colport.data.base import RetrievalDataset
+from colport.data.stop_words import stop_words
 from colport.explain.explanation import Explanation, preprocessing
 from colport.explain.picture import fit, webp
 from colport.explain.selection import DAMAGED, Chosen, choose
 from colport.families.base import Runtime
-from colport.scoring.controls import stop_words
 from colport.scoring.embed import read_documents, read_queries
 from colport.scoring.score import HEADLINE
 from colport.scoring.store import EmbeddingSet

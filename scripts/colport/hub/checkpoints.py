@@ -241,7 +241,7 @@ def _own_code(file: Path) -> str:
     return str(first[0] if isinstance(first, list) and first else first or "")
 
 
-def _layers(declaration: Mapping[str, Any], fetch: _Fetch = downloads.fetch) -> list[_Layer]:
+def _layers(declaration: Mapping[str, Any], fetch: _Fetch | None = None) -> list[_Layer]:
     """The folders of a checkpoint, the lowest first."""
     checkpoint = _located(declaration, fetch)
     layers = [*_base(checkpoint, declaration.get("base"), fetch), checkpoint]
@@ -282,11 +282,11 @@ def _weight_files(folder: Path) -> list[Path]:
     return sorted(found)
 
 
-def _located(declaration: Mapping[str, Any], fetch: _Fetch = downloads.fetch) -> _Layer:
+def _located(declaration: Mapping[str, Any], fetch: _Fetch | None = None) -> _Layer:
     if "hub" in declaration:
         hub, revision = declaration["hub"], declaration["revision"]
         try:
-            folder = fetch(hub, revision, HUB_FILES)
+            folder = (fetch or downloads.fetch)(hub, revision, HUB_FILES)
         except HubError as error:
             raise CheckpointError(f"checkpoint {hub}@{revision}: {error}.") from error
         return _Layer(folder, f"{hub}@{folder.name}", is_fetched=True)
@@ -299,7 +299,9 @@ def _located(declaration: Mapping[str, Any], fetch: _Fetch = downloads.fetch) ->
     return _Layer(folder.resolve(), str(declaration["path"]))
 
 
-def _base(checkpoint: _Layer, declared: Mapping[str, Any] | None, fetch: _Fetch) -> list[_Layer]:
+def _base(
+    checkpoint: _Layer, declared: Mapping[str, Any] | None, fetch: _Fetch | None
+) -> list[_Layer]:
     """What an adapter needs to be a checkpoint; nothing for any other folder."""
     if not _is_bare_adapter(checkpoint.folder):
         if declared:

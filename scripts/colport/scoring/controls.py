@@ -10,6 +10,7 @@ import numpy as np
 from colport.base.errors import UnsupportedError
 from colport.base.names import CONTROL
 from colport.data.datasets import RetrievalDataset
+from colport.data.stop_words import known_languages, stop_words
 from colport.scoring.record import retrieval_record, unsupported_record
 from colport.scoring.score import RunScores, rank
 
@@ -19,16 +20,6 @@ CONTROLS = ("shuffled", "bm25")
 SHUFFLES = 20
 
 TOKEN_PATTERN = r"(?u)\b\w+\b"
-_STOP_WORDS = {
-    "DUTCH": {"nl", "nld", "dutch"},
-    "EN": {"en", "eng", "english"},
-    "FRENCH": {"fr", "fra", "french"},
-    "GERMAN": {"de", "deu", "german"},
-    "ITALIAN": {"it", "ita", "italian"},
-    "PORTUGUESE": {"pt", "por", "portuguese"},
-    "SPANISH": {"es", "spa", "spanish"},
-}
-"""End of the name of bm25s' list of stop words to what datasets call the language."""
 
 
 def control_record(
@@ -47,7 +38,7 @@ def control_record(
             run, used = shuffled_run(dataset, settings.get("seed", 0)), {"shuffles": SHUFFLES}
         else:
             run = bm25_run(dataset)
-            used = {"tokens": TOKEN_PATTERN, "stop_words": _lists(dataset.languages)}
+            used = {"tokens": TOKEN_PATTERN, "stop_words": known_languages(dataset.languages)}
     except UnsupportedError as limit:
         return unsupported_record(labels, limit)
     return retrieval_record(labels, run, None, {**settings, **used})
@@ -107,30 +98,5 @@ def bm25_run(dataset: RetrievalDataset) -> RunScores:
     return _rank(scores, dataset)
 
 
-def stop_words(languages: Sequence[str], longest: bool = False) -> set[str]:
-    """The stop words of those of the languages that bm25s knows, in lower case.
-
-    Args:
-        languages: As datasets call them.
-        longest: NLTK's list of English, which has 179, not Lucene's with 33.
-
-    Raises:
-        UnsupportedError: bm25s is not installed.
-    """
-    try:
-        from bm25s import stopwords
-    except ModuleNotFoundError as error:
-        raise UnsupportedError(
-            f"{error.name} is not installed; pip install 'colport[pipeline]' brings it."
-        ) from error
-    names = ("EN_PLUS" if longest and name == "EN" else name for name in _lists(languages))
-    return {word for name in names for word in getattr(stopwords, f"STOPWORDS_{name}")}
-
-
 def _rank(scores: np.ndarray, dataset: RetrievalDataset) -> RunScores:
     return rank(scores, dataset.query_ids, dataset.document_ids, dataset.qrels)
-
-
-def _lists(languages: Sequence[str]) -> list[str]:
-    found = {name.lower().partition("-")[0] for name in languages}
-    return [name for name, known in _STOP_WORDS.items() if known & found]
