@@ -202,7 +202,6 @@ def test_a_second_run_does_nothing(finished):
 def test_a_changed_variant_reruns_only_what_depends_on_it(finished):
     workspace, _ = finished
     changed = copy.deepcopy(REDUCED)
-    changed["run"]["models"] = ["colpali-demo"]
     changed["variants"] = {"int8": {"quantization": {"exclude": ["embedding_proj_layer"]}}}
     target = "results/retrieval/colpali-demo/int8/cpu/demo-pages-qa.json"
     run = workspace.snakemake(target, config=changed)
