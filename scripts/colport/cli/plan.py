@@ -8,7 +8,6 @@ from pathlib import Path
 from colport.base import machine
 from colport.base.errors import ConfigError
 from colport.cli.console import say
-from colport.report.formatting import parameters, significant, size_bytes, size_mb
 
 _UNITS = {"days": 86400, "h": 3600, "min": 60, "s": 1}
 
@@ -26,6 +25,7 @@ def plan(configs: list[Path] | None = None) -> None:
     """
     from colport.pipeline.forecast import Forecast, product_rate
     from colport.pipeline.plan import Plan
+    from colport.report.formatting import parameters, size_bytes, size_mb
 
     run, rate, faults, spent, disk = Plan.load(configs or []), product_rate(), [], 0.0, 0.0
     free_mb, free = machine.available_mb(), shutil.disk_usage(".").free
@@ -48,5 +48,7 @@ def plan(configs: list[Path] | None = None) -> None:
 
 
 def _time(seconds: float) -> str:
+    from colport.report.formatting import significant
+
     unit, length = next(each for each in _UNITS.items() if seconds >= each[1] or each[1] == 1)
     return f"{significant(seconds / length, 2)} {unit}"
