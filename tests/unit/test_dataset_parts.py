@@ -13,7 +13,7 @@ import yaml
 from colport.base.errors import DatasetError
 from colport.data import base, datasets, judgements, parquet
 from colport.data.base import Lazy, RetrievalDataset
-from colport.data.documents import Page, PageReader, _Scan
+from colport.data.documents import Page, PageReader, PageSettings, _Scan
 from colport.data.images import decode, page_count
 from colport.data.judgements import Row, judged
 from colport.data.pdfs import BadDocumentError
@@ -258,7 +258,7 @@ def test_what_a_file_may_unpack_to(always, ratio, most, monkeypatch, tmp_path):
     ],
 )
 def test_the_largest_and_the_smallest_page(size, fault, tmp_path):
-    scan = _Scan(tmp_path, 72, 100, False, None)
+    scan = _Scan(tmp_path, PageSettings(72, 100), False, None)
     if fault is None:
         scan._check_size(*size, " at 72 DPI")
         return
@@ -271,7 +271,7 @@ def test_a_file_of_several_pages_is_bad_as_a_whole(tmp_path):
     first, large = PIL.Image.new("L", (9, 9)), PIL.Image.new("L", (30, 9))
     first.save(tmp_path / "a.tiff", save_all=True, append_images=[large])
     first.save(tmp_path / "b.tiff", save_all=True, append_images=[first])
-    scan = _Scan(tmp_path, 72, 100, True, None)
+    scan = _Scan(tmp_path, PageSettings(72, 100), True, None)
     assert [(page.id, page.index) for page in scan.pages()] == [("b.tiff#1", 0), ("b.tiff#2", 1)]
     assert scan.bad == {"a.tiff": "is a page of 30x9 pixels, more than max_pixels (100)"}
 
@@ -293,7 +293,7 @@ def test_pages_are_read_by_their_kind(tmp_path):
         return lambda *given: asked.append((name, *given)) or name
 
     pdfs = SimpleNamespace(render=stand_in("render"), text=stand_in("text"))
-    reader = PageReader("mine", 96, pdfs, SimpleNamespace(decode=stand_in("frame")))
+    reader = PageReader("mine", PageSettings(96), pdfs, SimpleNamespace(decode=stand_in("frame")))
     pdf, scan = tmp_path / "A.PDF", tmp_path / "b.tiff"
     assert reader.image(Page("A.PDF#3", pdf, 2)) == "render"
     assert reader.image(Page("b.tiff#2", scan, 1)) == "frame"

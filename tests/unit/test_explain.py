@@ -4,6 +4,7 @@ import io
 import re
 from base64 import b64decode
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -163,20 +164,26 @@ def test_the_stop_words_are_those_of_the_language():
     assert stop_words(["tlh"]) == stop_words([]) == set()
 
 
-def retrieval(quality: dict[str, float], rankings: dict[str, list[str]] | None = None) -> dict:
+def scored(
+    quality: dict[str, float],
+    rankings: dict[str, list[str]] | None = None,
+    scores: dict[str, float] | None = None,
+) -> SimpleNamespace:
     rankings = rankings or {query: ["top"] for query in quality}
-    return {"per_query": {"ndcg_at_5": quality}, "rankings": rankings}
+    record = {"per_query": {"ndcg_at_5": quality}, "rankings": rankings}
+    return SimpleNamespace(
+        record=record, mean_similarity=lambda query, page: (scores or {}).get(query, 0.5)
+    )
 
 
 def test_best_median_and_most_damaged_by_ndcg():
-    reference = retrieval({"a": 1.0, "b": 0.9, "c": 0.6, "d": 0.5, "e": 0.1})
+    reference = scored({"a": 1.0, "b": 0.9, "c": 0.6, "d": 0.5, "e": 0.1})
     variants = [
-        retrieval({"a": 1.0, "b": 0.9, "c": 0.6, "d": 0.5, "e": 0.1}),
-        retrieval({"a": 0.9, "b": 0.2, "c": 0.6, "d": 0.6, "e": 0.1}),
+        scored({"a": 1.0, "b": 0.9, "c": 0.6, "d": 0.5, "e": 0.1}),
+        scored({"a": 0.9, "b": 0.2, "c": 0.6, "d": 0.6, "e": 0.1}),
     ]
     qrels = {query: {"low": 1, query.upper(): 2, "wrong": 0} for query in "abcde"}
-    same = [lambda query, page: 0.5] * 2
-    chosen = choose(reference, variants, qrels, same[0], same)
+    chosen = choose(reference, variants, qrels)
     assert [(one.kind, one.query, one.document, one.relevant) for one in chosen] == [
         ("best", "a", "A", True),
         ("median", "d", "D", True),  # of c, d and e, as b is the most damaged
@@ -185,16 +192,11 @@ def test_best_median_and_most_damaged_by_ndcg():
 
 
 def test_ties_go_by_maxsim_and_a_query_is_taken_once():
-    reference = retrieval({"a": 1.0, "b": 1.0, "c": 1.0})
-    scores = {"a": 0.5, "b": 0.8, "c": 0.9}
-    lost = {"a": 0.1, "b": 0.0, "c": 0.12}  # relative to its score, a loses most
-    chosen = choose(
-        reference,
-        [reference],
-        {},
-        lambda query, page: scores[query],
-        [lambda query, page: scores[query] - lost[query]],
-    )
+    quality = {"a": 1.0, "b": 1.0, "c": 1.0}
+    reference = scored(quality, scores={"a": 0.5, "b": 0.8, "c": 0.9})
+    # Relative to its score, a loses most.
+    variant = scored(quality, scores={"a": 0.4, "b": 0.8, "c": 0.78})
+    chosen = choose(reference, [variant], {})
     assert [(one.query, one.document, one.relevant) for one in chosen] == [
         ("c", "top", False),
         ("b", "top", False),
@@ -203,8 +205,8 @@ def test_ties_go_by_maxsim_and_a_query_is_taken_once():
 
 
 def test_without_judgements_or_variants():
-    reference = retrieval({}, {"a": ["x", "y"], "b": ["y", "x"]})
-    chosen = choose(reference, [], {}, lambda query, page: {"a": 0.1, "b": 0.7}[query], [])
+    reference = scored({}, {"a": ["x", "y"], "b": ["y", "x"]}, {"a": 0.1, "b": 0.7})
+    chosen = choose(reference, [], {})
     assert [(one.kind, one.query, one.document) for one in chosen] == [
         ("best", "b", "y"),
         ("median", "a", "x"),
@@ -308,7 +310,7 @@ def test_the_record_shows_pytorch_beside_each_variant(exported, explained, monke
     monkeypatch.setattr(stage, "read_documents", documents_of)
     quality = dict.fromkeys(dataset.query_ids, 1.0)
     for name in stored:
-        payload = retrieval(quality, dict.fromkeys(quality, dataset.document_ids))
+        payload = scored(quality, dict.fromkeys(quality, dataset.document_ids)).record
         write_json(folder / f"{name}.json", {"rows": [{"provider": f"on-{name}"}], **payload})
 
     def source(variant: str, place: str) -> stage.Results:

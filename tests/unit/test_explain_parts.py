@@ -124,11 +124,12 @@ def retrieval(quality, rankings):
 
 
 def test_a_page_is_the_most_relevant_then_the_best_ranked():
-    reference = retrieval({"a": 1.0, "b": 0.5}, {"a": ["x", "y", "z"], "b": ["z", "y", "x"]})
+    record = retrieval({"a": 1.0, "b": 0.5}, {"a": ["x", "y", "z"], "b": ["z", "y", "x"]})
+    reference = SimpleNamespace(record=record, mean_similarity=lambda query, page: 0.0)
     qrels = {"a": {"z": 1, "y": 1, "x": 0, "absent": 1}, "b": {"x": 2, "y": 1}}
-    chosen = choose(reference, [], qrels, lambda query, page: 0.0, [])
+    chosen = choose(reference, [], qrels)
     assert chosen == [Chosen("best", "a", "y", True), Chosen("median", "b", "x", True)]
-    unjudged = choose(reference, [], {"a": {"x": 0}}, lambda query, page: 0.0, [])
+    unjudged = choose(reference, [], {"a": {"x": 0}})
     assert [(one.document, one.relevant) for one in unjudged] == [("x", False), ("z", False)]
 
 

@@ -58,12 +58,11 @@ def product(codes):
 @pytest.mark.parametrize("inputs", [1, 7, 64, 129])
 def test_the_exact_range_saturates_on_no_processor(inputs, rounding):
     weights = hard_weights(inputs, 40)
-    curved = None
+    curvature = None
     if rounding == "gptq":
         activations = RNG(1).standard_normal((300, inputs)) @ RNG(2).standard_normal((inputs,) * 2)
         curvature = Curvature.of((activations.T @ activations / 300).astype(np.float32))
-        curved = lambda: curvature  # noqa: E731
-    tensor, scales = per_channel(Matrix(ir.tensor(weights)), "w", exact=True, curved=curved)
+    tensor, scales = per_channel(Matrix(ir.tensor(weights)), "w", exact=True, curvature=curvature)
     codes = tensor.numpy()
     assert np.abs(codes.astype(int)).max() == LARGEST
     # What vpmaddubsw adds in 16 bits, for the largest activations: the limit on every processor.

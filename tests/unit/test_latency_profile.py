@@ -120,9 +120,14 @@ def test_a_precision_without_kernels_is_a_known_limit(tmp_path):
 
 
 def test_a_folder_in_the_full_range_is_profiled_by_exact_kernels(monkeypatch):
-    exact, batch = [], SimpleNamespace(feeds={})
-    monkeypatch.setattr(module.manifest, "read", lambda _: SimpleNamespace(integer_range="full"))
-    monkeypatch.setattr(module, "_batches", lambda *_: [("query", "graph.onnx", batch)])
+    exact, batch = [], SimpleNamespace(graph="text", feeds={})
+    graphs = {"text": SimpleNamespace(file="graph.onnx")}
+    stated = {"family": "m", "processing": {}, "opset": 21, "graphs": graphs}
+    found = SimpleNamespace(integer_range="full", **stated)
+    runtime = SimpleNamespace(query_batch=lambda _: batch, document_batch=lambda _: batch)
+    family = SimpleNamespace(runtime=lambda *_: runtime)
+    monkeypatch.setattr(module.manifest, "read", lambda _: found)
+    monkeypatch.setattr(module.registry, "get", lambda _: family)
     monkeypatch.setattr(integers, "saturates", lambda: True)
 
     def stop(file, feeds, threads, entry, exact_sums):

@@ -9,7 +9,7 @@ import pytest
 from colport.families.base import Batch
 from colport.quantize import calibration, recipe
 from colport.quantize.calibration import CalibrationSet, measure
-from colport.quantize.recipe import calibrated, ladder
+from colport.quantize.recipe import Products, ladder
 from colport.quantize.rounding import Curvature
 from colport.quantize.settings import Calibration, QuantizeSettings, Sensitivity
 from colport.quantize.sites import find_groups
@@ -117,7 +117,7 @@ def test_smoothing_is_smoothquant_s():
     values = activations().reshape(-1, WIDTH)
     matrices = [Matrix(ir.tensor(WEIGHTS[name])) for name in ("query", "key")]
     settings = QuantizeSettings(smoothing=0.6)
-    found = calibrated("per_token", statistics_of(values), matrices, settings)
+    found = Products(statistics_of(values), matrices, settings).recipe("per_token")
     weights = np.maximum(*(np.abs(WEIGHTS[name]).max(axis=1) for name in ("query", "key")))
     factors = np.abs(values).max(axis=0) ** 0.6 / weights**0.4
     np.testing.assert_allclose(found.factors, factors / np.exp(np.log(factors).mean()), rtol=1e-4)
@@ -134,12 +134,12 @@ def test_the_strength_that_errs_least_is_taken(form):
     rows = activations().reshape(-1, WIDTH)
     matrices = [Matrix(ir.tensor(WEIGHTS[name])) for name in ("query", "key")]
     tried = {
-        strength: calibrated(
-            form, statistics_of(rows), matrices, replace(settings, smoothing=strength)
-        )
+        strength: Products(
+            statistics_of(rows), matrices, replace(settings, smoothing=strength)
+        ).recipe(form)
         for strength in (None, *recipe.STRENGTHS)
     }
-    best = calibrated(form, statistics_of(rows), matrices, settings)
+    best = Products(statistics_of(rows), matrices, settings).recipe(form)
 
     def loss(one):
         found, _, _ = quantized({"query": one}, settings)
@@ -155,12 +155,12 @@ def test_a_static_range_holds_zero_and_what_is_left():
     rows = activations().reshape(-1, WIDTH)
     matrices = [Matrix(ir.tensor(WEIGHTS["key"]))]
     settings = QuantizeSettings(method="static", smoothing=0.5)
-    found = calibrated("static", statistics_of(rows), matrices, settings)
+    found = Products(statistics_of(rows), matrices, settings).recipe("static")
     left = rows / found.factors
     assert found.range == pytest.approx((left.min(), left.max()), rel=1e-5)
     settings = QuantizeSettings(method="static")
     for values, bounds in ((np.abs(rows) + 1, (0, 1 + np.abs(rows).max())), (-1 - rows**2, None)):
-        low, high = calibrated("static", statistics_of(values), matrices, settings).range
+        low, high = Products(statistics_of(values), matrices, settings).recipe("static").range
         assert low <= 0 <= high
         assert (low, high) == pytest.approx(bounds or (values.min(), 0), rel=1e-5)
 
@@ -172,9 +172,9 @@ def test_a_static_range_holds_zero_and_what_is_left():
 def test_what_came_out_of_an_activation_function_is_shifted(low, high, shift):
     values = np.linspace(low, high, 50 * WIDTH, dtype=np.float32).reshape(50, WIDTH)
     matrices = [Matrix(ir.tensor(WEIGHTS["key"]))]
-    found = calibrated("per_token", statistics_of(values), matrices, QuantizeSettings())
+    found = Products(statistics_of(values), matrices, QuantizeSettings()).recipe("per_token")
     assert found.shift == (None if shift is None else np.float32(shift))
-    static = calibrated("static", statistics_of(values), matrices, QuantizeSettings())
+    static = Products(statistics_of(values), matrices, QuantizeSettings()).recipe("static")
     assert static.shift is None
 
 
@@ -191,7 +191,7 @@ def test_gptq_rounds_by_what_the_recipe_leaves(tmp_path):
     left = (rows - made.shift) / made.factors
     curvature = Curvature.of(left.T @ left / len(rows))
     weights = Matrix(ir.tensor(WEIGHTS["key"]), made.factors)
-    expected = per_channel(weights, "key", exact=True, curved=lambda: curvature)
+    expected = per_channel(weights, "key", exact=True, curvature=curvature)
     assert list(made.rounded) == ["key"]
     for values, tensor in zip(made.rounded["key"].values(), expected, strict=True):
         assert isinstance(values, np.memmap)  # what all weights have is not in memory
@@ -213,7 +213,7 @@ def test_a_finer_form_shares_smoothing_and_integers_unless_it_is_shifted(positiv
     assert (fine.rounded is cheap.rounded) == (fine.shift is None) == (not positive)
     assert 0 < fine.error < cheap.error < 0.01
     if positive:
-        own = calibrated("per_token", found, [Matrix(ir.tensor(WEIGHTS["key"]))], settings)
+        own = Products(found, [Matrix(ir.tensor(WEIGHTS["key"]))], settings).recipe("per_token")
         assert fine.strength == own.strength
     else:
         assert fine.factors is cheap.factors

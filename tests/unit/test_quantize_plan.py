@@ -12,7 +12,7 @@ from colport.base.errors import UnsupportedError
 from colport.families.base import Batch
 from colport.quantize import plan
 from colport.quantize.folder import _check_counts
-from colport.quantize.recipe import calibrated
+from colport.quantize.recipe import Products
 from colport.quantize.sensitivity import EXACT, Outcome, Quality, Rung
 from colport.quantize.settings import Calibration, QuantizeSettings, Sensitivity
 from colport.quantize.sites import find_groups, split_gemm
@@ -124,12 +124,8 @@ def test_without_a_search_each_group_has_the_first_form(tmp_path):
     hidden = np.maximum(rows @ WEIGHTS["query"] + BIAS, 0)
     for name, values, weights in (("query", rows, ("query", "key")), ("out", hidden, ("out",))):
         matrices = [Matrix(ir.tensor(WEIGHTS[weight])) for weight in weights]
-        expected = calibrated(
-            "static",
-            statistics_of(values),
-            matrices,
-            QuantizeSettings(method="static", smoothing=0.5),
-        )
+        plain = QuantizeSettings(method="static", smoothing=0.5)
+        expected = Products(statistics_of(values), matrices, plain).recipe("static")
         found = recipes[name]
         assert found.form == "static"
         np.testing.assert_allclose(found.factors, expected.factors, rtol=1e-3)
@@ -155,7 +151,7 @@ def test_a_search_decides(tmp_path, monkeypatch, quality):
 
     def search(models, ladders, batches, settings, scratch, report):
         seen.extend([recipe.form for recipe in ladder] for _, ladder in ladders)
-        rungs = [Rung("static", 1, Quality(0.5, 0.4), 0.25), Rung("float", 9, EXACT)]
+        rungs = {0: Rung("static", 1, Quality(0.5, 0.4), 0.25), 2: Rung("float", 9, EXACT)}
         choice = {"query": 1, "out": 2}
         return Outcome({"query": rungs, "out": rungs}, choice, quality, 17)
 

@@ -84,8 +84,8 @@ def test_the_step_that_saves_most_for_its_cost_is_taken(monkeypatch):
     finer, found, lines = choice(0.09)
     assert finer == {"query": 1, "out": 0}
     assert found.trials == 4 + 1 + 2  # each form by itself, the cheapest, and a path of three
-    assert [rung.form for rung in found.rungs["out"]] == [*forms, "float"]
-    assert [rung.cost for rung in found.rungs["out"]] == [24, 48, 192]
+    assert [rung.form for rung in found.rungs["out"].values()] == [*forms, "float"]
+    assert [rung.cost for rung in found.rungs["out"].values()] == [24, 48, 192]
     assert found.rungs["query"][0].alone == sensitivity.Quality(1 - 0.08, 1 - 0.08)
     assert choice(0.08)[0] == {"query": 1, "out": 1}
     assert choice(0.05)[0] == {"query": 1, "out": 2}
@@ -103,6 +103,24 @@ def test_a_step_may_pass_over_a_form_that_saves_little(monkeypatch):
     forms = ["int4_blocks", "int8_blocks"]
     found, _ = searched(lost, Sensitivity(0.9, 0.9), forms, monkeypatch)
     assert (dict(found.choice), found.trials) == ({"query": 0, "out": 2}, 4 + 1 + 1)
+
+
+def test_a_kind_that_loses_next_to_nothing_has_no_finer_form_tried(monkeypatch):
+    forms = ["static", "per_token"]
+    for least, tried in ((0.000499, [0, 2]), (0.000501, [0, 1, 2])):
+        # Of what is allowed, mean and least cosine together: a hundredth.
+        lost = {"query": [0.11, 0.02, 0.0], "out": [least, 0.0, 0.0]}
+        found, _ = searched(lost, Sensitivity(0.9, 0.9), forms, monkeypatch)
+        assert {name: list(rungs) for name, rungs in found.rungs.items()} == {
+            "query": [0, 1, 2],
+            "out": tried,
+        }
+        assert dict(found.choice) == {"query": 2, "out": 0}
+        assert found.trials == 1 + 2 + len(tried) - 1 + 1
+    # Float is there all the same, where the target needs it.
+    lost = {"query": [0.11, 0.1, 0.0999], "out": [0.0004, 0.0, 0.0]}
+    found, _ = searched(lost, Sensitivity(0.9, 0.9), forms, monkeypatch)
+    assert dict(found.choice) == {"query": 2, "out": 2}
 
 
 def layers(count):
@@ -132,7 +150,8 @@ def test_layers_are_tried_at_once_and_their_own_errors_say_which_loses_most(
     assert raised == set(sorted(losses, key=losses.get)[-3:])
     assert found.trials == trials
     total = sum(losses.values())
-    for name, (cheapest, exact) in found.rungs.items():
+    for name, rungs in found.rungs.items():
+        cheapest, exact = rungs.values()
         assert cheapest.share == pytest.approx(losses[name] / total)
         assert cheapest.alone.mean_cosine == pytest.approx(1 - total)
         assert exact.alone == sensitivity.EXACT

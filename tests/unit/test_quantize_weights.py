@@ -38,7 +38,7 @@ def stored(tensor):
 
 
 def of_identity(size):
-    return lambda: Curvature.of(np.eye(size, dtype=np.float32))
+    return Curvature.of(np.eye(size, dtype=np.float32))
 
 
 def gram(inputs, seed=5):
@@ -51,7 +51,7 @@ def test_columns_have_a_scale_each(block_bytes, curved):
     values = weights(50, 7)
     factors = np.linspace(0.5, 2, 50, dtype=np.float32)
     curvature = of_identity(50) if curved else None
-    found = per_channel(matrix(values, factors), "w", exact=False, curved=curvature)
+    found = per_channel(matrix(values, factors), "w", exact=False, curvature=curvature)
     integers, scales = map(stored, found)
     assert [tensor.name for tensor in found] == ["w@int8", "w@scale"]
     assert (integers.dtype, scales.shape) == (np.int8, (7,))
@@ -66,7 +66,7 @@ def test_columns_have_a_scale_each(block_bytes, curved):
 def test_columns_are_rounded_by_the_curvature(block_bytes):
     values = weights(40, 6)
     correlated = gram(40)
-    found = per_channel(matrix(values), "w", exact=False, curved=lambda: Curvature.of(+correlated))
+    found = per_channel(matrix(values), "w", exact=False, curvature=Curvature.of(+correlated))
     integers, scales = map(stored, found)
     limit = int(np.abs(integers.astype(int)).max())
     expected = gptq(values / scales, scales, Curvature.of(+correlated), -limit, limit)
@@ -159,7 +159,7 @@ def test_blocks_are_rounded_by_the_curvature(block_bytes, bits):
     nearest, scales = read(blockwise(matrix(values), "w", bits, 16), bits, 40)
     independent, _ = read(blockwise(matrix(values), "w", bits, 16, of_identity(40)), bits, 40)
     np.testing.assert_array_equal(independent, nearest)
-    tensors = blockwise(matrix(values), "w", bits, 16, lambda: Curvature.of(+correlated))
+    tensors = blockwise(matrix(values), "w", bits, 16, Curvature.of(+correlated))
     curved, same = read(tensors, bits, 40)
     np.testing.assert_array_equal(same, scales)
     assert loss(curved) < 0.7 * loss(nearest)

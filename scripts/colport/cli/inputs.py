@@ -13,9 +13,8 @@ import typer
 
 from colport.base.errors import DatasetError
 from colport.data.base import Lazy
-from colport.data.documents import Page, PageReader, PageSettings, find_pages
+from colport.data.documents import Page, PageReader, PageSettings
 from colport.data.judgements import DELIMITERS, LINES, QUERY, read_rows, read_text
-from colport.data.pdfs import PdfReader
 
 _TEXTS = (".txt", ".md")
 
@@ -100,7 +99,7 @@ def read_items(paths: Sequence[Path], document_type: str) -> tuple[list[Page], S
     Raises:
         DatasetError: There are none, one cannot be read, or two have one id.
     """
-    reader = PageReader("documents", PageSettings.dpi, PdfReader())
+    reader = PageReader("documents", PageSettings())
     places, texts = [], []
     for path in paths:
         if not path.exists():
@@ -109,7 +108,7 @@ def read_items(paths: Sequence[Path], document_type: str) -> tuple[list[Page], S
             found, more = map(list, zip(*_texts(path), strict=True))
             texts += more
         else:
-            found, _ = find_pages("documents", path, PageSettings(), reader.pdfs, decode=False)
+            found, _ = reader.find(path, decode=False)
         above = f"{path if path.is_dir() else path.parent}/" if len(paths) > 1 else ""
         places += [replace(place, id=f"{above}{place.id}") for place in found]
     name, times = Counter(place.id for place in places).most_common(1)[0]

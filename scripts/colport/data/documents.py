@@ -74,10 +74,10 @@ def read_own(
     if not folder.is_dir():
         raise DatasetError(f"{name}: folder {folder} does not exist.")
     settings = PageSettings.of(declaration)
-    reading = PageReader(name, settings.dpi, PdfReader())
+    reading = PageReader(name, settings)
     remedy = "; `on_bad_document: skip` leaves such documents out"
     decode = settings.on_bad_document == "skip" and not is_checked
-    pages, bad = find_pages(name, folder, settings, reading.pdfs, decode, remedy)
+    pages, bad = reading.find(folder, decode, remedy)
     judgements = declaration.get("judgements")
     query_ids, texts, languages = read_queries(
         name, local(declaration["queries"]), ids_needed=judgements is not None
@@ -101,53 +101,20 @@ def read_own(
     return dataset.with_queries([row for row, wanted in enumerate(asked) if wanted])
 
 
-def find_pages(
-    name: str, place: Path, settings: PageSettings, pdfs: PdfReader, decode: bool, remedy: str = ""
-) -> tuple[list[Page], dict[str, str]]:
-    """The pages of a folder or of one file, and what was skipped and why.
-
-    Args:
-        name: What messages call them.
-        place: A folder, its sub-folders included; or a PDF or an image, whatever it is called.
-        settings: How files become pages.
-        pdfs: Reads the PDFs.
-        decode: Whether images are decoded, so that a damaged one is found here.
-        remedy: Ends the sentence about a bad document.
-
-    Raises:
-        DatasetError: There is no page, or a document is bad and bad ones are not skipped.
-    """
-    scan = _Scan(place, settings.dpi, settings.max_pixels, decode, pdfs)
-    pages = list(scan.pages())
-    if scan.bad and settings.on_bad_document == "refuse":
-        (first, reason), *others = scan.bad.items()
-        more = f" (and {len(others)} more)" if others else ""
-        folder = place.parent if place.is_file() else place
-        raise DatasetError(f"{name}: {first} in {folder} {reason}{more}{remedy}.")
-    if not pages:
-        raise DatasetError(
-            f"{name}: {place} holds no page that can be read; allowed are "
-            f"{', '.join([PDF, *IMAGES])}."
-        )
-    return pages, scan.bad
-
-
 @dataclass
 class _Scan:
     """Finds pages without rendering them.
 
     Attributes:
         folder: Where they lie; it may be a single file.
-        dpi: Resolution of a PDF's pages.
-        max_pixels: A larger page is bad.
+        settings: How files become pages.
         decode: Whether images are decoded, so that a damaged one is found here.
         reader: Reads the PDFs.
         bad: Path or id to the reason.
     """
 
     folder: Path
-    dpi: float
-    max_pixels: int
+    settings: PageSettings
     decode: bool
     reader: PdfReader
     bad: dict[str, str] = field(default_factory=dict)
@@ -196,8 +163,8 @@ class _Scan:
         for index in range(self.reader.count(file)):
             page = Page(f"{path}#{index + 1}", file, index)
             try:
-                size = self.reader.size(file, index, self.dpi)
-                self._check_size(*size, f" at {self.dpi} DPI")
+                size = self.reader.size(file, index, self.settings.dpi)
+                self._check_size(*size, f" at {self.settings.dpi} DPI")
             except BadDocumentError as error:
                 self.bad[page.id] = error.args[0]
             else:
@@ -221,13 +188,11 @@ class _Scan:
         yield from pages
 
     def _check_size(self, width: float, height: float, where: str = "") -> None:
+        page = f"is a page of {width:.0f}x{height:.0f} pixels{where}"
         if not width * height >= 1:
-            raise BadDocumentError(f"is a page of {width:.0f}x{height:.0f} pixels{where}")
-        if width * height > self.max_pixels:
-            raise BadDocumentError(
-                f"is a page of {width:.0f}x{height:.0f} pixels{where}, more than max_pixels "
-                f"({self.max_pixels})"
-            )
+            raise BadDocumentError(page)
+        if width * height > (most := self.settings.max_pixels):
+            raise BadDocumentError(f"{page}, more than max_pixels ({most})")
 
 
 @dataclass(frozen=True)
@@ -257,19 +222,46 @@ class Page:
 
 @dataclass(frozen=True)
 class PageReader:
-    """Reads the pages of a folder.
+    """Finds and reads pages.
 
     Attributes:
         name: Name of the dataset, for messages.
-        dpi: Resolution of a PDF's pages.
+        settings: How files become pages.
         pdfs: Reads the PDFs.
         frames: Reads files of several images.
     """
 
     name: str
-    dpi: float
-    pdfs: PdfReader
+    settings: PageSettings
+    pdfs: PdfReader = field(default_factory=PdfReader)
     frames: Frames = field(default_factory=Frames)
+
+    def find(
+        self, place: Path, decode: bool, remedy: str = ""
+    ) -> tuple[list[Page], dict[str, str]]:
+        """The pages of a folder or of one file, and what was skipped and why.
+
+        Args:
+            place: A folder, its sub-folders included; or a PDF or an image, whatever it is called.
+            decode: Whether images are decoded, so that a damaged one is found here.
+            remedy: Ends the sentence about a bad document.
+
+        Raises:
+            DatasetError: There is no page, or a document is bad and bad ones are not skipped.
+        """
+        scan = _Scan(place, self.settings, decode, self.pdfs)
+        pages = list(scan.pages())
+        if scan.bad and self.settings.on_bad_document == "refuse":
+            (first, reason), *others = scan.bad.items()
+            more = f" (and {len(others)} more)" if others else ""
+            folder = place.parent if place.is_file() else place
+            raise DatasetError(f"{self.name}: {first} in {folder} {reason}{more}{remedy}.")
+        if not pages:
+            raise DatasetError(
+                f"{self.name}: {place} holds no page that can be read; allowed are "
+                f"{', '.join([PDF, *IMAGES])}."
+            )
+        return pages, scan.bad
 
     def image(self, page: Page) -> Image:
         """The page in RGB.
@@ -279,7 +271,7 @@ class PageReader:
         """
         with self._named(page, *decode_errors()):
             if page.is_pdf:
-                return self.pdfs.render(page.file, page.index, self.dpi)
+                return self.pdfs.render(page.file, page.index, self.settings.dpi)
             if page.is_one_of_several:
                 return self.frames.decode(page.file, page.index)
             return decode(page.file)

@@ -112,13 +112,7 @@ def explain_record(
     found, missing = _with_results(given)
     record["left_out"] = [{"variant": name, "reason": why} for name, why in missing.items()]
     first = _Contender(reference)
-    chosen = choose(
-        first.record,
-        [contender.record for contender in found],
-        dataset.qrels,
-        first.mean_similarity,
-        [contender.mean_similarity for contender in found],
-    )
+    chosen = choose(first, found, dataset.qrels)
     record["figures"] = [_figure(one, dataset, runtime, first, found) for one in chosen]
     return record
 
@@ -169,6 +163,20 @@ def _figure(
         stop_words=stop_words(dataset.languages or ("en",), longest=True),
     )
     grid = explanation.matches[reference.variant].grid
+
+    def described(name: str, contender: _Contender) -> dict[str, Any]:
+        match, is_other = explanation.matches[name], name != reference.variant
+        return {
+            "variant": name,
+            "provider": contender.provider,
+            "score": match.score,
+            HEADLINE: contender.record["per_query"][HEADLINE].get(chosen.query),
+            "similarities": [round(float(value), _DIGITS) for value in match.strengths],
+            "places": [match.place(token) for token in range(len(explanation.tokens))],
+            "pictures": [_base64(picture) for picture in explanation.pictures(name, _BOX)],
+            "change": _base64(explanation.change(name, _BOX)) if is_other else None,
+        }
+
     return {
         "kind": chosen.kind,
         "query": chosen.query,
@@ -182,26 +190,7 @@ def _figure(
         "tokens": [{"text": token.text, "role": token.role} for token in explanation.tokens],
         "shown": list(explanation.shown),
         "undrawn": len(variants) + 1 - len(drawn),
-        "contenders": [
-            _contender(name, contender, explanation, chosen.query, reference.variant)
-            for name, contender in drawn.items()
-        ],
-    }
-
-
-def _contender(
-    name: str, contender: _Contender, explanation: Explanation, query: str, reference: str
-) -> dict[str, Any]:
-    match = explanation.matches[name]
-    return {
-        "variant": name,
-        "provider": contender.provider,
-        "score": match.score,
-        HEADLINE: contender.record["per_query"][HEADLINE].get(query),
-        "similarities": [round(float(value), _DIGITS) for value in match.strengths],
-        "places": [match.place(token) for token in range(len(explanation.tokens))],
-        "pictures": [_base64(picture) for picture in explanation.pictures(name, _BOX)],
-        "change": _base64(explanation.change(name, _BOX)) if name != reference else None,
+        "contenders": [described(*item) for item in drawn.items()],
     }
 
 

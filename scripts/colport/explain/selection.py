@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from colport.scoring.score import HEADLINE
 
 BEST, MEDIAN, DAMAGED = "best", "median", "most damaged"
-Scorer = Callable[[str, str], float]
-"""MaxSim of a query and a document, by their ids."""
+
+
+class Contender(Protocol):
+    """Results of PyTorch or of a variant; ``record`` is its retrieval record."""
+
+    record: Mapping[str, Any]
+
+    def mean_similarity(self, query: str, document: str) -> float:
+        """MaxSim of a query and a page, by their ids, over the query's number of tokens."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +40,9 @@ class Chosen:
 
 
 def choose(
-    reference: Mapping[str, Any],
-    variants: Sequence[Mapping[str, Any]],
+    reference: Contender,
+    variants: Sequence[Contender],
     qrels: Mapping[str, Mapping[str, int]],
-    score: Scorer,
-    variant_scores: Sequence[Scorer],
 ) -> list[Chosen]:
     """The best, the median and the most damaged query, each another one.
 
@@ -46,19 +51,30 @@ def choose(
     Without judgements MaxSim alone decides, on the reference's first page.
 
     Args:
-        reference: Retrieval record of PyTorch.
-        variants: Retrieval records of the variants.
+        reference: PyTorch's results.
+        variants: Those of the variants.
         qrels: Judgements.
-        score: The reference's MaxSim, divided by the query's number of tokens.
-        variant_scores: MaxSim of each variant, likewise.
     """
-    quality = reference["per_query"][HEADLINE]
-    pages = {query: _page(query, reference, qrels) for query in quality or reference["rankings"]}
-    scores = {query: score(query, page) for query, (page, _) in pages.items()}
+    quality, rankings = reference.record["per_query"][HEADLINE], reference.record["rankings"]
+    pages = {query: _page(rankings[query], qrels.get(query, {})) for query in quality or rankings}
+    scores = {query: reference.mean_similarity(query, page) for query, (page, _) in pages.items()}
+
+    def fading(query: str) -> float:
+        """Largest loss of MaxSim in any variant, as a share."""
+        page = pages[query][0]
+        lost = max(scores[query] - other.mean_similarity(query, page) for other in variants)
+        return lost / (abs(scores[query]) or 1.0)
+
     ascending = sorted(pages, key=lambda query: (quality.get(query, 0.0), scores[query]))
     chosen: dict[str, str] = {}
     if variants:
-        chosen[DAMAGED] = _most_damaged(quality, variants, pages, scores, variant_scores)
+        others = [variant.record["per_query"][HEADLINE] for variant in variants]
+        losses = dict.fromkeys(pages, 0.0)
+        for query, own in quality.items():
+            losses[query] = max(own - other[query] for other in others)
+        worst = max(losses.values())
+        tied = [query for query, loss in losses.items() if np.isclose(loss, worst)]
+        chosen[DAMAGED] = max(tied, key=fading)
         ascending.remove(chosen[DAMAGED])
     if ascending:
         chosen[BEST] = ascending.pop()
@@ -68,34 +84,10 @@ def choose(
     return [Chosen(kind, chosen[kind], *pages[chosen[kind]]) for kind in order]
 
 
-def _page(
-    query: str, reference: Mapping[str, Any], qrels: Mapping[str, Mapping[str, int]]
-) -> tuple[str, bool]:
-    """The most relevant page, the one that the reference ranks highest among equals."""
-    ranking = reference["rankings"][query]
+def _page(ranking: Sequence[str], grades: Mapping[str, int]) -> tuple[str, bool]:
+    """The most relevant page, the one ranked highest among equals, and whether it is relevant."""
     place = {document: rank for rank, document in enumerate(ranking)}
-    judged = {name: grade for name, grade in qrels.get(query, {}).items() if grade > 0}
+    judged = {name: grade for name, grade in grades.items() if grade > 0}
     if not judged:
         return ranking[0], False
     return min(judged, key=lambda name: (-judged[name], place.get(name, len(ranking)))), True
-
-
-def _most_damaged(
-    quality: Mapping[str, float],
-    variants: Sequence[Mapping[str, Any]],
-    pages: Mapping[str, tuple[str, bool]],
-    scores: Mapping[str, float],
-    variant_scores: Sequence[Scorer],
-) -> str:
-    others = [record["per_query"][HEADLINE] for record in variants]
-    losses = dict.fromkeys(pages, 0.0)
-    losses |= {query: max(own - other[query] for other in others) for query, own in quality.items()}
-    worst = max(losses.values())
-    tied = [query for query, loss in losses.items() if np.isclose(loss, worst)]
-
-    def fading(query: str) -> float:
-        page = pages[query][0]
-        lost = max(scores[query] - other(query, page) for other in variant_scores)
-        return lost / (abs(scores[query]) or 1.0)
-
-    return max(tied, key=fading)

@@ -30,12 +30,14 @@ def located(place: Path | str, revision: str | None = None) -> Path:
         if revision is not None:
             raise ConfigError(f"revision: found {revision!r}, but {place} is not from the Hub.")
         return folder
-    named = f"{place}@{revision or 'main'}"
+    asked = revision or "main"
     try:
-        found = downloads.fetch(place, revision or "main", [manifest.FILE])
+        found = downloads.fetch(place, asked, [manifest.FILE])
         if not (found / manifest.FILE).is_file():
             raise HubError(f"holds no {manifest.FILE}; a checkpoint has to be exported first")
         files = map(escape, manifest.parsed(found).files)
         return downloads.fetch(place, found.name, [manifest.FILE, *files])
     except HubError as error:
-        raise ArtifactError(f"{named}: {error} (and there is no such folder here).") from error
+        raise ArtifactError(
+            f"{place}@{asked}: {error} (and there is no such folder here)."
+        ) from error

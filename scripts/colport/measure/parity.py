@@ -35,12 +35,8 @@ class Tolerance:
 
     def describe(self) -> str:
         """The tolerance in one line for the table."""
-        parts = []
-        if self.max_abs_diff is not None:
-            parts.append(f"max_abs_diff<={self.max_abs_diff:g}")
-        if self.min_cosine is not None:
-            parts.append(f"min_cosine>={self.min_cosine:g}")
-        return " ".join(parts)
+        limits = {"max_abs_diff<=": self.max_abs_diff, "min_cosine>=": self.min_cosine}
+        return " ".join(f"{name}{most:g}" for name, most in limits.items() if most is not None)
 
 
 @dataclass(frozen=True)
@@ -203,18 +199,19 @@ def _figures(
     reach: Reach | None,
 ) -> dict[str, Any]:
     """The worst over batch sizes, against the tolerance and fp16's range."""
-    broken = [f"batch size {size}: {d.reason}" for size, d in differences.items() if d.reason]
+    misses = [f"batch size {size}: {d.reason}" for size, d in differences.items() if d.reason]
     first = next(iter(differences.values()))
     found: dict[str, Any] = {"inputs": first.inputs, "tokens": first.tokens}
-    if broken:
-        misses = broken
-    else:
-        found["max_abs_diff"] = max(d.max_abs_diff for d in differences.values())
+    if not misses:
+        largest = found["max_abs_diff"] = max(d.max_abs_diff for d in differences.values())
         found["mean_cosine"] = min(float(d.cosines.mean()) for d in differences.values())
-        found["min_cosine"] = min(float(d.cosines.min()) for d in differences.values())
-        misses = _misses(found, tolerance)
+        least = found["min_cosine"] = min(float(d.cosines.min()) for d in differences.values())
+        if tolerance.max_abs_diff is not None and not largest <= tolerance.max_abs_diff:
+            misses.append(f"max_abs_diff {largest:.3g} > {tolerance.max_abs_diff:g}")
+        if tolerance.min_cosine is not None and not least >= tolerance.min_cosine:
+            misses.append(f"min_cosine {least:.6f} < {tolerance.min_cosine:g}")
     if reach is not None and reach.first is not None:
-        misses = [*misses, f"{reach.first}, fp16 ends at {LARGEST:.0f}"]
+        misses.append(f"{reach.first}, fp16 ends at {LARGEST:.0f}")
     return found | {
         "top10_overlap": overlap,
         "largest_activation": None if reach is None else reach.largest.value,
@@ -223,15 +220,6 @@ def _figures(
         "status": "failed" if misses else "ok",
         "reason": "; ".join(misses),
     }
-
-
-def _misses(row: Mapping[str, Any], tolerance: Tolerance) -> list[str]:
-    misses = []
-    if tolerance.max_abs_diff is not None and not row["max_abs_diff"] <= tolerance.max_abs_diff:
-        misses.append(f"max_abs_diff {row['max_abs_diff']:.3g} > {tolerance.max_abs_diff:g}")
-    if tolerance.min_cosine is not None and not row["min_cosine"] >= tolerance.min_cosine:
-        misses.append(f"min_cosine {row['min_cosine']:.6f} < {tolerance.min_cosine:g}")
-    return misses
 
 
 def _quantiles(cosines: np.ndarray) -> dict[str, float]:

@@ -15,7 +15,6 @@ from colport.base.columns import row
 from colport.base.errors import UnsupportedError
 from colport.base.names import KINDS
 from colport.families import registry
-from colport.families.base import Batch
 from colport.folder import manifest
 from colport.measure import operations, placement
 from colport.providers import ProviderSettings
@@ -63,7 +62,11 @@ def profile(
             try:
                 read = manifest.read(folder)
                 exact = needs_exact_kernels(read.integer_range, settings.provider, folder)
-                for kind, file, batch in _batches(Path(folder), read, query, document, settings):
+                require_opset(settings.provider, read.opset)
+                runtime = registry.get(read.family).runtime(read.processing, Path(folder))
+                batches = runtime.query_batch([query]), runtime.document_batch([document])
+                for kind, batch in zip(KINDS, batches, strict=True):
+                    file = Path(folder, read.graphs[batch.graph].file)
                     found = graph_profile(file, batch.feeds, threads, entry, exact)
                     product, calls, taken = (found.pop(k) for k in ("product", "calls", "taken"))
                     products.append({"variant": variant, "kind": kind, "product": product})
@@ -125,23 +128,6 @@ def graph_profile(
         "matmul_share": peak and gflop / graph_ms / peak,
         "product": product,
     }
-
-
-def _batches(
-    folder: Path, found: manifest.Manifest, query: str, document: Any, settings: ProviderSettings
-) -> list[tuple[str, Path, Batch]]:
-    """The graph calls that encode one query and one document.
-
-    Raises:
-        UnsupportedError: The provider cannot read it.
-    """
-    require_opset(settings.provider, found.opset)
-    runtime = registry.get(found.family).runtime(found.processing, folder)
-    batches = runtime.query_batch([query]), runtime.document_batch([document])
-    return [
-        (kind, folder / found.graphs[batch.graph].file, batch)
-        for kind, batch in zip(KINDS, batches, strict=True)
-    ]
 
 
 def _rows(labels: Mapping[str, str], found: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from colport.quantize.rounding import Curvature, gptq, nearest
-from colport.quantize.weights import LARGEST, Curved, Matrix, symmetric_scales
+from colport.quantize.weights import LARGEST, Matrix, symmetric_scales
 from colport.tensors.streaming import StreamedTensor, row_ranges
 
 _MIDDLE = 128  # of eight bits: the zero point that the operator assumes
@@ -22,7 +22,7 @@ _TOP = 15  # of four bits
 
 
 def blockwise(
-    matrix: Matrix, name: str, bits: int, block_size: int, curved: Curved | None = None
+    matrix: Matrix, name: str, bits: int, block_size: int, curvature: Curvature | None = None
 ) -> list[StreamedTensor]:
     """``B``, ``scales`` and, for four bits, ``zero_points``.
 
@@ -31,14 +31,14 @@ def blockwise(
         name: Name of the weight.
         bits: 8, symmetric, or 4, with zero points.
         block_size: Inputs that share a scale.
-        curved: For GPTQ; without it each weight is rounded to the nearest.
+        curvature: Of its activations, for GPTQ; without it each weight is rounded to the nearest.
     """
     inputs, outputs = matrix.shape
     blocks = -(-inputs // block_size)
 
     def codes() -> Iterator[np.ndarray]:
         weights = matrix.whole()
-        integers = None if curved is None else _gptq(weights, bits, block_size, curved())
+        integers = None if curvature is None else _gptq(weights, bits, block_size, curvature)
         for place, values in _channels(weights, block_size):
             scales, zero_points = (part[..., None] for part in _ranges(values, bits))
             if integers is None:

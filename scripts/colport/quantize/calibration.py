@@ -204,9 +204,7 @@ class _Collected:
             for start, stop in row_ranges(len(mean), 4 * len(mean)):
                 above = np.triu(self.gram[start:stop, start:], 1)
                 self.gram[start:, start:stop] += above.T
-        return Statistics(
-            self.low, self.high, mean, self.rows, self.gram if self.gram is None else self.gram.T
-        )
+        return Statistics(self.low, self.high, mean, self.rows, self.gram)
 
 
 def _tap(graph: ir.Graph, groups: Sequence[Group]) -> dict[str, str]:

@@ -47,11 +47,10 @@ def calibrate(
     batches = list(inputs.batches(runtime, 1))
     products = [group for group in groups if not group.is_table]
     with_gram = settings.rounding == "gptq"
-    steps = {group.name: [TABLE] for group in groups if group.is_table}
+    ladders = {group.name: [TABLE] for group in groups if group.is_table}
     for group, found in measure(models, products, batches, scratch, with_gram=with_gram):
-        steps[group.name] = ladder(group, found, settings, scratch / str(len(steps)))
+        ladders[group.name] = ladder(group, found, settings, scratch / str(len(ladders)))
     report(f"measured {len(products)} activations on {len(batches)} inputs of {inputs.dataset}")
-    ladders = [(group, steps[group.name]) for group in groups]
     record: dict[str, Any] = {
         "calibration": {
             "dataset": inputs.dataset,
@@ -60,18 +59,18 @@ def calibrate(
             "seed": chosen.seed,
         }
     }
-    choice = dict.fromkeys((group.name for group, _ in ladders), 0)
+    choice: Mapping[str, int] = dict.fromkeys(ladders, 0)
     if settings.sensitivity is not None:
         batches = list(inputs.batches(runtime, _BATCH_SIZE))
-        outcome = search(models, ladders, batches, settings, scratch / "search", report)
-        choice = dict(outcome.choice)
+        given = [(group, ladders[group.name]) for group in groups]
+        outcome = search(models, given, batches, settings, scratch / "search", report)
+        choice = outcome.choice
         record["sensitivity"] = _sensitivity(outcome, settings.sensitivity)
+    # A place behind the last recipe stands for float.
     recipes = {
-        group.name: steps[choice[group.name]]
-        for group, steps in ladders
-        if choice[group.name] < len(steps)
+        name: ladders[name][place] for name, place in choice.items() if place < len(ladders[name])
     }
-    record["groups"] = [_group(group, recipes.get(group.name)) for group, _ in ladders]
+    record["groups"] = [_group(group, recipes.get(group.name)) for group in groups]
     return recipes, record
 
 
@@ -93,7 +92,7 @@ def _sensitivity(outcome: Outcome, target: Sensitivity) -> dict[str, Any]:
         "alone": {
             name: {
                 rung.form: {**asdict(rung.alone), "share": rung.share}
-                for rung in rungs
+                for rung in rungs.values()
                 if rung.form != FLOAT
             }
             for name, rungs in outcome.rungs.items()

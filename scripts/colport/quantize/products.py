@@ -99,11 +99,24 @@ class IntegerForm:
     def _activation(self, chain: Chain, site: Site) -> Integers | ir.Value:
         """The activation as the product reads it; several products share it."""
         if site.activation not in self._activations:
-            value = smoothed(chain, site.activation, self.recipe, self.group.name)
-            if not self.recipe.block_bits:
-                value = quantized(chain, value, self.recipe, self.group)
-            self._activations[site.activation] = value
+            self._activations[site.activation] = self._prepared(chain, site.activation)
         return self._activations[site.activation]
+
+    def _prepared(self, chain: Chain, value: ir.Value) -> Integers | ir.Value:
+        """An activation without its shift, divided by the factors; in eight bits if it has them."""
+        recipe, name = self.recipe, self.group.name
+        if recipe.shift is not None:
+            value = chain.add("Sub", [value, chain.constant(recipe.shift, f"{name}@shift")])
+        if recipe.factors is not None:
+            inverse = (1 / recipe.factors).astype(np.float32)
+            value = chain.add("Mul", [value, chain.constant(inverse, f"{name}@smoothing")])
+        if recipe.block_bits:
+            return value
+        if recipe.form == "static":
+            return _static(chain, value, recipe.range, name)
+        if recipe.form == "per_tensor":
+            return Integers(*chain.add("DynamicQuantizeLinear", [value], outputs=3))
+        return _per_token(chain, value, self.group.width, is_positive=recipe.shift is not None)
 
     def _bias(self, chain: Chain, site: Site) -> ir.Value | None:
         """The site's bias, and what the activation's shift contributes."""
@@ -112,25 +125,6 @@ class IntegerForm:
         bias = None if site.bias is None else site.bias.const_value
         matrix, name = Matrix(site.weight.const_value), f"{site.weight.name}@bias"
         return chain.stored(column_sums(matrix, self.recipe.shift, bias, name))
-
-
-def smoothed(chain: Chain, value: ir.Value, recipe: Recipe, name: str) -> ir.Value:
-    """The activation without its shift, divided by the factors."""
-    if recipe.shift is not None:
-        value = chain.add("Sub", [value, chain.constant(recipe.shift, f"{name}@shift")])
-    if recipe.factors is not None:
-        inverse = (1 / recipe.factors).astype(np.float32)
-        value = chain.add("Mul", [value, chain.constant(inverse, f"{name}@smoothing")])
-    return value
-
-
-def quantized(chain: Chain, value: ir.Value, recipe: Recipe, group: Group) -> Integers:
-    """The activation in eight bits."""
-    if recipe.form == "static":
-        return _static(chain, value, recipe.range, group.name)
-    if recipe.form == "per_tensor":
-        return Integers(*chain.add("DynamicQuantizeLinear", [value], outputs=3))
-    return _per_token(chain, value, group.width, is_positive=recipe.shift is not None)
 
 
 def _static(chain: Chain, value: ir.Value, bounds: tuple[float, float], name: str) -> Integers:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from colport.quantize.calibration import Statistics
 from colport.quantize.rounding import Curvature
 from colport.quantize.settings import BLOCK_BITS, QuantizeSettings
 from colport.quantize.sites import Group
-from colport.quantize.weights import Curved, Matrix, channel_scales, per_channel
+from colport.quantize.weights import Matrix, channel_scales, per_channel
 
 STRENGTHS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 """Strengths of smoothing that ``smoothing: auto`` tries."""
@@ -57,14 +57,14 @@ class Recipe:
         return BLOCK_BITS.get(self.form)
 
     def integers(
-        self, weight: ir.Value, settings: QuantizeSettings, curved: Curved | None = None
-    ) -> list[ir.TensorProtocol]:
+        self, weight: ir.Value, settings: QuantizeSettings, curvature: Curvature | None = None
+    ) -> Sequence[ir.TensorProtocol]:
         """A product's weight as integers, their scales, and zero points if they have any.
 
         Args:
             weight: The stored matrix.
             settings: Range and block size.
-            curved: For GPTQ, where it has not been done.
+            curvature: For GPTQ, where it has not been done.
         """
         if weight.name in self.rounded:
             parts = self.rounded[weight.name].items()
@@ -72,8 +72,8 @@ class Recipe:
         matrix = Matrix(weight.const_value, self.factors)
         if self.block_bits:
             size = settings.block_size
-            return blocks.blockwise(matrix, weight.name, self.block_bits, size, curved)
-        return list(per_channel(matrix, weight.name, exact=settings.is_exact, curved=curved))
+            return blocks.blockwise(matrix, weight.name, self.block_bits, size, curvature)
+        return per_channel(matrix, weight.name, exact=settings.is_exact, curvature=curvature)
 
 
 TABLE = Recipe("rows")
@@ -92,129 +92,130 @@ def ladder(
         folder: A new folder for what GPTQ makes, once: a search reads it, and what is written.
     """
     weights = {site.weight.name: site.weight for site in group.sites}.values()
-    matrices = [Matrix(weight.const_value) for weight in weights]
+    products = Products(statistics, [Matrix(weight.const_value) for weight in weights], settings)
     recipes: list[Recipe] = []
     for form in settings.forms if settings.sensitivity else settings.forms[:1]:
-        recipe = calibrated(form, statistics, matrices, settings, recipes[-1] if recipes else None)
+        recipe = products.recipe(form, recipes[-1] if recipes else None)
         if settings.rounding == "gptq" and not recipe.rounded:
             curvature = statistics.curvature(recipe.shift or 0, _or_one(recipe.factors))
-            rounded = _rounded(recipe, weights, settings, curvature, folder / form)
+            rounded = {}
+            for number, weight in enumerate(weights):
+                made = recipe.integers(weight, settings, curvature)
+                rounded[weight.name] = _in_files(made, folder / f"{form}.{number}")
             recipe = replace(recipe, rounded=rounded)
         recipes.append(recipe)
     return recipes
 
 
-def calibrated(
-    form: str,
-    statistics: Statistics,
-    matrices: Sequence[Matrix],
-    settings: QuantizeSettings,
-    cheaper: Recipe | None = None,
-) -> Recipe:
-    """The recipe that measured activations suggest.
+def _in_files(tensors: Sequence[ir.TensorProtocol], folder: Path) -> dict[str, np.ndarray]:
+    """Values by name, mapped from files of a new folder: those of all weights are too large."""
+    folder.mkdir(parents=True)
+    found: dict[str, np.ndarray] = {}
+    for tensor in tensors:
+        file = folder / f"{len(found)}.npy"
+        np.save(file, tensor.numpy())
+        found[tensor.name] = np.load(file, mmap_mode="r", allow_pickle=False)
+    return found
 
-    Args:
-        form: See :class:`Recipe`.
-        statistics: Of the group.
-        matrices: Its weights.
-        settings: Smoothing and rounding.
-        cheaper: Of a cheaper form, whose smoothing a form without a shift shares, and whose
-            integers, if they are of the same bits.
+
+@dataclass(frozen=True, eq=False)
+class Products:
+    """A group's products, of which samples are computed in any form.
+
+    Attributes:
+        statistics: Of what they read.
+        matrices: Their weights.
+        settings: Smoothing, range and block size, and whether there is a search.
     """
-    recipe = Recipe(form)
-    if form == "per_token" and -statistics.low.min() < _NEARLY_POSITIVE * statistics.high.max():
-        recipe = replace(recipe, shift=statistics.low.min())
-    if cheaper is not None and recipe.shift is None:
-        rounded = cheaper.rounded if cheaper.block_bits == recipe.block_bits else {}
-        recipe = replace(cheaper, form=form, range=None, rounded=rounded)
-    elif settings.smoothing == "auto":
-        recipe = _best(recipe, statistics, matrices, settings)
-    elif settings.smoothing is not None:
-        recipe = _smoothed(recipe, statistics, matrices, settings.smoothing)
-    if form == "static":
-        recipe = replace(recipe, range=_bounds(recipe, statistics))
-    if settings.sensitivity is not None:
-        errors, sizes = _squares([recipe], statistics, matrices, settings)
-        recipe = replace(recipe, error=float(np.mean(errors[0] / np.maximum(sizes, _SMALLEST))))
-    return recipe
 
+    statistics: Statistics
+    matrices: Sequence[Matrix]
+    settings: QuantizeSettings
 
-def _smoothed(
-    recipe: Recipe, statistics: Statistics, matrices: Sequence[Matrix], strength: float
-) -> Recipe:
-    """With SmoothQuant's factors (Xiao et al. 2023, arXiv:2211.10438, equation 4)."""
-    weights = np.max([_largest_of_rows(matrix) for matrix in matrices], axis=0)
-    activations = np.maximum(np.abs(statistics.low), np.abs(statistics.high))
-    factors = np.maximum(activations, _SMALLEST) ** strength
-    factors /= np.maximum(weights, _SMALLEST) ** (1 - strength)
-    # Their common size changes nothing; around one they are readable.
-    factors /= np.exp(np.log(factors).mean())
-    return replace(recipe, factors=factors.astype(np.float32), strength=strength)
+    def recipe(self, form: str, cheaper: Recipe | None = None) -> Recipe:
+        """The recipe that measured activations suggest.
 
+        Args:
+            form: See :class:`Recipe`.
+            cheaper: Of a cheaper form, whose smoothing a form without a shift shares, and whose
+                integers, if they are of the same bits.
+        """
+        recipe, low, high = Recipe(form), self.statistics.low, self.statistics.high
+        if form == "per_token" and -low.min() < _NEARLY_POSITIVE * high.max():
+            recipe = replace(recipe, shift=low.min())
+        if cheaper is not None and recipe.shift is None:
+            rounded = cheaper.rounded if cheaper.block_bits == recipe.block_bits else {}
+            recipe = replace(cheaper, form=form, range=None, rounded=rounded)
+        elif self.settings.smoothing == "auto":
+            candidates = [recipe, *(self._smoothed(recipe, strength) for strength in STRENGTHS)]
+            errors, _ = self._squares(candidates)
+            recipe = candidates[int(errors.sum(axis=1).argmin())]
+        elif self.settings.smoothing is not None:
+            recipe = self._smoothed(recipe, self.settings.smoothing)
+        if form == "static":
+            recipe = replace(recipe, range=self._bounds(recipe))
+        if self.settings.sensitivity is not None:
+            errors, sizes = self._squares([recipe])
+            recipe = replace(recipe, error=float(np.mean(errors / np.maximum(sizes, _SMALLEST))))
+        return recipe
 
-def _best(
-    recipe: Recipe,
-    statistics: Statistics,
-    matrices: Sequence[Matrix],
-    settings: QuantizeSettings,
-) -> Recipe:
-    """The strength, or none, whose products with the sampled activations err least."""
-    candidates = [recipe]
-    candidates += [_smoothed(recipe, statistics, matrices, strength) for strength in STRENGTHS]
-    errors, _ = _squares(candidates, statistics, matrices, settings)
-    return candidates[int(errors.sum(axis=1).argmin())]
+    def _smoothed(self, recipe: Recipe, strength: float) -> Recipe:
+        """With SmoothQuant's factors (Xiao et al. 2023, arXiv:2211.10438, equation 4)."""
+        weights = np.max([_largest_of_rows(matrix) for matrix in self.matrices], axis=0)
+        activations = np.maximum(np.abs(self.statistics.low), np.abs(self.statistics.high))
+        factors = np.maximum(activations, _SMALLEST) ** strength
+        factors /= np.maximum(weights, _SMALLEST) ** (1 - strength)
+        # Their common size changes nothing; around one they are readable.
+        factors /= np.exp(np.log(factors).mean())
+        return replace(recipe, factors=factors.astype(np.float32), strength=strength)
 
+    def _squares(self, candidates: Sequence[Recipe]) -> tuple[np.ndarray, np.ndarray]:
+        """Squared lengths of sampled products' errors, and of the products.
 
-def _squares(
-    candidates: Sequence[Recipe],
-    statistics: Statistics,
-    matrices: Sequence[Matrix],
-    settings: QuantizeSettings,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Squared lengths of sampled products' errors, ``[candidates, rows]``, and of the products.
+        Candidates have one shift. Weights are rounded to the nearest.
 
-    Candidates have one shift. Weights are rounded to the nearest.
-    """
-    lefts = [_rounded_activations(candidate, statistics) for candidate in candidates]
-    errors, sizes = np.zeros((len(lefts), len(statistics.rows))), 0
-    for matrix in matrices:
-        weights = matrix.whole()
-        weights = weights[:, :: -(-weights.shape[1] // _COLUMNS)]
-        exact = (statistics.rows - (candidates[0].shift or np.float32(0))) @ weights
-        sizes += np.square(exact).sum(axis=1)
-        for index, (candidate, left) in enumerate(zip(candidates, lefts, strict=True)):
-            scaled = weights * _or_one(candidate.factors)[..., None]
-            right = _rounded_weights(candidate, scaled, settings)
-            errors[index] += np.square(left @ right - exact).sum(axis=1)
-    return errors, sizes
+        Returns:
+            ``[candidates, rows]`` and ``[rows]``.
+        """
+        rows = self.statistics.rows - (candidates[0].shift or np.float32(0))
+        lefts = [self._rounded_activations(candidate) for candidate in candidates]
+        errors, sizes = np.zeros((len(lefts), len(rows))), np.zeros(len(rows))
+        for matrix in self.matrices:
+            weights = matrix.whole()
+            weights = weights[:, :: -(-weights.shape[1] // _COLUMNS)]
+            exact = rows @ weights
+            sizes += np.square(exact).sum(axis=1)
+            for squares, candidate, left in zip(errors, candidates, lefts, strict=True):
+                scaled = weights * _or_one(candidate.factors)[..., None]
+                right = self._rounded_weights(candidate, scaled)
+                squares += np.square(left @ right - exact).sum(axis=1)
+        return errors, sizes
 
+    def _rounded_activations(self, recipe: Recipe) -> np.ndarray:
+        """What is left of the sampled activations, ``float32 [rows, inputs]``."""
+        rows = self.statistics.rows - (recipe.shift or np.float32(0))
+        values = rows / _or_one(recipe.factors)
+        if recipe.block_bits:
+            return values
+        if recipe.form == "per_token":
+            steps = _STEPS if recipe.shift is not None else _STEPS // 2
+            step = np.maximum(np.abs(values).max(axis=1, keepdims=True), _SMALLEST) / steps
+        else:
+            low, high = self._bounds(recipe)
+            step = np.float32(max(high - low, _SMALLEST) / _STEPS)
+        return np.rint(values / step) * step
 
-def _rounded_activations(recipe: Recipe, statistics: Statistics) -> np.ndarray:
-    """What is left of the sampled activations, ``float32 [rows, inputs]``."""
-    values = (statistics.rows - (recipe.shift or np.float32(0))) / _or_one(recipe.factors)
-    if recipe.block_bits:
-        return values
-    if recipe.form == "per_token":
-        steps = _STEPS if recipe.shift is not None else _STEPS // 2
-        step = np.maximum(np.abs(values).max(axis=1, keepdims=True), _SMALLEST) / steps
-    else:
-        low, high = _bounds(recipe, statistics)
-        step = np.float32(max(high - low, _SMALLEST) / _STEPS)
-    return np.rint(values / step) * step
+    def _rounded_weights(self, recipe: Recipe, weights: np.ndarray) -> np.ndarray:
+        if recipe.block_bits:
+            return blocks.rounded(weights, recipe.block_bits, self.settings.block_size)
+        scales = channel_scales([weights], exact=self.settings.is_exact)
+        return np.rint(weights / scales) * scales
 
-
-def _rounded_weights(recipe: Recipe, weights: np.ndarray, settings: QuantizeSettings) -> np.ndarray:
-    if recipe.block_bits:
-        return blocks.rounded(weights, recipe.block_bits, settings.block_size)
-    scales = channel_scales([weights], exact=settings.is_exact)
-    return np.rint(weights / scales) * scales
-
-
-def _bounds(recipe: Recipe, statistics: Statistics) -> tuple[float, float]:
-    """Range of the smoothed activations; it holds zero, which must stay exact."""
-    factors = _or_one(recipe.factors)
-    low, high = (statistics.low / factors).min(), (statistics.high / factors).max()
-    return min(float(low), 0.0), max(float(high), 0.0)
+    def _bounds(self, recipe: Recipe) -> tuple[float, float]:
+        """Range of the smoothed activations; it holds zero, which must stay exact."""
+        factors = _or_one(recipe.factors)
+        low, high = self.statistics.low / factors, self.statistics.high / factors
+        return min(float(low.min()), 0.0), max(float(high.max()), 0.0)
 
 
 def _or_one(factors: np.ndarray | None) -> np.ndarray:
@@ -223,22 +224,3 @@ def _or_one(factors: np.ndarray | None) -> np.ndarray:
 
 def _largest_of_rows(matrix: Matrix) -> np.ndarray:
     return np.concatenate([np.abs(values).max(axis=1) for _, values in matrix.blocks()])
-
-
-def _rounded(
-    recipe: Recipe,
-    weights: Iterable[ir.Value],
-    settings: QuantizeSettings,
-    curvature: Curvature,
-    folder: Path,
-) -> dict[str, dict[str, np.ndarray]]:
-    """GPTQ's integers with their scales, in files: all weights' together are too large."""
-    folder.mkdir(parents=True)
-    found: dict[str, dict[str, np.ndarray]] = {}
-    for weight in weights:
-        parts = found[weight.name] = {}
-        for part in recipe.integers(weight, settings, lambda: curvature):
-            file = folder / f"{len(found)}.{len(parts)}.npy"
-            np.save(file, part.numpy())
-            parts[part.name] = np.load(file, mmap_mode="r", allow_pickle=False)
-    return found

@@ -4,10 +4,11 @@ All forms of all groups are put into one graph, with a switch each, so that a tr
 run of it. A group climbs a ladder of forms that err less and cost more, up to its float form.
 
 Trials do not grow with the number of layers. What a form loses at the output is measured for each
-kind of group, the same place in every layer, at once; losses of groups add up, since their errors
-are independent. A group's share of its kind's loss is that of its own error, which the calibration
-knows. (Across kinds such errors say nothing: some of them hardly reach the output.) The steps up,
-those that save most loss for their cost first, are one path, on which the target is bisected.
+kind of group, the same place in every layer, at once, from the cheapest form to the first that
+loses next to nothing. Losses of groups add up, since their errors are independent. A group's share
+of its kind's loss is that of its own error, which the calibration knows. (Across kinds such errors
+say nothing: some of them hardly reach the output.) The steps up, those that save most loss for
+their cost first, are one path, on which the target is bisected.
 """
 
 from __future__ import annotations
@@ -38,6 +39,9 @@ _PASS_COST = 32
 """Time of an integer product, and of reading and writing one more value, in multiply-adds of a
 float product: as measured on MiniLM at 1024 tokens with AVX-512 VNNI."""
 
+_NEXT_TO_NOTHING = 0.01
+"""A kind of groups that loses less, of what the target allows, has no finer form tried."""
+
 Ladder = Sequence[Recipe]
 Report = Callable[[str], None]
 
@@ -56,9 +60,8 @@ class Quality:
 
     def loss(self, target: Sensitivity) -> float:
         """How far it lies from one, in units of what the target allows."""
-        allowed = (1 - target.mean_cosine, 1 - target.min_cosine)
-        found = (1 - self.mean_cosine, 1 - self.min_cosine)
-        return sum(loss / part for loss, part in zip(found, allowed, strict=True))
+        of_mean = (1 - self.mean_cosine) / (1 - target.mean_cosine)
+        return of_mean + (1 - self.min_cosine) / (1 - target.min_cosine)
 
     def reaches(self, target: Sensitivity) -> bool:
         """Whether it is at least the target."""
@@ -90,19 +93,22 @@ class Rung:
         return self.share * self.alone.loss(target)
 
 
+_Rungs = Mapping[str, Mapping[int, Rung]]
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What the search found.
 
     Attributes:
-        rungs: Group name to its ladder, the last rung being float; empty where the cheapest forms
-            reach the target.
-        choice: Group name to its rung.
+        rungs: Group name to the rungs of its ladder that were tried, by their places in it, and
+            float behind them; empty where the cheapest forms reach the target.
+        choice: Group name to the place of its rung.
         quality: Of the mixture.
         trials: Runs over the inputs.
     """
 
-    rungs: Mapping[str, Sequence[Rung]]
+    rungs: _Rungs
     choice: Mapping[str, int]
     quality: Quality
     trials: int
@@ -130,7 +136,7 @@ def search(
         report: Called with a line for each step.
     """
     trial = _Trial(models, ladders, batches, settings, scratch)
-    rungs: dict[str, list[Rung]] = {}
+    rungs: dict[str, dict[int, Rung]] = {}
     path: list[tuple[str, int]] = []
     target = settings.sensitivity
 
@@ -146,7 +152,7 @@ def search(
     if not quality(0).reaches(target):
         kinds = _kinds(ladders)
         for kind in kinds:
-            rungs |= _rungs(trial, kind)
+            rungs |= _rungs(trial, kind, target)
         report(f"tried {len(kinds)} kinds of groups by themselves")
         path = list(_path(rungs, target))
         places = range(len(path))
@@ -165,18 +171,22 @@ def _kinds(ladders: Sequence[tuple[Group, Ladder]]) -> list[list[tuple[Group, La
     return list(kinds.values())
 
 
-def _rungs(trial: _Trial, kind: Sequence[tuple[Group, Ladder]]) -> dict[str, list[Rung]]:
-    """The ladder of each group of a kind."""
-    rungs: dict[str, list[Rung]] = {group.name: [] for group, _ in kind}
+def _rungs(
+    trial: _Trial, kind: Sequence[tuple[Group, Ladder]], target: Sensitivity
+) -> dict[str, dict[int, Rung]]:
+    """What is tried of the ladder of each group of a kind, and float."""
+    rungs: dict[str, dict[int, Rung]] = {group.name: {} for group, _ in kind}
     for place in range(len(kind[0][1])):
         alone = trial.run({**trial.floats, **dict.fromkeys(rungs, place)})
         total = sum(ladder[place].error for _, ladder in kind) or 1.0
         for group, ladder in kind:
             recipe = ladder[place]
             share = recipe.error / total
-            rungs[group.name].append(Rung(recipe.form, _cost(group, recipe), alone, share))
-    for group, _ in kind:
-        rungs[group.name].append(Rung(FLOAT, group.parameters, EXACT))
+            rungs[group.name][place] = Rung(recipe.form, _cost(group, recipe), alone, share)
+        if alone.loss(target) < _NEXT_TO_NOTHING:
+            break
+    for group, ladder in kind:
+        rungs[group.name][len(ladder)] = Rung(FLOAT, group.parameters, EXACT)
     return rungs
 
 
@@ -191,24 +201,22 @@ def _cost(group: Group, recipe: Recipe) -> float:
     return integer + _PASS_COST * (len(activations) * group.width + outputs)
 
 
-def _path(rungs: Mapping[str, Sequence[Rung]], target: Sensitivity) -> Iterator[tuple[str, int]]:
+def _path(rungs: _Rungs, target: Sensitivity) -> Iterator[tuple[str, int]]:
     """All steps from the cheapest forms to float ones: a group, and the rung that it then is on."""
     places = dict.fromkeys(rungs, 0)
-    while steps := list(_steps(rungs, places, target)):
-        _, name, places[name] = max(steps)
+
+    def steps() -> Iterator[tuple[float, str, int]]:
+        """Every step up: the loss it saves for its cost, the group, and the rung it leads to."""
+        for name, place in places.items():
+            here = rungs[name][place]
+            for above, there in rungs[name].items():
+                if above > place:
+                    saved = here.loss(target) - there.loss(target)
+                    yield saved / (there.cost - here.cost), name, above
+
+    while found := list(steps()):
+        _, name, places[name] = max(found)
         yield name, places[name]
-
-
-def _steps(
-    rungs: Mapping[str, Sequence[Rung]], places: Mapping[str, int], target: Sensitivity
-) -> Iterator[tuple[float, str, int]]:
-    """Every step up: the loss it saves for its cost, the group, and the rung that it leads to."""
-    for name, place in places.items():
-        here = rungs[name][place]
-        for above in range(place + 1, len(rungs[name])):
-            there = rungs[name][above]
-            saved = here.loss(target) - there.loss(target)
-            yield saved / (there.cost - here.cost), name, above
 
 
 @dataclass

@@ -95,8 +95,9 @@ class QuantizeSettings:
     sensitivity: Sensitivity | None = None
     """What the calibration inputs' token embeddings have to keep against the base. Where the
     cheapest forms of all products together miss it, each kind of product, the same in all layers,
-    is tried by itself; those that lose most for what a finer form costs get it, or stay float,
-    until the target is reached. ``colport.json`` records all of it."""
+    is tried by itself, in finer forms only where it loses more than a hundredth of what the target
+    allows; those that lose most for what a finer form costs get it, or stay float, until the target
+    is reached. ``colport.json`` records all of it."""
 
     calibration: Calibration | None = None
     """The inputs of whatever needs them."""

@@ -12,7 +12,7 @@ need, which costs 0.3 to 0.6 bits on the embedded default's models, and every su
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 
@@ -27,9 +27,6 @@ LARGEST = 127
 
 LARGEST_SUM = 128
 """Of two neighbouring weights, in the exact range: 255 * 128 = 32640 fits into 16 bits."""
-
-Curved = Callable[[], Curvature]
-"""Gives the curvature of a product's activations when it is needed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +64,7 @@ class Matrix:
 
 
 def per_channel(
-    matrix: Matrix, name: str, *, exact: bool, curved: Curved | None = None
+    matrix: Matrix, name: str, *, exact: bool, curvature: Curvature | None = None
 ) -> tuple[StreamedTensor, StreamedTensor]:
     """``int8 [inputs, outputs]`` and one scale a column, ``float32 [outputs]``.
 
@@ -75,7 +72,7 @@ def per_channel(
         matrix: The weights.
         name: Name of the weight.
         exact: Whether two neighbours stay within :data:`LARGEST_SUM`.
-        curved: For GPTQ; without it each weight is rounded to the nearest.
+        curvature: Of its activations, for GPTQ; without it each weight is rounded to the nearest.
     """
 
     @cache
@@ -83,12 +80,12 @@ def per_channel(
         return channel_scales((values for _, values in matrix.blocks()), exact=exact)
 
     def codes() -> Iterator[np.ndarray]:
-        if curved is None:
+        if curvature is None:
             for _, values in matrix.blocks():
                 yield nearest(values / scales(), -LARGEST, LARGEST).astype(np.int8)
             return
         limits = (-LARGEST, LARGEST, LARGEST_SUM if exact else None)
-        yield gptq(matrix.whole() / scales(), scales(), curved(), *limits).astype(np.int8)
+        yield gptq(matrix.whole() / scales(), scales(), curvature, *limits).astype(np.int8)
 
     return (
         StreamedTensor(codes, ir.DataType.INT8, matrix.shape, f"{name}@int8"),
