@@ -96,7 +96,7 @@ def known(what: Literal["models", "variants", "providers"]) -> None:
             for name, it in PROVIDERS.items()
         }
     for name, told in rows.items():
-        say(f"{name:<16} {told}")
+        say(f"{name:<16} {told.replace('``', '')}")
 
 
 def latency(
