@@ -35,6 +35,8 @@ class Limits:
 
     request_bytes: int = 64 * 2**20
     page_pixels: int = 50_000_000
+    request_pixels: int = 100_000_000
+    """Of all its pages: each takes 4 bytes of memory while the request waits."""
     inputs: int = 64
     """Texts or pages of a request."""
     batch: int = 16
@@ -218,7 +220,12 @@ def create_app(load: Callable[[], Encoder], limits: Limits | None = None) -> Fas
             if "Too many files" in error.detail:
                 raise HTTPException(413, f"A request may have {limits.inputs} inputs.") from error
             raise
-        images = [await asyncio.to_thread(page, *item) for item in enumerate(contents)]
+        images, pixels = [], 0
+        for item in enumerate(contents):
+            images.append(await asyncio.to_thread(page, *item))
+            pixels += images[-1].width * images[-1].height
+            if pixels > limits.request_pixels:
+                raise HTTPException(413, f"A request may have {limits.request_pixels} pixels.")
         return embeddings(await app.state.documents(images))
 
     def check(kind: str) -> None:

@@ -4,11 +4,13 @@ import inspect
 import json
 import re
 import shlex
+import shutil
 
 import numpy as np
 import onnxruntime
 import pytest
 import typer
+from safetensors.numpy import load_file, save_file
 from typer.testing import CliRunner
 
 from colport import Encoder, cli
@@ -83,6 +85,19 @@ def test_latency_of_a_folder_and_beside_its_checkpoint(exported, checkpoint_fold
         cli.app, ["latency", str(exported["colpali"]), "--provider", "coreml"]
     )
     assert isinstance(done.exception, UnsupportedError) or "CoreML" in done.stdout
+
+
+def test_latency_is_beside_the_checkpoint_of_the_folder(exported, checkpoint_folders, tmp_path):
+    def refused(checkpoint):
+        arguments = ("latency", exported["colpali"], "--checkpoint", checkpoint, "-q")
+        return str(CliRunner().invoke(cli.app, [*map(str, arguments)]).exception)
+
+    assert "colqwen2" in refused(checkpoint_folders["colqwen2"])
+    other = shutil.copytree(checkpoint_folders["colpali"], tmp_path / "other")
+    tensors = load_file(other / "model.safetensors")
+    tensors[min(tensors)] += 1
+    save_file(tensors, other / "model.safetensors", {"format": "pt"})
+    assert refused(other) == f"{other}: has other weights than those behind {exported['colpali']}."
 
 
 def test_one_in_one_out(exported):

@@ -276,3 +276,22 @@ def test_what_reads_pdfs_is_named_where_it_is_not_installed(exported, pages, mon
     )
     message = refused("search", exported["colpali"], pages, "--query", "a")
     assert message.startswith("PDFs need `pip install pypdfium2`: its process ended")
+
+
+@pytest.mark.parametrize("name", ["report.pdf", "rows.json", "letter.docx", "noname"])
+def test_what_is_no_text_file_is_no_passages(name, exported, tmp_path):
+    file = tmp_path / name
+    file.write_text("%PDF-1.4\nwords\n")
+    expected = f"{file}: is no text file; allowed are .txt, .md, "
+    assert refused("search", exported["colbert"], file, "--query", "a").startswith(expected)
+    call = ("encode", exported["colpali"], file, "--queries", "-o", tmp_path / "v.safetensors")
+    assert refused(*call).startswith(expected)
+
+
+def test_others_may_read_kept_vectors_as_other_files(exported, texts, tmp_path):
+    before = os.umask(0o022)
+    try:
+        said("encode", exported["colbert"], texts, "-o", tmp_path / "v.safetensors", "-q")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "v.safetensors").stat().st_mode & 0o777 == 0o644

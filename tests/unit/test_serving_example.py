@@ -24,7 +24,9 @@ pytest.importorskip("python_multipart", reason="envs/dev.txt has it")
 sys.path.insert(0, str(ROOT / "examples/serving"))
 import service  # noqa: E402
 
-LIMITS = service.Limits(request_bytes=2_000_000, page_pixels=200_000, inputs=8, batch=6)
+LIMITS = service.Limits(
+    request_bytes=2_000_000, page_pixels=200_000, inputs=8, batch=6, request_pixels=500_000
+)
 
 
 class Serving:
@@ -180,6 +182,8 @@ def test_too_much_of_anything(of_pages):
     response = of_pages.client.post("/queries", content=stream)
     refused(response, 413, "A request may have 2000000 bytes.")
     refused(of_pages.pages(png(Image.new("1", (900, 900)))), 413, "A page may have 200000 pixels.")
+    large = png(Image.new("1", (440, 440)))
+    refused(of_pages.pages(large, large, large), 413, "A request may have 500000 pixels.")
     lives(of_pages)
 
 

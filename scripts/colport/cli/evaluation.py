@@ -60,6 +60,7 @@ def parity(
         found = options.resolved(checkpoint, base, at, quiet=True, report=watched.step)
         watched.step(f"{len(texts)} queries and {len(items)} documents in PyTorch")
         place = Path(found["folder"])
+        registry.require(family.name, place)
         with reading(place, "its own library", "run"):
             original = family.reference(place, "cpu", reference_memory)
             reference = measuring.embeddings(original, texts, items)

@@ -146,6 +146,9 @@ def _lines(file: Path) -> Iterator[tuple[int, str]]:
         for row in read_rows("texts", file):
             yield int(row.label.rpartition(" ")[2]), row.need(*QUERY)
         return
+    if file.suffix.lower() not in _TEXTS:
+        allowed = ", ".join((*_TEXTS, *DELIMITERS, LINES))
+        raise DatasetError(f"{file}: is no text file; allowed are {allowed}.")
     lines = read_text(str(file), file).split("\n")
     if not any(map(str.strip, lines)):
         raise DatasetError(f"{file}: is empty, expected a text a line.")

@@ -12,7 +12,7 @@ from typing import Literal
 
 import colport
 from colport.base import machine
-from colport.base.errors import LibraryError
+from colport.base.errors import ConfigError, LibraryError
 from colport.cli import options
 from colport.cli.console import say, watch
 from colport.cli.inputs import Read
@@ -116,13 +116,17 @@ def latency(
     from colport.pipeline import proof
     from colport.report.formatting import milliseconds, ratio
 
-    family = registry.get(manifest.read(folder).family)
+    exported = manifest.read(folder)
+    family = registry.get(exported.family)
     read = Read("", proof.QUERIES, proof.documents(family.document_type))
     with TemporaryDirectory() as scratch, watch("timing", quiet) as watched:
         resolved = None
         if checkpoint:
             at = Path(scratch) / "checkpoint"
             found = options.resolved(checkpoint, None, at, True, watched.step)
+            registry.require(family.name, Path(found["folder"]))
+            if found["weights"] != exported.source.get("weights"):
+                raise ConfigError(f"{checkpoint}: has other weights than those behind {folder}.")
             resolved = {**found, "family": family.name}
         folders, entry = {folder.resolve().name: str(folder)}, {"type": provider}
         contest = Contest("", provider, resolved, folders, lambda: read, scratch, entry)

@@ -146,7 +146,9 @@ def write_embeddings(
     tensors = {"embeddings": items.values, "lengths": items.lengths}
     header = {**metadata, "ids": json.dumps(list(ids)), "schema_version": str(SCHEMA_VERSION)}
     with atomic_path(path) as temporary:
+        mode = temporary.stat().st_mode
         save_file(tensors, temporary, header)
+        temporary.chmod(mode)  # its own is for the user alone
 
 
 def read_embeddings(path: Path | str) -> EmbeddingSet:
