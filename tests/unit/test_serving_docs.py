@@ -41,8 +41,10 @@ def test_figures_are_those_of_the_code(monkeypatch):
     limits = {field.name: field.default for field in fields(service.Limits)}
     told = " ".join(PAGE.split())
     assert limits["request_bytes"] == 64 * 2**20
-    assert f"{limits['inputs']} inputs and 64 MiB, and a page 50 million pixels" in told
+    assert f"{limits['inputs']} inputs and 64 MiB, a page 50 million pixels" in told
     assert limits["page_pixels"] == 50_000_000
+    assert "all pages of a request 100 million" in told
+    assert limits["request_pixels"] == 100_000_000
     assert (
         f"{1000 * limits['wait_s']:g} ms longer, share the next one, up to {limits['batch']}"
         in told

@@ -125,7 +125,7 @@ def latency(
             at = Path(scratch) / "checkpoint"
             found = options.resolved(checkpoint, None, at, True, watched.step)
             registry.require(family.name, Path(found["folder"]))
-            if found["weights"] != exported.source.get("weights"):
+            if exported.source.get("weights", found["weights"]) != found["weights"]:
                 raise ConfigError(f"{checkpoint}: has other weights than those behind {folder}.")
             resolved = {**found, "family": family.name}
         folders, entry = {folder.resolve().name: str(folder)}, {"type": provider}
