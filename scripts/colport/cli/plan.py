@@ -27,9 +27,9 @@ def plan(configs: list[Path] | None = None) -> None:
     from colport.pipeline.plan import Plan
     from colport.report.formatting import parameters, size_bytes, size_mb
 
-    run, rate, faults, spent, disk = Plan.load(configs or []), product_rate(), [], 0.0, 0.0
+    run, faults, spent, disk = Plan.load(configs or []), [], 0.0, 0.0
     run.look()
-    free_mb, free = machine.available_mb(), shutil.disk_usage(".").free
+    rate, free_mb, free = product_rate(), machine.available_mb(), shutil.disk_usage(".").free
     say(f"{machine.in_words(machine.describe())}: {rate / 1e9:.0f} GFLOP/s in fp32")
     there = f"{size_mb(free_mb)} memory and {size_bytes(free)} disk"
     say(f"free: {there}")
