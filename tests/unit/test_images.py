@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 from transformers.models.siglip.image_processing_siglip import SiglipImageProcessor
 
-from colport.families.pages.images import normalise, planes, resize_bicubic
+from colport.families.pages.images import KERNELS, normalise, planes, resize
 
 
 def noisy(width, height, seed=0):
@@ -25,25 +25,29 @@ def test_pixels_equal_the_reference_processor(source, target):
     )
     page = noisy(*source)
     expected = processor(page, return_tensors="np")["pixel_values"][0]
-    resized = resize_bicubic(planes(page), height, width)
+    resized = resize(planes(page), height, width)
     np.testing.assert_array_equal(normalise(resized, 1 / 255, mean, std), expected)
 
 
 @pytest.mark.parametrize(
     ("source", "target"),
-    [((64, 300), (64, 29)), ((640, 17), (15, 17)), ((257, 513), (256, 512)), ((2100, 40), (7, 9))],
+    [
+        *[((64, 300), (64, 29)), ((640, 17), (15, 17)), ((257, 513), (256, 512))],
+        *[((2100, 40), (7, 9)), ((30, 44), (512, 384)), ((5, 3), (64, 64)), ((1, 1), (7, 1))],
+    ],
 )
-def test_pixels_that_overshoot_equal_torch(source, target):
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_pixels_that_overshoot_equal_torch(source, target, kernel):
     """Stripes of black and white: the largest sums, below zero and above 255, and ties."""
     import torch
-    from torchvision.transforms.v2.functional import resize
+    from torchvision.transforms.v2 import InterpolationMode, functional
 
     rng = np.random.default_rng(1)
     pages = [np.indices(source).sum(0) // width % 2 * 255 for width in (1, 2, 3, 7)]
     pages += [rng.integers(0, 2, source) * 255, np.full(source, 255), np.zeros(source)]
     for index, page in enumerate(pages):
         pixels = np.stack([page, 255 - page, np.roll(page, 1, axis=1)]).astype(np.uint8)
-        expected = resize(
-            torch.from_numpy(pixels), list(target), interpolation=3, antialias=True
+        expected = functional.resize(
+            torch.from_numpy(pixels), list(target), InterpolationMode(kernel), antialias=True
         ).numpy()
-        np.testing.assert_array_equal(resize_bicubic(pixels, *target), expected, str(index))
+        np.testing.assert_array_equal(resize(pixels, *target, kernel), expected, str(index))

@@ -83,5 +83,5 @@ def test_a_page_is_resized_in_one_thread(monkeypatch):
 
     monkeypatch.setattr(images, "_filter", watched)
     with threadpool_limits(2, user_api="blas"):
-        images.resize_bicubic(np.zeros((3, 60, 40), np.uint8), 30, 20)
+        images.resize(np.zeros((3, 60, 40), np.uint8), 30, 20)
     assert seen == {1}

@@ -19,7 +19,7 @@ from colport.base.foreign import shape_beside
 from colport.families import functional
 from colport.families.base import Batch, Document, GraphInput, PatchGrid, Runtime
 from colport.families.pages.base import PageFamily, PageRuntime, Tensors, query_template
-from colport.families.pages.images import normalise, planes, resize_bicubic
+from colport.families.pages.images import normalise, planes, resize
 from colport.families.pages.layouts import CheckpointLayout, EngineLayout, TransformersLayout
 from colport.families.tokens import TokenBatch
 
@@ -105,7 +105,7 @@ class _Runtime(PageRuntime):
     def page(self, page: Document) -> np.ndarray:
         """See :meth:`PageRuntime.page`; ``float32 [channels, height, width]``."""
         image = self._settings["image"]
-        pixels = resize_bicubic(planes(page), image["height"], image["width"])
+        pixels = resize(planes(page), image["height"], image["width"])
         return normalise(pixels, image["scale"], image["mean"], image["std"])
 
     def page_batch(self, pages: Sequence[np.ndarray]) -> Batch:

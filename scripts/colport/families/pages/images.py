@@ -3,9 +3,9 @@
 :func:`as_page` is the one door for images of others: files of a dataset or of a command, and what
 callers hand to an encoder.
 
-transformers resizes ``uint8`` pages with torch's antialiased bicubic filter, whose 16-bit integer
-weights round differently from Pillow's (up to 2 of 255 on a pixel). :func:`resize_bicubic` follows
-torch's arithmetic, so that pixels are equal, not close.
+transformers resizes ``uint8`` pages with torch's antialiased filters, whose 16-bit integer weights
+round differently from Pillow's (up to 2 of 255 on a pixel). :func:`resize` follows torch's
+arithmetic, so that pixels are equal, not close.
 """
 
 from __future__ import annotations
@@ -162,13 +162,16 @@ def _keep_memory() -> None:
     np.empty(31 * 2**20, np.uint8)
 
 
-def resize_bicubic(pixels: Sequence[np.ndarray], height: int, width: int) -> np.ndarray:
-    """Antialiased bicubic resize, bit-equal to torch's for ``uint8`` images on CPU.
+def resize(
+    pixels: Sequence[np.ndarray], height: int, width: int, kernel: str = "bicubic"
+) -> np.ndarray:
+    """Antialiased resize, bit-equal to torch's for ``uint8`` images on CPU.
 
     Args:
         pixels: Of each channel ``uint8 [height, width]``.
         height: Target height in pixels.
         width: Target width in pixels.
+        kernel: One of :data:`KERNELS`.
 
     Returns:
         ``uint8 [channels, height, width]``.
@@ -178,8 +181,8 @@ def resize_bicubic(pixels: Sequence[np.ndarray], height: int, width: int) -> np.
     _keep_memory()
     with one_thread():
         for channel, plane in enumerate(pixels):
-            _filter_rows(plane, narrow[:, channel], "C")
-        _filter_rows(narrow.reshape(len(narrow), -1).T, result.reshape(height, -1).T, "F")
+            _filter_rows(plane, narrow[:, channel], kernel, "C")
+        _filter_rows(narrow.reshape(len(narrow), -1).T, result.reshape(height, -1).T, kernel, "F")
     return result.swapaxes(0, 1)
 
 
@@ -202,7 +205,9 @@ def normalise(pixels: np.ndarray, scale: float, mean: list[float], std: list[flo
     return values
 
 
-def _filter_rows(source: np.ndarray, result: np.ndarray, order: Literal["C", "F"]) -> None:
+def _filter_rows(
+    source: np.ndarray, result: np.ndarray, kernel: str, order: Literal["C", "F"]
+) -> None:
     """Resize each row of ``uint8 [rows, width]``; ``order`` is that of both arrays in memory.
 
     Few calls of NumPy, each on much: threads that prepare pages beside each other hardly wait for
@@ -212,7 +217,7 @@ def _filter_rows(source: np.ndarray, result: np.ndarray, order: Literal["C", "F"
     if width == target:
         result[...] = source
         return
-    first, step, weights, bias = _filter(width, target)
+    first, step, weights, bias = _filter(width, target, kernel)
     blocks, taps, size = weights.shape
     before = max(0, -first)
     length = max(before + width, before + first + (blocks - 1) * step + taps)
@@ -233,7 +238,7 @@ def _filter_rows(source: np.ndarray, result: np.ndarray, order: Literal["C", "F"
 
 
 @lru_cache(maxsize=64)
-def _filter(source: int, target: int) -> tuple[int, int, np.ndarray, np.ndarray]:
+def _filter(source: int, target: int, kernel: str) -> tuple[int, int, np.ndarray, np.ndarray]:
     """The filter from one side's length to another, in blocks of neighbouring results.
 
     Follows ``_compute_index_ranges_int16_weights`` of torch's CPU upsampling: weights in double,
@@ -246,7 +251,7 @@ def _filter(source: int, target: int) -> tuple[int, int, np.ndarray, np.ndarray]
         centred pixels exactly; of each result of all blocks a half to round by, and what the middle
         gives.
     """
-    taps, firsts, lasts = _weights(source, target)
+    taps, firsts, lasts = _weights(source, target, kernel)
     precision, largest = 0, taps.max()
     while precision < _MAX_PRECISION and int(0.5 + largest * (1 << (precision + 1))) < (1 << 15):
         precision += 1
@@ -273,18 +278,19 @@ def _filter(source: int, target: int) -> tuple[int, int, np.ndarray, np.ndarray]
     return first, step, np.ascontiguousarray(weights[:, :window]), bias
 
 
-def _weights(source: int, target: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _weights(source: int, target: int, kernel: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Normalised weights ``float64 [target, taps]``, 0 behind the last, and their pixels.
 
     Of these, the first pixel of each result and the one behind its last.
     """
+    support, weigh = KERNELS[kernel]
     scale = source / target
     stretch = max(scale, 1.0)
     centre = scale * (np.arange(target) + 0.5)
-    first = np.maximum((centre - 2.0 * stretch + 0.5).astype(int), 0)
-    last = np.minimum((centre + 2.0 * stretch + 0.5).astype(int), source)
+    first = np.maximum((centre - support * stretch + 0.5).astype(int), 0)
+    last = np.minimum((centre + support * stretch + 0.5).astype(int), source)
     place = first[:, None] + np.arange((last - first).max())
-    taps = _cubic((place - centre[:, None] + 0.5) * (1.0 / stretch)) * (place < last[:, None])
+    taps = weigh((place - centre[:, None] + 0.5) * (1.0 / stretch)) * (place < last[:, None])
     return taps / taps.cumsum(axis=1)[:, -1:], first, last  # added up in order, as torch does
 
 
@@ -295,6 +301,20 @@ def _cubic(x: np.ndarray) -> np.ndarray:
     near = ((a + 2) * x - (a + 3)) * x * x + 1
     far = (((x - 5) * x + 8) * x - 4) * a
     return np.where(x < 1, near, np.where(x < 2, far, 0.0))
+
+
+def _linear(x: np.ndarray) -> np.ndarray:
+    """The triangle of linear interpolation."""
+    return np.maximum(1 - np.abs(x), 0.0)
+
+
+def _lanczos(x: np.ndarray) -> np.ndarray:
+    """Lanczos's kernel of three lobes (Duchon 1979, Journal of Applied Meteorology 18)."""
+    return np.where(np.abs(x) < 3, np.sinc(x) * np.sinc(x / 3), 0.0)
+
+
+KERNELS = {"bicubic": (2.0, _cubic), "bilinear": (1.0, _linear), "lanczos": (3.0, _lanczos)}
+"""How far a filter reaches in pixels of the smaller side, and its weight at a distance."""
 
 
 def one_thread() -> AbstractContextManager[object]:
