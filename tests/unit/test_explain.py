@@ -42,8 +42,8 @@ def test_patches_are_the_image_tokens_of_the_embedding(exported, family, size):
     )
     ids = encoder.prepare_documents([page]).feeds["input_ids"][0]
     grid = runtime.patches(page)
-    image_token = ids[grid.first]
-    assert np.flatnonzero(ids == image_token).tolist() == list(range(len(ids)))[grid.tokens]
+    image_token = ids[grid.places[0, 0]]
+    np.testing.assert_array_equal(np.flatnonzero(ids == image_token), grid.places.ravel())
     assert len(encoder.encode_documents([page])[0]) == len(ids)
     assert (grid.columns > grid.rows) == (family == "colqwen2" and size[0] > size[1])
 
@@ -98,7 +98,7 @@ def tokens(*texts: str) -> list[QueryToken]:
     return [QueryToken(text, "augmentation" if text == "+" else "query") for text in texts]
 
 
-GRID = PatchGrid(rows=2, columns=3, first=1)
+GRID = PatchGrid.block(rows=2, columns=3, first=1)
 PAGE = np.eye(8, dtype=np.float32)  # token 0 and token 7 are no patches
 
 
@@ -222,7 +222,7 @@ def test_the_hottest_pixels_lie_in_the_matched_patch(size):
     assert picture.height >= 4
     light = np.asarray(picture).astype(int).sum(axis=2)
     rows, columns = np.nonzero(light == light.max())
-    left, top, right, bottom = PatchGrid(4, 5, 0).region(2, 3, *picture.size)
+    left, top, right, bottom = PatchGrid.block(4, 5, 0).region(2, 3, *picture.size)
     assert columns.min() >= left - 1
     assert columns.max() <= right
     assert rows.min() >= top - 1

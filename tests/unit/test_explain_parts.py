@@ -15,7 +15,7 @@ from colport.explain.picture import CHANGE, HEAT, colour_bar, colours, draw, fit
 from colport.explain.selection import Chosen, choose
 from colport.families.base import PatchGrid, QueryToken
 
-GRID = PatchGrid(rows=2, columns=3, first=1)
+GRID = PatchGrid.block(rows=2, columns=3, first=1)
 
 
 def rgb(palette, step):

@@ -52,6 +52,7 @@ def test_patches_are_the_processor_s(height, width, seed):
     image = LIMITS | {
         "min_pixels": 3136,
         "max_pixels": 56448,
+        "resample": "bicubic",
         "scale": processor.rescale_factor,
         "mean": processor.image_mean,
         "std": processor.image_std,

@@ -72,7 +72,8 @@ def edited(name, **values):
     def change(folder):
         file = folder / name
         content = json.loads(file.read_text())
-        (content["image_processor"] if "size" in values else content).update(values)
+        inner = values.keys() & {"size", "resample"}
+        (content["image_processor"] if inner else content).update(values)
         file.write_text(json.dumps(content))
 
     return change
@@ -311,10 +312,20 @@ def test_other_image_steps_are_unsupported(family, exported_models, tmp_path):
     folder = shutil.copytree(exported_models[family, ENGINE][0], tmp_path / "checkpoint")
     file = folder / "processor_config.json"
     content = json.loads(file.read_text())
-    content["image_processor"]["resample"] = 2
-    file.write_text(json.dumps(content))
-    with pytest.raises(UnsupportedError, match="has resample 2; pages are exported with 3 only"):
-        registry.get(family).processing(folder)
+    for key, value, allowed in (("resample", 0, "3 or 2 or 1"), ("do_resize", False, "True")):
+        changed = {**content, "image_processor": {**content["image_processor"], key: value}}
+        file.write_text(json.dumps(changed))
+        with pytest.raises(UnsupportedError, match=f"has {key} {value}; exported is {allowed} onl"):
+            registry.get(family).processing(folder)
+
+
+@pytest.mark.parametrize("resample", [1, 2])
+@pytest.mark.parametrize("family", families_of_pages())
+def test_pages_resized_by_another_filter(family, resample, exported_models, tmp_path):
+    change = edited("processor_config.json", resample=resample)
+    models = exported_models[family, ENGINE]
+    pair = reprocessed(family, *models, tmp_path, change)
+    check_pages(*pair, [page_models.page(60, 90), page_models.page(500, 390)])
 
 
 IMAGE_VALUES = {

@@ -56,10 +56,11 @@ class Match:
         Raises:
             ArtifactError: The embeddings have other numbers of tokens than the preprocessing says.
         """
-        if len(query) != len(tokens) or len(page) < grid.tokens.stop:
+        fewest = int(grid.places.max()) + 1
+        if len(query) != len(tokens) or len(page) < fewest:
             raise ArtifactError(
                 f"Embeddings of {len(query)} query and {len(page)} page tokens, but the exported "
-                f"folder makes {len(tokens)} of the query and at least {grid.tokens.stop} of the "
+                f"folder makes {len(tokens)} of the query and at least {fewest} of the "
                 "page."
             )
         own = np.array([t.role == "query" and any(map(str.isalnum, t.text)) for t in tokens])
@@ -80,8 +81,7 @@ class Match:
     @property
     def heats(self) -> np.ndarray:
         """Similarity of each query token with each patch, ``[query tokens, rows, columns]``."""
-        patches = self.similarities[:, self.grid.tokens]
-        return patches.reshape(-1, self.grid.rows, self.grid.columns)
+        return self.similarities[:, self.grid.places]
 
     @property
     def mean_heat(self) -> np.ndarray:

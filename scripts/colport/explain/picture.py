@@ -61,7 +61,7 @@ def draw(
     cells = Image.fromarray(colours(heat, *scale, palette)).resize(size, Image.Resampling.NEAREST)
     mixed = np.asarray(cells, float) * _PART + dimmed * (1 - _PART)
     picture = Image.fromarray(mixed.round().astype(np.uint8))
-    grid = PatchGrid(rows, columns, first=0)
+    grid = PatchGrid.block(rows, columns, first=0)
     pen = ImageDraw.Draw(picture)
     for row, column in marked:
         left, top, right, bottom = (round(edge) for edge in grid.region(row, column, *size))

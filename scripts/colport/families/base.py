@@ -149,32 +149,36 @@ class Batch:
     keep: np.ndarray
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PatchGrid:
-    """Which tokens of a page's embedding are its patches, and where these lie.
-
-    The patches part the whole page evenly and follow each other row by row.
+    """Which tokens of a page's embedding are its patches; these part the whole page evenly.
 
     Attributes:
-        rows: Patches from top to bottom.
-        columns: Patches from left to right.
-        first: Place of the first patch among the tokens of the page's embedding.
+        places: ``int [rows, columns]``; for each patch, from top to bottom and from left to right,
+            its place among the tokens of the page's embedding.
     """
 
-    rows: int
-    columns: int
-    first: int
+    places: np.ndarray
+
+    @classmethod
+    def block(cls, rows: int, columns: int, first: int) -> PatchGrid:
+        """Patches that follow each other row by row, from a place among the tokens on."""
+        return cls(first + np.arange(rows * columns).reshape(rows, columns))
 
     @property
-    def tokens(self) -> slice:
-        """Places of the patches among the tokens of the page's embedding."""
-        return slice(self.first, self.first + self.rows * self.columns)
+    def rows(self) -> int:
+        """Patches from top to bottom."""
+        return self.places.shape[0]
+
+    @property
+    def columns(self) -> int:
+        """Patches from left to right."""
+        return self.places.shape[1]
 
     def place(self, token: int) -> tuple[int, int] | None:
         """Row and column of a token of the page; ``None`` if it is not a patch."""
-        patch = token - self.first
-        inside = 0 <= patch < self.rows * self.columns
-        return divmod(patch, self.columns) if inside else None
+        found = np.argwhere(self.places == token).tolist()
+        return tuple(found[0]) if found else None
 
     def region(
         self, row: int, column: int, width: int, height: int

@@ -231,4 +231,4 @@ def _embed(model: Any, *inputs: torch.Tensor) -> torch.Tensor:
     return functional.normalised(features["token_embeddings"], every)
 
 
-FAMILY = ColBERT()
+FAMILIES = (ColBERT(),)

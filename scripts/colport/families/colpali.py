@@ -35,7 +35,9 @@ class ColPali(PageFamily):
     image_token_has_no_row = True
     layouts = (
         TransformersLayout("ColPali", "paligemma"),
-        EngineLayout("ColPali", "paligemma", "model.model"),
+        # colpali-engine gives queries no types. transformers 5 then makes a batch with padding
+        # causal, yet not a single query; ColPali was trained to attend both ways.
+        EngineLayout("ColPali", "paligemma", "model.model", zeros=("token_type_ids",)),
     )
 
     def prepare(self, backbone: Any) -> None:
@@ -59,10 +61,10 @@ class ColPali(PageFamily):
             input_ids = torch.where(input_ids == image_token, 0, input_ids)
         return super().embed_words(backbone, input_ids)
 
-    def embed_pages(self, backbone: Any, inputs: Tensors) -> torch.Tensor:
+    def embed_pages(self, backbone: Any, inputs: Tensors) -> Sequence[torch.Tensor]:
         """See :meth:`PageFamily.embed_pages`."""
         pixels = inputs["pixel_values"].to(backbone.dtype)
-        return backbone.get_image_features(pixels).pooler_output.flatten(0, 1)
+        return (backbone.get_image_features(pixels).pooler_output.flatten(0, 1),)
 
     def hidden_states(self, backbone: Any, words: torch.Tensor, inputs: Tensors) -> torch.Tensor:
         """See :meth:`PageFamily.hidden_states`."""
@@ -104,25 +106,25 @@ class _Runtime(PageRuntime):
 
     def page(self, page: Document) -> np.ndarray:
         """See :meth:`PageRuntime.page`; ``float32 [channels, height, width]``."""
-        image = self._settings["image"]
-        pixels = resize(planes(page), image["height"], image["width"])
+        image = self._image
+        pixels = resize(planes(page), image["height"], image["width"], image["resample"])
         return normalise(pixels, image["scale"], image["mean"], image["std"])
 
     def page_batch(self, pages: Sequence[np.ndarray]) -> Batch:
         """See :meth:`PageRuntime.page_batch`."""
         ids = np.tile(np.asarray(self._document_ids, np.int64), (len(pages), 1))
-        feeds = {**TokenBatch(ids, np.ones_like(ids)).feeds, "pixel_values": np.stack(pages)}
-        return Batch("image", feeds, np.ones(ids.shape, bool))
+        tokens = TokenBatch(ids, np.ones_like(ids))
+        return self._batch("image", tokens, pixel_values=np.stack(pages))
 
     def page_length(self, page: Document) -> int:
         """See :meth:`PageRuntime.page_length`; that of every page."""
         return len(self._document_ids)
 
-    def patches(self, document: Document) -> PatchGrid:
-        """See :meth:`Runtime.patches`; every page is made the same square."""
+    def grid(self, page: Document) -> PatchGrid:
+        """See :meth:`PageRuntime.grid`; every page is made the same square."""
         ((image_token, count),) = Counter(self._document_ids).most_common(1)
         side = math.isqrt(count)
-        return PatchGrid(side, side, self._document_ids.index(image_token))
+        return PatchGrid.block(side, side, self._document_ids.index(image_token))
 
 
-FAMILY = ColPali()
+FAMILIES = (ColPali(),)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     import torch
@@ -17,6 +17,23 @@ def normalised(embeddings: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     values = embeddings.to(torch.float32)
     norm = torch.linalg.vector_norm(values, dim=-1, keepdim=True)
     return values / norm.clamp_min(_SMALLEST_NORM) * mask.unsqueeze(-1).to(torch.float32)
+
+
+def pooled(
+    hidden: torch.Tensor, mask: torch.Tensor, pooling: Literal["last", "mean"]
+) -> torch.Tensor:
+    """One vector of all tokens ``[batch, tokens, width]``: ``[batch, 1, width]``.
+
+    Args:
+        hidden: Output of a language model.
+        mask: ``int64 [batch, tokens]``.
+        pooling: ``last`` takes the last place, which padding on the left leaves to the text;
+            ``mean`` that of the tokens that are no padding.
+    """
+    if pooling == "last":
+        return hidden[:, -1:]
+    weights = mask.unsqueeze(-1).to(hidden.dtype)
+    return (hidden * weights).sum(dim=1, keepdim=True) / weights.sum(dim=1, keepdim=True)
 
 
 def place_images(

@@ -10,14 +10,14 @@ from colport.base.errors import CheckpointError, chosen
 from colport.families.base import Family
 from colport.hub.checkpoints import read_config
 
-NAMES = tuple(
-    sorted(
-        file.stem
-        for file in Path(__file__).parent.glob("*.py")
-        if re.search(r"^FAMILY = ", file.read_text(encoding="utf-8"), re.MULTILINE)
-    )
-)
-"""Each is a module of this package that defines ``FAMILY``."""
+_MODULES = {
+    name: file.stem
+    for file in Path(__file__).parent.glob("*.py")
+    if re.search(r"^FAMILIES = ", source := file.read_text(encoding="utf-8"), re.MULTILINE)
+    for name in re.findall(r'^    name = "(\w+)"$', source, re.MULTILINE)
+}
+NAMES = tuple(sorted(_MODULES))
+"""Each is in ``FAMILIES`` of a module of this package."""
 
 
 def get(name: str) -> Family:
@@ -27,7 +27,8 @@ def get(name: str) -> Family:
         ConfigError: There is no such family.
     """
     chosen("family", name, dict.fromkeys(NAMES))
-    return import_module(f"{__package__}.{name}").FAMILY
+    module = import_module(f"{__package__}.{_MODULES[name]}")
+    return next(family for family in module.FAMILIES if family.name == name)
 
 
 def detect(folder: Path) -> Family:

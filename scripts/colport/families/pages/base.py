@@ -8,19 +8,24 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
+from PIL import Image
+
 from colport.base.errors import CheckpointError, InputError, UnsupportedError
 from colport.base.foreign import misfit, shape_beside
 from colport.families import base, functional
-from colport.families.pages.images import PageError
+from colport.families.pages.images import KERNELS, PageError
 from colport.families.pages.layouts import UNREAD, CheckpointLayout
-from colport.families.tokens import Tokens, check_ids, save_backend
+from colport.families.tokens import TokenBatch, Tokens, check_ids, save_backend
 
 if TYPE_CHECKING:
     import torch
 
 _AUGMENTATION_TOKENS = 10  # behind every query, in transformers and in colpali-engine
-_IMAGE_STEPS = {"do_resize": True, "resample": 3, "do_rescale": True, "do_normalize": True}
-"""What the runtime does to a page; 3 is Pillow's bicubic filter."""
+_IMAGE_STEPS = ("do_resize", "do_rescale", "do_normalize")
+"""What the runtime does to a page."""
+
+_KERNELS = {Image.Resampling[kernel.upper()]: kernel for kernel in KERNELS}
 
 _CHANNELS = 3  # of a page in RGB
 _SHAPES = shape_beside(__file__)
@@ -58,16 +63,44 @@ class PageFamily(base.Family):
         return backbone.get_input_embeddings()(input_ids)
 
     @abstractmethod
-    def embed_pages(self, backbone: Any, inputs: Tensors) -> torch.Tensor:
-        """Image features ``[image tokens of the whole batch, width]`` from ``page_inputs``."""
+    def embed_pages(self, backbone: Any, inputs: Tensors) -> Sequence[torch.Tensor]:
+        """Image features ``[image tokens of the whole batch, width]`` from ``page_inputs``.
+
+        The first take the place of word embeddings. A language model that reads features of deeper
+        layers of the vision tower as well, behind layers of its own, has further ones.
+        """
 
     @abstractmethod
-    def hidden_states(self, backbone: Any, words: torch.Tensor, inputs: Tensors) -> torch.Tensor:
-        """Output of the language model; ``inputs`` are the graph's, by name."""
+    def hidden_states(
+        self,
+        backbone: Any,
+        words: torch.Tensor,
+        inputs: Tensors,
+        deeper: Sequence[torch.Tensor] = (),
+    ) -> torch.Tensor:
+        """Output of the language model ``[batch, tokens, width]``.
 
-    @abstractmethod
+        Args:
+            backbone: The vision-language model.
+            words: ``[batch, tokens, width]``, with image features in their place.
+            inputs: The graph's, by name.
+            deeper: The further image features, as ``words``; zeros elsewhere.
+        """
+
+    def stacks(self, model: Any, layout: CheckpointLayout) -> tuple[base.Stack, ...]:
+        """The layers that repeat, see :func:`colport.families.stacks.named_by_library`."""
+        from colport.families.stacks import named_by_library
+
+        return named_by_library(model)
+
     def prompts(self, layout: CheckpointLayout, processor: Any) -> dict[str, Any]:
         """``query_template``, ``document_prompt`` and what else the runtime needs for them."""
+        return {
+            "query_template": query_template(layout, processor),
+            "document_prompt": processor.visual_prompt_prefix,
+            "image_token": processor.image_token,
+            "image_token_id": processor.image_token_id,
+        }
 
     @abstractmethod
     def image_settings(self, processor: Any) -> dict[str, Any]:
@@ -79,8 +112,6 @@ class PageFamily(base.Family):
 
     def skeleton(self, folder: Path, precision: str) -> base.Skeleton:
         """See :meth:`Family.skeleton`."""
-        from colport.families.stacks import named_by_library
-
         layout = self._layout(folder)
         model, constants = layout.build(folder, precision)
         tensors = layout.tensors(model, folder)
@@ -90,14 +121,18 @@ class PageFamily(base.Family):
         def embed(model: Any, *tensors: torch.Tensor) -> torch.Tensor:
             given = dict(zip(names, tensors, strict=False))
             backbone, ids = model.get_submodule(layout.backbone), given["input_ids"]
-            words = self.embed_words(backbone, ids)
+            words, more = self.embed_words(backbone, ids), {}
             if len(given) == len(names):
-                features = self.embed_pages(backbone, given)
                 is_image = ids == backbone.config.image_token_id
+                features, *deeper = self.embed_pages(backbone, given)
                 words = functional.place_images(words, features, is_image)
-            hidden = self.hidden_states(backbone, words, given)
-            projected = model.get_submodule(layout.projection)(hidden)
-            return functional.normalised(projected, given["attention_mask"])
+                if deeper:
+                    zeros = words.new_zeros(()).expand(words.shape)
+                    more["deeper"] = [
+                        functional.place_images(zeros, features, is_image) for features in deeper
+                    ]
+            hidden = self.hidden_states(backbone, words, given, **more)
+            return layout.embed(model, hidden, given["attention_mask"])
 
         pages = self.page_inputs(layout, backbone.config)
         inputs = {"text": base.token_inputs(20), "image": (*base.token_inputs(33), *pages)}
@@ -107,9 +142,9 @@ class PageFamily(base.Family):
             constants,
             tensors,
             tuple(base.GraphDefinition(*graph, embed) for graph in inputs.items()),
-            model.get_submodule(layout.projection).out_features,
+            layout.dim(model),
             backbone.config.model_type,
-            named_by_library(model),
+            self.stacks(model, layout),
             UNREAD,
         )
 
@@ -118,11 +153,12 @@ class PageFamily(base.Family):
         layout = self._layout(folder)
         processor = layout.load_processor(folder)
         tokenizer, images = processor.tokenizer, processor.image_processor
-        for key, expected in _IMAGE_STEPS.items():
-            if (found := getattr(images, key)) != expected:
+        steps = [(step, (True,)) for step in _IMAGE_STEPS] + [("resample", tuple(_KERNELS))]
+        for key, allowed in steps:
+            if (found := getattr(images, key)) not in allowed:
                 raise UnsupportedError(
-                    f"{folder}: the image processor has {key} {found}; pages are exported with "
-                    f"{expected} only."
+                    f"{folder}: the image processor has {key} {found}; exported is "
+                    f"{' or '.join(map(str, allowed))} only."
                 )
         sizes = self.image_settings(images)
         if lacking := [key for key, value in sizes.items() if value is None]:
@@ -143,8 +179,10 @@ class PageFamily(base.Family):
             "reserved": _reserved(processor),
             "pad_id": tokenizer.pad_token_id,
             "padding_side": tokenizer.padding_side,
+            "pooling": layout.pooling,
             "image": {
                 **sizes,
+                "resample": _KERNELS[images.resample],
                 "scale": _by_channel(folder, images, "rescale_factor")[0],
                 "mean": _by_channel(folder, images, "image_mean"),
                 "std": _by_channel(folder, images, "image_std"),
@@ -217,6 +255,7 @@ class PageRuntime(base.Runtime):
         shape = {**_SHAPES["settings"], **own, "image": {**own["image"], **_SHAPES["image"]}}
         base.check_settings(settings, shape, folder)
         self._settings = settings
+        self._image = {"resample": "bicubic", **settings["image"]}
         self._tokens = Tokens(
             folder / "tokenizer.json", settings["pad_id"], settings["padding_side"]
         )
@@ -226,8 +265,19 @@ class PageRuntime(base.Runtime):
         for index, query in enumerate(queries):
             if fault := base.spelled(query, self._settings.get("reserved", ())):
                 raise InputError("queries", index, fault)
-        batch = self._tokens.pad(self._query_rows(queries))
-        return base.Batch("text", batch.feeds, batch.mask.astype(bool))
+        return self._batch("text", self._tokens.pad(self._query_rows(queries)))
+
+    def _batch(self, graph: str, tokens: TokenBatch, **feeds: np.ndarray) -> base.Batch:
+        """Inputs of a graph, of which every token is kept that is no padding, or the one vector."""
+        keep = tokens.mask.astype(bool)
+        if self._settings.get("pooling"):
+            keep = np.ones((len(keep), 1), bool)
+        return base.Batch(graph, {**tokens.feeds, **feeds}, keep)
+
+    def _page_tokens(self, images: Sequence[str]) -> TokenBatch:
+        """The prompt of each page, with what stands in the place of its image."""
+        prompt, token = self._settings["document_prompt"], self._settings["image_token"]
+        return self._tokens.pad(self._tokens.encode([prompt.replace(token, i, 1) for i in images]))
 
     def document_batch(
         self, documents: Sequence[Any], each: Callable[..., Iterable[Any]] = map
@@ -258,6 +308,20 @@ class PageRuntime(base.Runtime):
     @abstractmethod
     def page_batch(self, pages: Sequence[Any]) -> base.Batch:
         """Inputs for a batch of pages, from what :meth:`page` gives for each."""
+
+    def patches(self, document: Any) -> base.PatchGrid:
+        """See :meth:`Runtime.patches`.
+
+        Raises:
+            UnsupportedError: A page has one vector.
+        """
+        if self._settings.get("pooling"):
+            raise UnsupportedError("one vector of a page has no patches; there are no heat maps.")
+        return self.grid(document)
+
+    @abstractmethod
+    def grid(self, page: Any) -> base.PatchGrid:
+        """See :meth:`patches`."""
 
     def lengths(self, kind: str, chosen: Sequence[Any]) -> list[int]:
         """See :meth:`Runtime.lengths`."""

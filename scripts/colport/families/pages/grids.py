@@ -56,7 +56,7 @@ def page_patches(page: Any, image: Mapping[str, Any]) -> tuple[np.ndarray, Grid]
     """Patches ``float32 [patches, values]`` in merge-block order, and their grid."""
     pixels = planes(page)
     height, width = fitted_size(*pixels[0].shape, image)
-    pixels = resize(pixels, height, width)
+    pixels = resize(pixels, height, width, image["resample"])
     size, merge, frames = image["patch_size"], image["merge_size"], image["temporal_patch_size"]
     rows, columns = height // size, width // size
     blocks = pixels.reshape(-1, rows // merge, merge, size, columns // merge, merge, size)

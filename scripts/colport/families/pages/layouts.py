@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from colport.base.errors import UnsupportedError
+from colport.families import functional
 from colport.families.base import Embedder, Room
 from colport.families.reference import skeletons
 from colport.families.text.layouts import MODULES, read_modules
@@ -33,21 +34,30 @@ class CheckpointLayout(ABC):
         stem: The model's name.
         vlm: Model type of its vision-language model.
         backbone: Place of that in the model, and empty for the model itself.
+        projection: Place of the layer that makes embeddings; without one, the hidden states are
+            normalised themselves.
+        pooling: How one vector is made of all tokens, see :func:`functional.pooled`; without it
+            there is one a token.
+        processor: Name of the processor's class; by default the stem with "Processor" behind.
+        query_end: What its processor puts behind a query's augmentation tokens.
+        zeros: Inputs of the model, as many as token ids, that are zeros where the processor gives
+            none.
         library: Name of the library.
         module: Its module that has the classes.
         head: What the name of its model class has behind the stem.
-        projection: Place of the layer that makes embeddings.
-        query_end: What its processor puts behind a query's augmentation tokens.
     """
 
     stem: str
     vlm: str
-    backbone: str
+    backbone: str = ""
+    projection: str | None = None
+    pooling: Literal["last", "mean"] | None = None
+    processor: str = ""
+    query_end: str = ""
+    zeros: tuple[str, ...] = ()
     library: ClassVar[str]
     module: ClassVar[str]
     head: ClassVar[str] = ""
-    projection: ClassVar[str]
-    query_end: ClassVar[str] = ""
 
     @abstractmethod
     def accepts_config(self, config: Mapping[str, Any]) -> bool:
@@ -87,7 +97,8 @@ class CheckpointLayout(ABC):
         transformers 4 wrote ``size`` with other keys, which its successor keeps and does not read.
         """
         with reading(folder, self.library):
-            processor = self._class("Processor").from_pretrained(folder, trust_remote_code=False)
+            known = self._class(self.processor or f"{self.stem}Processor")
+            processor = known.from_pretrained(folder, trust_remote_code=False)
         size = processor.image_processor.size
         for key, old in _OLD_SIZES.items():
             if size.get(key) is None and size.get(old) is not None:
@@ -109,7 +120,7 @@ class CheckpointLayout(ABC):
             fill(model, tensors, constants)
         else:
             model = self._whole(folder)
-        return ProcessorReference(model, self.load_processor(folder), device, room)
+        return ProcessorReference(model, self.load_processor(folder), device, room, self.zeros)
 
     def _whole(self, folder: Path) -> Any:
         """The model in memory, with its adapter if it has one, in fp32."""
@@ -134,12 +145,27 @@ class CheckpointLayout(ABC):
             config = known.from_pretrained(folder, trust_remote_code=False)
         return skeletons.unquantized(config) if skeletons.is_said_quantized(folder) else config
 
+    def embed(self, model: Any, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Embeddings ``float32 [batch, tokens or 1, dim]`` of the language model's output."""
+        if self.pooling:
+            hidden = functional.pooled(hidden, mask, self.pooling)
+            mask = (mask[:, :1] >= 0).to(mask.dtype)  # one embedding of each input
+        if self.projection:
+            hidden = model.get_submodule(self.projection)(hidden)
+        return functional.normalised(hidden, mask)
+
+    def dim(self, model: Any) -> int:
+        """Size of an embedding."""
+        if self.projection:
+            return model.get_submodule(self.projection).out_features
+        return model.get_submodule(self.backbone).config.get_text_config().hidden_size
+
     @property
     def _model_class(self) -> Any:
-        return self._class(self.head)
+        return self._class(f"{self.stem}{self.head}")
 
-    def _class(self, end: str) -> Any:
-        return getattr(import_module(self.module), f"{self.stem}{end}")
+    def _class(self, name: str) -> Any:
+        return getattr(import_module(self.module), name)
 
 
 def _check_modules(folder: Path) -> None:
@@ -164,10 +190,10 @@ class TransformersLayout(CheckpointLayout):
     """``{stem}ForRetrieval`` of transformers, the ``-hf`` checkpoints of the Hub."""
 
     backbone: str = "vlm"
+    projection: str | None = "embedding_proj_layer"
+    query_end: str = "\n"
     library = module = "transformers"
     head = "ForRetrieval"
-    projection = "embedding_proj_layer"
-    query_end = "\n"
 
     def accepts_config(self, config: Mapping[str, Any]) -> bool:
         """See :meth:`CheckpointLayout.accepts_config`."""
@@ -180,9 +206,9 @@ class TransformersLayout(CheckpointLayout):
 class EngineLayout(CheckpointLayout):
     """``{stem}`` of colpali-engine, in which the models of the ColPali paper were trained."""
 
+    projection: str | None = "custom_text_proj"
     library = "colpali-engine"
     module = "colpali_engine.models"
-    projection = "custom_text_proj"
 
     def accepts_config(self, config: Mapping[str, Any]) -> bool:
         """See :meth:`CheckpointLayout.accepts_config`."""

@@ -59,14 +59,17 @@ class ProcessorReference(PyTorchReference):
         processor: Has ``process_queries`` and ``process_images``.
         device: A torch device.
         room: The memory that it was opened for.
+        zeros: Inputs of the model that are zeros where the processor gives none.
     """
 
-    def __init__(self, model: Any, processor: Any, device: str, room: Room) -> None:
+    def __init__(
+        self, model: Any, processor: Any, device: str, room: Room, zeros: Sequence[str] = ()
+    ) -> None:
         for name in [name for name, _ in model.named_modules() if name.endswith("lm_head")]:
             # colpali-engine computes logits and drops them, from weights it need not have loaded.
             model.set_submodule(name, torch.nn.Identity())
         super().__init__(model.eval().to(device), room)
-        self._processor = processor
+        self._processor, self._zeros = processor, zeros
 
     def prepare_queries(self, queries: Sequence[str]) -> Any:
         """The model's inputs for one batch of queries."""
@@ -80,21 +83,23 @@ class ProcessorReference(PyTorchReference):
         """Prepared inputs as the model's forward takes them."""
         features = features.to(self.module.device)
         features.pop("labels", None)
-        if self.module.config.model_type == "paligemma":
-            # colpali-engine leaves them out for queries. transformers 5 then makes a batch with
-            # padding causal, yet not a single query; ColPali was trained to attend both ways.
-            features.setdefault("token_type_ids", torch.zeros_like(features["input_ids"]))
+        for name in self._zeros:
+            features.setdefault(name, torch.zeros_like(features["input_ids"]))
         for name, value in features.items():
             if isinstance(value, torch.Tensor) and value.is_floating_point():
                 features[name] = value.to(self.module.dtype)
         return features
 
     def run(self, features: Any) -> np.ndarray:
-        """The model's output ``float32 [batch, tokens, dim]`` for prepared inputs."""
+        """The model's output ``float32 [batch, tokens, dim]`` for prepared inputs.
+
+        A model of one vector an input gives ``[batch, 1, dim]``.
+        """
         features = self.on_device(features)
         with torch.inference_mode():
             output = self.module(**features)
-        return getattr(output, "embeddings", output).float().cpu().numpy()
+        rows = getattr(output, "embeddings", output).float().cpu().numpy()
+        return rows if rows.ndim == 3 else rows[:, None]
 
     def _encode(self, inputs: Sequence[Any], kind: str, batch_size: int) -> list[np.ndarray]:
         prepare = {"query": self.prepare_queries, "document": self.prepare_documents}[kind]
@@ -102,9 +107,10 @@ class ProcessorReference(PyTorchReference):
         try:
             for batch in self._batches(inputs, batch_size, prepare):
                 features = prepare(batch)
-                keep = features["attention_mask"].bool().cpu().numpy()
-                rows = zip(self.run(features), keep, strict=True)
-                embeddings += [row[kept] for row, kept in rows]
+                rows, keep = self.run(features), features["attention_mask"].bool().cpu().numpy()
+                if rows.shape[1] != keep.shape[1]:  # one vector an input
+                    keep = np.ones(rows.shape[:2], bool)
+                embeddings += [row[kept] for row, kept in zip(rows, keep, strict=True)]
         except ValueError as error:
             raise _refusal(PLURALS[kind], inputs, prepare) or error from error
         return embeddings
