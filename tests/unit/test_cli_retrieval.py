@@ -124,13 +124,16 @@ def test_inputs_of_several_folders_keep_their_names(exported, pages, tmp_path):
 
 
 CHANGES = {
-    "changed": (lambda folder: Image.new("RGB", (90, 120)).save(folder / "b.jpg"), "b.jpg"),
-    "new": (lambda folder: shutil.copy(folder / "a.png", folder / "aa.png"), "aa.png"),
-    "gone": (lambda folder: (folder / "c.tiff").unlink(), "c.tiff#1"),
-    "renamed": (lambda folder: (folder / "a.png").rename(folder / "z.png"), "a.png"),
+    "changed": (
+        lambda folder: Image.new("RGB", (90, 120)).save(folder / "b.jpg"),
+        "b.jpg has changed",
+    ),
+    "new": (lambda folder: shutil.copy(folder / "a.png", folder / "aa.png"), "aa.png is new"),
+    "gone": (lambda folder: (folder / "c.tiff").unlink(), "c.tiff#1 is gone"),
+    "renamed": (lambda folder: (folder / "a.png").rename(folder / "z.png"), "a.png is gone"),
     "a page more": (
         lambda folder: (folder / "sub/d.pdf").write_bytes(pdf(["one", "two", "three", "four"])),
-        "sub/d.pdf#1",
+        "sub/d.pdf#1 has changed",
     ),
 }
 
@@ -143,10 +146,20 @@ def test_vectors_of_other_documents_are_refused(exported, pages, tmp_path, chang
     make, named = CHANGES[change]
     make(pages)
     message = refused(*call)
-    assert message.startswith(f"{tmp_path / 'v'}: was made before {named} became another, new or")
+    assert message.startswith(f"{tmp_path / 'v'}: is of other documents: {named} (")
     assert (tmp_path / "v").read_bytes() == kept
     (tmp_path / "v").unlink()
     assert said(*call) != before
+
+
+def test_an_output_that_is_a_folder_and_a_text_that_is_empty(exported, texts, tmp_path):
+    done = colport("encode", exported["colbert"], texts, "--output", tmp_path)
+    assert done.exit_code == 2
+    assert "directory" in done.output
+    (tmp_path / "a.txt").write_text(" \n")
+    assert refused("encode", exported["colbert"], tmp_path, "-o", tmp_path / "v") == (
+        f"{tmp_path / 'a.txt'}: is empty, expected a text."
+    )
 
 
 def test_a_file_of_the_same_size_and_time_is_another(exported, texts, tmp_path):
@@ -155,7 +168,7 @@ def test_a_file_of_the_same_size_and_time_is_another(exported, texts, tmp_path):
     state = texts.stat()
     texts.write_text(texts.read_text().replace("Rain", "Hail"))
     os.utime(texts, ns=(state.st_atime_ns, state.st_mtime_ns))
-    assert "became another" in refused(*call)
+    assert "has changed" in refused(*call)
 
 
 def test_vectors_of_another_model_are_refused(exported, exported_as, texts, tmp_path):

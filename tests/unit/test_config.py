@@ -93,6 +93,10 @@ def validated(**changes):
         ({"embeddings__int8": {}}, "embeddings.int8: "),
         ({"encode": {"shard_documents": 0}}, "encode.shard_documents: 0 is less than the minimum"),
         ({"models": ...}, "models: is missing"),
+        (
+            {"models__colpali-demo__family": ..., "models__colpali-demo__familly": "colpali"},
+            "models.colpali-demo.family: is missing; found is familly",
+        ),
         ({"models__../escape": {}}, "escape"),
     ],
 )

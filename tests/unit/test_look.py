@@ -189,9 +189,13 @@ def test_a_checkpoint_of_no_family(own):
     [
         ("q.txt", "one\n", r"q\.txt: allowed is a \.csv, \.tsv or \.jsonl file"),
         ("q.xlsx", "one\n", r"q\.xlsx: allowed is a \.csv, \.tsv or \.jsonl file"),
-        ("q.csv", "id,question\n1,one\n", "q.csv, line 2: column query is missing or empty; found"),
-        ("q.tsv", "query\none\n", "q.tsv, line 2: column query_id is missing or empty; found are"),
-        ("q.jsonl", '{"q": "one"}\n', "q.jsonl, line 1: column query is missing or empty"),
+        (
+            "q.csv",
+            "id,question\n1,one\n",
+            "q.csv, line 2: column query or text is missing or empty; found",
+        ),
+        ("q.tsv", "query\none\n", "q.tsv, line 2: column query_id or query-id is missing"),
+        ("q.jsonl", '{"q": "one"}\n', "q.jsonl, line 1: column query or text is missing or empty"),
         ("q.jsonl", "one\n", "q.jsonl, line 1: is not JSON"),
         ("q.csv", "", "q.csv: has no rows; at least one is needed"),
         ("q.csv", "query_id,query\n", "q.csv: has no rows; at least one is needed"),
@@ -206,8 +210,8 @@ def test_queries_of_an_unknown_form(file, text, message, own):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("query\tdocument\nq1\ta.PNG\n", "column query_id is missing or empty"),
-        ("query_id\tpage\nq1\t1\n", "column document is missing or empty"),
+        ("query\tdocument\nq1\ta.PNG\n", "column query_id or query-id is missing or empty"),
+        ("query_id\tpage\nq1\t1\n", "column document or .* is missing or empty"),
     ],
 )
 def test_judgements_of_an_unknown_form(text, message, own):

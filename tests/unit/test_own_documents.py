@@ -219,7 +219,7 @@ def test_a_folder_that_cannot_be_read_is_named(own, monkeypatch):
         ("q1,b.pdf#1,high", r"line 2, column score: found 'high'; allowed is a whole number"),
         ("q1,b.pdf#1,1.5", r"line 2, column score: found '1.5'"),
         ("q1,b.pdf#1,nan", r"line 2, column score: found 'nan'"),
-        ("q1,,1", r"line 2: column document is missing or empty; found are query_id, score"),
+        ("q1,,1", r"line 2: column document or .* is missing or empty; found are query_id, score"),
         ("q1,b.pdf#1", r"line 2: has 2 columns, the header 3 \(query_id, document, score\)"),
         ("q1,b.pdf#1,1\nq1,b.pdf#1,2", r"line 3, column score: found 2; .* earlier one says 1"),
         ("q1,b.pdf#1,2\nq1,b.pdf#1,1", r"line 3, column score: found 1; .* earlier one says 2"),
@@ -237,17 +237,25 @@ def test_wrong_judgements_are_named(own, judgements, message):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("q.csv", "query_id,text2\nq1,x\n", "q.csv, line 2: column query is missing or empty"),
-        ("q.csv", "query\nx\n", "q.csv, line 2: column query_id is missing or empty; found are qu"),
+        (
+            "q.csv",
+            "query_id,text2\nq1,x\n",
+            "q.csv, line 2: column query or text is missing or empty",
+        ),
+        ("q.csv", "query\nx\n", "q.csv, line 2: column query_id or query-id is missing"),
         ("q.csv", "query_id,query\nq1,x\nq1,y\n", r"line 3, column query_id: found 'q1'; .*line 2"),
-        ("q.csv", "query_id,query\nq1,  \n", "line 2: column query is missing or empty"),
+        ("q.csv", "query_id,query\nq1,  \n", "line 2: column query or text is missing or empty"),
         ("q.csv", "query_id,query\n", "q.csv: has no rows"),
         ("q.csv", "query_id,query,query\nq1,x,y\n", "q.csv: column query occurs twice in the head"),
         ("q.csv", b"query_id,query\nq1,\xff\n", r"q.csv: is not UTF-8 text \(byte 18\)"),
         ("q.txt", "x", "q.txt: allowed is a .csv, .tsv or .jsonl file"),
         ("q.jsonl", '{"query_id": 1, "query": "x"}\n{', "q.jsonl, line 2: is not JSON"),
         ("q.jsonl", "[1]", "q.jsonl, line 1: is not an object with columns"),
-        ("q.jsonl", '{"query_id": 1, "query": ["x"]}', "line 1: column query is missing or empty"),
+        (
+            "q.jsonl",
+            '{"query_id": 1, "query": ["x"]}',
+            "line 1: column query is missing or empty",
+        ),
         ("q.csv", None, "q.csv: cannot be read"),
     ],
 )

@@ -72,7 +72,7 @@ def test_the_command_writes_one_page(tmp_path):
         [*command[:4], str(tmp_path)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 1
-    assert done.stderr == "error: summary.csv is missing; a report is made from a run's tables.\n"
+    assert done.stderr == f"error: {tmp_path / 'tables'}: holds no tables of a run.\n"
 
 
 def test_the_machine_is_the_one_that_measured(tmp_path):

@@ -121,7 +121,10 @@ def _texts(path: Path) -> Iterator[tuple[Page, str]]:
     """Where each text of a file or of a folder lies, and what it is."""
     if path.is_dir():
         for file in _files(path):
-            yield Page(file.name, file), read_text(str(file), file)
+            text = read_text(str(file), file)
+            if not text.strip():
+                raise DatasetError(f"{file}: is empty, expected a text.")
+            yield Page(file.name, file), text
     else:
         for number, text in _lines(path):
             yield Page(f"{path.name}#{number}", path, number - 1), text

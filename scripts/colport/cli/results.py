@@ -9,7 +9,7 @@ from pathlib import Path
 import typer
 
 import colport
-from colport.base.errors import ColPortError
+from colport.base.errors import ArtifactError, ColPortError
 from colport.base.files import write_json, write_text
 from colport.cli.console import say
 
@@ -69,7 +69,9 @@ def report(
     from colport.report import Report, inputs
     from colport.report.sections import against as other_run
 
-    tables, explained, environment = inputs.read(inputs.files(results))
+    if not (found := inputs.files(results)):
+        raise ArtifactError(f"{results / 'tables'}: holds no tables of a run.")
+    tables, explained, environment = inputs.read(found)
     run = {
         "title": title,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -125,8 +125,12 @@ def _check(file: Path, kept: Mapping[str, str], facts: Mapping[str, str]) -> Non
     fault = "is of another model, or of another export of it"
     if kept["model"] == facts["model"]:
         before, now = (json.loads(of["contents"]) for of in (kept, facts))
-        differ = [name for name in {**before, **now} if before.get(name) != now.get(name)]
-        if not differ:
+        kinds = {
+            "is gone": before.keys() - now,
+            "has changed": {name for name in now if before.get(name, now[name]) != now[name]},
+            "is new": now.keys() - before,
+        }
+        if not (found := [(name, kind) for kind, names in kinds.items() for name in sorted(names)]):
             return
-        fault = f"was made before {differ[0]} became another, new or missing ({len(differ)} in all)"
+        fault = f"is of other documents: {' '.join(found[0])} ({len(found)} such in all)"
     raise ArtifactError(f"{file}: {fault}; remove it to have the documents encoded anew.")

@@ -63,8 +63,9 @@ class Row:
         value = self.get(*spellings)
         if value is None:
             found = ", ".join(name for name in self.values if self._text(name)) or "none"
+            wanted = " or ".join(spellings)
             raise DatasetError(
-                f"{self.label}: column {spellings[0]} is missing or empty; found are {found}."
+                f"{self.label}: column {wanted} is missing or empty; found are {found}."
             )
         return value
 

@@ -126,7 +126,9 @@ def _sentence(error: Any) -> str:
             fault = f"unknown key; allowed are {_list(allowed)}"
         case "required":
             path.append(next(key for key in wanted if key not in found))
-            fault = "is missing"
+            unknown = sorted(set(found) - set(error.schema.get("properties", ())))
+            meant = difflib.get_close_matches(path[-1], unknown, n=1)
+            fault = f"is missing; found is {meant[0]}" if meant else "is missing"
         case "type":
             is_text = wanted in {"number", "integer"} and isinstance(found, str)
             hint = " (YAML reads 1e-3 as text; write 1.0e-3)" if is_text else ""
