@@ -27,19 +27,21 @@ def as_operators(graph: ir.Graph, opset: int) -> None:
         if lengths is not None and opset < LENGTHS_OPSET:
             bias, lengths = _bias(graph, node, key, lengths), None
         attributes = {"scale": node.attributes.get_float("scale"), "softmax_precision": 1}
-        inputs, join = [query, key, value], _joining(node.outputs[0])
-        splits = [split_of_moved(part) for part in inputs]
-        if flat := None not in (*splits, join):
-            inputs = [split.inputs[0] for split in splits]
+        inputs, (output, shape) = [query, key, value], _moved_back(graph, node.outputs[0])
+        unmoved = [before_move(part) for part in inputs]
+        if output is None or None in unmoved:
+            output, shape = node.outputs[0], None
+        else:
+            inputs = [flattened(graph, states) for states in unmoved]
             attributes |= {"q_num_heads": _heads(query), "kv_num_heads": _heads(key)}
         if bias is not None:
             inputs.append(_with_rows(graph, node, bias))
         elif lengths is not None:
             inputs += [None, None, None, lengths]
         nodes = [ir.node("Attention", inputs, attributes)]
-        if flat and len(join.outputs[0].shape) != 3:
-            nodes.append(ir.node("Reshape", [nodes[0].outputs[0], join.inputs[1]]))
-        replace(graph, join.outputs[0] if flat else node.outputs[0], nodes)
+        if shape is not None:
+            nodes.append(ir.node("Reshape", [nodes[0].outputs[0], shape]))
+        replace(graph, output, nodes)
 
 
 def as_products(graph: ir.Graph) -> None:
@@ -114,24 +116,44 @@ def _heads(value: ir.Value) -> int:
     return int(value.shape[1])
 
 
-def split_of_moved(value: ir.Value) -> ir.Node | None:
-    """The ``Reshape`` of ``[batch, tokens, width]`` that split off heads, which then were moved."""
+def before_move(value: ir.Value) -> ir.Value | None:
+    """Heads ``[batch, tokens, heads, size]`` of which ``value`` has the heads before the tokens."""
     move = producer(value, "Transpose")
-    split = move and producer(move.inputs[0], "Reshape")
-    if not split or permutation(move) != SWAP or len(split.inputs[0].shape or ()) != 3:
+    if not move or permutation(move) != SWAP or (shape := move.inputs[0].shape) is None:
         return None
-    return split
+    return move.inputs[0] if all(isinstance(size, int) for size in shape[2:]) else None
 
 
-def _joining(value: ir.Value) -> ir.Node | None:
-    """The ``Reshape`` that joins the heads to ``[…, width]``, once they are moved back."""
+def flattened(graph: ir.Graph, heads: ir.Value) -> ir.Value:
+    """Heads ``[batch, tokens, heads, size]`` as ``[batch, tokens, width]``, with nothing moved."""
+    split = producer(heads, "Reshape")
+    if split and len(split.inputs[0].shape or ()) == 3:
+        return split.inputs[0]
+    width = math.prod(heads.shape[2:])
+    node = ir.node("Reshape", [heads, constant(graph, [0, 0, width])])
+    flat = node.outputs[0]
+    flat.shape, flat.type = ir.Shape([*heads.shape[:2], width]), heads.type
+    graph.insert_after(heads.producer(), node)
+    return flat
+
+
+def _moved_back(graph: ir.Graph, value: ir.Value) -> tuple[ir.Value | None, ir.Value | None]:
+    """The value that has the heads behind the tokens again, joined to ``[…, width]`` if it is next.
+
+    Returns:
+        It, and the shape that ``[batch, tokens, width]`` has to be given to be it, if another.
+    """
     move = only_reader(value, "Transpose")
-    join = move and only_reader(move.outputs[0], "Reshape")
-    if not join or permutation(move) != SWAP or join.outputs[0].shape is None:
-        return None
-    sizes = move.outputs[0].shape[2:]
-    known = all(isinstance(size, int) for size in sizes)
-    return join if known and join.outputs[0].shape[-1] == math.prod(sizes) else None
+    if not move or permutation(move) != SWAP:
+        return None, None
+    moved, sizes = move.outputs[0], list(move.outputs[0].shape[2:])
+    if not all(isinstance(size, int) for size in sizes):
+        return None, None
+    join = only_reader(moved, "Reshape")
+    joined = join and join.outputs[0]
+    if joined and joined.shape is not None and joined.shape[-1] == math.prod(sizes):
+        return joined, None if len(joined.shape) == 3 else join.inputs[1]
+    return moved, constant(graph, [0, 0, *sizes])
 
 
 def _with_rows(graph: ir.Graph, place: ir.Node, bias: ir.Value) -> ir.Value:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from colport.export.operators.attention import SWAP, split_of_moved
+from colport.export.operators.attention import SWAP, before_move, flattened
 from colport.tensors.editing import Chain, constant, producer, replace, scalar
 
 _ELEMENTWISE = ("Cos", "Sin", "Cast")
@@ -24,14 +24,14 @@ def write_rotary_embedding(graph: ir.Graph) -> None:
         if node.op_type != "Add" or node.graph is not graph or (found := _rotation(node)) is None:
             continue
         heads, *tables = found
-        split = split_of_moved(heads)
-        if len(heads.shape) != 3 and (len(heads.shape) != 4 or split is None):
+        unmoved = before_move(heads)
+        if len(heads.shape) != 3 and (len(heads.shape) != 4 or unmoved is None):
             continue
         halves = [known.get(table) or _half(graph, table, heads, node) for table in tables]
         if None in halves:
             continue
         known |= zip(tables, halves, strict=True)
-        replace(graph, node.outputs[0], _rotated(graph, heads, halves, split))
+        replace(graph, node.outputs[0], _rotated(graph, heads, halves, unmoved))
 
 
 def _rotation(total: ir.Node) -> tuple[ir.Value, ir.Value, ir.Value] | None:
@@ -50,20 +50,20 @@ def _rotation(total: ir.Node) -> tuple[ir.Value, ir.Value, ir.Value] | None:
 
 
 def _rotated(
-    graph: ir.Graph, heads: ir.Value, halves: list[ir.Value], split: ir.Node | None
+    graph: ir.Graph, heads: ir.Value, halves: list[ir.Value], unmoved: ir.Value | None
 ) -> list[ir.Node]:
     chain = Chain(graph)
+    count, size = int(heads.shape[1]), int(heads.shape[-1])
     if moved := len(heads.shape) == 4:
-        count, flat = int(heads.shape[1]), split.inputs[0]
+        flat = flattened(graph, unmoved)
     else:
-        count, size = map(int, heads.shape[1:])
         flat = chain.add("Reshape", [heads, constant(graph, [1, -1, count * size])])
         flat.shape, flat.type = ir.Shape([1, heads.shape[0], count * size]), heads.type
     rotated = chain.add("RotaryEmbedding", [flat, *halves], {"num_heads": count})
     rotated.shape, rotated.type = flat.shape, halves[0].type
     if moved:
-        again = chain.add("Reshape", [rotated, split.inputs[1]])
-        again.shape, again.type = split.outputs[0].shape, heads.type
+        again = chain.add("Reshape", [rotated, constant(graph, [0, 0, count, size])])
+        again.shape, again.type = unmoved.shape, heads.type
         chain.add("Transpose", [again], {"perm": SWAP})
     else:
         chain.add("Reshape", [rotated, constant(graph, [-1, count, size])])
