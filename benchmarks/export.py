@@ -74,7 +74,7 @@ def markdown(record: Mapping[str, Any]) -> str:
 def main(
     checkpoints_folder: Demo = DEMO,
     sizes: Annotated[
-        str, typer.Option(help="Comma-separated: colpali-10M, -100M, -1B, -3B, colqwen2-2B.")
+        str, typer.Option(help="Comma-separated; benchmarks/random_checkpoints.toml has all.")
     ] = "colpali-10M,colpali-100M,colpali-1B,colpali-3B,colqwen2-2B",
     precisions: Annotated[str, typer.Option(help="Comma-separated.")] = "fp16,fp32,int8",
     scratch: Scratch = SCRATCH,

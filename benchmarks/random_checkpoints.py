@@ -7,9 +7,10 @@ and processor files come from a small checkpoint of the same family.
 from __future__ import annotations
 
 import json
-import shutil
+import tomllib
 import zlib
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,39 +18,26 @@ import ml_dtypes
 import numpy as np
 
 from colport.base.errors import ConfigError
-from colport.hub.checkpoints import read_config
 
 if TYPE_CHECKING:
     from PIL import Image
 
 SHARD_BYTES = 2 * 10**9
-_MAX_PIXELS = 768 * 28 * 28  # of vidore/colqwen2-v1.0's processor: 768 tokens a page
 _PATTERN = 2**23  # values of the random pattern that fills the tensors
 _PAGE = (1754, 1240)  # rows and columns of pixels; A4 at 150 dpi
-
-_TEXT = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
-_KEYS = {
-    "colpali": (_TEXT, (*_TEXT, "head_dim", "vocab_size")),
-    "colqwen2": (
-        ("embed_dim", "depth", "num_heads"),
-        (*_TEXT, "num_key_value_heads", "vocab_size"),
-    ),
+_KNOWN = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+_TILE_TOKENS = ("<fake_token_around_image>", "<image>", "<global-img>", "<end_of_utterance>")
+_MOST_TILES = 6  # rows and columns with tokens of their own
+_QWEN_TOKENS = {
+    "vision_start_token_id": "<|vision_start|>",
+    "vision_end_token_id": "<|vision_end|>",
+    "video_token_id": "<|video_pad|>",
 }
-_SIZES = {
-    "colpali-3B": ((1152, 4304, 27, 16), (2048, 16384, 18, 8, 256, 257216)),
-    "colpali-1B": ((1152, 4304, 12, 16), (2048, 8192, 8, 8, 256, 64000)),
-    "colpali-100M": ((512, 2048, 8, 8), (768, 3072, 8, 4, 192, 16000)),
-    "colpali-10M": ((192, 768, 4, 4), (256, 1024, 4, 4, 64, 8000)),
-    "colqwen2-8B": ((1280, 32, 16), (3584, 18944, 28, 28, 4, 152064)),
-    "colqwen2-2B": ((1280, 32, 16), (1536, 8960, 28, 12, 2, 151936)),
-    "colqwen2-100M": ((512, 8, 8), (768, 3072, 8, 6, 2, 16000)),
-}
-"""Values of a family's :data:`_KEYS`: those of the vision tower, those of the text model."""
 
 
 def sizes() -> list[str]:
     """Names that :func:`write` takes: ``family-size``."""
-    return list(_SIZES)
+    return list(_KNOWN["size"])
 
 
 def random_page(number: int = 0) -> Image.Image:
@@ -71,55 +59,67 @@ def write(name: str, files_from: Path, output: Path) -> int:
     Raises:
         ConfigError: The name is unknown.
     """
-    if name not in _SIZES:
+    if name not in sizes():
         raise ConfigError(f"size: {name!r} is unknown; allowed are {', '.join(sizes())}.")
-    demo = files_from / f"{name.partition('-')[0]}-demo"
-    tokens = read_config(demo)["vlm_config"]
-    model_class, config = _model(name, {key: tokens[key] for key in tokens if "_token" in key})
+    form = _KNOWN["form"][name.partition("-")[0]]
+    processor = _processor(form, files_from / f"{form['demo']}-demo")
+    model_class, config = model(name, _tokens(processor))
     output.mkdir(parents=True)
-    for file in demo.glob("*.json"):
-        if file.name != "config.json":
-            shutil.copyfile(file, output / file.name)
-    _resize_processor(output / "processor_config.json", config)
+    processor.save_pretrained(output)
+    config.architectures = [model_class.__name__]
     config.save_pretrained(output)
     return _write_weights(model_class, config, output)
 
 
-def _model(name: str, tokens: Mapping[str, int]) -> tuple[Any, Any]:
+def model(name: str, tokens: Mapping[str, int]) -> tuple[Any, Any]:
+    """Class and configuration of a size, with these ids of tokens."""
+    form, size = _KNOWN["form"][name.partition("-")[0]], _KNOWN["size"][name]
+    model_class = getattr(import_module(form["module"]), form["class"])
+    vision, text = ({**form.get(part, {}), **size[part]} for part in ("vision", "text"))
+    vlm, width = dict(tokens), text["hidden_size"]
+    if form["demo"] == "colpali":
+        vision["projection_dim"] = width
+        vlm |= {"model_type": "paligemma", "hidden_size": width, "projection_dim": width}
+    elif form.get("tiles"):
+        vlm |= {"model_type": "modernvbert", "pixel_shuffle_factor": 4}
+    elif form.get("vlm_config"):
+        vision["hidden_size"] = width
+        vlm["model_type"] = "qwen2_vl"
+    else:
+        vision["out_hidden_size"] = width
+    vlm |= {"vision_config": vision, "text_config": text}
+    if form.get("vlm_config"):
+        vlm = {"vlm_config": vlm, "embedding_dim": 128}
+    return model_class, model_class.config_class(**vlm)
+
+
+def _processor(form: Mapping[str, Any], demo: Path) -> Any:
+    """A processor for full-size pages, over the demo's tokenizer."""
     import transformers
 
-    family = name.partition("-")[0]
-    vision, text = (
-        dict(zip(keys, values, strict=True))
-        for keys, values in zip(_KEYS[family], _SIZES[name], strict=True)
-    )
-    width = text["hidden_size"]
-    if family == "colpali":
-        tower = {"model_type": "siglip_vision_model", "vision_use_head": False}
-        vision |= {**tower, "image_size": 448, "patch_size": 14, "projection_dim": width}
-        text |= {"model_type": "gemma", "num_key_value_heads": 1}
-        vlm = {"model_type": "paligemma", "hidden_size": width, "projection_dim": width}
-        names = ("ColPaliForRetrieval", "ColPaliConfig")
-    else:
-        vision |= {"hidden_size": width, "mlp_ratio": 4}
-        text |= {"rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24]}}
-        vlm = {"model_type": "qwen2_vl"}
-        names = ("ColQwen2ForRetrieval", "ColQwen2Config")
-    vlm = {**vlm, **tokens, "vision_config": vision, "text_config": text}
-    model, config = (getattr(transformers, name) for name in names)
-    return model, config(vlm_config=vlm, embedding_dim=128)
+    name = {"colpali": "ColPaliProcessor", "colqwen2": "ColQwen2Processor"}[form["demo"]]
+    known = getattr(transformers, name).from_pretrained(demo)
+    parts = {"image_processor": known.image_processor, "tokenizer": known.tokenizer}
+    if form.get("tiles"):
+        grid = [divmod(place, _MOST_TILES) for place in range(_MOST_TILES**2)]
+        places = [f"<row_{row + 1}_col_{column + 1}>" for row, column in grid]
+        known.tokenizer.add_tokens([*_TILE_TOKENS, *places], special_tokens=True)
+        half = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+        parts["image_processor"] = transformers.Idefics3ImageProcessor(**half)
+    elif "processor" in form:
+        parts["video_processor"] = transformers.Qwen2VLVideoProcessor()
+    for key, value in form["image"].items():
+        setattr(parts["image_processor"], key, value)
+    if "processor" not in form:
+        return known
+    return getattr(import_module(form["module"]), form["processor"])(**parts)
 
 
-def _resize_processor(file: Path, config: Any) -> None:
-    """Full-size pages instead of the demo's small ones."""
-    processor = json.loads(file.read_text())
-    vision, images = config.vlm_config.vision_config, processor["image_processor"]
-    if config.model_type == "colpali":
-        images["size"] = {"height": vision.image_size, "width": vision.image_size}
-        images["image_seq_length"] = (vision.image_size // vision.patch_size) ** 2
-    else:
-        images["size"]["longest_edge"] = _MAX_PIXELS
-    file.write_text(json.dumps(processor))
+def _tokens(processor: Any) -> dict[str, int]:
+    """Ids that a configuration names."""
+    known = processor.tokenizer.get_vocab()
+    ids = {key: known[token] for key, token in _QWEN_TOKENS.items() if token in known}
+    return {"image_token_id": processor.image_token_id, **ids}
 
 
 def _write_weights(model_class: Any, config: Any, output: Path) -> int:

@@ -105,7 +105,7 @@ def test_parameters_of_page_models_are_those_of_the_published_configuration():
 
     sizes = {"vidore/colpali-v1.3-hf": "colpali-3B", "vidore/colqwen2-v1.0-hf": "colqwen2-2B"}
     for name, size in sizes.items():
-        model, config = random_checkpoints._model(size, {"image_token_id": 3, "video_token_id": 4})
+        model, config = random_checkpoints.model(size, {"image_token_id": 3, "video_token_id": 4})
         assert READ[name]["parameters"] == pytest.approx(parameters(model, config), rel=0.001)
 
 
