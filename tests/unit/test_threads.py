@@ -78,8 +78,8 @@ def test_a_page_is_resized_in_one_thread(monkeypatch):
             return getattr(ufunc, method)(*map(np.asarray, inputs), **options)
 
     def watched(*sizes):
-        first, step, weights, bias = filters(*sizes)
-        return first, step, weights.view(Watched), bias
+        before, step, weights, *rest = filters(*sizes)
+        return before, step, weights.view(Watched), *rest
 
     monkeypatch.setattr(images, "_filter", watched)
     with threadpool_limits(2, user_api="blas"):

@@ -18,7 +18,7 @@ from threading import Lock
 from typing import Literal
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
+from numpy.lib.stride_tricks import as_strided
 from PIL import Image, ImageOps
 from threadpoolctl import ThreadpoolController
 
@@ -26,8 +26,14 @@ _BICUBIC_A = -0.5  # Keys' cubic convolution parameter, as in Pillow and torch's
 _MAX_PRECISION = 22
 _MIDDLE = 128
 _EXACT = 2**24  # whole numbers below are exact in fp32
-_BLOCKS = range(8, 17)
-"""Results that one product may filter: enough to be fast, few enough to read little in vain."""
+_BLOCKS = {"C": (8, 16), "F": (8,)}
+"""Results that one product may filter, by the order of its pixels in memory: enough to be fast, few
+enough to read little in vain, and multiples of the 8 that OpenBLAS computes at a time."""
+_RUNS = 1, 2, 4, 8, 16
+"""Into how many runs a filter's blocks may be cut. Within a run, windows are equally many pixels
+apart, so that they drift away from the centres of their results."""
+_EXTRA = 500  # multiplications that take as long as the rest of a product, for each of its rows
+_MANY = 32  # with one doubtful result of so many, it is faster to filter all of them again
 _BAND = 2**19  # pixels that are filtered at a time, so that their sums stay in the caches
 
 _GREY16 = ("I;16", "I;16B", "I;16L", "I;16N")
@@ -217,39 +223,75 @@ def _filter_rows(
     if width == target:
         result[...] = source
         return
-    first, step, weights, bias = _filter(width, target, kernel)
-    blocks, taps, size = weights.shape
-    before = max(0, -first)
-    length = max(before + width, before + first + (blocks - 1) * step + taps)
+    before, (leap, step), weights, bias, middle, doubt = _filter(width, target, kernel, order)
+    runs, blocks, taps, size = weights.shape
+    length = max(before + width, (runs - 1) * leap + (blocks - 1) * step + taps)
     band = min(rows, -(-_BAND // length))
-    pixels = np.zeros((band, length), weights.dtype, order)
-    sums = np.empty((band, blocks * size), weights.dtype, order)
-    windows = sliding_window_view(pixels, taps, axis=1)[:, before + first :: step]
-    windows, by_block = windows[:, :blocks].swapaxes(0, 1), sums.reshape(band, blocks, size)
+    pixels = np.zeros((band, length), np.float32, order)
+    sums = np.empty((band, bias.size), np.float32, order)
+    row, pixel = pixels.strides
+    strides = leap * pixel, step * pixel, row, pixel
+    windows = as_strided(pixels, (runs, blocks, band, taps), strides)
+    by_block = np.moveaxis(sums.reshape(band, runs, blocks, size), 0, 2)
     for start in range(0, rows, band):
-        count = min(band, rows - start)
-        # Pixels less the middle of their range, half as large: so are their sums.
-        centred = (source[start : start + count] ^ _MIDDLE).view(np.int8)
-        pixels[:count, before : before + width] = centred
-        np.matmul(windows[:, :count], weights, out=by_block[:count].swapaxes(0, 1))
+        part, settled = source[start : start + band], result[start : start + band]
+        count = len(part)
+        pixels[:count, before : before + width] = (part ^ middle).view(np.int8) if middle else part
+        np.matmul(windows[:, :, :count], weights, out=by_block[:, :, :count])
         values = sums[:count]
         values += bias
-        result[start : start + count] = np.clip(values, 0, 255, out=values)[:, :target]
+        settled[...] = np.clip(values, 0, 255, out=values)[:, :target]
+        if doubt:  # the largest that each can be, rounded like the least
+            values += doubt
+            doubtful = values[:, :target].astype(np.uint8) != settled
+            _settle(settled, doubtful, windows[:, :, :count], weights, order)
+
+
+def _settle(
+    result: np.ndarray,
+    doubtful: np.ndarray,
+    windows: np.ndarray,
+    weights: np.ndarray,
+    order: Literal["C", "F"],
+) -> None:
+    """Filter again what is doubtful, in fp64, which holds these sums exactly.
+
+    Of noise and of pages that is a thousandth. Fine regular patterns can make all results doubtful.
+    """
+    places = np.flatnonzero(doubtful.ravel(order))
+    if len(places) * _MANY > doubtful.size:
+        sums = np.moveaxis(np.matmul(windows.astype(np.float64), weights), 2, 0)
+        sums = sums.reshape(len(result), -1)[:, : result.shape[1]]
+        result[...] = np.clip(sums + 0.5, 0, 255)
+        return
+    row, column = np.unravel_index(places, doubtful.shape, order)
+    run, block, place = np.unravel_index(column, (*weights.shape[:2], weights.shape[3]))
+    pixels = windows[run, block, row].astype(np.float64)
+    sums = np.einsum("rt,rt->r", pixels, weights[run, block, :, place])
+    result[row, column] = np.clip(sums + 0.5, 0, 255)
 
 
 @lru_cache(maxsize=64)
-def _filter(source: int, target: int, kernel: str) -> tuple[int, int, np.ndarray, np.ndarray]:
+def _filter(
+    source: int, target: int, kernel: str, order: Literal["C", "F"]
+) -> tuple[int, tuple[int, int], np.ndarray, np.ndarray, int, float]:
     """The filter from one side's length to another, in blocks of neighbouring results.
 
     Follows ``_compute_index_ranges_int16_weights`` of torch's CPU upsampling: weights in double,
     normalised to sum 1, then rounded at the largest power of two that keeps them within 16 bits.
 
+    A sum in fp32 is exact if, counted in the weights' last bit, all its parts are below 2**24. For
+    some filters they are so only when the middle of the pixels' range is taken from each pixel
+    first. Where a side becomes less than a quarter as long, they are not: each addition may then be
+    wrong by half of the last bit of the largest sum, and together they give the doubt.
+
     Returns:
-        Where the window of the source that the first block's results share begins, negative where
-        that is before it; pixels from a block's window to the next one's; weights ``[blocks, pixels
-        of a window, results of a block]`` in a float type that holds every sum of them times
-        centred pixels exactly; of each result of all blocks a half to round by, and what the middle
-        gives.
+        How many pixels before the source the first block's window begins; pixels from a run's first
+        window to the next run's, and from a block's window to the next one's; weights ``float32
+        [runs, blocks of a run, pixels of a window, results of a block]``; what is added to each
+        result of all blocks, so that it becomes the least that it can be, rounded by cutting off;
+        the middle that is taken from pixels, or 0; the doubt, by how much the largest that a result
+        can be exceeds the least, 0 where sums are exact.
     """
     taps, firsts, lasts = _weights(source, target, kernel)
     precision, largest = 0, taps.max()
@@ -257,25 +299,37 @@ def _filter(source: int, target: int, kernel: str) -> tuple[int, int, np.ndarray
         precision += 1
     unit = 1 << precision
     whole = np.trunc(taps * unit + np.copysign(0.5, taps))
-    most = max(_MIDDLE * np.abs(whole).sum(axis=1).max(), 2 * _MIDDLE * unit)
-    exact = np.float32 if most <= _EXACT else np.float64
-    rows = np.arange(target)
+    most = np.abs(whole).sum(axis=1).max()
+    middle, doubt = 0, 0.0
+    if 2 * _MIDDLE * most > _EXACT:
+        if max(_MIDDLE * most, 2 * _MIDDLE * unit) <= _EXACT:
+            middle = _MIDDLE
+        else:  # three more: the half, the doubt, and what these themselves are rounded by
+            largest = np.float32(2 * _MIDDLE * most / unit)
+            doubt = float((taps.shape[1] + 3) * np.spacing(largest))
+    rows, stride = np.arange(target), source / target
 
-    def layout(size: int) -> tuple[int, ...]:
-        step = max(1, round(source * size / target))
-        begin = firsts - rows // size * step
+    def layout(size: int, runs: int) -> tuple[int, ...]:
+        blocks = -(-target // (size * runs))
+        leap, step = round(stride * size * blocks), round(stride * size)
+        run, block = np.divmod(rows // size, blocks)
+        begin = firsts - run * leap - block * step
         window = int((lasts - firsts + begin).max() - begin.min())
-        return -(-target // size) * size * window, size, step, int(begin.min()), window
+        cost = runs * blocks * (size * window + _EXTRA)
+        return cost, size, runs, blocks, leap, step, int(begin.min()), window
 
-    _, size, step, first, window = min(layout(min(size, target)) for size in _BLOCKS)
-    block = rows // size
-    weights = np.zeros((block[-1] + 1, window + taps.shape[1], size), exact)
-    place = (firsts - first - block * step)[:, None] + np.arange(taps.shape[1])
-    weights[block[:, None], place, (rows % size)[:, None]] = whole / unit
+    _, size, runs, blocks, leap, step, first, window = min(
+        layout(min(size, target), runs) for size in _BLOCKS[order] for runs in _RUNS
+    )
+    run, block = np.divmod(rows // size, blocks)
+    weights = np.zeros((runs, blocks, window + taps.shape[1], size), np.float32)
+    place = (firsts - first - run * leap - block * step)[:, None] + np.arange(taps.shape[1])
+    weights[run[:, None], block[:, None], place, (rows % size)[:, None]] = whole / unit
     # Divided by a power of two, all stay exact.
-    bias = np.zeros(block[-1] * size + size, exact)
-    bias[:target] = _MIDDLE * whole.sum(axis=1) / unit + 0.5
-    return first, step, np.ascontiguousarray(weights[:, :window]), bias
+    bias = np.zeros(runs * blocks * size, np.float32)
+    bias[:target] = middle * whole.sum(axis=1) / unit + 0.5 - doubt / 2
+    weights = np.ascontiguousarray(weights[:, :, :window])
+    return -first, (leap, step), weights, bias, middle, doubt
 
 
 def _weights(source: int, target: int, kernel: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
