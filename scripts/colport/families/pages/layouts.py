@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -42,6 +42,8 @@ class CheckpointLayout(ABC):
         query_end: What its processor puts behind a query's augmentation tokens.
         zeros: Inputs of the model, as many as token ids, that are zeros where the processor gives
             none.
+        older: Patterns in names of weights, and what stands for them today, where the model's class
+            has none.
         library: Name of the library.
         module: Its module that has the classes.
         head: What the name of its model class has behind the stem.
@@ -55,6 +57,7 @@ class CheckpointLayout(ABC):
     processor: str = ""
     query_end: str = ""
     zeros: tuple[str, ...] = ()
+    older: Mapping[str, str] = field(default_factory=dict)
     library: ClassVar[str]
     module: ClassVar[str]
     head: ClassVar[str] = ""
@@ -85,11 +88,10 @@ class CheckpointLayout(ABC):
         from colport.tensors.weights import TensorIndex
 
         _check_modules(folder)
-        older = getattr(self._model_class, "_checkpoint_conversion_mapping", {})
-        kinds = {"key_mapping": older, "optional": UNREAD, "ignored": UNREAD}
+        kinds = {"key_mapping": self._older, "optional": UNREAD, "ignored": UNREAD}
         found = skeletons.map_tensors(model, TensorIndex(folder), folder=folder, **kinds)
         read = {name: found[name] for name in found if not skeletons.reason(UNREAD, name)}
-        return merge(folder, model, read, older)
+        return merge(folder, model, read, self._older)
 
     def load_processor(self, folder: Path) -> Any:
         """The library's own processor of a checkpoint.
@@ -133,6 +135,7 @@ class CheckpointLayout(ABC):
                 dtype=torch.float32,
                 use_safetensors=True,
                 trust_remote_code=False,
+                key_mapping=self._older,
                 output_loading_info=True,
             )
         skeletons.refuse_weights("missing", loading["missing_keys"], folder)
@@ -159,6 +162,11 @@ class CheckpointLayout(ABC):
         if self.projection:
             return model.get_submodule(self.projection).out_features
         return model.get_submodule(self.backbone).config.get_text_config().hidden_size
+
+    @property
+    def _older(self) -> dict[str, str]:
+        """Older names of weights, as the library's class says or the layout."""
+        return dict(getattr(self._model_class, "_checkpoint_conversion_mapping", self.older))
 
     @property
     def _model_class(self) -> Any:
