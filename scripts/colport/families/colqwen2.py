@@ -14,4 +14,11 @@ class ColQwen2(QwenFamily):
     )
 
 
-FAMILIES = (ColQwen2(),)
+class BiQwen2(ColQwen2):
+    """``BiQwen2`` of colpali-engine: one vector, that of the last token."""
+
+    name = "biqwen2"
+    layouts = (EngineLayout("BiQwen2", "qwen2_vl", projection=None, pooling="last"),)
+
+
+FAMILIES = (ColQwen2(), BiQwen2())
