@@ -19,7 +19,7 @@ from colport.families.base import Document, GraphInput, Processing
 from colport.families.pages import grids
 from colport.families.pages.base import Tensors
 from colport.families.pages.layouts import CheckpointLayout, EngineLayout
-from colport.families.pages.qwen_vl import QwenFamily, QwenRuntime
+from colport.families.pages.qwen_vl import OLDER_NAMES, QwenFamily, QwenRuntime
 
 if TYPE_CHECKING:
     import torch
@@ -140,6 +140,7 @@ class BiQwen2_5(ColQwen2_5):  # noqa: N801
             projection=None,
             pooling="last",
             processor="BiQwen2_5_Processor",
+            older=OLDER_NAMES,
         ),
     )
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from colport.tensors.weights import StoredTensor
 
+_PROCESSORS = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
 _OLD_SIZES = {"shortest_edge": "min_pixels", "longest_edge": "max_pixels"}
 UNREAD: Mapping[str, str] = {r"(^|\.)lm_head\.": "predicts words"}
 """Weights that no embedding depends on, and why."""
@@ -99,7 +100,7 @@ class CheckpointLayout(ABC):
         transformers 4 wrote ``size`` with other keys, which its successor keeps and does not read.
         """
         with reading(folder, self.library):
-            known = self._class(self.processor or f"{self.stem}Processor")
+            known = self._class(self._processor)
             processor = known.from_pretrained(folder, trust_remote_code=False)
         size = processor.image_processor.size
         for key, old in _OLD_SIZES.items():
@@ -169,6 +170,10 @@ class CheckpointLayout(ABC):
         return dict(getattr(self._model_class, "_checkpoint_conversion_mapping", self.older))
 
     @property
+    def _processor(self) -> str:
+        return self.processor or f"{self.stem}Processor"
+
+    @property
     def _model_class(self) -> Any:
         return self._class(f"{self.stem}{self.head}")
 
@@ -217,6 +222,19 @@ class EngineLayout(CheckpointLayout):
     projection: str | None = "custom_text_proj"
     library = "colpali-engine"
     module = "colpali_engine.models"
+
+    def accepts(self, folder: Path) -> bool:
+        """See :meth:`CheckpointLayout.accepts`; what a plain model becomes, its processor says.
+
+        Such a model is the base of an adapter whose class has no weights of its own.
+        """
+        if super().accepts(folder) or not (folder / "config.json").is_file():
+            return super().accepts(folder)
+        config = read_config(folder)
+        plain = str(config.get("architectures")).endswith("ForConditionalGeneration']")
+        files = (read_config(folder, n) for n in _PROCESSORS if (folder / n).is_file())
+        named = any(file.get("processor_class") == self._processor for file in files)
+        return plain and named and config.get("model_type") == self.vlm
 
     def accepts_config(self, config: Mapping[str, Any]) -> bool:
         """See :meth:`CheckpointLayout.accepts_config`."""

@@ -36,6 +36,11 @@ _SIZES = {
 """What an image processor calls a size, and what a vision tower does."""
 
 
+OLDER_NAMES = {r"^model\.(?=(layers|embed_tokens|norm)\.)": "language_model."}
+"""Names of the language model's weights before transformers 4.52; colpali-engine's ``Col…`` classes
+have them, its ``Bi…`` do not."""
+
+
 class QwenRuntime(PageRuntime):
     """Pages as patches in one row, and where each of them lies."""
 
