@@ -43,7 +43,10 @@ class Words:
 
     document_type = "passages"
     manifest = SimpleNamespace(
-        digest="0" * 64, dim=26, graphs={"text": SimpleNamespace(parameters=0)}
+        digest="0" * 64,
+        dim=26,
+        graphs={"text": SimpleNamespace(parameters=0)},
+        is_single_vector=False,
     )
 
     def __init__(self, *_, **__) -> None:

@@ -72,8 +72,8 @@ def test_each_token_has_its_own_scale():
 
 @pytest.mark.parametrize(("dim", "possible"), [(8, True), (12, False), (16, True), (4, False)])
 def test_which_dimensions_can_be_bits(dim, possible):
-    assert (Form("b", storage="binary").limit(dim) == "") == possible
-    assert Form("b", storage="int8").limit(dim) == ""
+    assert (Form("b", storage="binary").limit(dim, 4) == "") == possible
+    assert Form("b", storage="int8").limit(dim, 4) == ""
 
 
 # Records.

@@ -46,7 +46,7 @@ def explain(
     if page.is_dir():
         raise DatasetError(f"{page}: is a folder, expected an image.")
     runtime = preprocessing(folders[0])
-    runtime.query_tokens(query)  # refuses a model of passages before anything is encoded
+    runtime.query_tokens(query)  # refuses passages and single vectors before anything is encoded
     image, *others = read_documents(page, "pages", 2)
     if others:
         raise DatasetError(f"{page}: holds several pages, expected an image of one.")

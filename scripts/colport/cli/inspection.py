@@ -140,7 +140,8 @@ def latency(
 
 def _lines(found: manifest.Manifest) -> Iterator[str]:
     source = found.source.get("source", "not recorded")
-    yield f"family     {found.family}, {found.dim} dimensions a token"
+    compared = ", compared by cosine" if found.is_single_vector else ""
+    yield f"family     {found.family}, {found.vectors}{compared}"
     yield f"precision  {found.precision}, opset {found.opset}"
     if found.integer_range:
         yield f"sums       {IN_WORDS[found.integer_range]}"

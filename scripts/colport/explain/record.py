@@ -120,7 +120,9 @@ def explain_record(
 def _first_runtime(folders: Sequence[str | Path]) -> Runtime:
     for folder in folders:
         try:
-            return preprocessing(folder)
+            runtime = preprocessing(folder)
+            runtime.query_tokens("")  # a model of one vector has none to explain
+            return runtime
         except UnsupportedError as limit:
             reason = limit
     raise reason

@@ -46,7 +46,7 @@ class Manifest:
         family: Family name.
         precision: ``fp32``, ``fp16``, ``bf16``, ``int8`` or ``int4``.
         opset: ONNX operator set of the graphs.
-        dim: Size of a token embedding.
+        dim: Size of a vector.
         source: The checkpoint: where it came from and the digests of its weights.
         processing: Prompts, expansion, skiplist, image settings; read by the family's runtime.
         graphs: Graph name to its description.
@@ -98,6 +98,21 @@ class Manifest:
     def _save(self, folder: Path) -> Manifest:
         write_json(folder / FILE, asdict(self))
         return self
+
+    @property
+    def is_single_vector(self) -> bool:
+        """Whether a query or a document has one vector in place of one a token."""
+        return bool(self.processing.get("pooling"))
+
+    @property
+    def score(self) -> str:
+        """What a query and a document are compared by; MaxSim of two single vectors is this."""
+        return "cosine" if self.is_single_vector else "MaxSim"
+
+    @property
+    def vectors(self) -> str:
+        """What becomes of a query or a document, in words."""
+        return f"{self.dim} dimensions {'in one vector' if self.is_single_vector else 'a token'}"
 
     @property
     def integer_range(self) -> str | None:

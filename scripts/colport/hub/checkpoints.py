@@ -82,8 +82,8 @@ def resolve(declaration: Mapping[str, Any], workspace: Path | str) -> Path:
 def look(declaration: Mapping[str, Any], workspace: Path | str) -> Path | None:
     """As :func:`resolve`, but nothing is fetched and no content of weights read.
 
-    For an adapter the folder of its base, which says what it is; ``None`` for what is on the Hub,
-    or in a package inside another one, which an import has to find.
+    ``None`` for what is on the Hub, as an adapter's base may be, or in a package inside another
+    one, which an import has to find.
 
     Raises:
         CheckpointError: A folder, package, base or file is not there, or the header of one with
@@ -93,7 +93,9 @@ def look(declaration: Mapping[str, Any], workspace: Path | str) -> Path | None:
         return None
     checkpoint = _located(declaration)
     if _is_bare_adapter(checkpoint.folder):
-        return look(declaration.get("base") or _named_base(checkpoint), workspace)
+        base = declaration.get("base") or _named_base(checkpoint)
+        if look(base, Path(workspace) / "base") is None:
+            return None
     folder = _assembled(_layers(declaration), {}, Path(workspace))
     if not _weight_files(folder):
         TensorIndex(folder)  # says what there is instead

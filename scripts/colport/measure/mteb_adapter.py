@@ -76,7 +76,7 @@ class ColPortEncoder:
             raise ConfigError(f"name: found {name!r}; allowed is organisation/model.")
         self._encoder = open_encoder(folder, provider, threads)
         manifest = self._encoder.manifest
-        pages = self._encoder.document_type == "pages"
+        pages, single = self._encoder.document_type == "pages", manifest.is_single_vector
         self._column = "image" if pages else "text"
         self.mteb_model_meta = ModelMeta(
             **dict.fromkeys(_UNKNOWN),
@@ -86,10 +86,10 @@ class ColPortEncoder:
             embed_dim=manifest.dim,
             open_weights=True,
             framework=["ONNX"],
-            similarity_fn_name=ScoringFunction.MAX_SIM,
+            similarity_fn_name=ScoringFunction.COSINE if single else ScoringFunction.MAX_SIM,
             use_instructions=False,
             modalities=["text", "image"] if pages else ["text"],
-            model_type=["late-interaction"],
+            model_type=["dense" if single else "late-interaction"],
         )
 
     def encode(
@@ -112,7 +112,7 @@ class ColPortEncoder:
                 reads.
         """
         if prompt_type is None:
-            raise ConfigError("A late-interaction model runs mteb's retrieval tasks only.")
+            raise ConfigError("An exported folder runs mteb's retrieval tasks only.")
         is_query = prompt_type == PromptType.query
         column = "text" if is_query else self._column
         encode = self._encoder.encode_queries if is_query else self._encoder.encode_documents
@@ -127,7 +127,10 @@ class ColPortEncoder:
         return embeddings
 
     def similarity(self, queries: Sequence[Any], documents: Sequence[Any]) -> np.ndarray:
-        """MaxSim of every query with every document, ``float32 [queries, documents]``."""
+        """MaxSim of every query with every document, ``float32 [queries, documents]``.
+
+        Of two single vectors it is their cosine.
+        """
         return maxsim([np.asarray(item) for item in queries], [np.asarray(d) for d in documents])
 
     def similarity_pairwise(self, queries: Sequence[Any], documents: Sequence[Any]) -> np.ndarray:

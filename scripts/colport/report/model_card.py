@@ -167,12 +167,13 @@ def _metadata(found: Manifest, repo_id: str, scored: Sequence[Mapping[str, Any]]
     source = _HUB_SOURCE.match(str(found.source.get("source")))
     # The Hub files a conversion to ONNX under its model's quantizations, whatever its precision.
     based = {"base_model": source[1], "base_model_relation": "quantized"} if source else {}
+    kind = "single-vector" if found.is_single_vector else "late-interaction"
     data = ModelCardData(
         **found.source.get("license", {}),
         **based,
         library_name="onnx",
         pipeline_tag=task,
-        tags=["onnx", "onnxruntime", "colport", "late-interaction", found.family, found.precision],
+        tags=["onnx", "onnxruntime", "colport", kind, found.family, found.precision],
         model_name=repo_id.rpartition("/")[2] if results else None,
         eval_results=results or None,
     )

@@ -44,7 +44,8 @@ class Encoder:
     """A late-interaction retriever in ONNX Runtime.
 
     Its embeddings equal those of the checkpoint's own library: prompts, query expansion,
-    skiplist, masking and page resizing included.
+    skiplist, masking and page resizing included. A model that pools them to a single vector gives
+    one row an input, and its scores are cosines.
 
     One encoder serves any number of threads: each method may be called while others run, in any
     mix, and gives what it gives alone. Where ONNX Runtime allows one call of a graph at a time
@@ -115,7 +116,7 @@ class Encoder:
 
     @property
     def dim(self) -> int:
-        """Size of a token embedding."""
+        """Size of a vector."""
         return self.manifest.dim
 
     def encode_queries(
@@ -236,6 +237,8 @@ class Encoder:
 
     def score(self, queries: Sequence[np.ndarray], documents: Sequence[np.ndarray]) -> np.ndarray:
         """MaxSim of every query with every document, ``float32 [queries, documents]``.
+
+        Of two single vectors it is their cosine.
 
         Raises:
             TypeError: ``queries`` or ``documents`` is no list of arrays of numbers.

@@ -39,8 +39,15 @@ class Form:
     """``int8`` with a scale a token, ``binary`` with a bit a value (dimensions in multiples of 8).
     By default as the model gives them."""
 
-    def limit(self, dim: int) -> str:
-        """Why embeddings of this dimension cannot be stored so, or an empty text."""
+    def limit(self, dim: int, longest: int) -> str:
+        """Why embeddings of this dimension cannot be stored so, or an empty text.
+
+        Args:
+            dim: Size of a vector.
+            longest: Vectors of a document at most.
+        """
+        if self.pooling > 1 and longest == 1:
+            return "Every document has one vector; pooling merges several."
         if self.storage == "binary" and dim % 8:
             return f"Embeddings have {dim} dimensions; binary storage needs a multiple of 8."
         return ""

@@ -134,9 +134,10 @@ def score_forms(
             a score is NaN or infinite.
     """
     full = Form(FULL)
-    limits = {form: form.limit(queries.dim) for form in forms}
-    possible = [full, *(form for form in forms if not limits[form])]
     shards = [documents] if isinstance(documents, EmbeddingSet) else documents
+    longest = max((int(shard.lengths.max(initial=0)) for shard in shards), default=0)
+    limits = {form: form.limit(queries.dim, longest) for form in forms}
+    possible = [full, *(form for form in forms if not limits[form])]
     count = _check_ids(queries, shards, qrels)
     best = {form: BestDocuments(len(queries), EVALUATION_DEPTH) for form in possible}
     sizes = dict.fromkeys(possible, 0.0)

@@ -315,9 +315,14 @@ class PageRuntime(base.Runtime):
         Raises:
             UnsupportedError: A page has one vector.
         """
-        if self._settings.get("pooling"):
-            raise UnsupportedError("one vector of a page has no patches; there are no heat maps.")
+        self._refuse_pooled()
         return self.grid(document)
+
+    def _refuse_pooled(self) -> None:
+        if self._settings.get("pooling"):
+            raise UnsupportedError(
+                "one vector of a page has no patches; heat maps need one a token."
+            )
 
     @abstractmethod
     def grid(self, page: Any) -> base.PatchGrid:
@@ -339,6 +344,7 @@ class PageRuntime(base.Runtime):
 
     def query_tokens(self, query: str) -> list[base.QueryToken]:
         """See :meth:`Runtime.query_tokens`."""
+        self._refuse_pooled()
         before, _, behind = self._settings["query_template"].partition("{text}")
         text, end = before + query + behind, len(before) + len(query)
         words = {at: word[0] for word in re.finditer(r"\w+", text) for at in range(*word.span())}

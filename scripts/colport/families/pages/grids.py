@@ -81,6 +81,22 @@ def patch_positions(grid: Grid, merge: int) -> np.ndarray:
     return ordered.reshape(-1, 2)
 
 
+def windows(tokens: Grid, side: int) -> list[np.ndarray]:
+    """The tokens of each square window of a page, in reading order; fewer at its far borders.
+
+    Args:
+        tokens: Rows and columns of the page's tokens.
+        side: Tokens along a side of a window.
+    """
+    rows, columns = tokens
+    places = np.arange(rows * columns).reshape(tokens)
+    return [
+        places[row : row + side, column : column + side].ravel()
+        for row in range(0, rows, side)
+        for column in range(0, columns, side)
+    ]
+
+
 def page_slots(grids: Sequence[Grid]) -> np.ndarray:
     """The patches of each page, ``int64 [pages, most patches]``; -1 behind a shorter page's."""
     lengths = np.array([rows * columns for rows, columns in grids])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from colport.tensors.weights import StoredTensor
 
+_PROCESSORS = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
 _OLD_SIZES = {"shortest_edge": "min_pixels", "longest_edge": "max_pixels"}
 UNREAD: Mapping[str, str] = {r"(^|\.)lm_head\.": "predicts words"}
 """Weights that no embedding depends on, and why."""
@@ -42,6 +43,8 @@ class CheckpointLayout(ABC):
         query_end: What its processor puts behind a query's augmentation tokens.
         zeros: Inputs of the model, as many as token ids, that are zeros where the processor gives
             none.
+        older: Patterns in names of weights, and what stands for them today, where the model's class
+            has none.
         library: Name of the library.
         module: Its module that has the classes.
         head: What the name of its model class has behind the stem.
@@ -55,6 +58,7 @@ class CheckpointLayout(ABC):
     processor: str = ""
     query_end: str = ""
     zeros: tuple[str, ...] = ()
+    older: Mapping[str, str] = field(default_factory=dict)
     library: ClassVar[str]
     module: ClassVar[str]
     head: ClassVar[str] = ""
@@ -85,11 +89,10 @@ class CheckpointLayout(ABC):
         from colport.tensors.weights import TensorIndex
 
         _check_modules(folder)
-        older = getattr(self._model_class, "_checkpoint_conversion_mapping", {})
-        kinds = {"key_mapping": older, "optional": UNREAD, "ignored": UNREAD}
+        kinds = {"key_mapping": self._older, "optional": UNREAD, "ignored": UNREAD}
         found = skeletons.map_tensors(model, TensorIndex(folder), folder=folder, **kinds)
         read = {name: found[name] for name in found if not skeletons.reason(UNREAD, name)}
-        return merge(folder, model, read, older)
+        return merge(folder, model, read, self._older)
 
     def load_processor(self, folder: Path) -> Any:
         """The library's own processor of a checkpoint.
@@ -97,7 +100,7 @@ class CheckpointLayout(ABC):
         transformers 4 wrote ``size`` with other keys, which its successor keeps and does not read.
         """
         with reading(folder, self.library):
-            known = self._class(self.processor or f"{self.stem}Processor")
+            known = self._class(self._processor)
             processor = known.from_pretrained(folder, trust_remote_code=False)
         size = processor.image_processor.size
         for key, old in _OLD_SIZES.items():
@@ -133,6 +136,7 @@ class CheckpointLayout(ABC):
                 dtype=torch.float32,
                 use_safetensors=True,
                 trust_remote_code=False,
+                key_mapping=self._older,
                 output_loading_info=True,
             )
         skeletons.refuse_weights("missing", loading["missing_keys"], folder)
@@ -159,6 +163,15 @@ class CheckpointLayout(ABC):
         if self.projection:
             return model.get_submodule(self.projection).out_features
         return model.get_submodule(self.backbone).config.get_text_config().hidden_size
+
+    @property
+    def _older(self) -> dict[str, str]:
+        """Older names of weights, as the library's class says or the layout."""
+        return dict(getattr(self._model_class, "_checkpoint_conversion_mapping", self.older))
+
+    @property
+    def _processor(self) -> str:
+        return self.processor or f"{self.stem}Processor"
 
     @property
     def _model_class(self) -> Any:
@@ -209,6 +222,19 @@ class EngineLayout(CheckpointLayout):
     projection: str | None = "custom_text_proj"
     library = "colpali-engine"
     module = "colpali_engine.models"
+
+    def accepts(self, folder: Path) -> bool:
+        """See :meth:`CheckpointLayout.accepts`; what a plain model becomes, its processor says.
+
+        Such a model is the base of an adapter whose class has no weights of its own.
+        """
+        if super().accepts(folder) or not (folder / "config.json").is_file():
+            return super().accepts(folder)
+        config = read_config(folder)
+        plain = str(config.get("architectures")).endswith("ForConditionalGeneration']")
+        files = (read_config(folder, n) for n in _PROCESSORS if (folder / n).is_file())
+        named = any(file.get("processor_class") == self._processor for file in files)
+        return plain and named and config.get("model_type") == self.vlm
 
     def accepts_config(self, config: Mapping[str, Any]) -> bool:
         """See :meth:`CheckpointLayout.accepts_config`."""

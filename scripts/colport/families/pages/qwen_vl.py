@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from colport.base.errors import UnsupportedError
 from colport.base.foreign import shape_beside
 from colport.families import functional
-from colport.families.base import Batch, Document, GraphInput, PatchGrid, Runtime
+from colport.families.base import Batch, Document, GraphInput, PatchGrid, Processing, Runtime
 from colport.families.pages import grids
 from colport.families.pages.base import PageFamily, PageRuntime, Tensors
 from colport.families.pages.images import PageError
@@ -27,7 +28,17 @@ if TYPE_CHECKING:
 # The name must contain "flash": transformers then leaves the patches of all pages in one row.
 _PAGE_ATTENTION = "colport_page_flash"
 
-_SIZES = ("patch_size", "merge_size", "temporal_patch_size")
+_SIZES = {
+    "patch_size": "patch_size",
+    "merge_size": "spatial_merge_size",
+    "temporal_patch_size": "temporal_patch_size",
+}
+"""What an image processor calls a size, and what a vision tower does."""
+
+
+OLDER_NAMES = {r"^model\.(?=(layers|embed_tokens|norm)\.)": "language_model."}
+"""Names of the language model's weights before transformers 4.52; colpali-engine's ``Col…`` classes
+have them, its ``Bi…`` do not."""
 
 
 class QwenRuntime(PageRuntime):
@@ -118,18 +129,23 @@ class QwenFamily(PageFamily):
 
     def tower(self, backbone: Any, inputs: Tensors, **more: torch.Tensor) -> Any:
         """What the vision tower gives, with further inputs of its own."""
-        slots = inputs["page_slots"]
         return backbone.visual(
             inputs["pixel_values"].to(backbone.dtype),
             grid_thw=None,
             position_ids=inputs["patch_positions"],
-            cu_seqlens=slots,  # unused, as is the next; given so that they are not computed
-            max_seqlen=1,
-            page_slots=functional.from_zero(slots),
-            page_lengths=(slots >= 0).sum(dim=1),
-            patch_slots=inputs["patch_slots"],
+            **self.attended(inputs["page_slots"], inputs["patch_slots"]),
             **more,
         )
+
+    def attended(self, slots: torch.Tensor, back: torch.Tensor) -> dict[str, Any]:
+        """Keywords of a tower or a block of it, whose patches attend within a row of slots."""
+        return {
+            "cu_seqlens": slots,  # unused, as is the next; given so that they are not computed
+            "max_seqlen": 1,
+            "page_slots": functional.from_zero(slots),
+            "page_lengths": (slots >= 0).sum(dim=1),
+            "patch_slots": back,
+        }
 
     def embed_pages(self, backbone: Any, inputs: Tensors) -> Sequence[torch.Tensor]:
         """See :meth:`PageFamily.embed_pages`."""
@@ -157,6 +173,23 @@ class QwenFamily(PageFamily):
             "min_pixels": processor.size["shortest_edge"],
             "max_pixels": processor.size["longest_edge"],
         }
+
+    def processing(self, folder: Path) -> Processing:
+        """See :meth:`Family.processing`."""
+        processing, vision = super().processing(folder), self.vision_config(folder)
+        for key, name in _SIZES.items():
+            found, allowed = processing.settings["image"][key], getattr(vision, name)
+            if found != allowed:
+                raise UnsupportedError(
+                    f"{folder}: the image processor has {key} {found}; vision_config's {name} is "
+                    f"{allowed}."
+                )
+        return processing
+
+    def vision_config(self, folder: Path) -> Any:
+        """The vision tower's part of a checkpoint's configuration."""
+        config = self._layout(folder).config(folder)
+        return getattr(config, "vlm_config", config).vision_config
 
     def page_fault(self, width: int, height: int) -> str | None:
         """See :meth:`Family.page_fault`."""
