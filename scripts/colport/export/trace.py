@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import onnx_ir as ir
 import torch
@@ -27,11 +28,16 @@ class GraphModule(torch.nn.Module):
     def __init__(self, model: torch.nn.Module, definition: GraphDefinition) -> None:
         super().__init__()
         self.model = model
-        self._forward = definition.forward
+        self._definition = definition
 
     def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
         """Token embeddings ``[batch, tokens, dim]``."""
-        return self._forward(self.model, *inputs)
+        sizes: dict[str, Any] = {}
+        for item, tensor in zip(self._definition.inputs, inputs, strict=True):
+            for axis, name in item.axes.items():
+                size = tensor.shape[axis]
+                torch._check(size == sizes.setdefault(name, size))
+        return self._definition.forward(self.model, *inputs)
 
 
 def trace(skeleton: Skeleton, definition: GraphDefinition, opset: int) -> ir.Model:
@@ -50,7 +56,9 @@ def trace(skeleton: Skeleton, definition: GraphDefinition, opset: int) -> ir.Mod
     )
     # Few calls of a trace repeat: torch's cache of their results takes more time than it saves.
     uncached = torch._dynamo.config.patch(fake_tensor_cache_enabled=False)
-    with quiet(), uncached, one_of_each_kind(skeleton.model, skeleton.stacks):
+    # A size that follows from others, as of patches merged by four, may be 1 as well.
+    any_size = torch.fx.experimental._config.patch(backed_size_oblivious=True)
+    with quiet(), uncached, any_size, one_of_each_kind(skeleton.model, skeleton.stacks):
         exported = torch.export.export(
             GraphModule(skeleton.model, definition), example, dynamic_shapes={"inputs": dynamic}
         )

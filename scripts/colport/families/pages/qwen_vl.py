@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -135,14 +136,18 @@ class QwenFamily(PageFamily):
         """See :meth:`PageFamily.embed_pages`."""
         return (self.tower(backbone, inputs).pooler_output,)
 
-    def hidden_states(self, backbone: Any, words: torch.Tensor, inputs: Tensors) -> torch.Tensor:
-        """See :meth:`PageFamily.hidden_states`."""
-        bias = functional.attention_bias(inputs["attention_mask"], words.dtype, causal=True)
+    def hidden_states(
+        self, backbone: Any, words: torch.Tensor, inputs: Tensors, **more: Any
+    ) -> torch.Tensor:
+        """See :meth:`PageFamily.hidden_states`; the language model may take further inputs."""
         return backbone.language_model(
             inputs_embeds=words,
-            attention_mask={"full_attention": bias},
+            attention_mask=functional.attention_bias(
+                inputs["attention_mask"], words.dtype, causal=True
+            ),
             position_ids=inputs.get("position_ids"),  # without them, positions count up
             use_cache=False,
+            **more,
         ).last_hidden_state
 
     def prompts(self, layout: CheckpointLayout, processor: Any) -> dict[str, Any]:
@@ -165,6 +170,58 @@ class QwenFamily(PageFamily):
     def runtime(self, settings: Mapping[str, Any], folder: Path) -> Runtime:
         """See :meth:`Family.runtime`."""
         return self.runtime_class(settings, folder)
+
+
+class Qwen3Family(QwenFamily):
+    """A model of Qwen3-VL or a successor's.
+
+    The vision tower adds a table of positions, resampled to the grid of each page. The language
+    model's rotary embedding takes time, row and column in turns.
+    """
+
+    def prepare(self, backbone: Any) -> None:
+        """See :meth:`PageFamily.prepare`."""
+        super().prepare(backbone)
+        rotary = backbone.language_model.rotary_emb
+        rotary.recomposition_frequencies = partial(_interleaved, rotary.mrope_section)
+
+    def tower(self, backbone: Any, inputs: Tensors, **more: torch.Tensor) -> Any:
+        """See :meth:`QwenFamily.tower`."""
+        rows, weights = _resampling(backbone.visual.num_grid_per_side, inputs)
+        return super().tower(backbone, inputs, interp_indices=rows, interp_weights=weights, **more)
+
+
+def _resampling(side: int, inputs: Tensors) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows of a square table around each patch, ``int64 [patches, 4]``, and their weights.
+
+    The table's corners lie on those of the page's grid, and what is between is bilinear:
+    ``get_vision_interpolation_indices_and_weights`` of transformers without its loops.
+    """
+    import torch
+
+    positions, slots = inputs["patch_positions"].float(), inputs["page_slots"]
+    last = functional.rows(positions, functional.from_zero(slots)).amax(dim=1, keepdim=True)
+    last = functional.rows(last.expand(-1, slots.shape[1], -1).flatten(0, 1), inputs["patch_slots"])
+    places = positions * (side - 1) / last.clamp_min(1)
+    low = places.floor()
+    near = torch.stack([low, (low + 1).clamp_max(side - 1)], dim=-1)  # of row and column
+    share = torch.stack([low + 1 - places, places - low], dim=-1)
+    rows = near[:, 0, :, None] * side + near[:, 1, None, :]
+    return rows.flatten(1).long(), (share[:, 0, :, None] * share[:, 1, None, :]).flatten(1)
+
+
+def _interleaved(sections: Sequence[int], tables: torch.Tensor) -> torch.Tensor:
+    """Cosines or sines of three axes as those of one, ``[batch, tokens, size]``.
+
+    transformers writes row and column over time in place, which costs a graph more.
+    """
+    import torch
+
+    place, mixed = torch.arange(tables.shape[-1], device=tables.device), tables[0]
+    for axis in (1, 2):
+        is_own = (place % 3 == axis) & (place < 3 * sections[axis])
+        mixed = torch.where(is_own, tables[axis], mixed)
+    return torch.cat((mixed, mixed), dim=-1)
 
 
 def _page_attention(
