@@ -136,7 +136,7 @@ def test_a_weight_that_is_not_finite_overflows(tmp_path, weight):
     assert found(tmp_path / "scratch").first.node == "root"
 
 
-def test_a_graph_inside_a_node_is_refused(tmp_path):
+def test_a_graph_inside_a_node_is_refused_unless_it_computes_in_fp32(tmp_path):
     branch = "inner () => (float16[b,t,4] z) { z = Identity(x) }"
     found = reach(
         f"flag = Cast <to: int = 9> (one) [choice] y = If (flag) <then_branch: graph = {branch},"

@@ -37,6 +37,10 @@ DOMAIN = "colport"
 ATTENTION = "Attention"
 """``attention(query, key, value[, bias, lengths])``, attribute ``scale``."""
 
+GATED_DELTA_RULE = "GatedDeltaRule"
+"""``rule(value, query, key, decay, beta)``, all ``float32 [batch, tokens, width]`` and causal, see
+``export/operators/linear_attention.py``; attributes ``key_heads``, ``heads``, ``scale``."""
+
 
 def node(operator: str, *inputs: torch.Tensor | None, **attributes: Any) -> torch.Tensor:
     """An operator of our own in a trace; its output has the type and shape of the first input."""

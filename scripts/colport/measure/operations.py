@@ -173,6 +173,9 @@ def _operations(node: Mapping[str, Any]) -> float:
     if name == "Attention":
         query, key = inputs[:2]
         return 4.0 * math.prod(query) * key[-2]
+    if name == "LinearAttention":  # a token reads its state twice and changes it once
+        state = _shapes(node["output_type_shape"])[1]
+        return 6.0 * math.prod(state) * inputs[0][1]
     if name == "Conv":
         (output,) = _shapes(node["output_type_shape"])
         return 2.0 * math.prod(output) * math.prod(inputs[1][1:])

@@ -8,7 +8,7 @@ in fp32 is finite in it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -156,7 +156,7 @@ def _tap(name: str, model: ir.Model) -> dict[str, ir.Node]:
     from colport.quantize.widen import widen
 
     common.ShapeInferencePass()(model)
-    graph, inner_graphs = model.graph, (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
+    graph = model.graph
     half = []
     for node in list(graph):
         _show_scores(node)
@@ -168,7 +168,7 @@ def _tap(name: str, model: ir.Model) -> dict[str, ir.Node]:
                 )
             if value.name and value.dtype == ir.DataType.FLOAT16:
                 half.append(value)
-        if any(True for inner in node.attributes.values() if inner.type in inner_graphs):
+        if any(value.dtype != ir.DataType.FLOAT for value in _inner_values(node)):
             raise UnsupportedError(
                 f"{name} graph: {node.op_type} {node.name!r} holds a graph of its own; whether its "
                 "activations fit fp16 cannot be checked."
@@ -185,6 +185,17 @@ def _tap(name: str, model: ir.Model) -> dict[str, ir.Node]:
             graph.outputs.append(output)
             taps[output.name] = node
     return taps
+
+
+def _inner_values(node: ir.Node) -> Iterator[ir.Value]:
+    """What is computed in the graphs that a node holds."""
+    import onnx_ir as ir
+
+    for attribute in node.attributes.values():
+        if attribute.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS):
+            several = attribute.type == ir.AttributeType.GRAPHS
+            for graph in attribute.value if several else [attribute.value]:
+                yield from (value for inner in graph.all_nodes() for value in inner.outputs)
 
 
 def _show_scores(node: ir.Node) -> None:

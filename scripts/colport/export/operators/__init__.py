@@ -11,10 +11,11 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from colport.export.operators.attention import as_operators, as_products
+from colport.export.operators.linear_attention import as_linear_attention, as_scan
 from colport.export.operators.normalisation import write_rms_normalisation
 from colport.export.operators.rotary import write_rotary_embedding
 from colport.families.attention import DOMAIN
-from colport.tensors.editing import producer, remove_unused_initializers, replace
+from colport.tensors.editing import MICROSOFT, producer, remove_unused_initializers, replace
 
 TRANSFORMER_OPSET = 23
 """First operator set with ``Attention``, ``RMSNormalization`` and ``RotaryEmbedding``."""
@@ -27,12 +28,16 @@ def write_operators(model: ir.Model, opset: int) -> None:
     graph = model.graph
     if opset < TRANSFORMER_OPSET:
         as_products(graph)
+        as_scan(graph)
     else:
         write_rms_normalisation(graph)
         write_rotary_embedding(graph)
         as_operators(graph, opset)
+        as_linear_attention(graph)
     remove_unused_initializers(graph)
     model.opset_imports.pop(DOMAIN, None)
+    if any(node.domain == MICROSOFT for node in graph):
+        model.opset_imports[MICROSOFT] = 1
 
 
 def keep_sums_apart(graph: ir.Graph) -> None:

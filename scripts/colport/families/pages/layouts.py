@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
 _PROCESSORS = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
 _OLD_SIZES = {"shortest_edge": "min_pixels", "longest_edge": "max_pixels"}
-UNREAD: Mapping[str, str] = {r"(^|\.)lm_head\.": "predicts words"}
+UNREAD: Mapping[str, str] = {
+    r"(^|\.)lm_head\.": "predicts words",
+    r"^mtp\.": "predicts words further ahead",
+}
 """Weights that no embedding depends on, and why."""
 
 

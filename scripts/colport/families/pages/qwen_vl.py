@@ -158,13 +158,18 @@ class QwenFamily(PageFamily):
         """See :meth:`PageFamily.hidden_states`; the language model may take further inputs."""
         return backbone.language_model(
             inputs_embeds=words,
-            attention_mask=functional.attention_bias(
-                inputs["attention_mask"], words.dtype, causal=True
-            ),
             position_ids=inputs.get("position_ids"),  # without them, positions count up
             use_cache=False,
-            **more,
+            **{"attention_mask": self.bias(backbone, words, inputs), **more},
         ).last_hidden_state
+
+    def bias(self, backbone: Any, words: torch.Tensor, inputs: Tensors) -> torch.Tensor:
+        """What is added to the scores of the language model's attention.
+
+        It is causal unless the language model's configuration says otherwise.
+        """
+        causal = getattr(backbone.language_model.config, "is_causal", True)
+        return functional.attention_bias(inputs["attention_mask"], words.dtype, causal=causal)
 
     def prompts(self, layout: CheckpointLayout, processor: Any) -> dict[str, Any]:
         """See :meth:`PageFamily.prompts`."""
