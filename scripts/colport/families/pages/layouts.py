@@ -22,7 +22,10 @@ if TYPE_CHECKING:
     from colport.tensors.weights import StoredTensor
 
 _OLD_SIZES = {"shortest_edge": "min_pixels", "longest_edge": "max_pixels"}
-UNREAD: Mapping[str, str] = {r"(^|\.)lm_head\.": "predicts words"}
+UNREAD: Mapping[str, str] = {
+    r"(^|\.)lm_head\.": "predicts words",
+    r"(^|\.)vision_model\.head\.": "makes one vector of an image",
+}
 """Weights that no embedding depends on, and why."""
 
 
