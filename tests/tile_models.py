@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer, processors
 
-from tests.page_models import demo
+from tests.page_models import LINEAR, demo
 
 STEMS = {
     "colmodernvbert": "ColModernVBert",
@@ -39,7 +39,7 @@ def tokenizer(family: str, **settings: Any) -> Any:
 
 
 def vlm_config(family: str, vision: dict[str, Any] | None = None) -> Any:
-    """Configuration of a model with four or five layers that differ where the published do."""
+    """Configuration of a model whose layers differ where those of the published do."""
     from transformers import Idefics3Config, ModernVBertConfig
 
     tokens = tokenizer(family)
@@ -54,7 +54,7 @@ def vlm_config(family: str, vision: dict[str, Any] | None = None) -> Any:
         return Idefics3Config(
             vision_config=tower | (vision or {}), text_config=text, scale_factor=2, **image
         )
-    text |= {"model_type": "modernbert", "num_hidden_layers": 5, "local_attention": 8}
+    text |= {"model_type": "modernbert", "num_hidden_layers": 4, "local_attention": 8}
     text |= {"cls_token_id": 1, "sep_token_id": 2}
     tower |= {"model_type": "siglip_vision_model"}
     return ModernVBertConfig(
@@ -105,4 +105,22 @@ def save(family: str, library: str, folder: Path, config: Any = None, **image: A
     """A whole checkpoint."""
     random_model(family, library, config).save_pretrained(folder)
     save_processor(family, library, folder, **image)
+    return folder
+
+
+def save_adapter(family: str, base: Path, folder: Path) -> Path:
+    """A LoRA adapter on a colpali-engine checkpoint, as ``peft`` writes it."""
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(5)
+    chosen, _ = classes(family, "colpali-engine")
+    model = chosen.from_pretrained(base, dtype=torch.float32)
+    targets = rf"(.*(text_model).*({LINEAR}).*$|.*(linear).*$)"
+    adapted = get_peft_model(model, LoraConfig(r=4, lora_alpha=8, target_modules=targets))
+    with torch.no_grad():
+        for weight in adapted.parameters():
+            if weight.requires_grad:
+                weight += 0.05 * torch.randn_like(weight)
+    adapted.save_pretrained(folder)
+    save_processor(family, "colpali-engine", folder)
     return folder

@@ -138,7 +138,8 @@ class CheckpointLayout(ABC):
                 trust_remote_code=False,
                 output_loading_info=True,
             )
-        skeletons.refuse_weights("missing", loading["missing_keys"], folder)
+        missing = (key for key in loading["missing_keys"] if not skeletons.reason(UNREAD, key))
+        skeletons.refuse_weights("missing", missing, folder)
         return model
 
     def config(self, folder: Path) -> Any:
