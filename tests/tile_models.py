@@ -115,7 +115,7 @@ def save_adapter(family: str, base: Path, folder: Path) -> Path:
     torch.manual_seed(5)
     chosen, _ = classes(family, "colpali-engine")
     model = chosen.from_pretrained(base, dtype=torch.float32)
-    targets = rf"(.*(text_model).*({LINEAR}).*$|.*(linear).*$)"
+    targets = rf"(.*(text_model).*({LINEAR}|Wqkv|Wi|Wo)$|.*(linear|custom_text_proj)$)"
     adapted = get_peft_model(model, LoraConfig(r=4, lora_alpha=8, target_modules=targets))
     with torch.no_grad():
         for weight in adapted.parameters():

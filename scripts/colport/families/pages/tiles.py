@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _MOST = 4096  # pixels of a side, whatever the processor's size says
 _EDGE = "<fake_token_around_image>"
+_IMAGES = "Idefics3ImageProcessor"
 _BUCKETED, _COUNTED = "idefics3_vision", "siglip_vision_model"  # how patches get positions
 
 Size = tuple[int, int]
@@ -48,20 +49,23 @@ class TileRuntime(PageRuntime):
         pixels = resize(pixels, height, width, image["resample"])
         side = image["tile_size"]
         rows, columns = grid = _grid((height, width), side)
-        tiles = resize(pixels, side, side, image["resample"])[:, None]
+        tiles = resize(pixels, side, side, image["resample"])[None]
         if rows:
-            parts = pixels.reshape(-1, rows, side, columns, side).swapaxes(2, 3)
-            tiles = np.concatenate([parts.reshape(len(tiles), -1, side, side), tiles], axis=1)
-        values = normalise(tiles, image["scale"], image["mean"], image["std"]).swapaxes(0, 1)
-        if not values.any(axis=(1, 2, 3)).all():
+            parts = pixels.reshape(-1, rows, side, columns, side).transpose(1, 3, 0, 2, 4)
+            tiles = np.concatenate([parts.reshape(-1, *tiles.shape[1:]), tiles])
+        values = normalise(tiles.swapaxes(0, 1), image["scale"], image["mean"], image["std"])
+        values = values.swapaxes(0, 1)
+        suspects = values[~values[:, :, 0, 0].any(axis=1)]
+        if not suspects.any(axis=(1, 2, 3)).all():
             raise PageError("has a tile of one colour that its library takes for padding")
-        return np.ascontiguousarray(values), grid
+        return values, grid
 
     def page_batch(self, pages: Sequence[tuple[np.ndarray, Size]]) -> Batch:
         """See :meth:`PageRuntime.page_batch`."""
         tiles, grids = zip(*pages, strict=True)
         tokens = self._page_tokens([self._text(*grid) for grid in grids])
-        return self._batch("image", tokens, pixel_values=np.concatenate(tiles))
+        pixels = tiles[0] if len(tiles) == 1 else np.concatenate(tiles)
+        return self._batch("image", tokens, pixel_values=pixels)
 
     def _text(self, rows: int, columns: int) -> str:
         """What stands for the tiles of a page, row by row, and for the whole of it."""
@@ -73,18 +77,19 @@ class TileRuntime(PageRuntime):
         tiles = "".join(f"{line}\n" for line in lines) + "\n" * (rows > 0)
         return f"{tiles}{_EDGE}<global-img>{own}{_EDGE}"
 
-    def _tiles(self, page: Document) -> Size:
+    def _placed(self, page: Document) -> tuple[Size, np.ndarray]:
+        """The grid of a page's tiles, and the ids of its tokens."""
         _, size = fitted_sizes((page.height, page.width), self._image)
-        return _grid(size, self._image["tile_size"])
+        grid = _grid(size, self._image["tile_size"])
+        return grid, self._page_tokens([self._text(*grid)]).ids[0]
 
     def page_length(self, page: Document) -> int:
-        """See :meth:`PageRuntime.page_length`; without the prompt, which every page has."""
-        return (math.prod(self._tiles(page)) + 1) * (self._settings["tile_tokens"] + 2)
+        """See :meth:`PageRuntime.page_length`."""
+        return len(self._placed(page)[1])
 
     def grid(self, page: Document) -> PatchGrid:
         """See :meth:`PageRuntime.grid`; those of the tiles, of a page of one tile its own."""
-        rows, columns = grid = self._tiles(page)
-        ids = self._page_tokens([self._text(*grid)]).ids[0]
+        (rows, columns), ids = self._placed(page)
         places = np.flatnonzero(ids == self._settings["image_token_id"])
         rows, columns = max(rows, 1), max(columns, 1)
         side = math.isqrt(self._settings["tile_tokens"])
@@ -125,6 +130,8 @@ def _grid(size: Size, tile: int) -> Size:
 
 class TileFamily(PageFamily):
     """A vision tower and a connector of Idefics3 or its like, and a language model."""
+
+    reserved = ("<image>",)
 
     def prepare(self, backbone: Any) -> None:
         """See :meth:`PageFamily.prepare`; windows are in the masks that the text model makes."""
@@ -175,9 +182,12 @@ class TileFamily(PageFamily):
         layout = self._layout(folder)
         processor, config = layout.load_processor(folder), layout.config(folder)
         config, images = getattr(config, "vlm_config", config), processor.image_processor
-        vision = config.vision_config
+        if (kind := type(images).__name__) != _IMAGES:
+            raise UnsupportedError(
+                f"{folder}: the image processor is {kind}; exported is {_IMAGES}."
+            )
+        vision, token = config.vision_config, processor.image_token
         factor = getattr(config, "scale_factor", None) or config.pixel_shuffle_factor
-        token = processor.image_token
         for name, found, expected in (
             ("do_pad", images.do_pad, True),
             ("max_image_size", images.max_image_size["longest_edge"], vision.image_size),
