@@ -9,6 +9,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+import numpy as np
+
 from colport.base.errors import UnsupportedError
 from colport.families import functional
 from colport.families.base import Embedder, Room
@@ -26,8 +28,18 @@ _OLD_SIZES = {"shortest_edge": "min_pixels", "longest_edge": "max_pixels"}
 UNREAD: Mapping[str, str] = {
     r"(^|\.)lm_head\.": "predicts words",
     r"^mtp\.": "predicts words further ahead",
+    r"(^|\.)vision_model\.head\.": "makes one vector of an image",
 }
 """Weights that no embedding depends on, and why."""
+_LINEAR = ("weight", "bias")
+_PLAIN = {
+    "module_input_name": ("token_embeddings",),
+    "module_output_name": ("token_embeddings", None),
+    "activation_function": ("torch.nn.modules.linear.Identity",),
+    "use_residual": (False, None),
+}
+"""Settings with which a ``Dense`` of sentence-transformers is a linear layer alone."""
+_ROUNDING = 2**-7  # of the largest weight; bfloat16 rounds each one by up to 2**-9 of itself
 
 
 @dataclass(frozen=True)
@@ -91,11 +103,13 @@ class CheckpointLayout(ABC):
         from colport.families.adapters import merge
         from colport.tensors.weights import TensorIndex
 
-        _check_modules(folder)
         kinds = {"key_mapping": self._older, "optional": UNREAD, "ignored": UNREAD}
         found = skeletons.map_tensors(model, TensorIndex(folder), folder=folder, **kinds)
         read = {name: found[name] for name in found if not skeletons.reason(UNREAD, name)}
-        return merge(folder, model, read, self._older)
+        merged = merge(folder, model, read, self._older)
+        named = {f"linear.{end}": merged.get(f"{self.projection}.{end}") for end in _LINEAR}
+        _check_modules(folder, {name: entry for name, entry in named.items() if entry})
+        return merged
 
     def load_processor(self, folder: Path) -> Any:
         """The library's own processor of a checkpoint.
@@ -142,7 +156,8 @@ class CheckpointLayout(ABC):
                 key_mapping=self._older,
                 output_loading_info=True,
             )
-        skeletons.refuse_weights("missing", loading["missing_keys"], folder)
+        missing = (key for key in loading["missing_keys"] if not skeletons.reason(UNREAD, key))
+        skeletons.refuse_weights("missing", missing, folder)
         return model
 
     def config(self, folder: Path) -> Any:
@@ -184,21 +199,48 @@ class CheckpointLayout(ABC):
         return getattr(import_module(self.module), name)
 
 
-def _check_modules(folder: Path) -> None:
+def _check_modules(folder: Path, projection: Mapping[str, StoredTensor]) -> None:
     """Refuse what sentence-transformers would do to the embeddings of a page model.
 
+    Args:
+        folder: The checkpoint.
+        projection: Tensors of its own projection by the names that a ``Dense`` has for them.
+
     Raises:
-        UnsupportedError: ``modules.json`` has a projection behind it, or a mask that leaves out
-            tokens.
+        UnsupportedError: ``modules.json`` has another projection behind it, or a mask that leaves
+            out tokens.
     """
     for module in read_modules(folder)[1:] if (folder / MODULES).is_file() else ():
-        given = read_config(module.folder) if module.name == "MultiVectorMask" else {}
+        is_dense, is_mask = module.name == "Dense", module.name == "MultiVectorMask"
+        given = read_config(module.folder) if is_dense or is_mask else {}
         masked = [key for key in ("skiplist_words", "keep_only_token_ids") if given.get(key)]
-        if module.name == "Dense" or masked:
+        if (is_dense and not _is_once_more(module.folder, given, projection)) or (
+            is_mask and masked
+        ):
             raise UnsupportedError(
                 f"{folder / MODULES}: {' '.join([module.name, *masked])} in {module.folder.name!r} "
                 "changes the embeddings of a page model; exported are those of its own projection."
             )
+
+
+def _is_once_more(
+    folder: Path, config: Mapping[str, Any], projection: Mapping[str, StoredTensor]
+) -> bool:
+    """Whether a ``Dense`` is the projection itself, as far as bfloat16 keeps it."""
+    from colport.tensors.weights import TensorIndex
+
+    if not projection or any(config.get(key) not in allowed for key, allowed in _PLAIN.items()):
+        return False
+    given = TensorIndex(folder)
+    return given.keys() == projection.keys() and all(
+        given[name].shape == own.shape and _is_close(given[name].read(), own.read())
+        for name, own in projection.items()
+    )
+
+
+def _is_close(one: np.ndarray, other: np.ndarray) -> bool:
+    one, other = one.astype(np.float32), other.astype(np.float32)
+    return bool((np.abs(one - other) <= _ROUNDING * np.abs(other).max()).all())
 
 
 @dataclass(frozen=True)

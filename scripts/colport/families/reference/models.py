@@ -65,8 +65,9 @@ class ProcessorReference(PyTorchReference):
     def __init__(
         self, model: Any, processor: Any, device: str, room: Room, zeros: Sequence[str] = ()
     ) -> None:
-        for name in [name for name, _ in model.named_modules() if name.endswith("lm_head")]:
-            # colpali-engine computes logits and drops them, from weights it need not have loaded.
+        unread = ("lm_head", "vision_model.head")
+        for name in [name for name, _ in model.named_modules() if name.endswith(unread)]:
+            # Logits and the like are computed and dropped, from weights that need not be loaded.
             model.set_submodule(name, torch.nn.Identity())
         super().__init__(model.eval().to(device), room)
         self._processor, self._zeros = processor, zeros

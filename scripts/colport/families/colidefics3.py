@@ -1,0 +1,21 @@
+"""ColIdefics3, published as ColSmol: Idefics3 or SmolVLM with a projection."""
+
+from colport.families.pages.layouts import EngineLayout
+from colport.families.pages.tiles import TileFamily
+
+
+class ColIdefics3(TileFamily):
+    """``ColIdefics3`` of colpali-engine."""
+
+    name = "colidefics3"
+    layouts = (EngineLayout("ColIdefics3", "idefics3", "model", projection="linear"),)
+
+
+class BiIdefics3(TileFamily):
+    """``BiIdefics3`` of colpali-engine: one vector, that of the last token."""
+
+    name = "biidefics3"
+    layouts = (EngineLayout("BiIdefics3", "idefics3", "model", projection=None, pooling="last"),)
+
+
+FAMILIES = (ColIdefics3(), BiIdefics3())

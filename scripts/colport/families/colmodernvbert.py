@@ -1,0 +1,26 @@
+"""ColModernVBert: SigLIP and ModernBERT with a projection (Teiletche et al., arXiv:2510.01149)."""
+
+from colport.families.pages.layouts import EngineLayout, TransformersLayout
+from colport.families.pages.tiles import TileFamily
+
+
+class ColModernVBert(TileFamily):
+    """``ColModernVBertForRetrieval`` of transformers, ``ColModernVBert`` of colpali-engine."""
+
+    name = "colmodernvbert"
+    layouts = (
+        TransformersLayout("ColModernVBert", "modernvbert", query_end=""),
+        EngineLayout("ColModernVBert", "modernvbert", "model"),
+    )
+
+
+class BiModernVBert(TileFamily):
+    """``BiModernVBert`` of colpali-engine: one vector, the mean of all tokens."""
+
+    name = "bimodernvbert"
+    layouts = (
+        EngineLayout("BiModernVBert", "modernvbert", "model", projection=None, pooling="mean"),
+    )
+
+
+FAMILIES = (ColModernVBert(), BiModernVBert())
