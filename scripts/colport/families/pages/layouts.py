@@ -42,6 +42,7 @@ class CheckpointLayout(ABC):
         query_end: What its processor puts behind a query's augmentation tokens.
         zeros: Inputs of the model, as many as token ids, that are zeros where the processor gives
             none.
+        older: Patterns of weights' names that the library wrote and no longer knows, and today's.
         library: Name of the library.
         module: Its module that has the classes.
         head: What the name of its model class has behind the stem.
@@ -55,6 +56,7 @@ class CheckpointLayout(ABC):
     processor: str = ""
     query_end: str = ""
     zeros: tuple[str, ...] = ()
+    older: tuple[tuple[str, str], ...] = ()
     library: ClassVar[str]
     module: ClassVar[str]
     head: ClassVar[str] = ""
@@ -85,7 +87,7 @@ class CheckpointLayout(ABC):
         from colport.tensors.weights import TensorIndex
 
         _check_modules(folder)
-        older = getattr(self._model_class, "_checkpoint_conversion_mapping", {})
+        older = self._renamings
         kinds = {"key_mapping": older, "optional": UNREAD, "ignored": UNREAD}
         found = skeletons.map_tensors(model, TensorIndex(folder), folder=folder, **kinds)
         read = {name: found[name] for name in found if not skeletons.reason(UNREAD, name)}
@@ -99,9 +101,9 @@ class CheckpointLayout(ABC):
         with reading(folder, self.library):
             known = self._class(self.processor or f"{self.stem}Processor")
             processor = known.from_pretrained(folder, trust_remote_code=False)
-        size = processor.image_processor.size
+        size, known = processor.image_processor.size, type(processor.image_processor).size or {}
         for key, old in _OLD_SIZES.items():
-            if size.get(key) is None and size.get(old) is not None:
+            if key in known and size.get(key) is None and size.get(old) is not None:
                 size[key] = size[old]
         return processor
 
@@ -126,6 +128,8 @@ class CheckpointLayout(ABC):
         """The model in memory, with its adapter if it has one, in fp32."""
         import torch
 
+        # The library applies its own renamings where none are given.
+        older = {"key_mapping": self._renamings} if self.older else {}
         with reading(folder, "its library"):
             model, loading = self._model_class.from_pretrained(
                 folder,
@@ -134,6 +138,7 @@ class CheckpointLayout(ABC):
                 use_safetensors=True,
                 trust_remote_code=False,
                 output_loading_info=True,
+                **older,
             )
         skeletons.refuse_weights("missing", loading["missing_keys"], folder)
         return model
@@ -159,6 +164,11 @@ class CheckpointLayout(ABC):
         if self.projection:
             return model.get_submodule(self.projection).out_features
         return model.get_submodule(self.backbone).config.get_text_config().hidden_size
+
+    @property
+    def _renamings(self) -> dict[str, str]:
+        known = getattr(self._model_class, "_checkpoint_conversion_mapping", {})
+        return {**known, **dict(self.older)}
 
     @property
     def _model_class(self) -> Any:
