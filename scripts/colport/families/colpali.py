@@ -37,6 +37,10 @@ class ColPali(FixedFamily):
         if not backbone.config.text_config.use_bidirectional_attention:
             raise UnsupportedError("text_config: causal layers are not exported yet.")
 
+    def page_tokens(self, config: Any) -> int:
+        """See :meth:`FixedFamily.page_tokens`."""
+        return (config.vision_config.image_size // config.vision_config.patch_size) ** 2
+
     def embed_words(self, backbone: Any, input_ids: torch.Tensor) -> torch.Tensor:
         """Word embeddings; an image token beyond the vocabulary reads row 0, as in PaliGemma."""
         import torch

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from colport.base.errors import CheckpointError
 from colport.base.foreign import shape_beside
-from colport.families.base import Batch, Document, GraphInput, PatchGrid, Runtime
+from colport.families.base import Batch, Document, GraphInput, PatchGrid, Processing, Runtime
 from colport.families.pages.base import PageFamily, PageRuntime, Tensors
 from colport.families.pages.images import normalise, planes, resize
 from colport.families.pages.layouts import CheckpointLayout
@@ -34,6 +36,25 @@ class FixedFamily(PageFamily):
         """See :meth:`PageFamily.embed_pages`."""
         pixels = inputs["pixel_values"].to(backbone.dtype)
         return (backbone.get_image_features(pixels).pooler_output.flatten(0, 1),)
+
+    @abstractmethod
+    def page_tokens(self, config: Any) -> int:
+        """Image features that the model makes of a page, for a backbone's configuration."""
+
+    def processing(self, folder: Path) -> Processing:
+        """See :meth:`Family.processing`."""
+        made = super().processing(folder)
+        config = self._layout(folder).config(folder)
+        config = getattr(config, "vlm_config", config)
+        ids = made.tokenizer.encode(made.settings["document_prompt"]).ids
+        image, side = made.settings["image"], config.vision_config.image_size
+        found = image["width"], image["height"], ids.count(config.image_token_id)
+        if found != (expected := (side, side, self.page_tokens(config))):
+            raise CheckpointError(
+                "{}: the processor makes pages of {}x{} pixels and {} image tokens; the model's "
+                "have {}x{} pixels and {} tokens.".format(folder, *found, *expected)
+            )
+        return made
 
     def image_settings(self, processor: Any) -> dict[str, Any]:
         """See :meth:`PageFamily.image_settings`."""
