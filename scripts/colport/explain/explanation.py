@@ -172,9 +172,9 @@ class Explanation:
             box: Largest width and height of a picture in pixels.
         """
         match = self.matches[name]
-        places = [match.place(token) for token in self.shown]
+        part, places = match.grid.page, [match.place(token) for token in self.shown]
         return [
-            draw(self.page, heat, self.scale, [place for place in marked if place], box)
+            draw(self.page, heat, self.scale, [at for at in marked if at], box, part=part)
             for heat, marked in zip(self._heats(match), [places, *zip(places)], strict=True)
         ]
 
@@ -192,7 +192,8 @@ class Explanation:
             box: Largest width and height of the picture in pixels.
         """
         scale = (-self.largest_change, self.largest_change)
-        return draw(self.page, self._change(self.matches[name]), scale, [], box, CHANGE)
+        match = self.matches[name]
+        return draw(self.page, self._change(match), scale, [], box, CHANGE, match.grid.page)
 
     def _change(self, match: Match) -> np.ndarray:
         return match.mean_heat - next(iter(self.matches.values())).mean_heat

@@ -43,6 +43,7 @@ def draw(
     marked: Sequence[Place],
     box: tuple[int, int],
     palette: Sequence[str] = HEAT,
+    part: tuple[float, float] = (1.0, 1.0),
 ) -> Image.Image:
     """A page under its heat, with patches outlined.
 
@@ -53,15 +54,17 @@ def draw(
         marked: Patches to outline.
         box: Largest width and height of the picture in pixels.
         palette: :data:`HEAT` or :data:`CHANGE`.
+        part: See ``page`` of :class:`~colport.families.base.PatchGrid`.
     """
     rows, columns = heat.shape
     grey = fit(page.convert("L"), box, (columns, rows))
     size = grey.size
+    whole = tuple(round(side / taken) for side, taken in zip(size, part, strict=True))
     dimmed = (np.asarray(grey, float) * _BRIGHTEST / 255)[..., None]
-    cells = Image.fromarray(colours(heat, *scale, palette)).resize(size, Image.Resampling.NEAREST)
-    mixed = np.asarray(cells, float) * _PART + dimmed * (1 - _PART)
+    cells = Image.fromarray(colours(heat, *scale, palette)).resize(whole, Image.Resampling.NEAREST)
+    mixed = np.asarray(cells.crop((0, 0, *size)), float) * _PART + dimmed * (1 - _PART)
     picture = Image.fromarray(mixed.round().astype(np.uint8))
-    grid = PatchGrid.block(rows, columns, first=0)
+    grid = PatchGrid(np.zeros((rows, columns)), part)
     pen = ImageDraw.Draw(picture)
     for row, column in marked:
         left, top, right, bottom = (round(edge) for edge in grid.region(row, column, *size))

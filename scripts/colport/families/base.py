@@ -156,9 +156,12 @@ class PatchGrid:
     Attributes:
         places: ``int [rows, columns]``; for each patch, from top to bottom and from left to right,
             its place among the tokens of the page's embedding.
+        page: Parts of the patches' whole width and height that the page takes; what lies to the
+            right of it and below was added to it.
     """
 
     places: np.ndarray
+    page: tuple[float, float] = (1.0, 1.0)
 
     @classmethod
     def block(cls, rows: int, columns: int, first: int) -> PatchGrid:
@@ -184,8 +187,9 @@ class PatchGrid:
         self, row: int, column: int, width: int, height: int
     ) -> tuple[float, float, float, float]:
         """Left, top, right and bottom of a patch on the page drawn at a size in pixels."""
-        across, down = width / self.columns, height / self.rows
-        return column * across, row * down, (column + 1) * across, (row + 1) * down
+        across, down = width / self.page[0] / self.columns, height / self.page[1] / self.rows
+        right, bottom = min(width, (column + 1) * across), min(height, (row + 1) * down)
+        return column * across, row * down, right, bottom
 
 
 @dataclass(frozen=True)

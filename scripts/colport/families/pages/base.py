@@ -44,6 +44,10 @@ class PageFamily(base.Family):
     layouts: ClassVar[tuple[CheckpointLayout, ...]]
     image_token_has_no_row: ClassVar[bool] = False
     """Whether the image token may lie beyond the word embeddings."""
+    has_windows: ClassVar[bool] = False
+    """Whether its masks hold the windows of sliding layers."""
+    image_steps: ClassVar[tuple[tuple[str, tuple[Any, ...]], ...]] = ()
+    """Settings of its image processor that change pages, and the values that are exported."""
 
     def prepare(self, backbone: Any) -> None:
         """Make a backbone on the meta device ready to trace.
@@ -51,7 +55,8 @@ class PageFamily(base.Family):
         Raises:
             UnsupportedError: Its configuration has what no graph is written for.
         """
-        if "sliding_attention" in (getattr(backbone.config.text_config, "layer_types", None) or ()):
+        kinds = getattr(backbone.config.text_config, "layer_types", None) or ()
+        if "sliding_attention" in kinds and not self.has_windows:
             raise UnsupportedError("text_config: sliding-window layers are not exported yet.")
 
     @abstractmethod
@@ -69,6 +74,10 @@ class PageFamily(base.Family):
         The first take the place of word embeddings. A language model that reads features of deeper
         layers of the vision tower as well, behind layers of its own, has further ones.
         """
+
+    def is_image(self, backbone: Any, input_ids: torch.Tensor) -> torch.Tensor:
+        """Tokens whose place image features take, ``bool [batch, tokens]``."""
+        return input_ids == backbone.config.image_token_id
 
     @abstractmethod
     def hidden_states(
@@ -123,7 +132,7 @@ class PageFamily(base.Family):
             backbone, ids = model.get_submodule(layout.backbone), given["input_ids"]
             words, more = self.embed_words(backbone, ids), {}
             if len(given) == len(names):
-                is_image = ids == backbone.config.image_token_id
+                is_image = self.is_image(backbone, ids)
                 features, *deeper = self.embed_pages(backbone, given)
                 words = functional.place_images(words, features, is_image)
                 if deeper:
@@ -154,7 +163,7 @@ class PageFamily(base.Family):
         processor = layout.load_processor(folder)
         tokenizer, images = processor.tokenizer, processor.image_processor
         steps = [(step, (True,)) for step in _IMAGE_STEPS] + [("resample", tuple(_KERNELS))]
-        for key, allowed in steps:
+        for key, allowed in (*steps, *self.image_steps):
             if (found := getattr(images, key)) not in allowed:
                 raise UnsupportedError(
                     f"{folder}: the image processor has {key} {found}; exported is "
@@ -209,6 +218,42 @@ def query_template(layout: CheckpointLayout, processor: Any, start: str = "") ->
     """A query's text with ``{text}`` for the query, as the layout's processor writes it."""
     augmentation = processor.query_augmentation_token * _AUGMENTATION_TOKENS
     return f"{start}{processor.query_prefix}{{text}}{augmentation}{layout.query_end}"
+
+
+_QUERIES = ("", "a", "a\n\t \u3000", "\n  Two  {{ text }} <b>'&\r\n lines\n\nİ", "x" * 9999)
+"""Texts that chat templates treat in different ways."""
+
+
+def chat_query(processor: Any, written: str) -> dict[str, Any]:
+    """``query_template`` and ``trim`` of a processor that asks through a chat template.
+
+    Args:
+        processor: Its ``process_queries`` are what every query must come out as.
+        written: What the chat template makes of ``{text}``.
+
+    Raises:
+        UnsupportedError: The template does more to a text than to put it between others, with or
+            without blanks at its end.
+    """
+    asked = [processor.process_queries([query])["input_ids"][0].tolist() for query in _QUERIES]
+    for trim in (False, True):
+        settings = {"query_template": written, "trim": trim}
+        texts = ["".join(_query_parts(settings, query)) for query in _QUERIES]
+        if processor.tokenizer(texts)["input_ids"] == asked:
+            return settings
+    raise UnsupportedError(
+        f"the chat template writes a query as {written!r:.200}, and changes its text; exported are "
+        "those that put it between others, or take off the blanks at its end."
+    )
+
+
+def _query_parts(settings: Mapping[str, Any], query: str) -> tuple[str, str, str]:
+    """What stands before a query, its own text, and what stands behind it."""
+    before, _, behind = settings["query_template"].partition("{text}")
+    if settings.get("trim"):
+        kept = (before + query).rstrip()
+        return kept[: len(before)], kept[len(before) :], behind
+    return before, query, behind
 
 
 def _by_channel(folder: Path, images: Any, key: str) -> list[float]:
@@ -339,13 +384,13 @@ class PageRuntime(base.Runtime):
         """Tokens of a page, or about as many."""
 
     def _query_rows(self, queries: Sequence[str]) -> list[list[int]]:
-        template = self._settings["query_template"]
-        return self._tokens.encode([template.replace("{text}", query) for query in queries])
+        texts = ["".join(_query_parts(self._settings, query)) for query in queries]
+        return self._tokens.encode(texts)
 
     def query_tokens(self, query: str) -> list[base.QueryToken]:
         """See :meth:`Runtime.query_tokens`."""
         self._refuse_pooled()
-        before, _, behind = self._settings["query_template"].partition("{text}")
+        before, query, behind = _query_parts(self._settings, query)
         text, end = before + query + behind, len(before) + len(query)
         words = {at: word[0] for word in re.finditer(r"\w+", text) for at in range(*word.span())}
         tokens = []

@@ -58,8 +58,8 @@ class CheckpointLayout(ABC):
         query_end: What its processor puts behind a query's augmentation tokens.
         zeros: Inputs of the model, as many as token ids, that are zeros where the processor gives
             none.
-        older: Patterns in names of weights, and what stands for them today, where the model's class
-            has none.
+        older: Patterns in names of weights that the model's class does not know, and what stands
+            for them today.
         library: Name of the library.
         module: Its module that has the classes.
         head: What the name of its model class has behind the stem.
@@ -119,9 +119,9 @@ class CheckpointLayout(ABC):
         with reading(folder, self.library):
             known = self._class(self._processor)
             processor = known.from_pretrained(folder, trust_remote_code=False)
-        size = processor.image_processor.size
+        size, known = processor.image_processor.size, type(processor.image_processor).size or {}
         for key, old in _OLD_SIZES.items():
-            if size.get(key) is None and size.get(old) is not None:
+            if key in known and size.get(key) is None and size.get(old) is not None:
                 size[key] = size[old]
         return processor
 
@@ -153,7 +153,7 @@ class CheckpointLayout(ABC):
                 dtype=torch.float32,
                 use_safetensors=True,
                 trust_remote_code=False,
-                key_mapping=self._older,
+                key_mapping=self._older or None,
                 output_loading_info=True,
             )
         missing = (key for key in loading["missing_keys"] if not skeletons.reason(UNREAD, key))
@@ -185,7 +185,7 @@ class CheckpointLayout(ABC):
     @property
     def _older(self) -> dict[str, str]:
         """Older names of weights, as the library's class says or the layout."""
-        return dict(getattr(self._model_class, "_checkpoint_conversion_mapping", self.older))
+        return {**getattr(self._model_class, "_checkpoint_conversion_mapping", {}), **self.older}
 
     @property
     def _processor(self) -> str:

@@ -105,9 +105,9 @@ def read(folder: Path) -> Checkpoint:
 
 
 def sees(config: Mapping[str, Any]) -> bool:
-    """Whether a model's configuration has a vision tower's inside."""
+    """Whether a model's configuration has a vision tower's inside, or a token for patches."""
     inner = (value for value in config.values() if isinstance(value, dict))
-    return "vision_config" in config or any(map(sees, inner))
+    return not {"vision_config", "image_token_id"}.isdisjoint(config) or any(map(sees, inner))
 
 
 def _library(file: Path, settings: Mapping[str, Any]) -> Library:
