@@ -99,6 +99,17 @@ def refused() -> list[Row]:
     return rows
 
 
+def backbones() -> list[Row]:
+    """Backbones of ColBERT checkpoints, how they were tried, and whether they are read."""
+    rows = [("backbone", "layouts tried", "padding tried", "result")]
+    for kind, entry in PUBLISHED["backbones"].items():
+        layouts = ["sentence-transformers", *entry.get("layouts", ())]
+        result = f"refused: … {entry['refused']}." if "refused" in entry else "equal"
+        padding = ", ".join(entry.get("padding", ()))
+        rows.append((f"{entry['name']} (`{kind}`)", ", ".join(layouts), padding, result))
+    return rows
+
+
 def costs() -> list[Row]:
     """Disk, memory, and time of an input by processor class."""
     classes = [f"{kind}, {name}" for name in RATES for kind in ("document", "query")]
@@ -131,7 +142,10 @@ def _duration(seconds: float) -> str:
     return f"{significant(seconds, 2)} s"
 
 
-TABLES = {"models.md": {"read": read, "refused": refused}, "costs.md": {"costs": costs}}
+TABLES = {
+    "models.md": {"read": read, "backbones": backbones, "refused": refused},
+    "costs.md": {"costs": costs},
+}
 """Pages, their tables, and what makes them."""
 
 

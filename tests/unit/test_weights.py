@@ -32,6 +32,21 @@ def test_tensors_are_read_in_their_stored_dtype(tmp_path):
     assert index["full"].read_rows(1, 1).shape == (0, 3)
 
 
+@pytest.mark.parametrize("rows", [6, 7, 8, 9])
+def test_parts_of_rows_are_those_of_torch_chunk(rows, tmp_path):
+    values = torch.arange(rows * 2.0).reshape(rows, 2)
+    save_file({"qkv": values, "next": torch.ones(3)}, tmp_path / "model.safetensors")
+    entry = TensorIndex(tmp_path)["qkv"]
+    for number, expected in enumerate(torch.chunk(values, 3)):
+        part = entry.part(number, 3)
+        assert part.shape == tuple(expected.shape)
+        assert part.nbytes == expected.nbytes
+        assert part.parts == (entry,)
+        np.testing.assert_array_equal(part.read(), expected)
+        np.testing.assert_array_equal(part.read_rows(1, len(expected)), expected[1:])
+    assert entry.part(0, 1) is entry
+
+
 def test_a_file_that_was_cut_since_is_noticed_at_its_tensor(tmp_path):
     file = tmp_path / "model.safetensors"
     save_file({"a": torch.arange(6.0).reshape(2, 3)}, file)

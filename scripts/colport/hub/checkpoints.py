@@ -226,21 +226,30 @@ def reading(folder: Path, library: str, doing: str = "read") -> Iterator[None]:
     except BaseException as error:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise  # an interruption; the other is what tokenizers raises
-        for name in ("config.json", *_TOKENIZER_FILES[1:], "processor_config.json"):
-            if "custom code" in str(error) and (code := _own_code(folder / name)):
-                raise CheckpointError(
-                    f"{folder / name}: auto_map names code of the checkpoint ({code}), which is "
-                    "never executed; export a checkpoint whose classes its library has itself."
-                ) from error
+        if "custom code" in str(error):
+            for name in ("config.json", *_TOKENIZER_FILES[1:], "processor_config.json"):
+                refuse_own_code(folder / name, error)
         reason = " ".join(str(error).split()) or type(error).__name__
         raise CheckpointError(f"{folder}: {library} cannot {doing} it ({reason}).") from error
 
 
-def _own_code(file: Path) -> str:
-    """The first class that ``auto_map`` names, if there is one."""
+def refuse_own_code(file: Path, error: BaseException | None = None) -> None:
+    """Refuse a configuration whose ``auto_map`` names code of the checkpoint.
+
+    Args:
+        file: The configuration; it may be missing.
+        error: What a library said of it.
+
+    Raises:
+        CheckpointError: It does; the first class is named.
+    """
     found = read_config(file.parent, file.name).get("auto_map") if file.is_file() else None
     first = next(iter(found.values()), None) if isinstance(found, dict) else None
-    return str(first[0] if isinstance(first, list) and first else first or "")
+    if code := str(first[0] if isinstance(first, list) and first else first or ""):
+        raise CheckpointError(
+            f"{file}: auto_map names code of the checkpoint ({code}), which is never executed; "
+            "export a checkpoint whose classes its library has itself."
+        ) from error
 
 
 def _layers(declaration: Mapping[str, Any], fetch: _Fetch | None = None) -> list[_Layer]:

@@ -11,7 +11,7 @@ import math
 import struct
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -85,16 +85,28 @@ class StoredTensor(ABC):
 class TensorEntry(StoredTensor):
     """Where one tensor lies: its bytes in ``file`` begin at ``offset``.
 
-    ``replaces`` is the tensor of a base in whose place an adapter has this one.
+    ``replaces`` is the tensor of a base in whose place an adapter has this one, ``whole`` the one
+    of which this is a part.
     """
 
     offset: int
     replaces: TensorEntry | None = field(default=None, compare=False)
+    whole: TensorEntry | None = None
+
+    def part(self, number: int, count: int) -> TensorEntry:
+        """One of ``count`` parts of its rows, as ``torch.chunk`` cuts them; of one, all of it."""
+        if count == 1:
+            return self
+        size, row_bytes = -(-self.shape[0] // count), self.nbytes // max(self.shape[0], 1)
+        rows = min(size, self.shape[0] - number * size)
+        place = self.offset + number * size * row_bytes
+        shape, nbytes = (rows, *self.shape[1:]), rows * row_bytes
+        return replace(self, shape=shape, nbytes=nbytes, offset=place, whole=self)
 
     @property
     def parts(self) -> tuple[TensorEntry, ...]:
         """See :class:`StoredTensor`."""
-        return (self,)
+        return (self.whole or self,)
 
     def read(self) -> np.ndarray:
         """See :meth:`StoredTensor.read`."""

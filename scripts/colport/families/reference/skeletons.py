@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from colport.base.errors import CheckpointError, UnsupportedError
 from colport.base.redaction import plain
 from colport.hub.checkpoints import read_config
-from colport.tensors.weights import StoredTensor, TensorIndex
+from colport.tensors.weights import StoredTensor, TensorEntry, TensorIndex
 
 if TYPE_CHECKING:
     import torch
@@ -115,7 +115,7 @@ def build_on_meta(
 
 def map_tensors(
     model: PreTrainedModel,
-    tensors: Mapping[str, StoredTensor],
+    tensors: Mapping[str, TensorEntry],
     *,
     key_mapping: Mapping[str, str] | None = None,
     optional: Mapping[str, str] = _NONE,
@@ -146,7 +146,15 @@ def map_tensors(
     place = tensors[unexpected[0]].file if unexpected else folder
     why = f"; {type(model).__name__} has no such parameter"
     refuse_weights("unexpected", unexpected, place, why)
-    places = {name: tensors[key] for name, key in renamed.items() if name in parameters}
+    owners: dict[str, list[str]] = {}
+    for name, key in renamed.items():
+        owners.setdefault(key, []).append(name)
+    places: dict[str, StoredTensor] = {
+        name: tensors[key].part(number, len(names))
+        for key, names in owners.items()
+        for number, name in enumerate(names)
+        if name in parameters
+    }
     for pair in (getattr(model, "all_tied_weights_keys", None) or {}).items():
         stored = [name for name in pair if name in places]
         places |= {name: places[stored[0]] for name in pair if stored and name not in places}
@@ -202,6 +210,8 @@ def rename_keys(
 ) -> dict[str, str]:
     """Parameter name to checkpoint key, by the rules that ``from_pretrained`` applies.
 
+    Several parameters with one key are equal parts of its rows, in order.
+
     Raises:
         CheckpointError: Two keys are one parameter.
         UnsupportedError: A key needs more than another name.
@@ -218,12 +228,30 @@ def rename_keys(
         name, pattern = rename_source_key(
             key, renamings, converters, model.base_model_prefix, parameters
         )
-        if pattern is not None:
+        names = [name] if pattern is None else _of_rows(name, pattern, converters)
+        if not names:
             raise UnsupportedError(
                 f"backbone {model.config.model_type}: weight {key!r} is stored in another form "
                 "than the model's, by a conversion of transformers that is not exported."
             )
-        if name in renamed:
-            raise CheckpointError(f"weights {renamed[name]!r} and {key!r} are both {name!r}.")
-        renamed[name] = key
+        for name in names:
+            if name in renamed:
+                raise CheckpointError(f"weights {renamed[name]!r} and {key!r} are both {name!r}.")
+            renamed[name] = key
     return renamed
+
+
+def _of_rows(name: str, pattern: str, converters: Iterable[Any]) -> list[str]:
+    """The parameters that are equal parts of a tensor's rows, in order; ``name`` is the first.
+
+    Empty where the conversion with that pattern does anything else.
+    """
+    from transformers.core_model_loading import Chunk
+
+    converter = next(rule for rule in converters if pattern in rule.source_patterns)
+    (first, *_), targets = converter.target_patterns, converter.target_patterns
+    operation, *more = converter.operations
+    plain = type(operation) is Chunk and not (operation.dim or operation.num_shards_attribute)
+    if more or not plain or len(converter.source_patterns) > 1 or "\\" in first:
+        return []
+    return [name.replace(first, target) for target in targets]

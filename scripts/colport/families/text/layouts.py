@@ -18,7 +18,7 @@ from colport.base.errors import CheckpointError, UnsupportedError, read_of
 from colport.base.foreign import is_inside, load_json, table_beside
 from colport.families.reference import skeletons
 from colport.hub import lora
-from colport.hub.checkpoints import ADAPTER_CONFIG, read_config, reading
+from colport.hub.checkpoints import ADAPTER_CONFIG, read_config, reading, refuse_own_code
 from colport.tensors.weights import StoredTensor, TensorIndex
 
 if TYPE_CHECKING:
@@ -27,8 +27,10 @@ if TYPE_CHECKING:
 Library = Literal["sentence-transformers", "pylate", "stanford"]
 
 MODULES, _CONFIG = "modules.json", "config_sentence_transformers.json"
-_METADATA = "artifact.metadata"
+_METADATA, _STANFORD = "artifact.metadata", "HF_ColBERT"
 _DENSE = "sentence_transformers.base.modules.dense.Dense"
+_ADOPTED = ("eurobert",)
+"""Model types whose own code transformers took over; their checkpoints still name it."""
 _TRACED = ("Transformer", "Dense", "Normalize", "MultiVectorMask")
 _DEFAULTS: Mapping[Library, Mapping[str, Any]] = table_beside(__file__)
 
@@ -84,14 +86,17 @@ def read(folder: Path) -> Checkpoint:
         given = read_config(folder, _METADATA)
         library = "stanford"
         modules = (Module("Transformer", folder), Module("Dense", folder))
-        if "HF_ColBERT" not in (read_config(folder).get("architectures") or []):
+        if _STANFORD not in (read_config(folder).get("architectures") or []):
             raise CheckpointError(
-                f"{folder / 'config.json'}: architectures lack HF_ColBERT, "
+                f"{folder / 'config.json'}: architectures lack {_STANFORD}, "
                 f"which a checkpoint with {_METADATA} names."
             )
     named = {key: value for key, value in given.items() if value is not None}
     checkpoint = Checkpoint(folder, library, {**_DEFAULTS[library], **named}, modules)
-    if sees(read_config(checkpoint.backbone)):
+    config = read_config(checkpoint.backbone)
+    if config.get("model_type") not in _ADOPTED:  # transformers' class would read the weights
+        refuse_own_code(checkpoint.backbone / "config.json")
+    if sees(config):
         raise UnsupportedError(
             f"{checkpoint.backbone / 'config.json'}: is of a model that sees pages; one is read "
             "where this file lies in the checkpoint's own folder."
@@ -116,6 +121,10 @@ def _library(file: Path, settings: Mapping[str, Any]) -> Library:
         return "pylate"
     if model_type == "MultiVectorEncoder":
         return "sentence-transformers"
+    if (head := file.with_name("colbert_linear.pt")).is_file():  # as bge-m3 has it
+        raise CheckpointError(
+            f"{head}: pickled weights are not read; a layout of ColBERT has them in safetensors."
+        )
     raise CheckpointError(
         f"{file}: model_type is {model_type!r}, which gives one vector a text; "
         "allowed are MultiVectorEncoder and ColBERT."
@@ -158,10 +167,18 @@ def load(checkpoint: Checkpoint, device: str) -> Any:
 
     Raises:
         CheckpointError: sentence-transformers cannot read it.
+        UnsupportedError: Its backbone is of a class that transformers does not have.
     """
     import torch
+    import transformers
     from sentence_transformers import MultiVectorEncoder
 
+    for name in read_config(checkpoint.backbone).get("architectures") or []:
+        if name != _STANFORD and not hasattr(transformers, name):
+            raise UnsupportedError(
+                f"{checkpoint.backbone / 'config.json'}: architectures names {name}, which "
+                "transformers does not have; what it would read instead may compute otherwise."
+            )
     said_quantized = skeletons.is_said_quantized(checkpoint.backbone)
     on_meta = device == "meta"
     arguments = {"dtype": torch.float32, "use_safetensors": True}

@@ -8,6 +8,7 @@ with no token of its own, does not know the marker, or treats what follows one i
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from inspect import signature
 from typing import Any
 
 from colport.base.errors import CheckpointError, UnsupportedError
@@ -23,6 +24,8 @@ _LENGTHS = {
 }
 _POSITION_TABLES = ("position_embeddings", "embed_positions", "wpe")
 _OF_TOKENIZER = ("padding_side", "truncation_side", "split_special_tokens")
+_MIXING = ("convbert", "fnet", "nystromformer", "yoso")  # padding and text, on either side
+_BATCH = "so that the embedding of a text depends on the others of its batch"
 _TEXT = {"method": "forward", "method_output_name": "last_hidden_state"}
 
 
@@ -76,21 +79,25 @@ def processing(checkpoint: Checkpoint, encoder: Any) -> tuple[dict[str, Any], An
 
 def _positions(backbone: Any) -> int | None:
     """Tokens that a learned table of positions has rows for; ``None`` where they are computed."""
+    if (table := _position_table(backbone)) is None:
+        return None
+    unused = 0 if table.padding_idx is None else table.padding_idx + 1  # as in RoBERTa
+    return table.num_embeddings - getattr(table, "offset", unused)
+
+
+def _position_table(backbone: Any) -> Any:
     from torch.nn import Embedding
 
     for name, table in backbone.named_modules():
         if isinstance(table, Embedding) and name.split(".")[-1] in _POSITION_TABLES:
-            unused = 0 if table.padding_idx is None else table.padding_idx + 1  # as in RoBERTa
-            return table.num_embeddings - getattr(table, "offset", unused)
+            return table
     return None
 
 
 def _takes_token_types(encoder: Any) -> bool:
     """Whether the tokenizer gives ``token_type_ids`` and the backbone has a use for them."""
-    import inspect
-
     name = "token_type_ids"
-    accepted = inspect.signature(encoder[0].auto_model.forward).parameters
+    accepted = signature(encoder[0].auto_model.forward).parameters
     return name in encoder.tokenizer.model_input_names and name in accepted
 
 
@@ -105,6 +112,16 @@ def _unfollowed(checkpoint: Checkpoint, transformer: Any, tokenizer: Any) -> Ite
             "sentence-transformers puts texts into the tokenizer's chat template, which is not "
             "exported; modality_config can name text alone"
         )
+    config, table = transformer.auto_model.config, _position_table(transformer.auto_model)
+    # RoBERTa counts tokens that are no padding, OPT those that the mask has.
+    counts = table is not None and table.padding_idx != tokenizer.pad_token_id
+    counts = counts and "attention_mask" not in signature(table.forward).parameters
+    if tokenizer.padding_side == "left" and (counts or getattr(config, "conv_bias", False)):
+        yield f"padding on the left shifts its learned positions or enters convolutions, {_BATCH}"
+    if config.model_type in _MIXING:
+        yield f"{config.model_type} mixes padding into a text, {_BATCH}"
+    if "linear_attention" in (getattr(config, "layer_types", None) or ()):
+        yield "its layers of linear attention, which carry a state along the text, are not exported"
     if any(given.values()):
         yield f"processing_kwargs {given} are not exported"
     if tokenizer.padding_side == "left" and (
