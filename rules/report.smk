@@ -64,6 +64,7 @@ rule aggregate:
     params:
         **PLAN.script("aggregate.py"),
         min_agreement=PLAN.config["retrieval"]["min_agreement"],
+        published=PLAN.published,
     script:
         "../scripts/run.py"
 

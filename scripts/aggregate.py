@@ -23,6 +23,8 @@ def main(snakemake):
         }
         built["parity_inputs"] = further.parity_inputs(records["parity"])
         built["stages"] = further.stages(file for file in snakemake.input if file.endswith(".tsv"))
+        if stated := snakemake.params.published:
+            built["published"] = further.published(built["retrieval_intervals"], stated)
         if any(Path(file).stem == "embeddings" for file in snakemake.output):
             built["embeddings"] = further.embeddings(built["retrieval"], records["retrieval"])
         if files := snakemake.input.get("mteb"):

@@ -25,6 +25,7 @@ from colport.providers import settings as providers
 from colport.quantize.settings import BITS, QuantizeSettings
 from colport.scoring import statistics
 from colport.scoring.forms import Form
+from colport.scoring.metrics import METRIC_NAMES
 from colport.tables import recommendation
 from colport.tensors.external_data import Layout
 from colport.timing.server.settings import ScenarioSettings
@@ -43,6 +44,7 @@ Revision = Annotated[
     str, Allowed(pattern="^[A-Za-z0-9][A-Za-z0-9._-]*$", title="commit, branch or tag")
 ]
 Commit = Annotated[str, Allowed(pattern="^[0-9a-f]{40}$", title="commit")]
+Share = Annotated[float, Allowed(minimum=0, maximum=1)]
 OptionalCount = Annotated[int | None, Allowed(minimum=1)]
 Digest = Annotated[str, Allowed(pattern="^[0-9a-f]{64}$", title="SHA-256")]
 
@@ -125,6 +127,21 @@ class Checkpoint(Section):
     """File name to digest; another content is refused."""
 
 
+class Published(Section):
+    """Scores of this checkpoint that others published, on the datasets of one benchmark."""
+
+    metric: Annotated[str, Allowed(enum=METRIC_NAMES)]
+    """What they are. The gain of ``ndcg_at_…`` is linear, as in mteb; of ``ndcg_exp_at_10``
+    exponential."""
+
+    source: Text
+    """Where they stand, in words or as an address."""
+
+    scores: Annotated[dict[Name, Share], Allowed(minProperties=1)]
+    """Names under ``datasets`` to scores. If the model runs on all of them, their mean is compared,
+    too."""
+
+
 class Model(Section):
     """A checkpoint, and what it is measured on."""
 
@@ -140,6 +157,10 @@ class Model(Section):
 
     calibration: Name | None = None
     """The dataset that calibrates quantized variants; by default the first one."""
+
+    published: dict[Name, Published] | None = None
+    """Published scores to set beside the run's own, by names of benchmarks: see below. By default
+    those that ColPort knows of a checkpoint on the Hub; ``{}`` for none."""
 
 
 class Variant(Section):

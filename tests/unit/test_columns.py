@@ -70,8 +70,8 @@ def test_a_key_that_no_entry_has_is_refused(tmp_path):
 
 
 def test_metrics_and_percentiles_have_their_columns():
-    assert {*METRIC_NAMES} <= {*TABLES["retrieval"].columns}
-    assert {*METRIC_NAMES} <= {*TABLES["retrieval_queries"].columns}
+    assert {*METRIC_NAMES} <= {*TABLES["retrieval"].all}
+    assert {*METRIC_NAMES} <= {*TABLES["retrieval_queries"].all}
     ends = {f"p{p}{end}_ms" for p in PERCENTILES for end in ("", "_low", "_high")}
     assert ends <= {*TABLES["latency"].all}
 

@@ -30,6 +30,12 @@ def validated(**changes):
     return configuration.validated(config, ROOT / SCHEMA)
 
 
+def stating(**changes):
+    card = {"metric": "ndcg_at_5", "source": "a card", "scores": {"charts": 0.8}, **changes}
+    card = {key: value for key, value in card.items() if value is not ...}
+    return {"models__colpali-demo__published": {"card": card}}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -44,6 +50,17 @@ def validated(**changes):
         ({"run__variants": ["fp8"]}, r"run.variants\[0\]: 'fp8' is not defined"),
         ({"run__providers": ["gpu"]}, r"run.providers\[0\]: 'gpu' is not defined"),
         ({"run__models": []}, "run.models"),
+        (stating(metric="ndcg"), "published.card.metric: found 'ndcg'; allowed are ndcg_at_1,"),
+        (stating(source=...), "models.colpali-demo.published.card.source: is missing"),
+        (stating(scores={"charts": 84.75}), "84.75 is greater than the maximum of 1"),
+        (stating(scores={"charts": float("nan")}), "scores.charts: found nan; allowed are numbers"),
+        (stating(scores={"charts": True}), r"scores.charts: found True \(bool\), expected number"),
+        (stating(scores={"chart": 0.8}), r"published.card.scores: 'chart' is not defined; "),
+        (stating(scores={}), "published.card.scores"),
+        (
+            stating(gain="linear"),
+            "published.card.gain: unknown key; allowed are metric, scores",
+        ),
         ({"variants__fp32": {"precision": "fp8"}}, "precision: found 'fp8'; allowed are fp32,"),
         ({"variants__int8": {"precision": "int8"}}, "variants.int8.base: is missing"),
         (

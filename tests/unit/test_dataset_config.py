@@ -22,19 +22,18 @@ V3 = "finance-en finance-fr industrial pharmaceuticals computer-science hr energ
 
 
 def test_every_public_dataset_of_vidore_is_declared():
-    names = {
-        f"vidore-v{n}-{name}" for n, part in enumerate((V1, V2, V3), 1) for name in part.split()
-    }
+    parts = {"1": V1, "2": V2, "3": V3, "3.1": V3}
+    names = {f"vidore-v{n}-{name}" for n, part in parts.items() for name in part.split()}
     originals = {f"vidore-v1-{name}-qa" for name in V1.split()}
     assert set(SHIPPED) == names | originals
-    assert len(names) == 22
+    assert len(names) == 30
     repositories = {entry["hub"] for entry in SHIPPED.values()}
-    assert len(repositories) == len({entry["revision"] for entry in SHIPPED.values()}) == 32
+    assert len(repositories) == len({entry["revision"] for entry in SHIPPED.values()}) == 40
 
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_a_shipped_dataset_is_complete(name):
-    entry = SHIPPED[name]
+    entry = extended(name, SHIPPED)
     check_declaration(name, entry)
     assert re.fullmatch(r"[0-9a-f]{40}", entry["revision"])
     assert entry["schema"] == ("qa" if name.endswith("-qa") else "beir")
@@ -48,7 +47,7 @@ def test_commits_are_mteb_s():
         pytest.skip("another mteb may pin other commits")
     pinned = {
         task.metadata.dataset["path"]: task.metadata.dataset["revision"]
-        for name in ("ViDoRe(v1)", "ViDoRe(v2)", "ViDoRe(v3)")
+        for name in ("ViDoRe(v1)", "ViDoRe(v2)", "ViDoRe(v3)", "ViDoRe(v3.1)")
         for task in mteb.get_benchmark(name).tasks
     }
     for name, entry in SHIPPED.items():

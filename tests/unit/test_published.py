@@ -18,13 +18,20 @@ from colport.families import registry
 from colport.families.pages.base import PageFamily
 from colport.families.pages.layouts import EngineLayout
 from colport.families.text import layouts
-from colport.pipeline.forecast import FACTS, PUBLISHED
+from colport.pipeline import config as configuration
+from colport.pipeline import defaults
+from colport.pipeline.forecast import FACTS
+from colport.pipeline.plan import Plan
+from colport.pipeline.published import PUBLISHED
 from colport.pipeline.variants import ready_made
+from colport.scoring.metrics import METRIC_NAMES
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "docs/generate.py"
 READ, REFUSED = PUBLISHED["read"], PUBLISHED["refused"]
-KEYS = {"family", "layout", "tried", "parameters", "licence", "base", "note"}
+KEYS = {"family", "layout", "tried", "parameters", "licence", "base", "note", "scores", "beir"}
+DATASETS = configuration.load(ROOT / defaults.DATASETS)["datasets"]
+SCORES = {name: entry for name, entry in PUBLISHED["scores"].items() if name != "source"}
 
 
 def generate(*arguments):
@@ -60,7 +67,7 @@ def test_a_page_without_its_table_is_told(program):
 @pytest.mark.parametrize("name", READ)
 def test_a_checkpoint_is_of_a_family_and_layout_that_are_read(name, program):
     entry = READ[name]
-    assert set(entry) <= KEYS | {"v1", "v2", "v3", "beir"}
+    assert set(entry) <= KEYS
     assert entry.get("tried") in program.TRIED
     family = registry.get(entry["family"])
     if isinstance(family, PageFamily):
@@ -78,6 +85,66 @@ def test_checkpoints_of_the_config_are_on_the_page():
         known = READ[model["checkpoint"]["hub"]]
         assert known["family"] == model["family"]
         assert known["parameters"] > 0
+
+
+def test_scores_are_of_datasets_and_checkpoints_that_are_there():
+    assert {entry["scores"] for entry in READ.values() if "scores" in entry} == set(SCORES)
+    for benchmark in PUBLISHED["benchmarks"].values():
+        assert set(benchmark["datasets"]) <= set(DATASETS)
+        assert benchmark["metric"] in METRIC_NAMES
+    for name, scores in SCORES.items():
+        assert ("v3" in scores) == ("v3_languages" in scores), name
+        for key in scores.keys() - {"v3_languages"}:
+            expected = len(PUBLISHED["benchmarks"][key]["datasets"])
+            assert len(scores[key]) == expected, name
+            assert all(1 < score <= 100 for score in scores[key]), name
+
+
+def beside(*datasets, stated=None, **checkpoint):
+    """What stands beside the scores of a model of a config, by benchmark."""
+    model = {"family": "colpali", "datasets": list(datasets)}
+    model["checkpoint"] = {"hub": "vidore/colpali-v1.3-hf", "revision": "main", **checkpoint}
+    model |= {} if stated is None else {"published": stated}
+    hr = {"from": "vidore-v3-hr"}
+    config = {
+        **{"run": {"models": ["m"]}, "models": {"m": model}},
+        "datasets": {
+            **{"mine": hr, "german": {**hr, "language": "german"}, "few": {**hr, "limit": 9}},
+            **{"here": {**hr, "path": "/tmp"}, "vidore-v3-energy": {"limit": 100}},
+        },
+    }
+    plan = Plan.checked(config, ROOT)
+    assert ("published" in plan.tables) == bool(plan.published["m"])
+    assert "published" not in plan.config["models"]["m"]  # no job runs again for it
+    return plan.published["m"]
+
+
+def test_known_scores_count_for_the_same_dataset_whatever_its_name():
+    v1 = PUBLISHED["benchmarks"]["v1"]["datasets"]
+    found = beside(*v1, "mine", "vidore-v3.1-hr")
+    assert set(found) == {"ViDoRe v1", "ViDoRe v3, own language"}
+    assert found["ViDoRe v1"]["of"] == len(found["ViDoRe v1"]["scores"]) == 10
+    assert found["ViDoRe v1"]["scores"]["vidore-v1-docvqa"] == pytest.approx(0.58374)
+    assert found["ViDoRe v3, own language"]["scores"] == {"mine": pytest.approx(0.53267)}
+    assert found["ViDoRe v3, own language"]["metric"] == "ndcg_at_10"
+    assert found["ViDoRe v3, own language"]["of"] == 8
+
+
+@pytest.mark.parametrize("name", ["german", "few", "here", "vidore-v3-energy", "vidore-v3.1-hr"])
+def test_a_dataset_that_differs_has_no_published_score(name):
+    assert beside(name) == {}
+
+
+def test_another_checkpoint_has_no_published_score(tmp_path):
+    assert beside("mine", overlay=str(tmp_path)) == {}
+    assert beside("mine", hub="somebody/colpali-v1.3-hf") == {}
+
+
+def test_what_a_config_states_stands_in_place_of_what_is_known():
+    card = {"metric": "recall_at_5", "source": "a card", "scores": {"few": 0.5, "mine": 0.6}}
+    found = beside("few", "german", stated={"card": card})
+    assert found == {"card": {**card, "scores": {"few": 0.5}, "of": 2}}
+    assert beside("mine", stated={}) == {}
 
 
 def parameters(model_class, config):

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from colport import report, tables
+from colport.base.columns import row as columns_row
 from colport.report import Report
 from colport.report.charts import scatter
 from colport.report.charts.drawing import BOTTOM, LEFT, RIGHT, TOP
@@ -483,6 +484,24 @@ def test_quality_against_the_bytes_of_a_document():
     int8 = data["embeddings"].set_index(["variant", "embeddings"]).loc["int8"]
     assert int8.loc["full", "ndcg_at_5"] == "0.7"
     assert int8.loc["binary", "bytes_per_document"] == "2400"
+
+
+def test_a_published_score_is_within_noise_or_says_how_far_it_is_off():
+    place = {"model": "colqwen2", "provider": "cpu", "dataset": "docvqa", "benchmark": "ViDoRe v1"}
+    place |= {"metric": "ndcg_at_5", "gain": "linear", "source": "a <card>"}
+    place |= {"score_low": 0.55, "score_high": 0.65, "score": 0.6}
+    beside = [
+        columns_row("published", **place, variant=name, published=score, published_delta=delta)
+        for name, score, delta in (("a", 0.55, 0.05), ("b", 0.66, -0.06), ("c", 0.5, 0.1))
+    ]
+    made = make(joined(REFERENCE, variant()))
+    table = pd.DataFrame(beside)
+    html = render({**made, "published": table}, RUN)
+    assert "Published scores" in html
+    assert "a &lt;card&gt;" in html
+    notes = [row[1][9][1:3] for row in table_view("published", table)["rows"]]
+    assert notes == [("within noise", "n"), ("below", "n bad"), ("above", "n")]
+    assert "Published scores" not in render(made, RUN)
 
 
 def test_smaller_embeddings_change_nothing_else():

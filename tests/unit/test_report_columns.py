@@ -89,6 +89,7 @@ samples per_second speedup_vs_pytorch speedup_low speedup_high query_speedup doc
 query_speedup_low query_speedup_high document_speedup_low document_speedup_high
 ndcg_at_5_before ndcg_at_5_change query_speedup_before query_speedup_change
 document_speedup_before document_speedup_change agreement agreement_low agreement_high
+ndcg_exp_at_10 score score_low score_high published published_delta
 """
 
 

@@ -26,10 +26,26 @@ def test_graded_ranking_by_hand():
         "recall_at_10": 1,
         "mrr_at_10": 1 / 2,
         "map": (1 / 2 + 2 / 4 + 3 / 7) / 3,
+        "ndcg_exp_at_10": (1 / log2(3) + 3 / log2(5) + 1 / log2(8))
+        / (3 + 1 / log2(3) + 1 / log2(4)),
     }
     assert set(values) == set(METRIC_NAMES) == set(expected)
     for name, value in expected.items():
         assert values[name]["q"] == pytest.approx(value), name
+
+
+def test_the_gain_matters_for_graded_judgements_alone():
+    names = [f"d{rank:02d}" for rank in range(1, 13)]
+    run = {"q": descending(*names)}
+    binary = evaluate({"q": {"d02": 1, "d07": 1, "d11": 1, "d01": 0, "d03": -4}}, run)
+    assert binary["ndcg_exp_at_10"] == pytest.approx(binary["ndcg_at_10"])
+    many = evaluate({"q": dict.fromkeys(names, 1)}, run)
+    assert many["ndcg_exp_at_10"] == {"q": pytest.approx(1)}
+    # Of the largest judgement that is read, the others are nothing beside it.
+    large = evaluate({"q": {"d03": 1_000_000, "d01": 999_000}}, run)
+    assert large["ndcg_exp_at_10"] == {"q": pytest.approx(1 / log2(4))}
+    none = evaluate({"q": {"d01": 0, "d02": -2000}}, run)
+    assert none["ndcg_exp_at_10"] == {"q": 0}
 
 
 def test_reciprocal_rank_is_cut_at_ten():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -79,6 +80,8 @@ def _check_values(config: Mapping[str, Any]) -> None:
         inner = enumerate(value) if isinstance(value, list) else inner
         for key, item in inner:
             left.append(((*path, key if isinstance(key, int) else str(key)), item))
+        if isinstance(value, float) and math.isnan(value):
+            raise ConfigError(f"{_field(path)}: found {value}; allowed are numbers.")
         for text in (value, *path[-1:]):
             if isinstance(text, str) and any(ord(sign) < 32 for sign in text):
                 raise ConfigError(f"{_field(path)!r}: holds a control character.")
@@ -182,6 +185,9 @@ def _cross_check(config: Mapping[str, Any]) -> None:
             raise ConfigError(f"models.{name}.checkpoint.folder: goes with package only.")
         for field, dataset in datasets_of(model).items():
             _known(f"models.{name}.{field}", dataset, config["datasets"])
+        for title, benchmark in model.get("published", {}).items():
+            for dataset in benchmark["scores"]:
+                _known(f"models.{name}.published.{title}.scores", dataset, config["datasets"])
     for name, dataset in config["datasets"].items():
         _check_source(f"datasets.{name}", dataset, ("hub", "path", "documents_folder"))
     for name in config["variants"]:

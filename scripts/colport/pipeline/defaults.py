@@ -26,7 +26,8 @@ from colport.providers import PROVIDERS
 ROOT = Path(__file__).resolve().parents[3]
 """Folder of the Snakefile, where the library is not installed apart from it."""
 
-_FILES = ("config/datasets.yaml", "config/config.yaml")
+DATASETS = "config/datasets.yaml"
+_FILES = (DATASETS, "config/config.yaml")
 
 
 def complete(config: Mapping[str, Any], base: Path | str) -> dict[str, Any]:

@@ -11,7 +11,6 @@ import timeit
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import cache
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -25,12 +24,11 @@ from colport.families import registry
 from colport.hub import checkpoints
 from colport.pipeline import needs
 from colport.pipeline.plan import Plan
+from colport.pipeline.published import PUBLISHED
 from colport.quantize.settings import Calibration, QuantizeSettings
 from colport.scoring.embed import shard_count
 
 FACTS = table_beside(__file__)
-PUBLISHED = table_beside(str(Path(__file__).with_name("published")))
-"""Checkpoints of the Hub by their ids: those that families of ours ``read``, and ``refused``."""
 
 _SIDE, _PRODUCTS = 1024, 40  # of the product whose rate is measured, and how often
 

@@ -20,7 +20,7 @@ from colport.families import registry
 from colport.hub import checkpoints
 from colport.peers import catalogue as peers
 from colport.pipeline import config as configuration
-from colport.pipeline import defaults, needs, sources
+from colport.pipeline import defaults, needs, published, sources
 from colport.providers import ProviderSettings
 from colport.providers.integers import promising
 from colport.quantize.settings import QuantizeSettings
@@ -47,6 +47,8 @@ class Plan:
         models: Models to run.
         pairs: Every model with each of its datasets.
         sizes: What a dataset's entry says of its size; ``config`` has it no more.
+        published: Published scores to set beside those of the models to run, by model; those that
+            an entry states ``config`` has no more.
         datasets: Datasets that the models to run are scored on.
         variants: Variants to run, and the bases that they are made from.
         quantized: Those of them that are made from another variant's folder.
@@ -68,8 +70,14 @@ class Plan:
         self.config, self.base = config, base
         # Taken out of it, so that no job runs again for it.
         self.sizes = {name: entry.pop("size", None) for name, entry in config["datasets"].items()}
+        models = config["models"]
+        stated = {name: entry.pop("published", None) for name, entry in models.items()}
         run, variants = config["run"], config["variants"]
         self.models, self.providers = run["models"], run["providers"]
+        self.published = {
+            name: published.beside(stated[name], models[name], config["datasets"], base)
+            for name in self.models
+        }
         self.pairs = [(model, dataset) for model in self.models for dataset in self.of(model)]
         self.datasets = list(dict.fromkeys(dataset for _, dataset in self.pairs))
         bases = (variants[name].get("base") for name in run["variants"])
@@ -80,7 +88,7 @@ class Plan:
         self.runs = [(name, on) for on in self.providers for name in self.entrants(on)]
         self.controls = CONTROLS
         self.forms = {name: config["embeddings"][name] for name in run["embeddings"]}
-        read = {model: config["models"][model]["family"] for model in self.models}
+        read = {model: models[model]["family"] for model in self.models}
         pages = [model for model in read if registry.get(read[model]).document_type == "pages"]
         self.explained = [(model, self.first(model)) for model in pages]
         self.scoring, self.timing = {**config["retrieval"]}, {**config["latency"]}
@@ -89,7 +97,8 @@ class Plan:
         operators = ("operators", "providers") if self.timing.pop("profile") else ()
         scenarios = ("scenarios",) if config["scenarios"]["run"] else ()
         forms = ("embeddings",) if self.forms else ()
-        self.tables = (*TABLES, *forms, *mteb, *operators, *scenarios)
+        beside = ("published",) if any(self.published.values()) else ()
+        self.tables = (*TABLES, *beside, *forms, *mteb, *operators, *scenarios)
 
     @classmethod
     def read(cls, config: Mapping[str, Any], base: Path | str, *, is_job: bool = False) -> Plan:

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from colport import tables
+from colport.base.columns import COLUMNS
 from colport.base.redaction import redacted
 
 MISSING = "\N{EN DASH}"
@@ -159,6 +160,11 @@ def words(name: Any) -> str:
     return text(name).replace("_", " ")
 
 
+def metric(name: Any) -> str:
+    """A metric's label: ``ndcg_at_5`` is ``NDCG@5``."""
+    return text(COLUMNS[name].label if name in COLUMNS else name)
+
+
 @_or_missing
 def _scaled(value: Any, units: tuple[tuple[str, float], ...]) -> str:
     number = float(value)
@@ -173,7 +179,7 @@ FORMATS: dict[str, Callable[[Any], str]] = {
     **{f"fixed{digits}": fixed(digits) for digits in (2, 3, 5)},
     "signed2": fixed(2, signed=True),
     "signed3": difference,
-    **{show.__name__: show for show in (text, words, provider, significant, scientific)},
+    **{show.__name__: show for show in (text, words, provider, metric, significant, scientific)},
     **{show.__name__: show for show in (parameters, size_bytes, size_mb, ratio, change, p_value)},
     "count": count,
 }

@@ -35,7 +35,7 @@ def build(records: Iterable[Mapping[str, Any]]) -> dict[str, pd.DataFrame]:
             given = {**place, "query": query, **values}
             given["top10"] = json.dumps(best, ensure_ascii=False)
             rows["retrieval_queries"].append(row("retrieval_queries", **given))
-    return {name: pd.DataFrame(found, columns=TABLES[name].columns) for name, found in rows.items()}
+    return {name: pd.DataFrame(found, columns=TABLES[name].all) for name, found in rows.items()}
 
 
 class Pair(NamedTuple):

@@ -1,4 +1,4 @@
-"""Tables behind the five: errors by input, forms of embeddings, and what the jobs of a run took."""
+"""Tables behind the five: errors by input, forms of embeddings, published scores, a run's jobs."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from colport.base.columns import TABLES, row
 from colport.base.errors import ArtifactError, read_of
 from colport.base.names import FULL
 from colport.scoring.details import pairs
+from colport.scoring.metrics import GAINS
 from colport.tables import KEYS, flatten, typed
 from colport.tables.summary import quality
 
@@ -57,6 +59,43 @@ def embeddings(retrieval: pd.DataFrame, records: Sequence[Mapping[str, Any]] = (
             row |= found.reindex(columns=["bytes_per_document", "top10_overlap"]).mean().to_dict()
             rows.append(row | quality(found, datasets[row["model"]], tested))
     return typed("embeddings", pd.DataFrame(rows, columns=TABLES["embeddings"].all, dtype=object))
+
+
+def published(
+    intervals: pd.DataFrame, stated: Mapping[str, Mapping[str, Mapping[str, Any]]]
+) -> pd.DataFrame:
+    """``published.csv``: a run's scores beside published ones, and means over whole benchmarks.
+
+    The interval of a mean is made from those of its datasets, whose queries are independent (Zou
+    and Donner, "Construction of confidence intervals about effect measures", Statistics in Medicine
+    27, 2008).
+
+    Args:
+        intervals: ``retrieval_intervals.csv``.
+        stated: By model and benchmark ``metric``, ``source``, ``scores`` by dataset and ``of``, the
+            number of datasets that the published mean is of.
+    """
+    rows = []
+    for place, own in intervals.groupby(KEYS, sort=False):
+        for benchmark, found in stated.get(place[0], {}).items():
+            metric, scores = found["metric"], pd.Series(found["scores"], name="published")
+            beside = own[own["metric"] == metric].set_index("dataset").join(scores, how="inner")
+            beside = beside[["mean", "low", "high", "published"]].astype(float)
+            if len(beside) == found["of"] > 1:
+                mean, low, high, theirs = beside.mean()
+                below, above = (
+                    float(np.sqrt(((beside["mean"] - beside[end]) ** 2).sum()) / len(beside))
+                    for end in ("low", "high")
+                )
+                beside.loc[f"mean of {len(beside)}"] = mean, mean - below, mean + above, theirs
+            named = dict(zip(KEYS, place, strict=True), benchmark=benchmark, metric=metric)
+            named |= {"gain": GAINS.get(metric, "")}
+            for dataset, (score, low, high, theirs) in beside.iterrows():
+                figures = {"score": score, "score_low": low, "score_high": high}
+                figures |= {"published": theirs, "published_delta": score - theirs}
+                given = {**named, **figures, "dataset": dataset, "source": found["source"]}
+                rows.append(row("published", **given))
+    return typed("published", pd.DataFrame(rows, columns=TABLES["published"].columns))
 
 
 def stages(files: Iterable[Path | str]) -> pd.DataFrame:

@@ -18,7 +18,7 @@ from colport.tables import COLUMNS, full_rows
 ROW_HEADERS = ("model", "variant", "provider", "graph", "row")
 
 _LONG_NAME = 24
-_SENTENCES = ("reason", "verdict", "change")
+_SENTENCES = ("reason", "verdict", "change", "source")
 
 
 def section(material: Material) -> dict[str, Any]:
@@ -103,6 +103,10 @@ def _marked(label: str, row: Mapping[str, Any], text: str) -> tuple[str, str, st
     if label == "ndcg_at_5_delta":
         note = delta_note(*map(row.get, DIFFERENCE))
         return text, note, "bad" if note == "loss" else ""
+    if label == "published_delta":
+        within = row["score_low"] <= row["published"] <= row["score_high"]
+        note = "within noise" if within else "below" if value < 0 else "above"
+        return text, note, "bad" if note == "below" else ""
     return text, "", ""
 
 
