@@ -204,7 +204,7 @@ def test_an_image_processor_of_another_tower(changed, checkpoint):
 
     edited(checkpoint, "processor_config.json", change)
     ((key, value),) = changed.items()
-    with pytest.raises(UnsupportedError, match=f"image processor has {key} {value}; vision_config"):
+    with pytest.raises(CheckpointError, match=f"processor's {key} is {value}, the model takes"):
         registry.get("colqwen2_5").processing(checkpoint)
 
 

@@ -23,7 +23,9 @@ from colport.hub.checkpoints import reading
 from colport.tensors.weights import StoredTensor
 
 if TYPE_CHECKING:
-    import torch
+    from torch import Tensor
+else:
+    Tensor = Any  # an exported folder runs without torch
 
 DocumentType = Literal["pages", "passages"]
 Document = Image.Image | str
@@ -84,7 +86,7 @@ class GraphDefinition:
 
     name: Literal["text", "image"]
     inputs: tuple[GraphInput, ...]
-    forward: Callable[..., torch.Tensor]
+    forward: Callable[..., Tensor]
 
 
 @dataclass(frozen=True)
@@ -123,8 +125,8 @@ class Skeleton:
         longest: Tokens that the runtime gives a graph at most.
     """
 
-    model: torch.nn.Module
-    constants: Mapping[str, torch.Tensor]
+    model: Any
+    constants: Mapping[str, Tensor]
     tensors: Mapping[str, StoredTensor]
     graphs: tuple[GraphDefinition, ...]
     dim: int

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -21,9 +21,6 @@ from colport.families.text import layouts, tokenization
 from colport.families.tokens import TokenBatch, Tokens, save_backend
 from colport.hub.checkpoints import read_config
 from colport.tensors.weights import TensorIndex
-
-if TYPE_CHECKING:
-    import torch
 
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 _POOLER = {r"(^|\.)pooler\.": "makes one vector of a text"}
@@ -221,7 +218,7 @@ def _expand(tokens: TokenBatch, expansion: Expansion) -> tuple[TokenBatch, np.nd
     return TokenBatch(ids, mask), tokens.mask.astype(bool) | added
 
 
-def _embed(model: Any, *inputs: torch.Tensor) -> torch.Tensor:
+def _embed(model: Any, *inputs: base.Tensor) -> base.Tensor:
     feeds = dict(zip(_INPUTS, inputs, strict=False))
     features = {"token_embeddings": model["backbone"](**feeds).last_hidden_state}
     for layer in model["head"]:

@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from colport.base.errors import UnsupportedError
+from colport.families.base import Tensor
 from colport.families.pages.base import Tensors, chat_query
 from colport.families.pages.fixed import FixedFamily
 from colport.families.pages.layouts import CheckpointLayout, EngineLayout
-
-if TYPE_CHECKING:
-    import torch
-
 
 _OLDER = {r"^language_model\.model\.": "language_model."}
 
@@ -42,7 +39,7 @@ class ColGemma3(FixedFamily):
         patches = config.vision_config.image_size // config.vision_config.patch_size
         return (patches // (patches // math.isqrt(config.mm_tokens_per_image))) ** 2
 
-    def hidden_states(self, backbone: Any, words: torch.Tensor, inputs: Tensors) -> torch.Tensor:
+    def hidden_states(self, backbone: Any, words: Tensor, inputs: Tensors) -> Tensor:
         """See :meth:`PageFamily.hidden_states`; with the masks that transformers makes itself."""
         from transformers.models.gemma3 import Gemma3Model
 

@@ -6,16 +6,14 @@ both directions, and positions start at 1.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from colport.base.errors import UnsupportedError
 from colport.families import functional
+from colport.families.base import Tensor
 from colport.families.pages.base import Tensors, query_template
 from colport.families.pages.fixed import FixedFamily
 from colport.families.pages.layouts import CheckpointLayout, EngineLayout, TransformersLayout
-
-if TYPE_CHECKING:
-    import torch
 
 
 class ColPali(FixedFamily):
@@ -41,7 +39,7 @@ class ColPali(FixedFamily):
         """See :meth:`FixedFamily.page_tokens`."""
         return (config.vision_config.image_size // config.vision_config.patch_size) ** 2
 
-    def embed_words(self, backbone: Any, input_ids: torch.Tensor) -> torch.Tensor:
+    def embed_words(self, backbone: Any, input_ids: Tensor) -> Tensor:
         """Word embeddings; an image token beyond the vocabulary reads row 0, as in PaliGemma."""
         import torch
 
@@ -50,7 +48,7 @@ class ColPali(FixedFamily):
             input_ids = torch.where(input_ids == image_token, 0, input_ids)
         return super().embed_words(backbone, input_ids)
 
-    def hidden_states(self, backbone: Any, words: torch.Tensor, inputs: Tensors) -> torch.Tensor:
+    def hidden_states(self, backbone: Any, words: Tensor, inputs: Tensors) -> Tensor:
         """See :meth:`PageFamily.hidden_states`."""
         import torch
 

@@ -7,22 +7,18 @@ window by window, so that a window is a run of rows; tokens leave the tower in r
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from colport.base.errors import UnsupportedError
 from colport.base.foreign import shape_beside
 from colport.families import functional
-from colport.families.base import Document, GraphInput, Processing
+from colport.families.base import Document, GraphInput, Tensor
 from colport.families.pages import grids
 from colport.families.pages.base import Tensors
 from colport.families.pages.layouts import CheckpointLayout, EngineLayout
 from colport.families.pages.qwen_vl import OLDER_NAMES, QwenFamily, QwenRuntime
-
-if TYPE_CHECKING:
-    import torch
 
 _PAGE, _WINDOW = "page", "window"
 
@@ -103,7 +99,7 @@ class ColQwen2_5(QwenFamily):  # noqa: N801
             GraphInput("reading_order", "int64", (rows // 4,), {0: "merged"}),
         )
 
-    def embed_pages(self, backbone: Any, inputs: Tensors) -> Sequence[torch.Tensor]:
+    def embed_pages(self, backbone: Any, inputs: Tensors) -> Sequence[Tensor]:
         """See :meth:`PageFamily.embed_pages`; transformers' loop with patches in window order."""
         tower = backbone.visual
         hidden = tower.patch_embed(inputs["pixel_values"].to(backbone.dtype))
@@ -116,17 +112,16 @@ class ColQwen2_5(QwenFamily):  # noqa: N801
             hidden = block(hidden, position_embeddings=tables, **attended[kind])
         return (functional.rows(tower.merger(hidden), inputs["reading_order"]),)
 
-    def processing(self, folder: Path) -> Processing:
-        """See :meth:`Family.processing`."""
-        processing, vision = super().processing(folder), self.vision_config(folder)
-        image = processing.settings["image"]
-        image["window_size"] = vision.window_size
+    def image_settings(self, processor: Any, config: Any) -> dict[str, Any]:
+        """See :meth:`PageFamily.image_settings`."""
+        size = config.vision_config.window_size
+        image = {**super().image_settings(processor, config), "window_size": size}
         if _window_side(image) < 1:
             raise UnsupportedError(
-                f"{folder / 'config.json'}: vision_config: window_size is {vision.window_size}; "
-                f"a window has at least a token of {image['merge_size'] * image['patch_size']}."
+                f"vision_config: window_size is {size}; a window has at least a token of "
+                f"{image['merge_size'] * image['patch_size']}."
             )
-        return processing
+        return image
 
 
 class BiQwen2_5(ColQwen2_5):  # noqa: N801

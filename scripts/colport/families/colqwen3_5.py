@@ -7,14 +7,12 @@ token corrects (gated delta networks, Yang et al. 2024, arXiv:2412.06464).
 from __future__ import annotations
 
 from types import MethodType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from colport.families.base import Tensor
 from colport.families.pages.base import Tensors
 from colport.families.pages.layouts import EngineLayout
 from colport.families.pages.qwen_vl import Qwen3Family
-
-if TYPE_CHECKING:
-    import torch
 
 
 class ColQwen3_5(Qwen3Family):  # noqa: N801
@@ -30,9 +28,7 @@ class ColQwen3_5(Qwen3Family):  # noqa: N801
             if layer.block_type == "linear_attention":
                 layer.linear_attn.forward = MethodType(_gated_delta_net, layer.linear_attn)
 
-    def hidden_states(
-        self, backbone: Any, words: torch.Tensor, inputs: Tensors, **more: Any
-    ) -> torch.Tensor:
+    def hidden_states(self, backbone: Any, words: Tensor, inputs: Tensors, **more: Any) -> Tensor:
         """See :meth:`PageFamily.hidden_states`."""
         masks = {
             "full_attention": self.bias(backbone, words, inputs),
@@ -50,11 +46,11 @@ class BiQwen3_5(ColQwen3_5):  # noqa: N801
 
 def _gated_delta_net(
     self: Any,
-    hidden_states: torch.Tensor,
-    attention_mask: torch.Tensor,
+    hidden_states: Tensor,
+    attention_mask: Tensor,
     is_causal: bool = True,  # of full attention; this one always is
     **settings: Any,
-) -> torch.Tensor:
+) -> Tensor:
     """``forward`` of a ``Qwen3_5GatedDeltaNet``; in a trace, its recurrence is a node.
 
     transformers computes it in chunks of tokens, by loops that no graph of any length can hold.

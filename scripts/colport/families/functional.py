@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Any, Literal
 
-if TYPE_CHECKING:
-    import torch
+from colport.families.base import Tensor
 
 _SMALLEST_NORM = 1e-12  # a zero vector stays zero; the reference would divide by zero
 
 
-def normalised(embeddings: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+def normalised(embeddings: Tensor, mask: Tensor) -> Tensor:
     """L2-normalise ``[batch, tokens, dim]`` in fp32 and set masked tokens to zero."""
     import torch
 
@@ -19,9 +18,7 @@ def normalised(embeddings: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return values / norm.clamp_min(_SMALLEST_NORM) * mask.unsqueeze(-1).to(torch.float32)
 
 
-def pooled(
-    hidden: torch.Tensor, mask: torch.Tensor, pooling: Literal["last", "mean"]
-) -> torch.Tensor:
+def pooled(hidden: Tensor, mask: Tensor, pooling: Literal["last", "mean"]) -> Tensor:
     """One vector of all tokens ``[batch, tokens, width]``: ``[batch, 1, width]``.
 
     Args:
@@ -36,9 +33,7 @@ def pooled(
     return (hidden * weights).sum(dim=1, keepdim=True) / weights.sum(dim=1, keepdim=True)
 
 
-def place_images(
-    embeddings: torch.Tensor, features: torch.Tensor, is_image: torch.Tensor
-) -> torch.Tensor:
+def place_images(embeddings: Tensor, features: Tensor, is_image: Tensor) -> Tensor:
     """Put image features, in order, where the image tokens are.
 
     Args:
@@ -51,7 +46,7 @@ def place_images(
     return placed.where(is_image.unsqueeze(-1), embeddings)
 
 
-def from_zero(indices: torch.Tensor) -> torch.Tensor:
+def from_zero(indices: Tensor) -> Tensor:
     """Indices with 0 for negative ones: ``Max`` in ONNX.
 
     OpenVINO 2025.4 computes a ``Clip`` of int64 without an upper bound as 0 throughout.
@@ -61,14 +56,14 @@ def from_zero(indices: torch.Tensor) -> torch.Tensor:
     return torch.maximum(indices, torch.zeros_like(indices))
 
 
-def rows(table: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
+def rows(table: Tensor, indices: Tensor) -> Tensor:
     """Rows of ``[rows, width]`` by index, ``[*indices, width]``: one copy of whole rows in ONNX."""
     import torch
 
     return torch.nn.functional.embedding(indices, table)
 
 
-def attention_bias(mask: torch.Tensor, dtype: torch.dtype, *, causal: bool) -> torch.Tensor:
+def attention_bias(mask: Tensor, dtype: Any, *, causal: bool) -> Tensor:
     """Additive bias ``[batch, 1, tokens or 1, tokens]``: 0 where attended, lowest elsewhere."""
     import torch
 

@@ -8,23 +8,20 @@ to whole patches. Its own score, MeanMaxSim, is MaxSim by a query's tokens: it r
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from colport.base.errors import CheckpointError, UnsupportedError
+from colport.base.errors import UnsupportedError
 from colport.base.foreign import shape_beside
-from colport.families.base import Batch, Document, GraphInput, PatchGrid, Processing, Runtime, Stack
-from colport.families.pages.base import PageFamily, PageRuntime, Tensors, chat_query
+from colport.families.base import Batch, Document, GraphInput, PatchGrid, Runtime, Stack, Tensor
+from colport.families.pages.base import Fact, PageFamily, PageRuntime, Tensors, chat_query
 from colport.families.pages.images import normalise, planes, resize
 from colport.families.pages.layouts import CheckpointLayout, TransformersLayout
 from colport.hub.checkpoints import read_config
-
-if TYPE_CHECKING:
-    import torch
 
 _SENTENCES = "sentence_bert_config.json"  # of sentence-transformers
 
@@ -97,26 +94,26 @@ class NeoMME(PageFamily):
             GraphInput("position_ids", "int64", (2, 2, 33), {1: "batch", 2: "tokens"}),
         )
 
-    def is_image(self, backbone: Any, input_ids: torch.Tensor) -> torch.Tensor:
+    def is_image(self, backbone: Any, input_ids: Tensor) -> Tensor:
         """See :meth:`PageFamily.is_image`; the first one of a page is a marker."""
         import torch
 
         behind = torch.nn.functional.pad(input_ids[:, :-1], (1, 0))
         return super().is_image(backbone, input_ids) & (behind != backbone.config.document_token_id)
 
-    def embed_words(self, backbone: Any, input_ids: torch.Tensor) -> torch.Tensor:
+    def embed_words(self, backbone: Any, input_ids: Tensor) -> Tensor:
         """See :meth:`PageFamily.embed_words`."""
         return backbone.embed_tokens(input_ids)
 
-    def embed_pages(self, backbone: Any, inputs: Tensors) -> Sequence[torch.Tensor]:
+    def embed_pages(self, backbone: Any, inputs: Tensors) -> Sequence[Tensor]:
         """See :meth:`PageFamily.embed_pages`."""
         return (backbone.patch_embeddings(inputs["pixel_values"].to(backbone.dtype)),)
 
-    def hidden_states(self, backbone: Any, words: torch.Tensor, inputs: Tensors) -> torch.Tensor:
+    def hidden_states(self, backbone: Any, words: Tensor, inputs: Tensors) -> Tensor:
         """See :meth:`PageFamily.hidden_states`; layers of one window share one mask."""
         from transformers import masking_utils
 
-        def mask(layer: Any) -> torch.Tensor:
+        def mask(layer: Any) -> Tensor:
             kind = "bidirectional_sliding_window" if layer.sliding_window else "bidirectional"
             make = getattr(masking_utils, f"create_{kind}_mask")
             return make(layer, words, inputs["attention_mask"])
@@ -143,6 +140,7 @@ class NeoMME(PageFamily):
 
     def prompts(self, layout: CheckpointLayout, processor: Any) -> dict[str, Any]:
         """See :meth:`PageFamily.prompts`."""
+        processor.process_images([Image.new("RGB", (1, 1))])  # refuses a template without pages
         message = {"role": "user", "content": "{text}"}
         query = processor.apply_chat_template([message], task="query", tokenize=False)
         return {
@@ -152,21 +150,15 @@ class NeoMME(PageFamily):
             "row_token": processor.tokenizer.row_token,
         }
 
-    def processing(self, folder: Path) -> Processing:
-        """See :meth:`Family.processing`."""
-        config, processor = self._layout(folder).config(folder), self.processor(folder)
+    def agreed(self, layout: CheckpointLayout, processor: Any, config: Any) -> Iterable[Fact]:
+        """See :meth:`PageFamily.agreed`."""
         for part, key in (
             *((processor.tokenizer, f"{name}_token_id") for name in ("image", "document")),
             (processor.image_processor, "patch_size"),
         ):
-            if (found := getattr(part, key)) != (expected := getattr(config, key)):
-                raise CheckpointError(
-                    f"{folder}: {key} is {expected} in config.json, and {found} in the processor."
-                )
-        processor.process_images([Image.new("RGB", (1, 1))])  # refuses a template without pages
-        return super().processing(folder)
+            yield key, getattr(part, key), getattr(config, key)
 
-    def image_settings(self, processor: Any) -> dict[str, Any]:
+    def image_settings(self, processor: Any, config: Any) -> dict[str, Any]:
         """See :meth:`PageFamily.image_settings`."""
         unknown = dict.fromkeys(("min_pixels", "max_pixels"))
         size = dict(processor.size or dict.fromkeys(unknown, 0))

@@ -6,7 +6,7 @@ import re
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from PIL import Image
@@ -14,12 +14,10 @@ from PIL import Image
 from colport.base.errors import CheckpointError, InputError, UnsupportedError
 from colport.base.foreign import misfit, shape_beside
 from colport.families import base, functional
+from colport.families.base import Tensor
 from colport.families.pages.images import KERNELS, PageError
 from colport.families.pages.layouts import UNREAD, CheckpointLayout
 from colport.families.tokens import TokenBatch, Tokens, check_ids, save_backend
-
-if TYPE_CHECKING:
-    import torch
 
 _AUGMENTATION_TOKENS = 10  # behind every query, in transformers and in colpali-engine
 _IMAGE_STEPS = ("do_resize", "do_rescale", "do_normalize")
@@ -32,6 +30,9 @@ _SHAPES = shape_beside(__file__)
 
 Tensors = Mapping[str, Any]
 """Tensors of torch by name."""
+
+Fact = tuple[str, Any, Any]
+"""A name, what a processor says of it, and what the model's configuration does."""
 
 
 class PageFamily(base.Family):
@@ -63,19 +64,19 @@ class PageFamily(base.Family):
     def page_inputs(self, layout: CheckpointLayout, config: Any) -> tuple[base.GraphInput, ...]:
         """Inputs of the image graph besides token ids and mask, for a backbone's configuration."""
 
-    def embed_words(self, backbone: Any, input_ids: torch.Tensor) -> torch.Tensor:
+    def embed_words(self, backbone: Any, input_ids: Tensor) -> Tensor:
         """Word embeddings ``[batch, tokens, width]``; those of image tokens are not read."""
         return backbone.get_input_embeddings()(input_ids)
 
     @abstractmethod
-    def embed_pages(self, backbone: Any, inputs: Tensors) -> Sequence[torch.Tensor]:
+    def embed_pages(self, backbone: Any, inputs: Tensors) -> Sequence[Tensor]:
         """Image features ``[image tokens of the whole batch, width]`` from ``page_inputs``.
 
         The first take the place of word embeddings. A language model that reads features of deeper
         layers of the vision tower as well, behind layers of its own, has further ones.
         """
 
-    def is_image(self, backbone: Any, input_ids: torch.Tensor) -> torch.Tensor:
+    def is_image(self, backbone: Any, input_ids: Tensor) -> Tensor:
         """Tokens whose place image features take, ``bool [batch, tokens]``."""
         return input_ids == backbone.config.image_token_id
 
@@ -83,10 +84,10 @@ class PageFamily(base.Family):
     def hidden_states(
         self,
         backbone: Any,
-        words: torch.Tensor,
+        words: Tensor,
         inputs: Tensors,
-        deeper: Sequence[torch.Tensor] = (),
-    ) -> torch.Tensor:
+        deeper: Sequence[Tensor] = (),
+    ) -> Tensor:
         """Output of the language model ``[batch, tokens, width]``.
 
         Args:
@@ -112,8 +113,12 @@ class PageFamily(base.Family):
         }
 
     @abstractmethod
-    def image_settings(self, processor: Any) -> dict[str, Any]:
-        """How an image processor sizes a page."""
+    def image_settings(self, processor: Any, config: Any) -> dict[str, Any]:
+        """How an image processor sizes a page for a backbone of this configuration."""
+
+    def agreed(self, layout: CheckpointLayout, processor: Any, config: Any) -> Iterable[Fact]:
+        """What the processor and the backbone's configuration have to agree on."""
+        return ()
 
     def accepts(self, folder: Path) -> bool:
         """Whether ``config.json`` is of one of the layouts."""
@@ -127,7 +132,7 @@ class PageFamily(base.Family):
         backbone = model.get_submodule(layout.backbone)
         self.prepare(backbone)
 
-        def embed(model: Any, *tensors: torch.Tensor) -> torch.Tensor:
+        def embed(model: Any, *tensors: Tensor) -> Tensor:
             given = dict(zip(names, tensors, strict=False))
             backbone, ids = model.get_submodule(layout.backbone), given["input_ids"]
             words, more = self.embed_words(backbone, ids), {}
@@ -160,8 +165,9 @@ class PageFamily(base.Family):
     def processing(self, folder: Path) -> base.Processing:
         """See :meth:`Family.processing`."""
         layout = self._layout(folder)
-        processor = layout.load_processor(folder)
+        processor, config = layout.load_processor(folder), layout.config(folder)
         tokenizer, images = processor.tokenizer, processor.image_processor
+        backbone = getattr(config, "vlm_config", config)
         steps = [(step, (True,)) for step in _IMAGE_STEPS] + [("resample", tuple(_KERNELS))]
         for key, allowed in (*steps, *self.image_steps):
             if (found := getattr(images, key)) not in allowed:
@@ -169,14 +175,19 @@ class PageFamily(base.Family):
                     f"{folder}: the image processor has {key} {found}; exported is "
                     f"{' or '.join(map(str, allowed))} only."
                 )
-        sizes = self.image_settings(images)
+        sizes = self.image_settings(images, backbone)
         if lacking := [key for key, value in sizes.items() if value is None]:
             raise UnsupportedError(
                 f"{folder}: the image processor's size is {dict(images.size)}, which gives no "
                 f"{' and no '.join(lacking)}."
             )
+        for name, found, expected in self.agreed(layout, processor, backbone):
+            if found != expected:
+                raise CheckpointError(
+                    f"{folder}: the processor's {name} is {found}, the model takes {expected}."
+                )
         unread = (processor.image_token_id,) if self.image_token_has_no_row else ()
-        check_ids(folder, tokenizer, layout.config(folder).get_text_config().vocab_size, unread)
+        check_ids(folder, tokenizer, config.get_text_config().vocab_size, unread)
         if tokenizer.split_special_tokens:
             raise UnsupportedError(
                 f"{folder / 'tokenizer_config.json'}: split_special_tokens is true, with which "

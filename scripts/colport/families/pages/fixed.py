@@ -5,22 +5,18 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from colport.base.errors import CheckpointError
 from colport.base.foreign import shape_beside
-from colport.families.base import Batch, Document, GraphInput, PatchGrid, Processing, Runtime
-from colport.families.pages.base import PageFamily, PageRuntime, Tensors
+from colport.families.base import Batch, Document, GraphInput, PatchGrid, Runtime, Tensor
+from colport.families.pages.base import Fact, PageFamily, PageRuntime, Tensors
 from colport.families.pages.images import normalise, planes, resize
 from colport.families.pages.layouts import CheckpointLayout
 from colport.families.tokens import TokenBatch
-
-if TYPE_CHECKING:
-    import torch
 
 
 class FixedFamily(PageFamily):
@@ -32,7 +28,7 @@ class FixedFamily(PageFamily):
         pixels = (2, vision.num_channels, vision.image_size, vision.image_size)
         return (GraphInput("pixel_values", "float32", pixels, {0: "batch"}),)
 
-    def embed_pages(self, backbone: Any, inputs: Tensors) -> Sequence[torch.Tensor]:
+    def embed_pages(self, backbone: Any, inputs: Tensors) -> Sequence[Tensor]:
         """See :meth:`PageFamily.embed_pages`."""
         pixels = inputs["pixel_values"].to(backbone.dtype)
         return (backbone.get_image_features(pixels).pooler_output.flatten(0, 1),)
@@ -41,22 +37,16 @@ class FixedFamily(PageFamily):
     def page_tokens(self, config: Any) -> int:
         """Image features that the model makes of a page, for a backbone's configuration."""
 
-    def processing(self, folder: Path) -> Processing:
-        """See :meth:`Family.processing`."""
-        made = super().processing(folder)
-        config = self._layout(folder).config(folder)
-        config = getattr(config, "vlm_config", config)
-        ids = made.tokenizer.encode(made.settings["document_prompt"]).ids
-        image, side = made.settings["image"], config.vision_config.image_size
-        found = image["width"], image["height"], ids.count(config.image_token_id)
-        if found != (expected := (side, side, self.page_tokens(config))):
-            raise CheckpointError(
-                "{}: the processor makes pages of {}x{} pixels and {} image tokens; the model's "
-                "have {}x{} pixels and {} tokens.".format(folder, *found, *expected)
-            )
-        return made
+    def agreed(self, layout: CheckpointLayout, processor: Any, config: Any) -> Iterable[Fact]:
+        """See :meth:`PageFamily.agreed`."""
+        for side in ("height", "width"):
+            found = processor.image_processor.size[side]
+            yield side, found, config.vision_config.image_size
+        prompt = self.prompts(layout, processor)["document_prompt"]
+        count = processor.tokenizer(prompt)["input_ids"].count(config.image_token_id)
+        yield "number of image tokens", count, self.page_tokens(config)
 
-    def image_settings(self, processor: Any) -> dict[str, Any]:
+    def image_settings(self, processor: Any, config: Any) -> dict[str, Any]:
         """See :meth:`PageFamily.image_settings`."""
         return {"height": processor.size["height"], "width": processor.size["width"]}
 

@@ -7,21 +7,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from colport.base.errors import UnsupportedError
 from colport.families import functional
-from colport.families.base import Embedder, Room
+from colport.families.adapters import merge
+from colport.families.base import Embedder, Room, Tensor
 from colport.families.reference import skeletons
 from colport.families.text.layouts import MODULES, read_modules
 from colport.hub.checkpoints import read_config, reading
-
-if TYPE_CHECKING:
-    import torch
-
-    from colport.tensors.weights import StoredTensor
+from colport.tensors.weights import StoredTensor, TensorIndex
 
 _PROCESSORS = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
 _OLD_SIZES = {"shortest_edge": "min_pixels", "longest_edge": "max_pixels"}
@@ -88,7 +85,7 @@ class CheckpointLayout(ABC):
 
     def build(
         self, folder: Path, precision: str, *, to_trace: bool = True
-    ) -> tuple[Any, dict[str, torch.Tensor]]:
+    ) -> tuple[Any, dict[str, Tensor]]:
         """The model on the meta device and its computed buffers."""
         return skeletons.build_on_meta(
             self._model_class, self.config(folder), precision, to_trace=to_trace
@@ -100,9 +97,6 @@ class CheckpointLayout(ABC):
         Raises:
             CheckpointError: Weights are missing, unexpected or of another shape.
         """
-        from colport.families.adapters import merge
-        from colport.tensors.weights import TensorIndex
-
         kinds = {"key_mapping": self._older, "optional": UNREAD, "ignored": UNREAD}
         found = skeletons.map_tensors(model, TensorIndex(folder), folder=folder, **kinds)
         read = {name: found[name] for name in found if not skeletons.reason(UNREAD, name)}
@@ -167,7 +161,7 @@ class CheckpointLayout(ABC):
             config = known.from_pretrained(folder, trust_remote_code=False)
         return skeletons.unquantized(config) if skeletons.is_said_quantized(folder) else config
 
-    def embed(self, model: Any, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    def embed(self, model: Any, hidden: Tensor, mask: Tensor) -> Tensor:
         """Embeddings ``float32 [batch, tokens or 1, dim]`` of the language model's output."""
         if self.pooling:
             hidden = functional.pooled(hidden, mask, self.pooling)
@@ -227,8 +221,6 @@ def _is_once_more(
     folder: Path, config: Mapping[str, Any], projection: Mapping[str, StoredTensor]
 ) -> bool:
     """Whether a ``Dense`` is the projection itself, as far as bfloat16 keeps it."""
-    from colport.tensors.weights import TensorIndex
-
     if not projection or any(config.get(key) not in allowed for key, allowed in _PLAIN.items()):
         return False
     given = TensorIndex(folder)

@@ -7,24 +7,20 @@ patch lies comes in as graph inputs, so that one graph serves every grid.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
-from colport.base.errors import UnsupportedError
 from colport.base.foreign import shape_beside
 from colport.families import functional
-from colport.families.base import Batch, Document, GraphInput, PatchGrid, Processing, Runtime
+from colport.families.base import Batch, Document, GraphInput, PatchGrid, Runtime, Tensor
 from colport.families.pages import grids
-from colport.families.pages.base import PageFamily, PageRuntime, Tensors
+from colport.families.pages.base import Fact, PageFamily, PageRuntime, Tensors
 from colport.families.pages.images import PageError
 from colport.families.pages.layouts import CheckpointLayout, EngineLayout
-
-if TYPE_CHECKING:
-    import torch
 
 # The name must contain "flash": transformers then leaves the patches of all pages in one row.
 _PAGE_ATTENTION = "colport_page_flash"
@@ -128,7 +124,7 @@ class QwenFamily(PageFamily):
         """
         return isinstance(layout, EngineLayout)
 
-    def tower(self, backbone: Any, inputs: Tensors, **more: torch.Tensor) -> Any:
+    def tower(self, backbone: Any, inputs: Tensors, **more: Tensor) -> Any:
         """What the vision tower gives, with further inputs of its own."""
         return backbone.visual(
             inputs["pixel_values"].to(backbone.dtype),
@@ -138,7 +134,7 @@ class QwenFamily(PageFamily):
             **more,
         )
 
-    def attended(self, slots: torch.Tensor, back: torch.Tensor) -> dict[str, Any]:
+    def attended(self, slots: Tensor, back: Tensor) -> dict[str, Any]:
         """Keywords of a tower or a block of it, whose patches attend within a row of slots."""
         return {
             "cu_seqlens": slots,  # unused, as is the next; given so that they are not computed
@@ -148,13 +144,11 @@ class QwenFamily(PageFamily):
             "patch_slots": back,
         }
 
-    def embed_pages(self, backbone: Any, inputs: Tensors) -> Sequence[torch.Tensor]:
+    def embed_pages(self, backbone: Any, inputs: Tensors) -> Sequence[Tensor]:
         """See :meth:`PageFamily.embed_pages`."""
         return (self.tower(backbone, inputs).pooler_output,)
 
-    def hidden_states(
-        self, backbone: Any, words: torch.Tensor, inputs: Tensors, **more: Any
-    ) -> torch.Tensor:
+    def hidden_states(self, backbone: Any, words: Tensor, inputs: Tensors, **more: Any) -> Tensor:
         """See :meth:`PageFamily.hidden_states`; the language model may take further inputs."""
         return backbone.language_model(
             inputs_embeds=words,
@@ -163,7 +157,7 @@ class QwenFamily(PageFamily):
             **{"attention_mask": self.bias(backbone, words, inputs), **more},
         ).last_hidden_state
 
-    def bias(self, backbone: Any, words: torch.Tensor, inputs: Tensors) -> torch.Tensor:
+    def bias(self, backbone: Any, words: Tensor, inputs: Tensors) -> Tensor:
         """What is added to the scores of the language model's attention.
 
         It is causal unless the language model's configuration says otherwise.
@@ -176,7 +170,7 @@ class QwenFamily(PageFamily):
         positions = "grid" if self.has_grid_positions(layout) else "sequence"
         return {**super().prompts(layout, processor), "positions": positions}
 
-    def image_settings(self, processor: Any) -> dict[str, Any]:
+    def image_settings(self, processor: Any, config: Any) -> dict[str, Any]:
         """See :meth:`PageFamily.image_settings`."""
         return {
             **{key: getattr(processor, key) for key in _SIZES},
@@ -184,22 +178,10 @@ class QwenFamily(PageFamily):
             "max_pixels": processor.size["longest_edge"],
         }
 
-    def processing(self, folder: Path) -> Processing:
-        """See :meth:`Family.processing`."""
-        processing, vision = super().processing(folder), self.vision_config(folder)
+    def agreed(self, layout: CheckpointLayout, processor: Any, config: Any) -> Iterable[Fact]:
+        """See :meth:`PageFamily.agreed`."""
         for key, name in _SIZES.items():
-            found, allowed = processing.settings["image"][key], getattr(vision, name)
-            if found != allowed:
-                raise UnsupportedError(
-                    f"{folder}: the image processor has {key} {found}; vision_config's {name} is "
-                    f"{allowed}."
-                )
-        return processing
-
-    def vision_config(self, folder: Path) -> Any:
-        """The vision tower's part of a checkpoint's configuration."""
-        config = self._layout(folder).config(folder)
-        return getattr(config, "vlm_config", config).vision_config
+            yield key, getattr(processor.image_processor, key), getattr(config.vision_config, name)
 
     def page_fault(self, width: int, height: int) -> str | None:
         """See :meth:`Family.page_fault`."""
@@ -223,13 +205,13 @@ class Qwen3Family(QwenFamily):
         rotary = backbone.language_model.rotary_emb
         rotary.recomposition_frequencies = partial(_interleaved, rotary.mrope_section)
 
-    def tower(self, backbone: Any, inputs: Tensors, **more: torch.Tensor) -> Any:
+    def tower(self, backbone: Any, inputs: Tensors, **more: Tensor) -> Any:
         """See :meth:`QwenFamily.tower`."""
         rows, weights = _resampling(backbone.visual.num_grid_per_side, inputs)
         return super().tower(backbone, inputs, interp_indices=rows, interp_weights=weights, **more)
 
 
-def _resampling(side: int, inputs: Tensors) -> tuple[torch.Tensor, torch.Tensor]:
+def _resampling(side: int, inputs: Tensors) -> tuple[Tensor, Tensor]:
     """Rows of a square table around each patch, ``int64 [patches, 4]``, and their weights.
 
     The table's corners lie on those of the page's grid, and what is between is bilinear:
@@ -248,7 +230,7 @@ def _resampling(side: int, inputs: Tensors) -> tuple[torch.Tensor, torch.Tensor]
     return rows.flatten(1).long(), (share[:, 0, :, None] * share[:, 1, None, :]).flatten(1)
 
 
-def _interleaved(sections: Sequence[int], tables: torch.Tensor) -> torch.Tensor:
+def _interleaved(sections: Sequence[int], tables: Tensor) -> Tensor:
     """Cosines or sines of three axes as those of one, ``[batch, tokens, size]``.
 
     transformers writes row and column over time in place, which costs a graph more.
@@ -264,17 +246,17 @@ def _interleaved(sections: Sequence[int], tables: torch.Tensor) -> torch.Tensor:
 
 def _page_attention(
     module: Any,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
     *,
     scaling: float,
-    page_slots: torch.Tensor,
-    page_lengths: torch.Tensor,
-    patch_slots: torch.Tensor,
+    page_slots: Tensor,
+    page_lengths: Tensor,
+    patch_slots: Tensor,
     **settings: Any,
-) -> tuple[torch.Tensor, None]:
+) -> tuple[Tensor, None]:
     """Attention within each page, from and to one row of patches ``[1, heads, patches, size]``.
 
     Pages become rows of a batch, padded to the longest: the work grows with the square of a page's
@@ -285,7 +267,7 @@ def _page_attention(
     refuse_unwritten(module, {**settings, "attention_mask": attention_mask})
     heads = query.shape[1]
 
-    def by_page(states: torch.Tensor) -> torch.Tensor:
+    def by_page(states: Tensor) -> Tensor:
         rows = states.squeeze(0).transpose(0, 1).flatten(1)
         return functional.rows(rows, page_slots).unflatten(-1, (heads, -1)).transpose(1, 2)
 

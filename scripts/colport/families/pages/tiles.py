@@ -209,7 +209,7 @@ class TileFamily(PageFamily):
         """See :meth:`PageFamily.prompts`."""
         return {**super().prompts(layout, processor), "tile_tokens": processor.image_seq_len}
 
-    def image_settings(self, processor: Any) -> dict[str, Any]:
+    def image_settings(self, processor: Any, config: Any) -> dict[str, Any]:
         """See :meth:`PageFamily.image_settings`."""
         return {
             "longest_edge": processor.size["longest_edge"],

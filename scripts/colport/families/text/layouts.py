@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from colport.base.errors import CheckpointError, UnsupportedError, read_of
 from colport.base.foreign import is_inside, load_json, table_beside
@@ -20,9 +20,6 @@ from colport.families.reference import skeletons
 from colport.hub import lora
 from colport.hub.checkpoints import ADAPTER_CONFIG, read_config, reading, refuse_own_code
 from colport.tensors.weights import StoredTensor, TensorIndex
-
-if TYPE_CHECKING:
-    import torch
 
 Library = Literal["sentence-transformers", "pylate", "stanford"]
 
@@ -216,9 +213,7 @@ def _readable(checkpoint: Checkpoint) -> Iterator[Path]:
         yield Path(workspace)
 
 
-def head(
-    checkpoint: Checkpoint, precision: str
-) -> tuple[torch.nn.ModuleList, dict[str, StoredTensor]]:
+def head(checkpoint: Checkpoint, precision: str) -> tuple[Any, dict[str, StoredTensor]]:
     """What follows the backbone, on meta, but for the normalisation that ends every graph.
 
     Returns:
