@@ -24,11 +24,7 @@ from colport.cli import (
     retrieval,
 )
 
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 for command in (
     *(convert.export, convert.quantize, convert.split, convert.merge, convert.shard),
     *(inspection.inspect, evaluation.parity, explain.explain, evaluation.mteb),

@@ -40,9 +40,7 @@ class Chosen:
 
 
 def choose(
-    reference: Contender,
-    variants: Sequence[Contender],
-    qrels: Mapping[str, Mapping[str, int]],
+    reference: Contender, variants: Sequence[Contender], qrels: Mapping[str, Mapping[str, int]]
 ) -> list[Chosen]:
     """The best, the median and the most damaged query, each another one.
 

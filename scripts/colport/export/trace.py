@@ -64,11 +64,7 @@ def trace(skeleton: Skeleton, definition: GraphDefinition, opset: int) -> ir.Mod
         )
         _check_sizes(exported, skeleton.longest)
         model = torch.onnx.export(
-            exported,
-            dynamo=True,
-            optimize=False,
-            opset_version=min(opset, _LATEST),
-            verbose=False,
+            exported, dynamo=True, optimize=False, opset_version=min(opset, _LATEST), verbose=False
         ).model
     model.opset_imports[""] = opset
     _name_interface(model, definition)

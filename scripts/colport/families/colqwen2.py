@@ -8,10 +8,7 @@ class ColQwen2(QwenFamily):
     """``ColQwen2ForRetrieval`` of transformers, ``ColQwen2`` of colpali-engine."""
 
     name = "colqwen2"
-    layouts = (
-        TransformersLayout("ColQwen2", "qwen2_vl"),
-        EngineLayout("ColQwen2", "qwen2_vl"),
-    )
+    layouts = (TransformersLayout("ColQwen2", "qwen2_vl"), EngineLayout("ColQwen2", "qwen2_vl"))
 
 
 class BiQwen2(ColQwen2):

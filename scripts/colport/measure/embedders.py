@@ -14,9 +14,7 @@ from colport.runtime.remote import open_encoder
 
 
 def load(
-    folder: Path | str,
-    provider: str | Mapping[str, Any],
-    threads: int | None = None,
+    folder: Path | str, provider: str | Mapping[str, Any], threads: int | None = None
 ) -> Embedder:
     """An exported folder or a peer's in ONNX Runtime.
 

@@ -193,10 +193,7 @@ def _overlap(reference: Mapping[str, Any], run: Mapping[str, Any]) -> float:
 
 
 def _figures(
-    differences: Mapping[int, Difference],
-    overlap: float,
-    tolerance: Tolerance,
-    reach: Reach | None,
+    differences: Mapping[int, Difference], overlap: float, tolerance: Tolerance, reach: Reach | None
 ) -> dict[str, Any]:
     """The worst over batch sizes, against the tolerance and fp16's range."""
     misses = [f"batch size {size}: {d.reason}" for size, d in differences.items() if d.reason]

@@ -169,11 +169,7 @@ def _result(
         **overlap,
         "bytes_per_document": run.bytes_per_document,
     }
-    return figures, {
-        "statistics": statistics,
-        "per_query": run.per_query,
-        "rankings": run.rankings,
-    }
+    return figures, {"statistics": statistics, "per_query": run.per_query, "rankings": run.rankings}
 
 
 def _statistics(

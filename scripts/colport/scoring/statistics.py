@@ -19,10 +19,7 @@ _BLOCK_ELEMENTS = 1 << 22
 
 
 def bootstrap_interval(
-    per_query: Values,
-    confidence: float = CONFIDENCE,
-    resamples: int = RESAMPLES,
-    seed: int = SEED,
+    per_query: Values, confidence: float = CONFIDENCE, resamples: int = RESAMPLES, seed: int = SEED
 ) -> tuple[float, float]:
     """Percentile bootstrap interval of the mean over queries.
 

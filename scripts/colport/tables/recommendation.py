@@ -104,9 +104,7 @@ def _smallest(qualified: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
         or row["ndcg_at_5"] >= (1 - SMALL_LOSS) * (row["ndcg_at_5"] - row["ndcg_at_5_delta"])
     ]
     return min(
-        kept,
-        key=lambda row: (row["size_mb"], -_quality(row), _milliseconds(row)),
-        default=None,
+        kept, key=lambda row: (row["size_mb"], -_quality(row), _milliseconds(row)), default=None
     )
 
 

@@ -22,10 +22,7 @@ _PARTS_ROUNDS = 1
 
 
 def measure(
-    contenders: Sequence[Contender],
-    inputs: Inputs,
-    settings: LatencySettings,
-    progress: Progress,
+    contenders: Sequence[Contender], inputs: Inputs, settings: LatencySettings, progress: Progress
 ) -> dict[str, Any]:
     """Time every contender on every case, in interleaved rounds.
 

@@ -90,9 +90,7 @@ def _step() -> ir.Graph:
     return ir.Graph(given, [state, add("MatMul", "read", query, state)], nodes=nodes, name="rule")
 
 
-def _rules(
-    graph: ir.Graph,
-) -> Iterator[tuple[ir.Node, list[Any], tuple[int, int], float]]:
+def _rules(graph: ir.Graph) -> Iterator[tuple[ir.Node, list[Any], tuple[int, int], float]]:
     """Each with its inputs, the heads of keys and of values, and the scale of queries."""
     for node in list(graph):
         if (node.domain, node.op_type) == (DOMAIN, GATED_DELTA_RULE):

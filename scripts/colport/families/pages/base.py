@@ -82,11 +82,7 @@ class PageFamily(base.Family):
 
     @abstractmethod
     def hidden_states(
-        self,
-        backbone: Any,
-        words: Tensor,
-        inputs: Tensors,
-        deeper: Sequence[Tensor] = (),
+        self, backbone: Any, words: Tensor, inputs: Tensors, deeper: Sequence[Tensor] = ()
     ) -> Tensor:
         """Output of the language model ``[batch, tokens, width]``.
 

@@ -133,10 +133,7 @@ class Watch:
         Call it once the workers have been waited for: only then is their time known as ours.
         """
         spent = read_cpu_times() - self._start
-        return {
-            **describe(self._load_before, self._cores, spent),
-            "waited_seconds": self._waited,
-        }
+        return {**describe(self._load_before, self._cores, spent), "waited_seconds": self._waited}
 
 
 def describe(load_before: float | None, cores: int, spent: CpuTimes) -> dict[str, Any]:

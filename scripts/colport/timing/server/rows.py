@@ -26,10 +26,7 @@ Key = tuple[Any, ...]
 
 
 def timed_row(
-    row: Mapping[str, Any],
-    scenario: str,
-    rounds_ns: Sequence[Sequence[int]],
-    sizes: Sequence[int],
+    row: Mapping[str, Any], scenario: str, rounds_ns: Sequence[Sequence[int]], sizes: Sequence[int]
 ) -> dict[str, Any]:
     """Single stream, one input after the other; or offline, all inputs at once.
 

@@ -38,10 +38,7 @@ _SURVEYED = 3
 
 
 def measure(
-    contenders: Sequence[Contender],
-    inputs: Inputs,
-    settings: ScenarioSettings,
-    progress: Progress,
+    contenders: Sequence[Contender], inputs: Inputs, settings: ScenarioSettings, progress: Progress
 ) -> dict[str, Any]:
     """Run the scenarios, the contenders in turns.
 

@@ -68,10 +68,7 @@ class Worker:
         loaded = time.perf_counter_ns()
         _limit_torch(request["threads"])
         self._encoder, self._forms_batches = encoder, request["forms_batches"]
-        self._encode = {
-            "query": encoder.encode_queries,
-            "document": encoder.encode_documents,
-        }
+        self._encode = {"query": encoder.encode_queries, "document": encoder.encode_documents}
         return {
             "import_ns": imported - start,
             "load_ns": loaded - begin,
