@@ -131,17 +131,14 @@ class PageFamily(base.Family):
         def embed(model: Any, *tensors: Tensor) -> Tensor:
             given = dict(zip(names, tensors, strict=False))
             backbone, ids = model.get_submodule(layout.backbone), given["input_ids"]
-            words, more = self.embed_words(backbone, ids), {}
+            words, deeper = self.embed_words(backbone, ids), ()
             if len(given) == len(names):
                 is_image = self.is_image(backbone, ids)
                 features, *deeper = self.embed_pages(backbone, given)
                 words = functional.place_images(words, features, is_image)
-                if deeper:
-                    zeros = words.new_zeros(()).expand(words.shape)
-                    more["deeper"] = [
-                        functional.place_images(zeros, features, is_image) for features in deeper
-                    ]
-            hidden = self.hidden_states(backbone, words, given, **more)
+                zeros = words.new_zeros(()).expand(words.shape)
+                deeper = (functional.place_images(zeros, more, is_image) for more in deeper)
+            hidden = self.hidden_states(backbone, words, given, *deeper)
             return layout.embed(model, hidden, given["attention_mask"])
 
         pages = self.page_inputs(layout, backbone.config)
@@ -177,11 +174,6 @@ class PageFamily(base.Family):
                 f"{folder}: the image processor's size is {dict(images.size)}, which gives no "
                 f"{' and no '.join(lacking)}."
             )
-        for name, found, expected in self.agreed(layout, processor, backbone):
-            if found != expected:
-                raise CheckpointError(
-                    f"{folder}: the processor's {name} is {found}, the model takes {expected}."
-                )
         unread = (processor.image_token_id,) if self.image_token_has_no_row else ()
         check_ids(folder, tokenizer, config.get_text_config().vocab_size, unread)
         if tokenizer.split_special_tokens:
@@ -189,6 +181,11 @@ class PageFamily(base.Family):
                 f"{folder / 'tokenizer_config.json'}: split_special_tokens is true, with which "
                 f"{layout.library} takes no page: its image tokens are text; exported is false."
             )
+        for name, found, expected in self.agreed(layout, processor, backbone):
+            if found != expected:
+                raise CheckpointError(
+                    f"{folder}: the processor's {name} is {found}, the model takes {expected}."
+                )
         settings = {
             "library": layout.library,
             **self.prompts(layout, processor),
