@@ -225,7 +225,7 @@ def reading(folder: Path, library: str, doing: str = "read") -> Iterator[None]:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise  # an interruption; the other is what tokenizers raises
         for name in ("config.json", *_TOKENIZER_FILES[1:], "processor_config.json"):
-            if "custom code" in str(error) and (code := _own_code(folder / name)):
+            if "custom code" in str(error) and (code := own_code(folder / name)):
                 raise CheckpointError(
                     f"{folder / name}: auto_map names code of the checkpoint ({code}), which is "
                     "never executed; export a checkpoint whose classes its library has itself."
@@ -234,7 +234,7 @@ def reading(folder: Path, library: str, doing: str = "read") -> Iterator[None]:
         raise CheckpointError(f"{folder}: {library} cannot {doing} it ({reason}).") from error
 
 
-def _own_code(file: Path) -> str:
+def own_code(file: Path) -> str:
     """The first class that ``auto_map`` names, if there is one."""
     found = read_config(file.parent, file.name).get("auto_map") if file.is_file() else None
     first = next(iter(found.values()), None) if isinstance(found, dict) else None
