@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from colport.base.errors import UnsupportedError
 from colport.families.pages.base import Tensors
 from colport.families.pages.layouts import EngineLayout
 from colport.families.pages.qwen_vl import Qwen3Family
@@ -26,6 +27,11 @@ class ColQwen3(Qwen3Family):
     def prepare(self, backbone: Any) -> None:
         """See :meth:`PageFamily.prepare`."""
         super().prepare(backbone)
+        if (dim := getattr(backbone.config, "dim", None)) is not None:
+            raise UnsupportedError(
+                f"config.json: dim is {dim}, of a library that begins queries with another prompt; "
+                "exported are checkpoints of colpali-engine, which have none."
+            )
         # They are placed among zeros, so that all rows can be added.
         backbone.language_model._deepstack_process = lambda hidden, _, deeper: hidden + deeper
 
