@@ -60,7 +60,7 @@ def read() -> list[Row]:
             (
                 f"`{name}`" + (f", {entry['note']}" if "note" in entry else ""),
                 f"`{entry['family']}`",
-                entry["layout"] + on,
+                entry.get("layout", "") + on,
                 parameters(entry["parameters"]) if "parameters" in entry else "",
                 entry.get("licence", ""),
                 TRIED[entry.get("tried")],

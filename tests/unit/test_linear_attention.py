@@ -40,7 +40,7 @@ def inputs(decay, alike):
     return arrays
 
 
-def written(opset, arrays):
+def rule_node(arrays):
     given = [
         ir.Value(
             name=name,
@@ -54,7 +54,12 @@ def written(opset, arrays):
     node = ir.node("GatedDeltaRule", given, form, domain="colport")
     node.outputs[0].shape, node.outputs[0].type = given[0].shape, given[0].type
     node.outputs[0].name = "out"
-    graph = ir.Graph(given, node.outputs, nodes=[node], opset_imports={"": opset}, name="g")
+    return node
+
+
+def written(opset, arrays):
+    node = rule_node(arrays)
+    graph = ir.Graph(node.inputs, node.outputs, nodes=[node], opset_imports={"": opset}, name="g")
     model = ir.Model(graph, ir_version=10)
     write_operators(model, opset)
     return model
@@ -74,13 +79,14 @@ def by_token(arrays):
     """The rule as it is written, in fp64."""
     wide = {name: array.astype(np.float64) for name, array in arrays.items()}
     (shared, size), (heads, width) = HEADS["key"], HEADS["value"]
+    tokens = arrays["value"].shape[1]
     query, key = (
-        wide[name].reshape(BATCH, TOKENS, shared, size).repeat(heads // shared, axis=2)
+        wide[name].reshape(BATCH, tokens, shared, size).repeat(heads // shared, axis=2)
         for name in ("query", "key")
     )
-    value = wide["value"].reshape(BATCH, TOKENS, heads, width)
+    value = wide["value"].reshape(BATCH, tokens, heads, width)
     state, outputs = np.zeros((BATCH, heads, size, width)), []
-    for token in range(TOKENS):
+    for token in range(tokens):
         state *= np.exp(wide["decay"][:, token])[..., None, None]
         known = np.einsum("bhk,bhkv->bhv", key[:, token], state)
         change = wide["beta"][:, token, :, None] * (value[:, token] - known)
@@ -116,6 +122,33 @@ def test_each_form_is_valid_and_says_whose_operators_it_has(tmp_path):
         found = external_data.read(file)
         assert dict(found.opset_imports) == domains
         assert [node.op_type for node in found.graph].count(operator) == 1
+
+
+def test_a_scan_is_in_fp32_beside_attention_in_fp16_of_the_same_scale():
+    arrays = {name: array[:, :5] for name, array in inputs("hardly", alike=False).items()}
+    rule = rule_node(arrays)
+    half = [
+        ir.Value(name=n, shape=ir.Shape([2, 1, 5, 8]), type=ir.TensorType(ir.DataType.FLOAT16))
+        for n in "qkv"
+    ]
+    scale = rule.attributes.get_float("scale")
+    attention = ir.node("Attention", half, {"scale": scale}, domain="colport")
+    attention.outputs[0].shape, attention.outputs[0].type = half[0].shape, half[0].type
+    attention.outputs[0].name = "attended"
+    graph = ir.Graph(
+        [*half, *rule.inputs],
+        [*attention.outputs, *rule.outputs],
+        nodes=[attention, rule],
+        opset_imports={"": 21},
+        name="g",
+    )
+    model = ir.Model(graph, ir_version=10)
+    write_operators(model, 21)
+    data = ir.to_proto(model).SerializeToString()
+    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    feeds = dict.fromkeys("qkv", np.ones((2, 1, 5, 8), np.float16))
+    _, found = session.run(None, {**feeds, **arrays})
+    assert np.abs(found - by_token(arrays)).max() < 2e-6
 
 
 def test_the_rules_operations_are_counted_in_both_forms(tmp_path):

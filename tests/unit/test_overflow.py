@@ -145,6 +145,15 @@ def test_a_graph_inside_a_node_is_refused_unless_it_computes_in_fp32(tmp_path):
     )
     with pytest.raises(UnsupportedError, match="text graph: If 'choice' holds a graph of its own"):
         found(tmp_path / "scratch")
+    branch = "inner () => (float[b,t,4] z) { z = Identity(wide) }"
+    found = reach(
+        "flag = Cast <to: int = 9> (one) wide = Cast <to: int = 1> (x)"
+        f"[choice] c = If (flag) <then_branch: graph = {branch},"
+        f" else_branch: graph = {branch.replace('inner', 'other').replace('z', 'w')}>"
+        "[end] y = Cast <to: int = 10> (c)",
+        one=np.float16(1),
+    )
+    assert found(tmp_path / "scratch").largest.value == 2
 
 
 def test_a_value_of_unknown_type_cannot_be_checked():

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,37 +45,26 @@ class _Layout(TransformersLayout):
                     f"{file}: modality_config has no message, so that sentence-transformers asks "
                     "without the chat template; exported are queries with it."
                 )
-        return _Processor(super().load_processor(folder))
+        processor = super().load_processor(folder)  # with the methods of the library's other ones
+        processor.process_queries = partial(_processed, processor, "query", "text")
+        processor.process_images = partial(_processed, processor, "document", "image")
+        return processor
 
 
-class _Processor:
-    """The library's processor, asked as its other ones are."""
+def _processed(processor: Any, task: str, kind: str, inputs: Sequence[Any]) -> Any:
+    from jinja2 import TemplateError
 
-    def __init__(self, own: Any) -> None:
-        self._own = own
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._own, name)
-
-    def process_queries(self, queries: Sequence[str]) -> Any:
-        return self._process([{"type": "text", "text": query} for query in queries], "query")
-
-    def process_images(self, pages: Sequence[Any]) -> Any:
-        return self._process([{"type": "image", "image": page} for page in pages], "document")
-
-    def _process(self, contents: Sequence[Mapping[str, Any]], task: str) -> Any:
-        from jinja2 import TemplateError
-
-        try:
-            return self._own.apply_chat_template(
-                [[{"role": "user", "content": [content]}] for content in contents],
-                task=task,
-                tokenize=True,
-                return_dict=True,
-                processor_kwargs={"padding": "longest", "return_tensors": "pt"},
-            )
-        except TemplateError as error:  # the template's own refusal
-            raise ValueError(str(error)) from error
+    messages = [{"role": "user", "content": [{"type": kind, kind: item}]} for item in inputs]
+    try:
+        return processor.apply_chat_template(
+            [[message] for message in messages],
+            task=task,
+            tokenize=True,
+            return_dict=True,
+            processor_kwargs={"padding": "longest", "return_tensors": "pt"},
+        )
+    except TemplateError as error:  # the template's own refusal
+        raise ValueError(str(error)) from error
 
 
 class NeoMME(PageFamily):

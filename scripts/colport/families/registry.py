@@ -8,7 +8,7 @@ from pathlib import Path
 
 from colport.base.errors import CheckpointError, chosen
 from colport.families.base import Family
-from colport.hub.checkpoints import read_config
+from colport.hub.checkpoints import own_code, read_config
 
 _MODULES = {
     name: file.stem
@@ -42,9 +42,12 @@ def detect(folder: Path) -> Family:
         if family.accepts(folder):
             return family
     config = read_config(folder)  # where there is none, that is the reason
+    named = str(config.get("architectures") or config.get("model_type"))[:100]
+    if code := own_code(folder / "config.json"):
+        named += f", code of its own ({code[:100]}), which is never executed"
     raise CheckpointError(
         f"{folder}: no family reads this checkpoint; supported are {', '.join(NAMES)}, and its "
-        f"config.json names {str(config.get('architectures') or config.get('model_type'))[:100]}."
+        f"config.json names {named}."
     )
 
 

@@ -243,13 +243,18 @@ def refuse_own_code(file: Path, error: BaseException | None = None) -> None:
     Raises:
         CheckpointError: It does; the first class is named.
     """
-    found = read_config(file.parent, file.name).get("auto_map") if file.is_file() else None
-    first = next(iter(found.values()), None) if isinstance(found, dict) else None
-    if code := str(first[0] if isinstance(first, list) and first else first or ""):
+    if code := own_code(file):
         raise CheckpointError(
             f"{file}: auto_map names code of the checkpoint ({code}), which is never executed; "
             "export a checkpoint whose classes its library has itself."
         ) from error
+
+
+def own_code(file: Path) -> str:
+    """The first class that ``auto_map`` of a configuration names, if there is one."""
+    found = read_config(file.parent, file.name).get("auto_map") if file.is_file() else None
+    first = next(iter(found.values()), None) if isinstance(found, dict) else None
+    return str(first[0] if isinstance(first, list) and first else first or "")
 
 
 def _layers(declaration: Mapping[str, Any], fetch: _Fetch | None = None) -> list[_Layer]:

@@ -49,7 +49,7 @@ def as_scan(graph: ir.Graph) -> None:
         def apart(states: ir.Value, *sizes: int, chain: Chain = chain) -> ir.Value:
             return chain.add("Reshape", [states, constant(graph, [0, -1, *sizes])])
 
-        factor = chain.constant(np.array(scale, np.float32), f"scale.{scale:.9g}")
+        factor = chain.constant(np.array(scale, np.float32), f"rule.scale.{scale:.9g}")
         read = [
             chain.add("Mul", [apart(query, shared, 1, 1, sizes[0]), factor]),
             apart(key, shared, 1, 1, sizes[0]),
@@ -60,7 +60,7 @@ def as_scan(graph: ir.Graph) -> None:
         ]
         batch = chain.add("Shape", [query], {"start": 0, "end": 1})
         extent = chain.add("Concat", [batch, constant(graph, [shared, group, *sizes])], {"axis": 0})
-        zero = chain.constant(np.zeros(1, np.float32), "zero")
+        zero = chain.constant(np.zeros(1, np.float32), "rule.zero")
         scan = {
             "body": _step(),
             "num_scan_inputs": len(read),

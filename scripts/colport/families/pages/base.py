@@ -82,7 +82,7 @@ class PageFamily(base.Family):
 
     @abstractmethod
     def hidden_states(
-        self, backbone: Any, words: Tensor, inputs: Tensors, deeper: Sequence[Tensor] = ()
+        self, backbone: Any, words: Tensor, inputs: Tensors, *deeper: Tensor
     ) -> Tensor:
         """Output of the language model ``[batch, tokens, width]``.
 
@@ -90,7 +90,7 @@ class PageFamily(base.Family):
             backbone: The vision-language model.
             words: ``[batch, tokens, width]``, with image features in their place.
             inputs: The graph's, by name.
-            deeper: The further image features, as ``words``; zeros elsewhere.
+            *deeper: The further image features, as ``words``; zeros elsewhere.
         """
 
     def stacks(self, model: Any, layout: CheckpointLayout) -> tuple[base.Stack, ...]:

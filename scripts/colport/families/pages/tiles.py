@@ -9,19 +9,24 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from colport.base.errors import UnsupportedError
 from colport.base.foreign import shape_beside
-from colport.families.base import Batch, Document, GraphInput, PatchGrid, Processing, Runtime
+from colport.families.base import (
+    Batch,
+    Document,
+    GraphInput,
+    PatchGrid,
+    Processing,
+    Runtime,
+    Tensor,
+)
 from colport.families.pages.base import PageFamily, PageRuntime, Tensors
 from colport.families.pages.images import PageError, normalise, planes, resize
 from colport.families.pages.layouts import CheckpointLayout
-
-if TYPE_CHECKING:
-    import torch
 
 _MOST = 4096  # pixels of a side, whatever the processor's size says
 _EDGE = "<fake_token_around_image>"
@@ -155,7 +160,7 @@ class TileFamily(PageFamily):
         pixels = (5, vision.num_channels, vision.image_size, vision.image_size)
         return (GraphInput("pixel_values", "float32", pixels, {0: "tiles"}),)
 
-    def embed_pages(self, backbone: Any, inputs: Tensors) -> Sequence[torch.Tensor]:
+    def embed_pages(self, backbone: Any, inputs: Tensors) -> Sequence[Tensor]:
         """See :meth:`PageFamily.embed_pages`.
 
         The tower's parts one by one: its own way gives every tile a mask, and computes positions
@@ -167,7 +172,7 @@ class TileFamily(PageFamily):
         hidden = tower.encoder(inputs_embeds=patches, attention_mask=None).last_hidden_state
         return (backbone.connector(tower.post_layernorm(hidden)).flatten(0, 1),)
 
-    def hidden_states(self, backbone: Any, words: torch.Tensor, inputs: Tensors) -> torch.Tensor:
+    def hidden_states(self, backbone: Any, words: Tensor, inputs: Tensors) -> Tensor:
         """See :meth:`PageFamily.hidden_states`."""
         mask = inputs["attention_mask"]
         model = backbone.text_model
