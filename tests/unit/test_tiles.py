@@ -208,7 +208,7 @@ REFUSED = {
         {},
         "the image processor is SmolVLMImageProcessor; exported is Idefics3ImageProcessor",
     ),
-    "not padded": ({"do_pad": False}, {}, "do_pad is False, the model takes True"),
+    "not padded": ({"do_pad": False}, {}, "do_pad False; exported is True only"),
     "tile": (
         {"max_image_size": {"longest_edge": 48}},
         {},
@@ -235,7 +235,7 @@ def test_a_processor_of_other_tiles_is_refused(case, tmp_path):
     content = json.loads((tmp_path / "config.json").read_text())
     content["vlm_config"] |= config
     (tmp_path / "config.json").write_text(json.dumps(content))
-    with pytest.raises(UnsupportedError, match=sentence):
+    with pytest.raises((CheckpointError, UnsupportedError), match=sentence):
         registry.get("colmodernvbert").processing(tmp_path)
 
 
@@ -246,13 +246,13 @@ def test_a_processor_of_other_tiles_is_refused(case, tmp_path):
         (
             "colmodernvbert",
             {"model_type": "clip_vision_model"},
-            "model_type is 'clip_vi",
+            "model_type clip_vi.*; exported is idefics3_vision or siglip_vision_model only",
         ),
     ],
 )
 def test_a_tower_that_the_graph_does_not_hold_is_refused(family, vision, sentence, tmp_path):
     tile_models.save(family, ENGINE, tmp_path, tile_models.vlm_config(family, vision))
-    with pytest.raises(UnsupportedError, match=f"vision_config: {sentence}"):
+    with pytest.raises(UnsupportedError, match=f"vision_config(:| has) {sentence}"):
         registry.get(family).skeleton(tmp_path, "fp32")
 
 

@@ -182,9 +182,14 @@ def _limits_of_groups(
 
 def _told(file: Path, name: str) -> str:
     """What a file of Linux says behind a name, the first time; nothing where there is none."""
+    found = re.search(rf"^{name}[ \t]*:(.*)$", said(file), re.M)
+    return found[1].strip() if found else ""
+
+
+def said(file: Path) -> str:
+    """The text of a file in which a system tells of itself; none where there is no such file."""
     with suppress(OSError):
-        if found := re.search(rf"^{name}[ \t]*:(.*)$", file.read_text(), re.M):
-            return found[1].strip()
+        return file.read_text()
     return ""
 
 

@@ -91,16 +91,8 @@ def _read_qa(repository: Repository, declaration: Mapping[str, Any]) -> Retrieva
             qrels.setdefault(query_id, {})[file_name] = 1
     documents, page_texts = _documents(table, declaration, list(first_rows.values()))
     _check_same(table, declaration, repeated)
-    return RetrievalDataset(
-        repository.name,
-        list(query_ids.values()),
-        list(query_ids),
-        list(first_rows),
-        documents,
-        qrels,
-        texts=page_texts,
-        languages=languages,
-    )
+    ids = list(query_ids.values()), list(query_ids), list(first_rows)
+    return RetrievalDataset(repository.name, *ids, documents, qrels, page_texts, languages)
 
 
 def _check_same(
@@ -146,16 +138,8 @@ def _read_beir(repository: Repository, declaration: Mapping[str, Any]) -> Retrie
     if not prefix:
         asked, languages = _in_language(queries, declaration)
     documents, page_texts = _documents(corpus, declaration, range(len(document_ids)))
-    dataset = RetrievalDataset(
-        repository.name,
-        query_ids,
-        texts,
-        document_ids,
-        documents,
-        qrels,
-        texts=page_texts,
-        languages=languages,
-    )
+    ids = query_ids, texts, document_ids
+    dataset = RetrievalDataset(repository.name, *ids, documents, qrels, page_texts, languages)
     return dataset.with_queries([row for row, wanted in enumerate(asked) if wanted])
 
 

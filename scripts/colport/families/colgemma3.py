@@ -10,7 +10,6 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from colport.base.errors import UnsupportedError
 from colport.families.base import Tensor
 from colport.families.pages.base import Tensors, chat_query
 from colport.families.pages.fixed import FixedFamily
@@ -26,13 +25,8 @@ class ColGemma3(FixedFamily):
     reserved = ("<start_of_image>",)
     has_windows = True
     image_steps = (("do_pan_and_scan", (None, False)),)
+    text_steps = (("use_bidirectional_attention", (None, False)),)
     layouts = (EngineLayout("ColGemma3", "gemma3", processor="ColGemmaProcessor3", older=_OLDER),)
-
-    def prepare(self, backbone: Any) -> None:
-        """See :meth:`PageFamily.prepare`."""
-        super().prepare(backbone)
-        if backbone.config.text_config.use_bidirectional_attention:
-            raise UnsupportedError("text_config: use_bidirectional_attention is not exported yet.")
 
     def page_tokens(self, config: Any) -> int:
         """See :meth:`FixedFamily.page_tokens`; squares of patches are averaged."""

@@ -1,6 +1,6 @@
 """ColIdefics3, published as ColSmol: Idefics3 or SmolVLM with a projection."""
 
-from colport.families.pages.layouts import EngineLayout
+from colport.families.pages.layouts import BiLayout, EngineLayout
 from colport.families.pages.tiles import TileFamily
 
 
@@ -15,7 +15,7 @@ class BiIdefics3(TileFamily):
     """``BiIdefics3`` of colpali-engine: one vector, that of the last token."""
 
     name = "biidefics3"
-    layouts = (EngineLayout("BiIdefics3", "idefics3", "model", projection=None, pooling="last"),)
+    layouts = (BiLayout("BiIdefics3", "idefics3", "model"),)
 
 
 FAMILIES = (ColIdefics3(), BiIdefics3())

@@ -1,6 +1,6 @@
 """ColModernVBert: SigLIP and ModernBERT with a projection (Teiletche et al., arXiv:2510.01149)."""
 
-from colport.families.pages.layouts import EngineLayout, TransformersLayout
+from colport.families.pages.layouts import BiLayout, EngineLayout, TransformersLayout
 from colport.families.pages.tiles import TileFamily
 
 
@@ -18,9 +18,7 @@ class BiModernVBert(TileFamily):
     """``BiModernVBert`` of colpali-engine: one vector, the mean of all tokens."""
 
     name = "bimodernvbert"
-    layouts = (
-        EngineLayout("BiModernVBert", "modernvbert", "model", projection=None, pooling="mean"),
-    )
+    layouts = (BiLayout("BiModernVBert", "modernvbert", "model", pooling="mean"),)
 
 
 FAMILIES = (ColModernVBert(), BiModernVBert())

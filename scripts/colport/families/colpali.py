@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from colport.base.errors import UnsupportedError
 from colport.families import functional
 from colport.families.base import Tensor
 from colport.families.pages.base import Tensors, query_template
@@ -22,18 +21,13 @@ class ColPali(FixedFamily):
     name = "colpali"
     reserved = ("<image>",)
     image_token_has_no_row = True
+    text_steps = (("use_bidirectional_attention", (True,)),)
     layouts = (
         TransformersLayout("ColPali", "paligemma"),
         # colpali-engine gives queries no types. transformers 5 then makes a batch with padding
         # causal, yet not a single query; ColPali was trained to attend both ways.
         EngineLayout("ColPali", "paligemma", "model.model", zeros=("token_type_ids",)),
     )
-
-    def prepare(self, backbone: Any) -> None:
-        """See :meth:`PageFamily.prepare`."""
-        super().prepare(backbone)
-        if not backbone.config.text_config.use_bidirectional_attention:
-            raise UnsupportedError("text_config: causal layers are not exported yet.")
 
     def page_tokens(self, config: Any) -> int:
         """See :meth:`FixedFamily.page_tokens`."""

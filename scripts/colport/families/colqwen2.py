@@ -1,6 +1,6 @@
 """ColQwen2: Qwen2-VL with a projection (Faysse et al. 2024, arXiv:2407.01449)."""
 
-from colport.families.pages.layouts import EngineLayout, TransformersLayout
+from colport.families.pages.layouts import BiLayout, EngineLayout, TransformersLayout
 from colport.families.pages.qwen_vl import OLDER_NAMES, QwenFamily
 
 
@@ -15,9 +15,7 @@ class BiQwen2(ColQwen2):
     """``BiQwen2`` of colpali-engine: one vector, that of the last token."""
 
     name = "biqwen2"
-    layouts = (
-        EngineLayout("BiQwen2", "qwen2_vl", projection=None, pooling="last", older=OLDER_NAMES),
-    )
+    layouts = (BiLayout("BiQwen2", "qwen2_vl", older=OLDER_NAMES),)
 
 
 FAMILIES = (ColQwen2(), BiQwen2())

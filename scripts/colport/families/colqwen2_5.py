@@ -17,7 +17,7 @@ from colport.families import functional
 from colport.families.base import Document, GraphInput, Tensor
 from colport.families.pages import grids
 from colport.families.pages.base import Tensors
-from colport.families.pages.layouts import CheckpointLayout, EngineLayout
+from colport.families.pages.layouts import BiLayout, CheckpointLayout, EngineLayout
 from colport.families.pages.qwen_vl import OLDER_NAMES, QwenFamily, QwenRuntime
 
 _PAGE, _WINDOW = "page", "window"
@@ -129,14 +129,7 @@ class BiQwen2_5(ColQwen2_5):  # noqa: N801
 
     name = "biqwen2_5"
     layouts = (
-        EngineLayout(
-            "BiQwen2_5",
-            "qwen2_5_vl",
-            projection=None,
-            pooling="last",
-            processor="BiQwen2_5_Processor",
-            older=OLDER_NAMES,
-        ),
+        BiLayout("BiQwen2_5", "qwen2_5_vl", processor="BiQwen2_5_Processor", older=OLDER_NAMES),
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from colport.base.errors import UnsupportedError
 from colport.families.base import Tensor
 from colport.families.pages.base import Tensors
-from colport.families.pages.layouts import EngineLayout
+from colport.families.pages.layouts import BiLayout, EngineLayout
 from colport.families.pages.qwen_vl import Qwen3Family
 
 
@@ -49,7 +49,7 @@ class BiQwen3(ColQwen3):
     """``BiQwen3`` of colpali-engine, whose embedding is that of the last token."""
 
     name = "biqwen3"
-    layouts = (EngineLayout("BiQwen3", "qwen3_vl", projection=None, pooling="last"),)
+    layouts = (BiLayout("BiQwen3", "qwen3_vl"),)
 
 
 FAMILIES = (ColQwen3(), BiQwen3())

@@ -11,7 +11,7 @@ from typing import Any
 
 from colport.families.base import Tensor
 from colport.families.pages.base import Tensors
-from colport.families.pages.layouts import EngineLayout
+from colport.families.pages.layouts import BiLayout, EngineLayout
 from colport.families.pages.qwen_vl import Qwen3Family
 
 
@@ -41,7 +41,7 @@ class BiQwen3_5(ColQwen3_5):  # noqa: N801
     """``BiQwen3_5`` of colpali-engine, whose embedding is that of the last token."""
 
     name = "biqwen3_5"
-    layouts = (EngineLayout("BiQwen3_5", "qwen3_5", projection=None, pooling="last"),)
+    layouts = (BiLayout("BiQwen3_5", "qwen3_5"),)
 
 
 def _gated_delta_net(

@@ -20,16 +20,21 @@ from colport.families.pages.layouts import UNREAD, CheckpointLayout
 from colport.families.tokens import TokenBatch, Tokens, check_ids, save_backend
 
 _AUGMENTATION_TOKENS = 10  # behind every query, in transformers and in colpali-engine
-_IMAGE_STEPS = ("do_resize", "do_rescale", "do_normalize")
-"""What the runtime does to a page."""
-
 _KERNELS = {Image.Resampling[kernel.upper()]: kernel for kernel in KERNELS}
+_IMAGE_STEPS = (
+    *((step, (True,)) for step in ("do_resize", "do_rescale", "do_normalize")),
+    ("resample", tuple(_KERNELS)),
+)
+"""What the runtime does to a page."""
 
 _CHANNELS = 3  # of a page in RGB
 _SHAPES = shape_beside(__file__)
 
 Tensors = Mapping[str, Any]
 """Tensors of torch by name."""
+
+Steps = tuple[tuple[str, tuple[Any, ...]], ...]
+"""Settings, each with the values that are exported."""
 
 Fact = tuple[str, Any, Any]
 """A name, what a processor says of it, and what the model's configuration does."""
@@ -47,8 +52,10 @@ class PageFamily(base.Family):
     """Whether the image token may lie beyond the word embeddings."""
     has_windows: ClassVar[bool] = False
     """Whether its masks hold the windows of sliding layers."""
-    image_steps: ClassVar[tuple[tuple[str, tuple[Any, ...]], ...]] = ()
+    image_steps: ClassVar[Steps] = ()
     """Settings of its image processor that change pages, and the values that are exported."""
+    text_steps: ClassVar[Steps] = ()
+    """The same of its text model's configuration."""
 
     def prepare(self, backbone: Any) -> None:
         """Make a backbone on the meta device ready to trace.
@@ -56,9 +63,11 @@ class PageFamily(base.Family):
         Raises:
             UnsupportedError: Its configuration has what no graph is written for.
         """
-        kinds = getattr(backbone.config.text_config, "layer_types", None) or ()
+        text = backbone.config.text_config
+        kinds = getattr(text, "layer_types", None) or ()
         if "sliding_attention" in kinds and not self.has_windows:
             raise UnsupportedError("text_config: sliding-window layers are not exported yet.")
+        refuse_others("text_config has", text, self.text_steps)
 
     @abstractmethod
     def page_inputs(self, layout: CheckpointLayout, config: Any) -> tuple[base.GraphInput, ...]:
@@ -161,13 +170,8 @@ class PageFamily(base.Family):
         processor, config = layout.load_processor(folder), layout.config(folder)
         tokenizer, images = processor.tokenizer, processor.image_processor
         backbone = getattr(config, "vlm_config", config)
-        steps = [(step, (True,)) for step in _IMAGE_STEPS] + [("resample", tuple(_KERNELS))]
-        for key, allowed in (*steps, *self.image_steps):
-            if (found := getattr(images, key)) not in allowed:
-                raise UnsupportedError(
-                    f"{folder}: the image processor has {key} {found}; exported is "
-                    f"{' or '.join(map(str, allowed))} only."
-                )
+        steps = (*_IMAGE_STEPS, *self.image_steps)
+        refuse_others(f"{folder}: the image processor has", images, steps)
         sizes = self.image_settings(images, backbone)
         if lacking := [key for key, value in sizes.items() if value is None]:
             raise UnsupportedError(
@@ -216,6 +220,23 @@ class PageFamily(base.Family):
             if layout.accepts(folder):
                 return layout
         raise CheckpointError(f"{folder}: is not a {self.name} checkpoint.")
+
+
+def refuse_others(place: str, settings: Any, steps: Steps) -> None:
+    """Refuse settings of other values than those that are exported.
+
+    Args:
+        place: Begins the sentence.
+        settings: Has them as attributes.
+        steps: What is exported.
+
+    Raises:
+        UnsupportedError: One is another.
+    """
+    for key, allowed in steps:
+        if (found := getattr(settings, key)) not in allowed:
+            exported = " or ".join(map(str, allowed))
+            raise UnsupportedError(f"{place} {key} {found}; exported is {exported} only.")
 
 
 def query_template(layout: CheckpointLayout, processor: Any, start: str = "") -> str:

@@ -277,3 +277,11 @@ class EngineLayout(CheckpointLayout):
         """See :meth:`CheckpointLayout.accepts_config`."""
         architectures = config.get("architectures") or []
         return config.get("model_type") == self.vlm and self.stem in architectures
+
+
+@dataclass(frozen=True)
+class BiLayout(EngineLayout):
+    """``Bi…`` of colpali-engine: one vector, by default that of the last token, as it is."""
+
+    projection: str | None = None
+    pooling: Literal["last", "mean"] | None = "last"

@@ -7,7 +7,7 @@ itself, and last of all the whole page as one tile. A page of one tile is that a
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from colport.families.base import (
     Runtime,
     Tensor,
 )
-from colport.families.pages.base import PageFamily, PageRuntime, Tensors
+from colport.families.pages.base import Fact, PageFamily, PageRuntime, Tensors, refuse_others
 from colport.families.pages.images import PageError, normalise, planes, resize
 from colport.families.pages.layouts import CheckpointLayout
 
@@ -137,15 +137,12 @@ class TileFamily(PageFamily):
     """A vision tower and a connector of Idefics3 or its like, and a language model."""
 
     reserved = ("<image>",)
+    image_steps = (("do_pad", (True,)),)
 
     def prepare(self, backbone: Any) -> None:
         """See :meth:`PageFamily.prepare`; windows are in the masks that the text model makes."""
         vision = backbone.config.vision_config
-        if vision.model_type not in (_BUCKETED, _COUNTED):
-            raise UnsupportedError(
-                f"vision_config: model_type is {vision.model_type!r}; exported are {_BUCKETED} and "
-                f"{_COUNTED}."
-            )
+        refuse_others("vision_config has", vision, (("model_type", (_BUCKETED, _COUNTED)),))
         side = vision.image_size // vision.patch_size
         if vision.model_type == _BUCKETED and not _counts_up(side):
             raise UnsupportedError(
@@ -182,33 +179,24 @@ class TileFamily(PageFamily):
         """See :meth:`Family.processing`.
 
         Raises:
-            UnsupportedError: The processor is not one for the model's tiles.
+            UnsupportedError: The processor is not one for tiles.
         """
-        layout = self._layout(folder)
-        processor, config = layout.load_processor(folder), layout.config(folder)
-        config, images = getattr(config, "vlm_config", config), processor.image_processor
-        if (kind := type(images).__name__) != _IMAGES:
+        if (kind := type(self.processor(folder).image_processor).__name__) != _IMAGES:
             raise UnsupportedError(
                 f"{folder}: the image processor is {kind}; exported is {_IMAGES}."
             )
-        vision, token = config.vision_config, processor.image_token
-        factor = getattr(config, "scale_factor", None) or config.pixel_shuffle_factor
-        for name, found, expected in (
-            ("do_pad", images.do_pad, True),
-            ("max_image_size", images.max_image_size["longest_edge"], vision.image_size),
-            (
-                "image_seq_len",
-                processor.image_seq_len,
-                (vision.image_size // vision.patch_size // factor) ** 2,
-            ),
-            (f"id of {token}", processor.image_token_id, config.image_token_id),
-            (f"number of {token} in a prompt", processor.visual_prompt_prefix.count(token), 1),
-        ):
-            if found != expected:
-                raise UnsupportedError(
-                    f"{folder}: the processor's {name} is {found}, the model takes {expected}."
-                )
         return super().processing(folder)
+
+    def agreed(self, layout: CheckpointLayout, processor: Any, config: Any) -> Iterable[Fact]:
+        """See :meth:`PageFamily.agreed`."""
+        vision, token = config.vision_config, processor.image_token
+        side = processor.image_processor.max_image_size["longest_edge"]
+        yield "max_image_size", side, vision.image_size
+        factor = getattr(config, "scale_factor", None) or config.pixel_shuffle_factor
+        tokens = (vision.image_size // vision.patch_size // factor) ** 2
+        yield "image_seq_len", processor.image_seq_len, tokens
+        yield f"id of {token}", processor.image_token_id, config.image_token_id
+        yield f"number of {token} in a prompt", processor.visual_prompt_prefix.count(token), 1
 
     def prompts(self, layout: CheckpointLayout, processor: Any) -> dict[str, Any]:
         """See :meth:`PageFamily.prompts`."""

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import operator
 import os
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from colport.base.machine import said
 
 MAX_STEAL = 0.02
 """Share of CPU time that a hypervisor may give to other guests before a run counts as noisy."""
@@ -56,9 +59,8 @@ class CpuTimes(NamedTuple):
 
 def read_cpu_times(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) -> CpuTimes:
     """Read the counters now; all are 0 where the system has no ``/proc/stat``."""
-    try:
-        values = (proc / "stat").read_text().splitlines()[0].split()[1:]
-    except (OSError, IndexError):
+    _, *values = said(proc / "stat").partition("\n")[0].split() or [""]
+    if not values:
         return CpuTimes(*[0.0] * 5)
     tick = os.sysconf("SC_CLK_TCK")
     user, nice, system, idle, waiting, irq, softirq, steal = (
@@ -177,9 +179,5 @@ def _share_in_use(spent: CpuTimes) -> float:
 
 
 def _throttled_seconds(cgroup: Path) -> float:
-    try:
-        lines = (cgroup / "cpu.stat").read_text().splitlines()
-    except OSError:
-        return 0.0
-    values = dict(line.split(maxsplit=1) for line in lines if " " in line)
-    return int(values.get("throttled_usec", 0)) / 1e6
+    found = re.search(r"^throttled_usec (\d+)$", said(cgroup / "cpu.stat"), re.MULTILINE)
+    return int(found[1]) / 1e6 if found else 0.0

@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from colport.base.errors import ConfigError
+from colport.base.machine import said
 
 _CPUS = Path("/sys/devices/system/cpu")
 _TASKS = Path("/proc/self/task")
@@ -59,10 +60,7 @@ def usable() -> set[int]:
 
 def _siblings(number: int, cpus: Path) -> str:
     """The logical cores of a core's physical one, as Linux lists them; itself where it does not."""
-    try:
-        return (cpus / f"cpu{number}/topology/thread_siblings_list").read_text().strip()
-    except OSError:
-        return str(number)
+    return said(cpus / f"cpu{number}/topology/thread_siblings_list").strip() or str(number)
 
 
 def place(cores: Collection[int]) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from colport.base.machine import said
+
 _MESSAGE = re.compile(
     r"out of memory|bad_alloc|alloc(ate)? (enough )?memory|not enough memory|alloc_failed",
     re.IGNORECASE,
@@ -40,8 +42,5 @@ def limit_memory(megabytes: int) -> None:
 
 def kernel_kills(vmstat: Path = Path("/proc/vmstat")) -> int:
     """How many processes the kernel has killed for want of memory; 0 where it does not say."""
-    try:
-        found = re.search(r"^oom_kill (\d+)$", vmstat.read_text(), re.MULTILINE)
-    except OSError:
-        return 0
-    return int(found.group(1)) if found else 0
+    found = re.search(r"^oom_kill (\d+)$", said(vmstat), re.MULTILINE)
+    return int(found[1]) if found else 0
