@@ -271,7 +271,11 @@ REFUSED = {
         {"document_token_id": 3},
         "document_token_id is .*, the model takes",
     ),
-    "size": ("processor_config.json", {"size": {"height": 9, "width": 9}}, "min_pixels and max_p"),
+    "size": (
+        "processor_config.json",
+        {"size": {"height": 9, "width": 9}},
+        "no min_pixels and no max_p",
+    ),
     "unresized": ("processor_config.json", {"do_resize": False}, "do_resize False; exported is"),
     "nearest": ("processor_config.json", {"resample": 0}, "resample 0; exported is"),
 }

@@ -16,7 +16,6 @@ from colport.families.base import Batch, Document, GraphInput, PatchGrid, Runtim
 from colport.families.pages.base import Fact, PageFamily, PageRuntime, Tensors
 from colport.families.pages.images import normalise, planes, resize
 from colport.families.pages.layouts import CheckpointLayout
-from colport.families.tokens import TokenBatch
 
 
 class FixedFamily(PageFamily):
@@ -72,8 +71,7 @@ class FixedRuntime(PageRuntime):
 
     def page_batch(self, pages: Sequence[np.ndarray]) -> Batch:
         """See :meth:`PageRuntime.page_batch`."""
-        ids = np.tile(np.asarray(self._document_ids, np.int64), (len(pages), 1))
-        tokens = TokenBatch(ids, np.ones_like(ids))
+        tokens = self._tokens.pad([self._document_ids] * len(pages))
         return self._batch("image", tokens, pixel_values=np.stack(pages))
 
     def page_length(self, page: Document) -> int:
