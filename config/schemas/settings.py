@@ -146,8 +146,8 @@ class Model(Section):
     """A checkpoint, and what it is measured on."""
 
     family: Name
-    """``colbert``, ``colpali`` or ``colqwen2``; refused if the checkpoint's own files say
-    otherwise."""
+    """Name of a family, as ``colpali``; ``docs/models.md`` has all. Refused if the checkpoint's own
+    files say otherwise."""
 
     checkpoint: Checkpoint
     """Where it is: exactly one of ``hub``, ``path`` and ``package``."""

@@ -9,7 +9,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from colport.base.errors import UnsupportedError
 from colport.families.attention import _attend
 from colport.families.attention import attention as attention_of_graphs
-from colport.families.colqwen2 import _page_attention
+from colport.families.pages.qwen_vl import _page_attention
 
 MODULE = types.SimpleNamespace(is_causal=False)
 MASK = torch.zeros(2, 1, 1, 5)

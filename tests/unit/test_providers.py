@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import onnx
 import onnxruntime
 import pandas as pd
 import pytest
@@ -165,6 +166,15 @@ def test_a_library_without_its_device_is_no_silent_cpu_run(exported, monkeypatch
 )
 def test_the_cause_is_onnx_runtimes_own(log, cause):
     assert _cause(log).startswith(cause)
+
+
+def test_an_operator_of_a_newer_onnxruntime_is_a_limit_of_this_one():
+    model = onnx.parser.parse_model(
+        '<ir_version: 10, opset_import: ["": 24, "com.microsoft": 1]>'
+        "g (float[4] x) => (float[4] y) { y = com.microsoft.OfTomorrow(x) }"
+    )
+    with pytest.raises(UnsupportedError, match=r"\(.*com\.microsoft:OfTomorrow.* `opset: 21`"):
+        open_session(model.SerializeToString(), ProviderSettings.of("cpu"))
 
 
 def test_a_damaged_graph_is_no_limit_of_a_provider(tmp_path):

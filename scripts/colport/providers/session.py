@@ -153,6 +153,11 @@ def _refusal(settings: ProviderSettings, name: str, error: Exception, log: str) 
             f"{provider.execution_provider} has no kernel for an operator of {Path(name).name} at "
             f"its precision ({first})."
         )
+    if "com.microsoft:" in first and "is not a registered function/op" in first:
+        return UnsupportedError(
+            f"this onnxruntime knows no such operator as {Path(name).name} has ({first}); declare "
+            "a variant with `opset: 21`."
+        )
     if not settings.fallback and "fallback to CPU EP has been explicitly disabled" in text:
         # Also what ONNX Runtime says where the provider did not start at all.
         cause = _cause(log) if "Failed to create" in log else "nodes of it are left to the CPU"

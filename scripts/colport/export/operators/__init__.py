@@ -2,8 +2,8 @@
 
 From operator set 23 on, ONNX has a transformer's own operators: attention, RMS normalisation and
 rotary embedding are one node each, which ONNX Runtime runs 2 to 5 times as fast on a CPU as the
-products and sums that they stand for (``benchmarks/graphs.md``). Before it, the plain form is
-written, for runtimes that do not know them.
+products and sums that they stand for (``benchmarks/graphs.md``). Linear attention is ONNX Runtime's
+own operator there. Before it, the plain form is written, for runtimes that do not know them.
 """
 
 from __future__ import annotations
