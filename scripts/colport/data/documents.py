@@ -87,17 +87,12 @@ def read_own(
     qrels = judged(rows, query_ids, document_ids, bad)
     label, language = f"{name}: {declaration['queries']}", declaration.get("language")
     asked, known = in_language(f"{label}, column language", languages, language)
-    dataset = RetrievalDataset(
-        name,
-        query_ids,
-        texts,
-        document_ids,
-        Lazy(pages, reading.image),
-        qrels,
-        texts=Lazy(pages, reading.text) if any(page.is_pdf for page in pages) else None,
-        languages=known or tuple(declaration.get("languages", ())),
-        skipped=bad,
-    )
+    known = known or tuple(declaration.get("languages", ()))
+    images, page_texts = Lazy(pages, reading.image), None
+    if any(page.is_pdf for page in pages):
+        page_texts = Lazy(pages, reading.text)
+    ids = query_ids, texts, document_ids
+    dataset = RetrievalDataset(name, *ids, images, qrels, page_texts, known, bad)
     return dataset.with_queries([row for row, wanted in enumerate(asked) if wanted])
 
 
