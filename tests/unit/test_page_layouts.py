@@ -403,7 +403,7 @@ def test_what_stands_behind_a_page_model_is_not_lost(family, case, exported_mode
         {"model_type": "colqwen2", "vlm_config": "qwen2_vl"},
         {"model_type": "paligemma", "architectures": ["BiPali"]},
         {"model_type": "paligemma", "architectures": ["PaliGemmaForConditionalGeneration"]},
-        {"model_type": "qwen2_5_vl", "architectures": ["ColQwen2_5"]},
+        {"model_type": "qwen2_5_vl", "architectures": ["ColQwen2"]},
         {"model_type": "qwen2_vl"},
     ],
 )
