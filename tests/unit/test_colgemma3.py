@@ -207,11 +207,9 @@ def test_other_forms_of_the_graphs(tmp_path):
     plain = Encoder(tmp_path / "plain")
     page_checks.check_equal(plain.encode_documents(pages), expected)
     page_checks.check_equal(plain.encode_queries(QUERIES), reference.encode_queries(QUERIES))
-    export(checkpoint, tmp_path / "fp16", precision="fp16")
-    quantize(tmp_path / "fp16", tmp_path / "int8")
-    for name, least in (("fp16", 0.999), ("int8", 0.8)):
-        found = Encoder(tmp_path / name).encode_documents(pages)
-        assert min((a * b).sum(1).min() for a, b in zip(found, expected, strict=True)) > least
+    quantize(tmp_path / "plain", tmp_path / "int8")
+    found = Encoder(tmp_path / "int8").encode_documents(pages)
+    assert min((a * b).sum(1).min() for a, b in zip(found, expected, strict=True)) > 0.8
 
 
 def test_names_of_older_releases_are_read(checkpoint, reference, tmp_path):

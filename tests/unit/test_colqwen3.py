@@ -132,19 +132,15 @@ def test_tables_of_three_axes_are_mixed_as_in_transformers(sections):
     assert torch.equal(qwen_vl._interleaved(sections, tables), expected)
 
 
-@pytest.mark.parametrize("form", ["opset 21", "fp16", "int8"])
+@pytest.mark.parametrize("form", ["fp16", "int8"])
 def test_other_forms_run(form, encoders, tmp_path):
     folder, encoder = encoders["colqwen3"]
     if form == "int8":
         quantize(encoder.folder, tmp_path / "out")
-    elif form == "fp16":
-        export(folder, tmp_path / "out", precision="fp16")
     else:
-        export(folder, tmp_path / "out", opset=21)
+        export(folder, tmp_path / "out", precision="fp16")
     pages = [page_models.page(*shape) for shape in SHAPES[:4]]
     found, expected = (at.encode_documents(pages) for at in (Encoder(tmp_path / "out"), encoder))
-    if form == "opset 21":
-        check_equal(found, expected)
     cosines = [(one * other).sum(axis=1).mean() for one, other in zip(found, expected, strict=True)]
     assert min(cosines) > (0.99 if form == "int8" else 0.9999)
 

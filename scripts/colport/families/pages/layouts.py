@@ -260,19 +260,6 @@ class EngineLayout(CheckpointLayout):
     library = "colpali-engine"
     module = "colpali_engine.models"
 
-    def accepts(self, folder: Path) -> bool:
-        """See :meth:`CheckpointLayout.accepts`; what a plain model becomes, its processor says.
-
-        Such a model is the base of an adapter whose class has no weights of its own.
-        """
-        if super().accepts(folder) or not (folder / "config.json").is_file():
-            return super().accepts(folder)
-        config = read_config(folder)
-        plain = str(config.get("architectures")).endswith("ForConditionalGeneration']")
-        files = (read_config(folder, n) for n in _PROCESSORS if (folder / n).is_file())
-        named = any(file.get("processor_class") == self._processor for file in files)
-        return plain and named and config.get("model_type") == self.vlm
-
     def accepts_config(self, config: Mapping[str, Any]) -> bool:
         """See :meth:`CheckpointLayout.accepts_config`."""
         architectures = config.get("architectures") or []
@@ -285,3 +272,16 @@ class BiLayout(EngineLayout):
 
     projection: str | None = None
     pooling: Literal["last", "mean"] | None = "last"
+
+    def accepts(self, folder: Path) -> bool:
+        """See :meth:`CheckpointLayout.accepts`; what a plain model becomes, its processor says.
+
+        Such a model is the base of an adapter: the class has no weights of its own.
+        """
+        if super().accepts(folder) or not (folder / "config.json").is_file():
+            return super().accepts(folder)
+        config = read_config(folder)
+        plain = str(config.get("architectures")).endswith("ForConditionalGeneration']")
+        files = (read_config(folder, n) for n in _PROCESSORS if (folder / n).is_file())
+        named = any(file.get("processor_class") == self._processor for file in files)
+        return plain and named and config.get("model_type") == self.vlm
