@@ -198,8 +198,8 @@ def test_what_is_not_of_this_family_is_refused(checkpoint, tmp_path):
     own = {"AutoModel": "modeling_colqwen3.ColQwen3"}
     message = r"names \['ColQwen3'\], code of its own \(modeling_colqwen3.ColQwen3\), which is nev"
     refuse(CheckpointError, message, model_type="colqwen3", auto_map=own)
-    other = ["ColQwen2_5"]  # a plain model's name is read by its processor's
-    refuse(CheckpointError, "no family reads this checkpoint", architectures=other)
+    plain = ["Qwen3VLForConditionalGeneration"]
+    refuse(CheckpointError, "no family reads this checkpoint", architectures=plain)
     fewer = vision | {"deepstack_visual_indexes": [0]}
     refuse(CheckpointError, "6 unexpected weights, first '.*deepstack_merg", vision_config=fewer)
     never = vision | {"deepstack_visual_indexes": [0, 4]}
