@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from colport.base.errors import UnsupportedError
+from colport.base.errors import CheckpointError, UnsupportedError
 from colport.base.foreign import shape_beside
 from colport.families import functional
 from colport.families.base import Batch, Document, GraphInput, PatchGrid, Processing, Runtime
@@ -187,6 +187,12 @@ class QwenFamily(PageFamily):
     def processing(self, folder: Path) -> Processing:
         """See :meth:`Family.processing`."""
         processing, vision = super().processing(folder), self.vision_config(folder)
+        image_token = processing.settings["image_token_id"]
+        if image_token != (expected := self._vlm_config(folder).image_token_id):
+            raise CheckpointError(
+                f"{folder}: the processor's image_token_id is {image_token}; config.json's is "
+                f"{expected}."
+            )
         for key, name in _SIZES.items():
             found, allowed = processing.settings["image"][key], getattr(vision, name)
             if found != allowed:
@@ -198,8 +204,11 @@ class QwenFamily(PageFamily):
 
     def vision_config(self, folder: Path) -> Any:
         """The vision tower's part of a checkpoint's configuration."""
+        return self._vlm_config(folder).vision_config
+
+    def _vlm_config(self, folder: Path) -> Any:
         config = self._layout(folder).config(folder)
-        return getattr(config, "vlm_config", config).vision_config
+        return getattr(config, "vlm_config", config)
 
     def page_fault(self, width: int, height: int) -> str | None:
         """See :meth:`Family.page_fault`."""
