@@ -206,6 +206,12 @@ def test_an_image_processor_of_another_tower(changed, checkpoint):
         registry.get("colqwen2_5").processing(checkpoint)
 
 
+def test_an_image_token_of_another_tokenizer(checkpoint):
+    edited(checkpoint, "config.json", lambda content: content.update(image_token_id=5))
+    with pytest.raises(CheckpointError, match=r"image_token_id is \d+; config.json's is 5"):
+        registry.get("colqwen2_5").processing(checkpoint)
+
+
 def test_a_neighbour_s_weights_are_refused(encoders, tmp_path):
     folder = shutil.copytree(encoders["biqwen2_5"][0], tmp_path / "checkpoint")
     edited(folder, "config.json", lambda content: content.update(architectures=["ColQwen2_5"]))

@@ -221,6 +221,11 @@ REFUSED = {
         {},
         "number of <image> in a prompt is 0, the model takes 1",
     ),
+    "prefix": (
+        {"query_prefix": "{text}: "},
+        {},
+        "the processor writes a query otherwise than exported, which is '{text}: {text}<end_",
+    ),
     "size": ({"size": {"height": 8, "width": 8}}, {}, "which gives no longest_edge"),
     "nearest": ({"resample": 0}, {}, "the image processor has resample 0; exported is"),
     "as it is": ({"do_resize": False}, {}, "the image processor has do_resize False"),
@@ -247,6 +252,16 @@ def test_a_processor_of_other_tiles_is_refused(case, tmp_path):
             "colmodernvbert",
             {"model_type": "clip_vision_model"},
             "model_type clip_vi.*; exported is idefics3_vision or siglip_vision_model only",
+        ),
+        (
+            "colidefics3",
+            {"model_type": "siglip_vision_model", "image_size": 152},
+            "model_type is 'siglip_vision_model' for Idefics3VisionConfig; exported are",
+        ),
+        (
+            "colidefics3",
+            {"model_type": "idefics3", "image_size": 152},  # as older transformers wrote
+            "19 patches a side",
         ),
     ],
 )

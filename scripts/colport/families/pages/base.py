@@ -190,9 +190,15 @@ class PageFamily(base.Family):
                 raise CheckpointError(
                     f"{folder}: the processor's {name} is {found}, the model takes {expected}."
                 )
+        prompts = self.prompts(layout, processor)
+        if not _asks(processor, prompts):
+            raise UnsupportedError(
+                f"{folder}: the processor writes a query otherwise than exported, which is "
+                f"{prompts['query_template']!r:.200}."
+            )
         settings = {
             "library": layout.library,
-            **self.prompts(layout, processor),
+            **prompts,
             "reserved": _reserved(processor),
             "pad_id": tokenizer.pad_token_id,
             "padding_side": tokenizer.padding_side,
@@ -246,7 +252,7 @@ def query_template(layout: CheckpointLayout, processor: Any, start: str = "") ->
 
 
 _QUERIES = ("", "a", "a\n\t \u3000", "\n  Two  {{ text }} <b>'&\r\n lines\n\nİ", "x" * 9999)
-"""Texts that chat templates treat in different ways."""
+"""Texts that processors treat in different ways."""
 
 
 def chat_query(processor: Any, written: str) -> dict[str, Any]:
@@ -260,16 +266,21 @@ def chat_query(processor: Any, written: str) -> dict[str, Any]:
         UnsupportedError: The template does more to a text than to put it between others, with or
             without blanks at its end.
     """
-    asked = [processor.process_queries([query])["input_ids"][0].tolist() for query in _QUERIES]
     for trim in (False, True):
         settings = {"query_template": written, "trim": trim}
-        texts = ["".join(_query_parts(settings, query)) for query in _QUERIES]
-        if processor.tokenizer(texts)["input_ids"] == asked:
+        if _asks(processor, settings):
             return settings
     raise UnsupportedError(
         f"the chat template writes a query as {written!r:.200}, and changes its text; exported are "
         "those that put it between others, or take off the blanks at its end."
     )
+
+
+def _asks(processor: Any, settings: Mapping[str, Any]) -> bool:
+    """Whether queries of these settings are tokens for tokens the processor's own."""
+    asked = [processor.process_queries([query])["input_ids"][0].tolist() for query in _QUERIES]
+    texts = ["".join(_query_parts(settings, query)) for query in _QUERIES]
+    return processor.tokenizer(texts)["input_ids"] == asked
 
 
 def _query_parts(settings: Mapping[str, Any], query: str) -> tuple[str, str, str]:

@@ -180,6 +180,7 @@ class QwenFamily(PageFamily):
 
     def agreed(self, layout: CheckpointLayout, processor: Any, config: Any) -> Iterable[Fact]:
         """See :meth:`PageFamily.agreed`."""
+        yield "image_token_id", processor.image_token_id, config.image_token_id
         for key, name in _SIZES.items():
             yield key, getattr(processor.image_processor, key), getattr(config.vision_config, name)
 

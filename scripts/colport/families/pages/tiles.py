@@ -24,14 +24,16 @@ from colport.families.base import (
     Runtime,
     Tensor,
 )
-from colport.families.pages.base import Fact, PageFamily, PageRuntime, Tensors, refuse_others
+from colport.families.pages.base import Fact, PageFamily, PageRuntime, Tensors
 from colport.families.pages.images import PageError, normalise, planes, resize
 from colport.families.pages.layouts import CheckpointLayout
 
 _MOST = 4096  # pixels of a side, whatever the processor's size says
 _EDGE = "<fake_token_around_image>"
 _IMAGES = "Idefics3ImageProcessor"
-_BUCKETED, _COUNTED = "idefics3_vision", "siglip_vision_model"  # how patches get positions
+_BUCKETED, _COUNTED = "Idefics3VisionConfig", "SiglipVisionConfig"  # how patches get positions
+_TYPES = {_BUCKETED: ("idefics3_vision", "idefics3"), _COUNTED: ("siglip_vision_model",)}
+"""What the model type of a vision tower is, and was in older releases of transformers."""
 
 Size = tuple[int, int]
 """Height and width in pixels, or rows and columns of tiles."""
@@ -142,9 +144,15 @@ class TileFamily(PageFamily):
     def prepare(self, backbone: Any) -> None:
         """See :meth:`PageFamily.prepare`; windows are in the masks that the text model makes."""
         vision = backbone.config.vision_config
-        refuse_others("vision_config has", vision, (("model_type", (_BUCKETED, _COUNTED)),))
+        kind = type(vision).__name__  # of an Idefics3 always its own, whatever model_type says
+        if vision.model_type not in _TYPES.get(kind, ()):
+            exported = ", ".join(name for names in _TYPES.values() for name in names)
+            raise UnsupportedError(
+                f"vision_config: model_type is {vision.model_type!r} for {kind}; exported are "
+                f"{exported}, each for its own tower."
+            )
         side = vision.image_size // vision.patch_size
-        if vision.model_type == _BUCKETED and not _counts_up(side):
+        if kind == _BUCKETED and not _counts_up(side):
             raise UnsupportedError(
                 f"vision_config: {side} patches a side (image_size {vision.image_size}, patch_size "
                 f"{vision.patch_size}) share positions by transformers' rounding; exported are "
