@@ -253,22 +253,30 @@ def test_a_processor_of_other_tiles_is_refused(case, tmp_path):
             {"model_type": "clip_vision_model"},
             "model_type clip_vi.*; exported is idefics3_vision or siglip_vision_model only",
         ),
-        (
-            "colidefics3",
-            {"model_type": "siglip_vision_model", "image_size": 152},
-            "model_type is 'siglip_vision_model' for Idefics3VisionConfig; exported are",
-        ),
-        (
-            "colidefics3",
-            {"model_type": "idefics3", "image_size": 152},  # as older transformers wrote
-            "19 patches a side",
-        ),
     ],
 )
 def test_a_tower_that_the_graph_does_not_hold_is_refused(family, vision, sentence, tmp_path):
     tile_models.save(family, ENGINE, tmp_path, tile_models.vlm_config(family, vision))
     with pytest.raises(UnsupportedError, match=f"vision_config(:| has) {sentence}"):
         registry.get(family).skeleton(tmp_path, "fp32")
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("siglip_vision_model", "model_type is 'siglip_vision_model' for Idefics3VisionConfig"),
+        ("idefics3", "19 patches a side"),  # as older transformers wrote
+    ],
+)
+def test_a_tower_is_known_by_its_class(name, sentence, tmp_path):
+    tile_models.save(
+        "colidefics3", ENGINE, tmp_path, tile_models.vlm_config("colidefics3", {"image_size": 152})
+    )
+    content = json.loads((tmp_path / "config.json").read_text())
+    content["vision_config"]["model_type"] = name
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    with pytest.raises(UnsupportedError, match=f"vision_config: {sentence}"):
+        registry.get("colidefics3").skeleton(tmp_path, "fp32")
 
 
 @pytest.mark.parametrize("sides", [range(1, 60)])
