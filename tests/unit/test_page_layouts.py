@@ -72,7 +72,7 @@ def edited(name, **values):
     def change(folder):
         file = folder / name
         content = json.loads(file.read_text())
-        inner = values.keys() & {"size", "resample"}
+        inner = values.keys() & {"size", "resample", "image_processor_type"}
         (content["image_processor"] if inner else content).update(values)
         file.write_text(json.dumps(content))
 
@@ -317,6 +317,23 @@ def test_other_image_steps_are_unsupported(family, exported_models, tmp_path):
         file.write_text(json.dumps(changed))
         with pytest.raises(UnsupportedError, match=f"has {key} {value}; exported is {allowed} onl"):
             registry.get(family).processing(folder)
+
+
+@pytest.mark.parametrize(
+    ("family", "kind", "size"),
+    [
+        ("colpali", "Qwen2VL", {"shortest_edge": 3136, "longest_edge": 28224}),
+        ("colqwen2", "Siglip", {"height": 28, "width": 28}),
+    ],
+)
+def test_an_image_processor_of_another_class_is_refused(
+    family, kind, size, exported_models, tmp_path
+):
+    folder = shutil.copytree(exported_models[family, ENGINE][0], tmp_path / "checkpoint")
+    kind = f"{kind}ImageProcessor"
+    edited("processor_config.json", image_processor_type=kind, size=size)(folder)
+    with pytest.raises(UnsupportedError, match=f"the image processor is {kind}; exported is "):
+        registry.get(family).processing(folder)
 
 
 @pytest.mark.parametrize("resample", [1, 2])

@@ -145,6 +145,14 @@ def test_where_a_patch_lies():
     assert grid.region(0, 0, 100, 60) == (0, 0, 50, 20)
 
 
+def test_a_patch_of_the_overview_is_where_its_middle_is():
+    places = PatchGrid.block(4, 6, 0).places
+    grid = PatchGrid(places, overview=PatchGrid.block(2, 2, 30).places)
+    assert [grid.place(token) for token in (23, 24, 30, 31, 33)] == [
+        *((3, 5), None, (1, 1), (1, 4), (3, 4)),
+    ]
+
+
 @pytest.mark.parametrize(
     ("size", "fitted"),
     [

@@ -160,10 +160,12 @@ class PatchGrid:
             its place among the tokens of the page's embedding.
         page: Parts of the patches' whole width and height that the page takes; what lies to the
             right of it and below was added to it.
+        overview: As ``places``, of the same page seen once more in fewer patches; or none.
     """
 
     places: np.ndarray
     page: tuple[float, float] = (1.0, 1.0)
+    overview: np.ndarray = field(default_factory=lambda: np.empty((1, 0), int))
 
     @classmethod
     def block(cls, rows: int, columns: int, first: int) -> PatchGrid:
@@ -181,9 +183,15 @@ class PatchGrid:
         return self.places.shape[1]
 
     def place(self, token: int) -> tuple[int, int] | None:
-        """Row and column of a token of the page; ``None`` if it is not a patch."""
-        found = np.argwhere(self.places == token).tolist()
-        return tuple(found[0]) if found else None
+        """Row and column of a token of the page; ``None`` if it is not a patch.
+
+        A patch of the overview is where its middle is.
+        """
+        for places in (self.places, self.overview):
+            for found in np.argwhere(places == token):
+                row, column = (found + 0.5) * self.places.shape // places.shape
+                return int(row), int(column)
+        return None
 
     def region(
         self, row: int, column: int, width: int, height: int

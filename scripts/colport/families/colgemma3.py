@@ -23,6 +23,7 @@ class ColGemma3(FixedFamily):
 
     name = "colgemma3"
     reserved = ("<start_of_image>",)
+    images_class = "Gemma3ImageProcessor"
     has_windows = True
     image_steps = (("do_pan_and_scan", (None, False)),)
     text_steps = (("use_bidirectional_attention", (None, False)),)

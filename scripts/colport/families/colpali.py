@@ -20,6 +20,7 @@ class ColPali(FixedFamily):
 
     name = "colpali"
     reserved = ("<image>",)
+    images_class = "SiglipImageProcessor"
     image_token_has_no_row = True
     text_steps = (("use_bidirectional_attention", (True,)),)
     layouts = (

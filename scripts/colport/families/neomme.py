@@ -72,6 +72,7 @@ class NeoMME(PageFamily):
 
     name = "neomme"
     reserved = ("<img>",)
+    images_class = "NeoMMEImageProcessor"
     layouts = (_Layout("NeoMME", "neomme", "model", "multi_vector_head.proj", query_end=""),)
 
     def prepare(self, backbone: Any) -> None:

@@ -48,6 +48,8 @@ class PageFamily(base.Family):
 
     document_type = "pages"
     layouts: ClassVar[tuple[CheckpointLayout, ...]]
+    images_class: ClassVar[str]
+    """Name of the image processor's class."""
     image_token_has_no_row: ClassVar[bool] = False
     """Whether the image token may lie beyond the word embeddings."""
     has_windows: ClassVar[bool] = False
@@ -170,6 +172,10 @@ class PageFamily(base.Family):
         processor, config = layout.load_processor(folder), layout.config(folder)
         tokenizer, images = processor.tokenizer, processor.image_processor
         backbone = getattr(config, "vlm_config", config)
+        if (kind := type(images).__name__) != self.images_class:
+            raise UnsupportedError(
+                f"{folder}: the image processor is {kind}; exported is {self.images_class}."
+            )
         steps = (*_IMAGE_STEPS, *self.image_steps)
         refuse_others(f"{folder}: the image processor has", images, steps)
         sizes = self.image_settings(images, backbone)

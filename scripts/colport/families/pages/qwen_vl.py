@@ -91,6 +91,7 @@ class QwenFamily(PageFamily):
     """A vision tower of Qwen2-VL or a successor's, and a causal language model."""
 
     reserved = ("<|image_pad|>",)
+    images_class = "Qwen2VLImageProcessor"
     runtime_class: ClassVar[type[QwenRuntime]] = QwenRuntime
 
     def prepare(self, backbone: Any) -> None:

@@ -15,22 +15,13 @@ import numpy as np
 
 from colport.base.errors import UnsupportedError
 from colport.base.foreign import shape_beside
-from colport.families.base import (
-    Batch,
-    Document,
-    GraphInput,
-    PatchGrid,
-    Processing,
-    Runtime,
-    Tensor,
-)
+from colport.families import base
 from colport.families.pages.base import Fact, PageFamily, PageRuntime, Tensors
 from colport.families.pages.images import PageError, normalise, planes, resize
 from colport.families.pages.layouts import CheckpointLayout
 
 _MOST = 4096  # pixels of a side, whatever the processor's size says
 _EDGE = "<fake_token_around_image>"
-_IMAGES = "Idefics3ImageProcessor"
 _BUCKETED, _COUNTED = "Idefics3VisionConfig", "SiglipVisionConfig"  # how patches get positions
 _TYPES = {_BUCKETED: ("idefics3_vision", "idefics3"), _COUNTED: ("siglip_vision_model",)}
 """What the model type of a vision tower is, and was in older releases of transformers."""
@@ -44,7 +35,7 @@ class TileRuntime(PageRuntime):
 
     own_settings = shape_beside(__file__)
 
-    def page(self, page: Document) -> tuple[np.ndarray, Size]:
+    def page(self, page: base.Document) -> tuple[np.ndarray, Size]:
         """See :meth:`PageRuntime.page`; ``float32 [tiles, channels, size, size]`` and its grid."""
         image = self._image
         fitted, (height, width) = fitted_sizes((page.height, page.width), image)
@@ -67,7 +58,7 @@ class TileRuntime(PageRuntime):
             raise PageError("has a tile of one colour that its library takes for padding")
         return values, grid
 
-    def page_batch(self, pages: Sequence[tuple[np.ndarray, Size]]) -> Batch:
+    def page_batch(self, pages: Sequence[tuple[np.ndarray, Size]]) -> base.Batch:
         """See :meth:`PageRuntime.page_batch`."""
         tiles, grids = zip(*pages, strict=True)
         tokens = self._page_tokens([self._text(*grid) for grid in grids])
@@ -84,24 +75,26 @@ class TileRuntime(PageRuntime):
         tiles = "".join(f"{line}\n" for line in lines) + "\n" * (rows > 0)
         return f"{tiles}{_EDGE}<global-img>{own}{_EDGE}"
 
-    def _placed(self, page: Document) -> tuple[Size, np.ndarray]:
+    def _placed(self, page: base.Document) -> tuple[Size, np.ndarray]:
         """The grid of a page's tiles, and the ids of its tokens."""
         _, size = fitted_sizes((page.height, page.width), self._image)
         grid = _grid(size, self._image["tile_size"])
         return grid, self._page_tokens([self._text(*grid)]).ids[0]
 
-    def page_length(self, page: Document) -> int:
+    def page_length(self, page: base.Document) -> int:
         """See :meth:`PageRuntime.page_length`."""
         return len(self._placed(page)[1])
 
-    def grid(self, page: Document) -> PatchGrid:
+    def grid(self, page: base.Document) -> base.PatchGrid:
         """See :meth:`PageRuntime.grid`; those of the tiles, of a page of one tile its own."""
         (rows, columns), ids = self._placed(page)
         places = np.flatnonzero(ids == self._settings["image_token_id"])
-        rows, columns = max(rows, 1), max(columns, 1)
         side = math.isqrt(self._settings["tile_tokens"])
-        tiles = places[: rows * columns * side**2].reshape(rows, columns, side, side)
-        return PatchGrid(tiles.swapaxes(1, 2).reshape(rows * side, columns * side))
+        overview = places[-(side**2) :].reshape(side, side)
+        if not rows:
+            return base.PatchGrid(overview)
+        tiles = places[: -(side**2)].reshape(rows, columns, side, side).swapaxes(1, 2)
+        return base.PatchGrid(tiles.reshape(rows * side, columns * side), overview=overview)
 
 
 def fitted_sizes(size: Size, image: Mapping[str, Any]) -> tuple[Size, Size]:
@@ -139,6 +132,7 @@ class TileFamily(PageFamily):
     """A vision tower and a connector of Idefics3 or its like, and a language model."""
 
     reserved = ("<image>",)
+    images_class = "Idefics3ImageProcessor"
     image_steps = (("do_pad", (True,)),)
 
     def prepare(self, backbone: Any) -> None:
@@ -159,13 +153,13 @@ class TileFamily(PageFamily):
                 "towers in which every patch has its own."
             )
 
-    def page_inputs(self, layout: CheckpointLayout, config: Any) -> tuple[GraphInput, ...]:
+    def page_inputs(self, layout: CheckpointLayout, config: Any) -> tuple[base.GraphInput, ...]:
         """See :meth:`PageFamily.page_inputs`; tiles of all pages in one row."""
         vision = config.vision_config
         pixels = (5, vision.num_channels, vision.image_size, vision.image_size)
-        return (GraphInput("pixel_values", "float32", pixels, {0: "tiles"}),)
+        return (base.GraphInput("pixel_values", "float32", pixels, {0: "tiles"}),)
 
-    def embed_pages(self, backbone: Any, inputs: Tensors) -> Sequence[Tensor]:
+    def embed_pages(self, backbone: Any, inputs: Tensors) -> Sequence[base.Tensor]:
         """See :meth:`PageFamily.embed_pages`.
 
         The tower's parts one by one: its own way gives every tile a mask, and computes positions
@@ -177,23 +171,11 @@ class TileFamily(PageFamily):
         hidden = tower.encoder(inputs_embeds=patches, attention_mask=None).last_hidden_state
         return (backbone.connector(tower.post_layernorm(hidden)).flatten(0, 1),)
 
-    def hidden_states(self, backbone: Any, words: Tensor, inputs: Tensors) -> Tensor:
+    def hidden_states(self, backbone: Any, words: base.Tensor, inputs: Tensors) -> base.Tensor:
         """See :meth:`PageFamily.hidden_states`."""
         mask = inputs["attention_mask"]
         model = backbone.text_model
         return model(inputs_embeds=words, attention_mask=mask, use_cache=False).last_hidden_state
-
-    def processing(self, folder: Path) -> Processing:
-        """See :meth:`Family.processing`.
-
-        Raises:
-            UnsupportedError: The processor is not one for tiles.
-        """
-        if (kind := type(self.processor(folder).image_processor).__name__) != _IMAGES:
-            raise UnsupportedError(
-                f"{folder}: the image processor is {kind}; exported is {_IMAGES}."
-            )
-        return super().processing(folder)
 
     def agreed(self, layout: CheckpointLayout, processor: Any, config: Any) -> Iterable[Fact]:
         """See :meth:`PageFamily.agreed`."""
@@ -218,7 +200,7 @@ class TileFamily(PageFamily):
             "split": bool(processor.do_image_splitting),
         }
 
-    def runtime(self, settings: Mapping[str, Any], folder: Path) -> Runtime:
+    def runtime(self, settings: Mapping[str, Any], folder: Path) -> base.Runtime:
         """See :meth:`Family.runtime`."""
         return TileRuntime(settings, folder)
 

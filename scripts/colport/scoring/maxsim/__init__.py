@@ -15,15 +15,7 @@ from functools import partial
 
 import numpy as np
 
-from colport.scoring.maxsim.blocks import (
-    FloatColumns,
-    QueryBlock,
-    TorchColumns,
-    as_float32,
-    default_device,
-    read,
-    starts_of,
-)
+from colport.scoring.maxsim import blocks
 from colport.scoring.maxsim.tiling import Tiling, Workspace, run
 
 DEFAULT_MAX_BYTES = 16 * 2**20
@@ -63,8 +55,8 @@ def maxsim(
         ValueError: A document has no tokens, an array is not two-dimensional, dimensions differ,
             or ``max_bytes`` is not positive.
     """
-    device = device or default_device()
-    columns = FloatColumns if device is None else partial(TorchColumns, device=device)
+    device = device or blocks.default_device()
+    columns = blocks.FloatColumns if device is None else partial(blocks.TorchColumns, device=device)
     tiling = Tiling.of(queries, documents, max_bytes, threads if device is None else 1)
     scores = np.zeros((len(tiling.query_lengths), len(tiling.document_lengths)), dtype=np.float32)
     for group in tiling.query_groups:
@@ -75,7 +67,7 @@ def maxsim(
 
 
 def _score_documents(
-    query_blocks: Sequence[QueryBlock],
+    query_blocks: Sequence[blocks.QueryBlock],
     documents: Sequence[np.ndarray],
     tiling: Tiling,
     scores: np.ndarray,
@@ -93,10 +85,10 @@ def _score_documents(
         parts = [(first, last, begin, min(begin + most, rows)) for begin in range(0, rows, most)]
 
     def tokens(part: tuple[int, int, int, int]) -> np.ndarray:
-        return as_float32(read(documents, *part), workspace.rows)
+        return blocks.as_float32(blocks.read(documents, *part), workspace.rows)
 
     whole = tokens(parts[0]) if len(parts) == 1 else None
-    starts = starts_of(lengths) if len(parts) == 1 else _ONE
+    starts = blocks.starts_of(lengths) if len(parts) == 1 else _ONE
     for block in query_blocks:
         if whole is not None:
             best = block.columns.best(whole, starts, workspace.products)
