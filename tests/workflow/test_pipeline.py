@@ -120,7 +120,7 @@ def test_every_score_has_its_interval_and_every_query_its_row(finished, tables):
     place = ["model", "variant", "provider", "dataset"]
     scored = tables["retrieval"][tables["retrieval"]["status"] == "ok"]
     intervals = pd.read_csv(folder / "retrieval_intervals.csv")
-    assert len(intervals) == 8 * len(scored)
+    assert len(intervals) == 9 * len(scored)
     assert (intervals["low"] <= intervals["mean"]).all()
     assert (intervals["mean"] <= intervals["high"]).all()
     queries = pd.read_csv(folder / "retrieval_queries.csv").groupby(place)["ndcg_at_5"].mean()
