@@ -98,7 +98,7 @@ def _processor(form: Mapping[str, Any], demo: Path) -> Any:
     import transformers
 
     name = {"colpali": "ColPaliProcessor", "colqwen2": "ColQwen2Processor"}[form["demo"]]
-    known = getattr(transformers, name).from_pretrained(demo)
+    known = getattr(transformers, name).from_pretrained(demo, trust_remote_code=False)
     parts = {"image_processor": known.image_processor, "tokenizer": known.tokenizer}
     if form.get("tiles"):
         grid = [divmod(place, _MOST_TILES) for place in range(_MOST_TILES**2)]

@@ -198,10 +198,10 @@ def test_the_first_folder_that_can_be_read_and_the_last_reason(monkeypatch, tmp_
     def preprocessing(folder):
         if folder == "a":
             raise UnsupportedError("a limit")
-        return f"runtime of {folder}"
+        return SimpleNamespace(folder=folder, query_tokens=lambda query: [])
 
     monkeypatch.setattr(stage, "preprocessing", preprocessing)
-    assert stage._first_runtime(["a", "b", "c"]) == "runtime of b"
+    assert stage._first_runtime(["a", "b", "c"]).folder == "b"
 
 
 def test_a_variant_is_that_of_its_first_provider_with_results(monkeypatch):

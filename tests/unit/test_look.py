@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from safetensors.torch import save_file
 
 from colport.base.errors import ColPortError
 from colport.pipeline.plan import Plan
@@ -26,6 +27,7 @@ def own(tmp_path, monkeypatch):
     shutil.copytree(CHECKPOINTS / "colpali-demo", "model")
     Path("adapter").mkdir()
     Path("adapter/adapter_config.json").write_text('{"base_model_name_or_path": "../model"}')
+    save_file({}, "adapter/adapter_model.safetensors")
     for folder in ("pages", "empty", "bare"):
         Path(folder).mkdir()
     Image.new("RGB", (30, 40)).save("pages/a.PNG")

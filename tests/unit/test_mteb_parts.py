@@ -21,7 +21,9 @@ class Recorder:
         self.document_type, self.calls = document_type, []
         sizes = {"text": 7, "image": 9}
         graphs = {name: SimpleNamespace(parameters=size) for name, size in sizes.items()}
-        self.manifest = SimpleNamespace(digest="d" * 64, dim=2, graphs=graphs)
+        self.manifest = SimpleNamespace(
+            digest="d" * 64, dim=2, graphs=graphs, is_single_vector=False, score="MaxSim"
+        )
 
     def encode_queries(self, texts, batch_size):
         self.calls.append(("query", list(texts), batch_size))

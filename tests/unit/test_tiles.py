@@ -251,13 +251,13 @@ def test_a_processor_of_other_tiles_is_refused(case, tmp_path):
         (
             "colmodernvbert",
             {"model_type": "clip_vision_model"},
-            "model_type clip_vi.*; exported is idefics3_vision or siglip_vision_model only",
+            "model_type is .clip_vision_model. for CLIPVisionConfig; exported are",
         ),
     ],
 )
 def test_a_tower_that_the_graph_does_not_hold_is_refused(family, vision, sentence, tmp_path):
     tile_models.save(family, ENGINE, tmp_path, tile_models.vlm_config(family, vision))
-    with pytest.raises(UnsupportedError, match=f"vision_config(:| has) {sentence}"):
+    with pytest.raises(UnsupportedError, match=f"vision_config: {sentence}"):
         registry.get(family).skeleton(tmp_path, "fp32")
 
 

@@ -96,7 +96,7 @@ def look(declaration: Mapping[str, Any], workspace: Path | str) -> Path | None:
         base = declaration.get("base") or _named_base(checkpoint)
         if look(base, Path(workspace) / "base") is None:
             return None
-    folder = _assembled(_layers(declaration), {}, Path(workspace))
+    folder = _assembled(_layers(declaration, reads=False), {}, Path(workspace))
     if not _weight_files(folder):
         TensorIndex(folder)  # says what there is instead
     return folder
@@ -257,10 +257,12 @@ def own_code(file: Path) -> str:
     return str(first[0] if isinstance(first, list) and first else first or "")
 
 
-def _layers(declaration: Mapping[str, Any], fetch: _Fetch | None = None) -> list[_Layer]:
-    """The folders of a checkpoint, the lowest first."""
+def _layers(
+    declaration: Mapping[str, Any], fetch: _Fetch | None = None, reads: bool = True
+) -> list[_Layer]:
+    """The folders of a checkpoint, the lowest first; an adapter is read before its base."""
     checkpoint = _located(declaration, fetch)
-    layers = [*_base(checkpoint, declaration.get("base"), fetch), checkpoint]
+    layers = [*_base(checkpoint, declaration.get("base"), fetch, reads), checkpoint]
     if overlay := declaration.get("overlay"):
         if not local(overlay).is_dir():
             raise CheckpointError(f"checkpoint overlay {overlay!r}: there is no such folder.")
@@ -316,7 +318,7 @@ def _located(declaration: Mapping[str, Any], fetch: _Fetch | None = None) -> _La
 
 
 def _base(
-    checkpoint: _Layer, declared: Mapping[str, Any] | None, fetch: _Fetch | None
+    checkpoint: _Layer, declared: Mapping[str, Any] | None, fetch: _Fetch | None, reads: bool
 ) -> list[_Layer]:
     """What an adapter needs to be a checkpoint; nothing for any other folder."""
     if not _is_bare_adapter(checkpoint.folder):
@@ -327,7 +329,8 @@ def _base(
             )
         return []
     declared, folder = declared or _named_base(checkpoint), checkpoint.folder
-    lora.read(folder / ADAPTER_CONFIG, read_config(folder, ADAPTER_CONFIG))
+    if reads:
+        lora.read(folder / ADAPTER_CONFIG, read_config(folder, ADAPTER_CONFIG))
     if (folder / "modules.json").is_file() and not any((folder / n).is_file() for n in _PROCESSORS):
         lora.refuse_on_text(folder / ADAPTER_CONFIG)
     base = _located(declared, fetch)
