@@ -3,6 +3,7 @@
 import functools
 import json
 import shutil
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -121,16 +122,9 @@ def test_pixels_and_tokens_are_the_processor_s(layout, case, tmp_path):
     assert runtime.lengths("document", pages) == batch.keep.sum(axis=1).tolist()
 
 
-@pytest.fixture(scope="module")
-def sizes_alone():
+def size_alone(self, image, size, **_):
     """Resizing that computes no pixels."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            TorchvisionBackend,
-            "resize",
-            lambda self, image, size, **_: torch.zeros(()).expand(1, size.height, size.width),
-        )
-        yield
+    return torch.zeros(()).expand(1, size.height, size.width)
 
 
 @settings(max_examples=300, deadline=None)
@@ -140,18 +134,19 @@ def sizes_alone():
     st.sampled_from([49, 364, 512]),
     st.integers(1, 6000),
 )
-def test_sizes_are_idefics3_s(sizes_alone, height, width, tile, longest):
+def test_sizes_are_idefics3_s(height, width, tile, longest):
     processor = Idefics3ImageProcessor(size={"longest_edge": longest})
-    fitted = processor.resize(torch.zeros(()).expand(1, height, width), processor.size)
     image = {"longest_edge": longest, "tile_size": tile, "split": True}
     found, whole = tiles.fitted_sizes((height, width), image)
-    assert found == tuple(fitted.shape[1:])
-    try:
-        expected = tuple(processor.resize_for_vision_encoder(fitted, tile).shape[1:])
-    except ValueError:  # transformers has no word for a side of no pixels
-        assert 0 in whole
-    else:
-        assert whole == expected
+    with patch.object(TorchvisionBackend, "resize", size_alone):
+        fitted = processor.resize(torch.zeros(()).expand(1, height, width), processor.size)
+        assert found == tuple(fitted.shape[1:])
+        try:
+            expected = tuple(processor.resize_for_vision_encoder(fitted, tile).shape[1:])
+        except ValueError:  # transformers has no word for a side of no pixels
+            assert 0 in whole
+        else:
+            assert whole == expected
 
 
 def test_a_page_whose_side_vanishes_is_refused(tmp_path):
