@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 
 from colport import Encoder
 from colport.export.folder import export
@@ -48,6 +50,23 @@ def check_end_to_end(family: str, checkpoint: Path, output: Path) -> Encoder:
         for size in (1, len(expected)):
             check_equal(batches(size), expected)
     return encoder
+
+
+def check_library(encoder: Encoder, model: Any, processor: Any) -> None:
+    """Embeddings are those of the library's own model and processor, without our reference."""
+    pages = [page_models.page(*shape) for shape in SHAPES]
+    for features, found in (
+        (processor.process_images(pages), encoder.encode_documents(pages)),
+        (processor.process_queries(QUERIES), encoder.encode_queries(QUERIES)),
+    ):
+        with torch.inference_mode():
+            rows = model(**features)
+        if rows.dim() == 2:  # one vector an input
+            expected = [row[None].numpy() for row in rows]
+        else:
+            kept = features["attention_mask"].bool()
+            expected = [row[keep].numpy() for row, keep in zip(rows, kept, strict=True)]
+        check_equal(found, expected)
 
 
 def check_equal(found: list[np.ndarray], expected: list[np.ndarray]) -> None:

@@ -120,13 +120,18 @@ def save_adapter(family: str, base: Path, folder: Path, **settings: Any) -> Path
         "target_modules": TARGETS[family],
     }
     adapted = get_peft_model(model, LoraConfig(**{**defaults, **settings}))
+    vary(adapted)
+    adapted.save_pretrained(folder)
+    save_processor(family, "colpali-engine", folder)
+    return folder
+
+
+def vary(adapted: Any) -> None:
+    """Change every weight that training would change, so that no part of an adapter is zero."""
     with torch.no_grad():
         for weight in adapted.parameters():
             if weight.requires_grad:
                 weight += 0.05 * torch.randn_like(weight)
-    adapted.save_pretrained(folder)
-    save_processor(family, "colpali-engine", folder)
-    return folder
 
 
 def page(width: int, height: int, seed: int = 0) -> Image.Image:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer, processors
 
-from tests.page_models import LINEAR, demo
+from tests.page_models import LINEAR, demo, vary
 
 STEMS = {
     "colmodernvbert": "ColModernVBert",
@@ -117,10 +117,7 @@ def save_adapter(family: str, base: Path, folder: Path) -> Path:
     model = chosen.from_pretrained(base, dtype=torch.float32)
     targets = rf"(.*(text_model).*({LINEAR}|Wqkv|Wi|Wo)$|.*(linear|custom_text_proj)$)"
     adapted = get_peft_model(model, LoraConfig(r=4, lora_alpha=8, target_modules=targets))
-    with torch.no_grad():
-        for weight in adapted.parameters():
-            if weight.requires_grad:
-                weight += 0.05 * torch.randn_like(weight)
+    vary(adapted)
     adapted.save_pretrained(folder)
     save_processor(family, "colpali-engine", folder)
     return folder

@@ -29,7 +29,7 @@ from colport.scoring.forms import Form
 from colport.scoring.score import score_forms
 from colport.scoring.store import EmbeddingSet
 from tests import page_models
-from tests.page_checks import QUERIES, SHAPES, check_end_to_end, check_equal
+from tests.page_checks import QUERIES, SHAPES, check_end_to_end, check_equal, check_library
 
 CLASSES = {"colqwen2_5": "ColQwen2_5", "biqwen2_5": "BiQwen2_5", "biqwen2": "BiQwen2"}
 PROCESSORS = {"biqwen2": "BiQwen2Processor"}
@@ -101,19 +101,7 @@ def test_pages_and_queries_equal_the_library_itself(family, encoders):
     model = random_model(getattr(engine, CLASSES[family]), family)
     processor = getattr(engine, PROCESSORS.get(family, f"{CLASSES[family]}_Processor"))
     processor = processor.from_pretrained(folder)
-    pages = [page_models.page(*shape) for shape in SHAPES]
-    for features, found in (
-        (processor.process_images(pages), encoder.encode_documents(pages)),
-        (processor.process_queries(QUERIES), encoder.encode_queries(QUERIES)),
-    ):
-        with torch.inference_mode():
-            rows = model(**features)
-        if family in SINGLE:
-            expected = [row[None].numpy() for row in rows]
-        else:
-            kept = features["attention_mask"].bool()
-            expected = [row[keep].numpy() for row, keep in zip(rows, kept, strict=True)]
-        check_equal(found, expected)
+    check_library(encoder, model, processor)
 
 
 @pytest.mark.parametrize("window", [28, 56, 70, 112, 140])
@@ -245,10 +233,7 @@ def test_an_adapter_on_the_plain_model(family, tmp_path):
     base = library.from_pretrained(tmp_path / "base", key_mapping=OLDER_NAMES, dtype=torch.float32)
     targets = page_models.TARGETS["colqwen2"]
     adapted = get_peft_model(base, LoraConfig(r=4, lora_alpha=8, target_modules=targets))
-    with torch.no_grad():
-        for name, weight in adapted.named_parameters():
-            if "lora_" in name:
-                weight += 0.05 * torch.randn_like(weight)
+    page_models.vary(adapted)
     adapted.save_pretrained(tmp_path / "adapter")
     save_processor(family, tmp_path / "adapter")
     declaration = {"path": str(tmp_path / "adapter"), "base": {"path": str(tmp_path / "base")}}

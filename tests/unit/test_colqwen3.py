@@ -22,7 +22,7 @@ from colport.families import registry
 from colport.families.pages import grids, qwen_vl
 from colport.quantize.folder import quantize
 from tests import page_models
-from tests.page_checks import QUERIES, SHAPES, check_end_to_end, check_equal
+from tests.page_checks import QUERIES, SHAPES, check_end_to_end, check_equal, check_library
 
 CLASSES = {"colqwen3": "ColQwen3", "biqwen3": "BiQwen3"}
 TEXT = {
@@ -91,19 +91,7 @@ def test_pages_and_queries_equal_the_library_itself(family, encoders):
     folder, encoder = encoders[family]
     model = random_model(family)
     processor = getattr(engine, f"{CLASSES[family]}Processor").from_pretrained(folder)
-    pages = [page_models.page(*shape) for shape in SHAPES]
-    for features, found in (
-        (processor.process_images(pages), encoder.encode_documents(pages)),
-        (processor.process_queries(QUERIES), encoder.encode_queries(QUERIES)),
-    ):
-        with torch.inference_mode():
-            rows = model(**features)
-        if rows.dim() == 2:
-            expected = [row[None].numpy() for row in rows]
-        else:
-            kept = features["attention_mask"].bool()
-            expected = [row[keep].numpy() for row, keep in zip(rows, kept, strict=True)]
-        check_equal(found, expected)
+    check_library(encoder, model, processor)
 
 
 def test_positions_are_resampled_as_in_transformers():
@@ -171,10 +159,7 @@ def test_an_adapter_on_a_base_with_older_names(encoders, tmp_path):
     base = engine.ColQwen3.from_pretrained(folder, dtype=torch.float32)
     targets = page_models.TARGETS["colqwen2"]
     adapted = get_peft_model(base, LoraConfig(r=4, lora_alpha=8, target_modules=targets)).eval()
-    with torch.no_grad():
-        for name, weight in adapted.named_parameters():
-            if "lora_" in name:
-                weight += 0.05 * torch.randn_like(weight)
+    page_models.vary(adapted)
     adapted.save_pretrained(folder)
     encoder = check_end_to_end("colqwen3", folder, tmp_path / "out")
     features = registry.get("colqwen3").processor(folder).process_queries(QUERIES[:1])

@@ -23,7 +23,7 @@ from colport.hub import checkpoints
 from colport.measure.overflow import reaches
 from colport.quantize.folder import quantize
 from tests import page_models
-from tests.page_checks import QUERIES, SHAPES, check_end_to_end, check_equal
+from tests.page_checks import QUERIES, SHAPES, check_end_to_end, check_equal, check_library
 
 STEMS = {"colqwen3_5": "ColQwen3_5", "biqwen3_5": "BiQwen3_5"}
 WEIGHTS = "model.safetensors"
@@ -112,17 +112,7 @@ def test_pages_and_queries_equal_the_library_itself(family, encoders):
     folder, encoder = encoders[family]
     model = getattr(engine, STEMS[family]).from_pretrained(folder, dtype=torch.float32)
     processor = getattr(engine, f"{STEMS[family]}Processor").from_pretrained(folder)
-    pages = [page_models.page(*shape) for shape in SHAPES]
-    for features, found in (
-        (processor.process_images(pages), encoder.encode_documents(pages)),
-        (processor.process_queries(QUERIES), encoder.encode_queries(QUERIES)),
-    ):
-        with torch.inference_mode():
-            rows = model(**features)
-        kept = features["attention_mask"].bool()
-        if family == "biqwen3_5":
-            rows, kept = rows[:, None], kept[:, -1:]
-        check_equal(found, [row[keep].numpy() for row, keep in zip(rows, kept, strict=True)])
+    check_library(encoder, model, processor)
 
 
 def test_weights_are_all_read_and_the_size_of_embeddings_is_the_config_s(encoders):
@@ -200,10 +190,7 @@ def adapter(base, folder, targets, rank=4):
     model = engine.ColQwen3_5.from_pretrained(base, dtype=torch.float32)
     adapted = get_peft_model(model, LoraConfig(r=rank, lora_alpha=8, target_modules=targets))
     torch.manual_seed(1)
-    with torch.no_grad():
-        for name, weight in adapted.named_parameters():
-            if "lora_" in name:
-                weight += 0.05 * torch.randn_like(weight)
+    page_models.vary(adapted)
     adapted.save_pretrained(folder)
     save_processor("ColQwen3_5", folder)
     declaration = {"path": str(folder), "base": {"path": str(base)}}

@@ -6,6 +6,7 @@ window by window, so that a window is a run of rows; tokens leave the tower in r
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -39,10 +40,10 @@ class _Runtime(QwenRuntime):
     def places(self, sizes: Sequence[grids.Grid]) -> dict[str, np.ndarray]:
         """See :meth:`QwenRuntime.places`."""
         windows, first = [], 0
+        merged = self._image["merge_size"] ** 2
         for grid in sizes:
             windows += [first + tokens for tokens in self._windows(grid)]
-            first += sum(map(len, self._windows(grid)))
-        merged = self._image["merge_size"] ** 2
+            first += math.prod(grid) // merged
         slots = grids.page_slots([(len(tokens), merged) for tokens in windows])
         places = super().places(sizes)
         return {
