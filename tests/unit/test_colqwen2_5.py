@@ -38,12 +38,15 @@ WEIGHTS = "model.safetensors"
 
 
 def config(family):
-    """Qwen2.5-VL of 64 dimensions: two of its blocks attend within windows of 2 by 2 tokens."""
+    """Qwen2.5-VL of 64 dimensions: two of its blocks attend within windows of 2 by 2 tokens, and a
+    layer of its language model to the last eight tokens."""
     known = page_models.vlm_config("colqwen2")
     if family == "biqwen2":
         return known
     known = known.to_dict()
     text = {**known["text_config"], "model_type": "qwen2_5_vl_text"}
+    text |= {"layer_types": ["full_attention", "sliding_attention"], "sliding_window": 8}
+    text |= {"use_sliding_window": True, "max_window_layers": 1}
     vision = {
         **{"depth": 4, "hidden_size": 32, "num_heads": 2, "intermediate_size": 48},
         **{"out_hidden_size": 64, "window_size": 56, "fullatt_block_indexes": [1, 3]},
@@ -181,6 +184,37 @@ def test_configurations_that_no_graph_is_written_for(changes, message, checkpoin
     with pytest.raises((UnsupportedError, CheckpointError), match=message):
         export(checkpoint, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("kind", ["dynamic", "longrope"])
+def test_rotary_embeddings_that_a_batch_decides_are_refused(kind, checkpoint, tmp_path):
+    def change(content):
+        rope = content["text_config"]["rope_parameters"]
+        rope |= {"rope_type": kind, "factor": 2.0, "original_max_position_embeddings": 64}
+        rope |= {"short_factor": [1.0] * 8, "long_factor": [2.0] * 8}
+
+    edited(checkpoint, "config.json", change)
+    with pytest.raises(UnsupportedError, match=f"rope_type is {kind}, whose frequencies depend on"):
+        registry.get("colqwen2_5").skeleton(checkpoint, "fp32")
+
+
+def test_a_pooling_of_sentence_transformers_is_refused(encoders, tmp_path):
+    folder = shutil.copytree(encoders["biqwen2_5"][0], tmp_path / "checkpoint")
+    kinds = {"": "models.Transformer", "1_Pooling": "models.Pooling"}
+    entries = [{"path": path, "type": f"sentence_transformers.{k}"} for path, k in kinds.items()]
+    (folder / "modules.json").write_text(json.dumps(entries))
+    with pytest.raises(UnsupportedError, match=r"module 1 \('1_Pooling'\) is .*Pooling; exported"):
+        registry.get("biqwen2_5").skeleton(folder, "fp32")
+
+
+def test_a_projection_that_an_adapter_brings_to_a_plain_base_is_refused(encoders, tmp_path):
+    folder = shutil.copytree(encoders["colqwen2_5"][0], tmp_path / "checkpoint")
+    plain = ["Qwen2_5_VLForConditionalGeneration"]
+    edited(folder, "config.json", lambda content: content.update(architectures=plain))
+    adapter = {"modules_to_save": ["custom_text_proj"]}
+    (folder / "adapter_config.json").write_text(json.dumps(adapter))
+    with pytest.raises(CheckpointError, match=r"names \['Qwen2_5.*\(modules_to_save: \['custom_te"):
+        registry.detect(folder)
 
 
 @pytest.mark.parametrize("changed", [{"merge_size": 1}, {"patch_size": 28}])

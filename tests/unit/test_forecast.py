@@ -219,6 +219,13 @@ def test_disk_is_that_of_variants_and_embeddings(config):
     assert calibrated.written == found.written + 7 * size
 
 
+def test_a_single_vector_is_one(config):
+    checkpoint = {"hub": "vidore/colpali-v1.3-hf", "revision": "main"}
+    model = {"family": "biqwen2", "checkpoint": checkpoint, "datasets": ["d"]}
+    many, one = of(config()), of(config(models={"m": model}))
+    assert many.written - one.written == 1000 * (1030 * 128 - 2048) * 4 * 3
+
+
 def test_memory_is_what_the_job_would_ask_a_cluster_for(config, tmp_path):
     """The folder that comes to be, and the forecast of it, ask for the same."""
     found = of(config(latency={"batch_sizes": [8, 2]}))

@@ -272,6 +272,7 @@ REFUSED = {
         {"size": {"height": 9, "width": 9}},
         "no min_pixels and no max_p",
     ),
+    "no side": ("processor_config.json", {"max_side": 0}, r"has \{'max_side': 0\}; allowed is 1"),
     "unresized": ("processor_config.json", {"do_resize": False}, "do_resize False; exported is"),
     "nearest": ("processor_config.json", {"resample": 0}, "resample 0; exported is"),
 }

@@ -15,8 +15,8 @@ from transformers.models.qwen2_vl.image_processing_qwen2_vl import (
 )
 from transformers.vision_utils import get_vision_cu_seqlens, get_vision_position_ids
 
-from colport.base.errors import DatasetError
 from colport.families.pages import grids
+from colport.families.pages.images import PageError
 
 LIMITS = {"patch_size": 14, "merge_size": 2, "temporal_patch_size": 2}
 grid_sizes = st.lists(st.tuples(st.integers(1, 12), st.integers(1, 12)), min_size=1, max_size=4)
@@ -34,7 +34,7 @@ def test_fitted_size_is_qwen2_vl_s(height, width, fewest, more):
     try:
         expected = smart_resize(height, width, factor=28, **limits)
     except ValueError:
-        with pytest.raises(DatasetError):
+        with pytest.raises(PageError):
             grids.fitted_size(height, width, LIMITS | limits)
         return
     assert grids.fitted_size(height, width, LIMITS | limits) == expected

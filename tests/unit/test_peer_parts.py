@@ -233,7 +233,6 @@ def test_a_session_has_the_threads_asked_for(threads, tmp_path):
     graph = clients._Graph(save_graph(tmp_path / "a.onnx"), threads)
     options = graph._session.get_session_options()
     assert options.intra_op_num_threads == (threads or 0)
-    assert options.log_severity_level == 4
     assert options.get_session_config_entry("session.force_spinning_stop") == "1"
     assert graph._session.get_providers() == ["CPUExecutionProvider"]
 
@@ -248,7 +247,7 @@ def test_a_graph_gets_its_own_inputs_and_gives_its_first_output(tmp_path):
     with pytest.raises(PeerError, match="ONNX Runtime, running the graph: "):
         graph.run({"input_ids": np.array([1.5])})
     (tmp_path / "b.onnx").write_text("none")
-    with pytest.raises(PeerError, match=r"ONNX Runtime cannot load b\.onnx: "):
+    with pytest.raises(PeerError, match=r"b\.onnx: ONNX Runtime cannot load it \("):
         clients._Graph(tmp_path / "b.onnx", None)
 
 

@@ -27,7 +27,7 @@ def encode(
     provider: str = "cpu",
     quiet: bool = False,
 ) -> None:
-    """Write the token embeddings of your own files as one safetensors file.
+    """Write the embeddings of your own files as one safetensors file.
 
     The file says which model and which documents it is of; docs/serving.md says how it is read.
 

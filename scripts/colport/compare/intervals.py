@@ -96,6 +96,8 @@ def of_runs(
 ) -> Iterator[Finding]:
     """What a look at both records of a model and provider finds.
 
+    All whose spread is wider than their change are one line.
+
     Args:
         group: Of the findings, and the folder of the records.
         runs: Models and providers.
@@ -112,18 +114,10 @@ def of_runs(
             missing = (old if before is None else new).folder
             yield Finding(group, "not compared", name, f"{file}{what} is not in {missing}")
         elif "settings" in before and "settings" in after:  # else nothing was measured
-            found = look(name, before, after, threshold)
-            yield from undecided_as_one(group, name, found, threshold)
-
-
-def undecided_as_one(
-    group: str, name: str, found: Iterable[Finding], threshold: float
-) -> Iterator[Finding]:
-    """The findings, with one line for all whose spread is wider than their change."""
-    found = list(found)
-    yield from (item for item in found if item.verdict != "undecided")
-    unsure = [item for item in found if item.verdict == "undecided"]
-    if unsure:
-        most = max(unsure, key=lambda item: item.weight)
-        text = f"{len(unsure)} moved by more than {threshold:.0%}, none beyond doubt, most: "
-        yield replace(most, group=group, place=name, text=f"{text}{most.place} {most.text}")
+            found = list(look(name, before, after, threshold))
+            yield from (item for item in found if item.verdict != "undecided")
+            if unsure := [item for item in found if item.verdict == "undecided"]:
+                most = max(unsure, key=lambda item: item.weight)
+                many = f"{len(unsure)} moved by more than {threshold:.0%}, none beyond doubt"
+                text = f"{many}, most: {most.place} {most.text}"
+                yield replace(most, group=group, place=name, text=text)

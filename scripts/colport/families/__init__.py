@@ -1,5 +1,5 @@
 """Model families. This package is the only place that knows one.
 
-A new family is one module here with a :class:`~colport.families.base.Family` in ``FAMILIES``;
-docs/extending.md has examples.
+A new family is a class of one module here, a :class:`~colport.families.base.Family` with a name of
+its own; docs/extending.md has examples.
 """

@@ -9,8 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.masking_utils import bidirectional_mask_function, eager_mask
+from transformers import AttentionInterface, AttentionMaskInterface, masking_utils
 
 from colport.base.errors import UnsupportedError
 from colport.families.functional import attention_bias
@@ -143,10 +142,11 @@ def _additive(module: Any, bias: torch.Tensor | None, states: torch.Tensor) -> t
 
 def _mask(**settings: Any) -> torch.Tensor:
     """An additive mask; padding alone needs no row for each query."""
-    padding = settings["attention_mask"]
-    if settings["mask_function"] is bidirectional_mask_function and padding is not None:
-        return attention_bias(padding, settings["dtype"], causal=False)
-    return eager_mask(**settings)
+    padding, function = settings["attention_mask"], settings["mask_function"]
+    causal = function is masking_utils.causal_mask_function
+    if padding is None or not (causal or function is masking_utils.bidirectional_mask_function):
+        return masking_utils.eager_mask(**settings)
+    return attention_bias(padding, settings["dtype"], causal=causal)
 
 
 def give_zeros(model: Any) -> None:

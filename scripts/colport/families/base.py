@@ -281,6 +281,8 @@ class Family(ABC):
 
     name: ClassVar[str]
     document_type: ClassVar[DocumentType]
+    is_single_vector: ClassVar[bool] = False
+    """Whether a document has one vector, in all of its checkpoints."""
     reserved: ClassVar[tuple[str, ...]] = ()
     """Tokens of pages, which its libraries refuse in a query; a checkpoint may have others."""
 

@@ -226,6 +226,3 @@ def _embed(model: Any, *inputs: base.Tensor) -> base.Tensor:
     # Expansion tokens are scored although unattended: the runtime chooses, nothing is zeroed.
     every = feeds["input_ids"].new_ones(feeds["input_ids"].shape)
     return functional.normalised(features["token_embeddings"], every)
-
-
-FAMILIES = (ColBERT(),)

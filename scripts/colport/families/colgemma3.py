@@ -24,7 +24,6 @@ class ColGemma3(FixedFamily):
     name = "colgemma3"
     reserved = ("<start_of_image>",)
     images_class = "Gemma3ImageProcessor"
-    has_windows = True
     image_steps = (("do_pan_and_scan", (None, False)),)
     text_steps = (("use_bidirectional_attention", (None, False)),)
     layouts = (EngineLayout("ColGemma3", "gemma3", processor="ColGemmaProcessor3", older=_OLDER),)
@@ -57,6 +56,3 @@ class ColGemma3(FixedFamily):
         document = page.replace(processor.boi_token, processor.full_image_sequence)
         query = written({"type": "text", "text": "Query: {text}"})
         return {**chat_query(processor, query), "document_prompt": document}
-
-
-FAMILIES = (ColGemma3(),)

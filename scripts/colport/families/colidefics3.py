@@ -16,6 +16,3 @@ class BiIdefics3(TileFamily):
 
     name = "biidefics3"
     layouts = (BiLayout("BiIdefics3", "idefics3", "model"),)
-
-
-FAMILIES = (ColIdefics3(), BiIdefics3())

@@ -19,6 +19,3 @@ class BiModernVBert(TileFamily):
 
     name = "bimodernvbert"
     layouts = (BiLayout("BiModernVBert", "modernvbert", "model", pooling="mean"),)
-
-
-FAMILIES = (ColModernVBert(), BiModernVBert())

@@ -36,24 +36,14 @@ class ColPali(FixedFamily):
 
     def embed_words(self, backbone: Any, input_ids: Tensor) -> Tensor:
         """Word embeddings; an image token beyond the vocabulary reads row 0, as in PaliGemma."""
-        import torch
-
-        image_token = backbone.config.image_token_id
-        if image_token >= backbone.vocab_size:
-            input_ids = torch.where(input_ids == image_token, 0, input_ids)
+        if backbone.config.image_token_id >= backbone.vocab_size:
+            input_ids = input_ids.masked_fill(self.is_image(backbone, input_ids), 0)
         return super().embed_words(backbone, input_ids)
 
     def hidden_states(self, backbone: Any, words: Tensor, inputs: Tensors) -> Tensor:
-        """See :meth:`PageFamily.hidden_states`."""
-        import torch
-
-        mask = inputs["attention_mask"]
-        return backbone.language_model(
-            inputs_embeds=words,
-            attention_mask=functional.attention_bias(mask, words.dtype, causal=False),
-            position_ids=torch.arange(words.shape[1], device=words.device).unsqueeze(0) + 1,
-            use_cache=False,
-        ).last_hidden_state
+        """See :meth:`PageFamily.hidden_states`; the model counts positions from 1 on."""
+        mask = functional.attention_bias(inputs["attention_mask"], words.dtype)
+        return backbone(inputs_embeds=words, attention_mask=mask, use_cache=False).last_hidden_state
 
     def prompts(self, layout: CheckpointLayout, processor: Any) -> dict[str, Any]:
         """See :meth:`PageFamily.prompts`."""
@@ -64,6 +54,3 @@ class ColPali(FixedFamily):
             "query_template": query_template(layout, processor, start=bos),
             "document_prompt": f"{token * processor.image_seq_length}{bos}{prefix}\n",
         }
-
-
-FAMILIES = (ColPali(),)

@@ -16,6 +16,3 @@ class BiQwen2(ColQwen2):
 
     name = "biqwen2"
     layouts = (BiLayout("BiQwen2", "qwen2_vl", older=OLDER_NAMES),)
-
-
-FAMILIES = (ColQwen2(), BiQwen2())

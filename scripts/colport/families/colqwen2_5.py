@@ -132,6 +132,3 @@ class BiQwen2_5(ColQwen2_5):  # noqa: N801
     layouts = (
         BiLayout("BiQwen2_5", "qwen2_5_vl", processor="BiQwen2_5_Processor", older=OLDER_NAMES),
     )
-
-
-FAMILIES = (ColQwen2_5(), BiQwen2_5())

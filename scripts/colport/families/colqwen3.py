@@ -50,6 +50,3 @@ class BiQwen3(ColQwen3):
 
     name = "biqwen3"
     layouts = (BiLayout("BiQwen3", "qwen3_vl"),)
-
-
-FAMILIES = (ColQwen3(), BiQwen3())

@@ -10,7 +10,6 @@ from types import MethodType
 from typing import Any
 
 from colport.families.base import Tensor
-from colport.families.pages.base import Tensors
 from colport.families.pages.layouts import BiLayout, EngineLayout
 from colport.families.pages.qwen_vl import Qwen3Family
 
@@ -27,14 +26,6 @@ class ColQwen3_5(Qwen3Family):  # noqa: N801
         for layer in backbone.language_model.layers:
             if layer.block_type == "linear_attention":
                 layer.linear_attn.forward = MethodType(_gated_delta_net, layer.linear_attn)
-
-    def hidden_states(self, backbone: Any, words: Tensor, inputs: Tensors, **more: Any) -> Tensor:
-        """See :meth:`PageFamily.hidden_states`."""
-        masks = {
-            "full_attention": self.bias(backbone, words, inputs),
-            "linear_attention": inputs["attention_mask"],
-        }
-        return super().hidden_states(backbone, words, inputs, attention_mask=masks, **more)
 
 
 class BiQwen3_5(ColQwen3_5):  # noqa: N801
@@ -90,6 +81,3 @@ def _gated_delta_net(
         for part in (output.to(dtype), self.in_proj_z(hidden_states))
     )
     return self.out_proj(self.norm(output, gate).flatten(2))
-
-
-FAMILIES = (ColQwen3_5(), BiQwen3_5())

@@ -63,7 +63,7 @@ def rows(table: Tensor, indices: Tensor) -> Tensor:
     return torch.nn.functional.embedding(indices, table)
 
 
-def attention_bias(mask: Tensor, dtype: Any, *, causal: bool) -> Tensor:
+def attention_bias(mask: Tensor, dtype: Any, *, causal: bool = False) -> Tensor:
     """Additive bias ``[batch, 1, tokens or 1, tokens]``: 0 where attended, lowest elsewhere."""
     import torch
 

@@ -18,7 +18,7 @@ from PIL import Image
 
 from colport.base.errors import UnsupportedError
 from colport.base.foreign import shape_beside
-from colport.families.base import Batch, Document, GraphInput, PatchGrid, Runtime, Stack, Tensor
+from colport.families.base import Batch, Document, GraphInput, PatchGrid, Tensor
 from colport.families.pages.base import Fact, PageFamily, PageRuntime, Tensors, chat_query
 from colport.families.pages.images import normalise, planes, resize
 from colport.families.pages.layouts import CheckpointLayout, TransformersLayout
@@ -67,16 +67,60 @@ def _processed(processor: Any, task: str, kind: str, inputs: Sequence[Any]) -> A
         raise ValueError(str(error)) from error
 
 
+class _Runtime(PageRuntime):
+    own_settings = shape_beside(__file__)
+
+    def page(self, page: Document) -> tuple[np.ndarray, Grid]:
+        """See :meth:`PageRuntime.page`; ``float32 [patches, values]`` and their grid."""
+        image, pixels, side = self._image, planes(page), self._image["patch_size"]
+        height, width = fitted_size(*pixels[0].shape, image)
+        rows, columns = -(-height // side), -(-width // side)
+        filled = np.zeros((len(pixels), rows * side, columns * side), np.uint8)
+        filled[:, :height, :width] = resize(pixels, height, width, image["resample"])
+        values = normalise(filled, image["scale"], image["mean"], image["std"])
+        blocks = values.reshape(-1, rows, side, columns, side).transpose(1, 3, 2, 4, 0)
+        return blocks.reshape(rows * columns, -1), (rows, columns)
+
+    def page_batch(self, pages: Sequence[tuple[np.ndarray, Grid]]) -> Batch:
+        """See :meth:`PageRuntime.page_batch`."""
+        patches, grids = zip(*pages, strict=True)
+        image, end = self._settings["image_token"], self._settings["row_token"]
+        written = [image + (image * columns + end) * rows for rows, columns in grids]
+        tokens = self._page_tokens(written)
+        positions = np.zeros((2, *tokens.ids.shape), np.int64)
+        for index, (rows, columns) in enumerate(grids):
+            places = 2 + np.indices((rows, columns + 1)).reshape(2, -1)
+            positions[:, index, tokens.mask[index] > 0] = np.hstack([[[0, 1]] * 2, places])
+        feeds = {"pixel_values": np.concatenate(patches), "position_ids": positions}
+        return self._batch("image", tokens, **feeds)
+
+    def page_length(self, page: Document) -> int:
+        """See :meth:`PageRuntime.page_length`."""
+        return int(self.grid(page).places[-1, -1]) + 2
+
+    def grid(self, page: Document) -> PatchGrid:
+        """See :meth:`PageRuntime.grid`."""
+        height, width = fitted_size(page.height, page.width, self._image)
+        side = self._image["patch_size"]
+        rows, columns = -(-height // side), -(-width // side)
+        first = 2 + np.arange(rows) * (columns + 1)
+        part = width / (columns * side), height / (rows * side)
+        return PatchGrid(first[:, None] + np.arange(columns), part)
+
+
 class NeoMME(PageFamily):
     """``NeoMMEForRetrieval`` of transformers, of which pages are read and not texts."""
 
     name = "neomme"
     reserved = ("<img>",)
     images_class = "NeoMMEImageProcessor"
+    runtime_class = _Runtime
     layouts = (_Layout("NeoMME", "neomme", "model", "multi_vector_head.proj", query_end=""),)
 
     def prepare(self, backbone: Any) -> None:
-        """See :meth:`PageFamily.prepare`; there is nothing to do."""
+        """See :meth:`PageFamily.prepare`; two layers have values of the words themselves."""
+        for number in backbone.value_embedding_layers:
+            backbone.layers[number].has_values = True
 
     def page_inputs(self, layout: CheckpointLayout, config: Any) -> tuple[GraphInput, ...]:
         """See :meth:`PageFamily.page_inputs`."""
@@ -122,13 +166,6 @@ class NeoMME(PageFamily):
         finally:
             given.remove()
 
-    def stacks(self, model: Any, layout: CheckpointLayout) -> tuple[Stack, ...]:
-        """See :meth:`PageFamily.stacks`; two layers have values of the words themselves."""
-        own = model.get_submodule(layout.backbone).value_embedding_layers
-        (layers,) = super().stacks(model, layout)
-        kinds = ((kind, "with values" * (i in own)) for i, kind in enumerate(layers.kinds))
-        return (Stack(layers.name, tuple(map(" ".join, kinds))),)
-
     def prompts(self, layout: CheckpointLayout, processor: Any) -> dict[str, Any]:
         """See :meth:`PageFamily.prompts`."""
         processor.process_images([Image.new("RGB", (1, 1))])  # refuses a template without pages
@@ -151,58 +188,9 @@ class NeoMME(PageFamily):
 
     def image_settings(self, processor: Any, config: Any) -> dict[str, Any]:
         """See :meth:`PageFamily.image_settings`."""
-        unknown = dict.fromkeys(("min_pixels", "max_pixels"))
-        size = dict(processor.size or dict.fromkeys(unknown, 0))
-        return {
-            "patch_size": processor.patch_size,
-            "max_side": processor.max_side or 0,
-            **(size if size.keys() == unknown.keys() else unknown),
-        }
-
-    def runtime(self, settings: Mapping[str, Any], folder: Path) -> Runtime:
-        """See :meth:`Family.runtime`."""
-        return _Runtime(settings, folder)
-
-
-class _Runtime(PageRuntime):
-    own_settings = shape_beside(__file__)
-
-    def page(self, page: Document) -> tuple[np.ndarray, Grid]:
-        """See :meth:`PageRuntime.page`; ``float32 [patches, values]`` and their grid."""
-        image, pixels, side = self._image, planes(page), self._image["patch_size"]
-        height, width = fitted_size(*pixels[0].shape, image)
-        rows, columns = -(-height // side), -(-width // side)
-        filled = np.zeros((len(pixels), rows * side, columns * side), np.uint8)
-        filled[:, :height, :width] = resize(pixels, height, width, image["resample"])
-        values = normalise(filled, image["scale"], image["mean"], image["std"])
-        blocks = values.reshape(-1, rows, side, columns, side).transpose(1, 3, 2, 4, 0)
-        return blocks.reshape(rows * columns, -1), (rows, columns)
-
-    def page_batch(self, pages: Sequence[tuple[np.ndarray, Grid]]) -> Batch:
-        """See :meth:`PageRuntime.page_batch`."""
-        patches, grids = zip(*pages, strict=True)
-        image, end = self._settings["image_token"], self._settings["row_token"]
-        written = [image + (image * columns + end) * rows for rows, columns in grids]
-        tokens = self._page_tokens(written)
-        positions = np.zeros((2, *tokens.ids.shape), np.int64)
-        for index, (rows, columns) in enumerate(grids):
-            places = 2 + np.indices((rows, columns + 1)).reshape(2, -1)
-            positions[:, index, tokens.mask[index] > 0] = np.hstack([[[0, 1]] * 2, places])
-        feeds = {"pixel_values": np.concatenate(patches), "position_ids": positions}
-        return self._batch("image", tokens, **feeds)
-
-    def page_length(self, page: Document) -> int:
-        """See :meth:`PageRuntime.page_length`."""
-        return int(self.grid(page).places[-1, -1]) + 2
-
-    def grid(self, page: Document) -> PatchGrid:
-        """See :meth:`PageRuntime.grid`."""
-        height, width = fitted_size(page.height, page.width, self._image)
-        side = self._image["patch_size"]
-        rows, columns = -(-height // side), -(-width // side)
-        first = 2 + np.arange(rows) * (columns + 1)
-        part = width / (columns * side), height / (rows * side)
-        return PatchGrid(first[:, None] + np.arange(columns), part)
+        size = processor.size or {"min_pixels": 0, "max_pixels": 0}
+        limits = {key: size[key] for key in ("min_pixels", "max_pixels")}
+        return {"patch_size": processor.patch_size, "max_side": processor.max_side or 0, **limits}
 
 
 def fitted_size(height: int, width: int, image: Mapping[str, Any]) -> Grid:
@@ -229,6 +217,3 @@ def fitted_size(height: int, width: int, image: Mapping[str, Any]) -> Grid:
         return down, across
     is_short = area < least and math.prod(sized(round)) < least
     return sized(math.ceil) if is_short and fits(sized(math.ceil)) else sized(round)
-
-
-FAMILIES = (NeoMME(),)

@@ -8,16 +8,15 @@ from pathlib import Path
 
 from colport.base.errors import CheckpointError, chosen
 from colport.families.base import Family
-from colport.hub.checkpoints import own_code, read_config
+from colport.hub.checkpoints import ADAPTER_CONFIG, own_code, read_config
 
 _MODULES = {
     name: file.stem
     for file in Path(__file__).parent.glob("*.py")
-    if re.search(r"^FAMILIES = ", source := file.read_text(encoding="utf-8"), re.MULTILINE)
-    for name in re.findall(r'^    name = "(\w+)"$', source, re.MULTILINE)
+    for name in re.findall(r'^    name = "(\w+)"$', file.read_text(encoding="utf-8"), re.MULTILINE)
 }
 NAMES = tuple(sorted(_MODULES))
-"""Each is in ``FAMILIES`` of a module of this package."""
+"""Each is the ``name`` of a class in a module of this package."""
 
 
 def get(name: str) -> Family:
@@ -28,7 +27,7 @@ def get(name: str) -> Family:
     """
     chosen("family", name, dict.fromkeys(NAMES))
     module = import_module(f"{__package__}.{_MODULES[name]}")
-    return next(family for family in module.FAMILIES if family.name == name)
+    return next(it for it in vars(module).values() if getattr(it, "name", None) == name)()
 
 
 def detect(folder: Path) -> Family:
@@ -45,6 +44,9 @@ def detect(folder: Path) -> Family:
     named = str(config.get("architectures") or config.get("model_type"))[:100]
     if code := own_code(folder / "config.json"):
         named += f", code of its own ({code[:100]}), which is never executed"
+    if (folder / ADAPTER_CONFIG).is_file():
+        saved = read_config(folder, ADAPTER_CONFIG).get("modules_to_save")
+        named += f"; an adapter (modules_to_save: {saved}) is read on a base of its own class"
     raise CheckpointError(
         f"{folder}: no family reads this checkpoint; supported are {', '.join(NAMES)}, and its "
         f"config.json names {named}."

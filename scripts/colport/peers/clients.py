@@ -14,13 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from colport.base.errors import PeerError, UnsupportedError
+from colport.base.errors import ArtifactError, PeerError, UnsupportedError
 from colport.base.files import check_supported, read_json
-from colport.base.library import onnxruntime
 from colport.families import registry
 from colport.families.base import Embedder
 from colport.families.pages.images import as_page
 from colport.peers.catalogue import FILE
+from colport.processes.child import one_line
+from colport.providers import ProviderSettings
+from colport.providers.session import open_session
 
 _PROVIDER = "cpu"
 
@@ -150,17 +152,10 @@ class _Graph:
     """One ONNX file in ONNX Runtime; whatever goes wrong in it is the peer's result."""
 
     def __init__(self, file: Path, threads: int | None) -> None:
-        settings = onnxruntime.SessionOptions()
-        settings.log_severity_level = 4
-        settings.add_session_config_entry("session.force_spinning_stop", "1")
-        if threads:
-            settings.intra_op_num_threads = threads
         try:
-            self._session = onnxruntime.InferenceSession(
-                file, settings, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:  # onnxruntime's classes share no public base
-            raise PeerError(f"ONNX Runtime cannot load {file.name}: {_first(error)}") from error
+            self._session = open_session(file, ProviderSettings.of(_PROVIDER), threads)
+        except (ArtifactError, UnsupportedError) as error:
+            raise PeerError(str(error)) from error
         self._inputs = [item.name for item in self._session.get_inputs()]
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -171,14 +166,10 @@ class _Graph:
         try:
             return self._session.run(None, chosen)[0]
         except Exception as error:
-            raise PeerError(f"ONNX Runtime, running the graph: {_first(error)}") from error
+            raise PeerError(f"ONNX Runtime, running the graph: {one_line(str(error))}") from error
 
 
 def _normalised(rows: np.ndarray) -> np.ndarray:
     """Unit length along the last axis; rows that have it stay as they are, to the bit."""
     norms = np.linalg.norm(rows, axis=-1, keepdims=True)
     return rows if np.allclose(norms, 1, atol=1e-3) else rows / np.maximum(norms, 1e-12)
-
-
-def _first(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

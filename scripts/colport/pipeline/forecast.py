@@ -91,17 +91,19 @@ class Forecast:
         model, variants = plan.config["models"][name], plan.config["variants"]
         self._plan, self._name = plan, name
         self.parameters, is_here = parameters_of(model["checkpoint"])
-        kind = registry.get(model["family"]).document_type
+        family = registry.get(model["family"])
+        kind = family.document_type
         self.fetched = 0 if is_here else FACTS["published"][kind] * self.parameters
-        self._tokens = needs.TOKENS[kind]
+        self._tokens = tokens = needs.TOKENS[kind]
         self._sets = [counts(plan, dataset) for dataset in plan.of(name)]
         self._folders = {}
         for variant in plan.variants:
             precision = variants[variant]["precision"]
             size = int(FACTS["bytes"][precision] * self.parameters)
             self._folders[variant] = needs.Folder(precision, size, self.parameters)
-        embedded = self._tokens * sum(documents for documents, _ in self._sets)
-        self.written = FACTS["token_bytes"] * embedded * (1 + len(self._folders))
+        each = FACTS["vector_bytes"] if family.is_single_vector else FACTS["token_bytes"] * tokens
+        embedded = each * sum(documents for documents, _ in self._sets)
+        self.written = embedded * (1 + len(self._folders))
         self.written += sum(folder.size_bytes for folder in self._folders.values())
         is_calibrated = any(map(plan.is_calibrated, plan.quantized))
         self.written += FACTS["scratch"] * self.parameters * is_calibrated

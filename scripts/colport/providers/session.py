@@ -74,6 +74,7 @@ def open_session(
     share_weights: bool = False,
     profile: str | None = None,
     exact_sums: bool = False,
+    order: Any = None,
 ) -> Any:
     """A session of a graph that runs on the provider, in part at least.
 
@@ -85,6 +86,7 @@ def open_session(
         profile: Prefix of a profile's file name; ``None`` makes none.
         exact_sums: Whether integer products avoid the kernels that saturate, see
             :mod:`colport.providers.integers`.
+        order: An ``ExecutionOrder`` of ONNX Runtime's; its default for ``None``.
 
     Raises:
         ArtifactError: ONNX Runtime cannot read the file.
@@ -97,6 +99,8 @@ def open_session(
     options = _session_options(settings, threads, share_weights)
     if exact_sums:
         options.add_session_config_entry(*_EXACT_SUMS)
+    if order is not None:
+        options.execution_order = order
     if profile is not None:
         options.enable_profiling, options.profile_file_prefix = True, profile
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")

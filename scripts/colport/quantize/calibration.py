@@ -17,8 +17,9 @@ import onnx_ir as ir
 from scipy.linalg import blas
 
 from colport.base.library import onnxruntime
-from colport.base.machine import asked_threads
 from colport.families.base import Batch, Document, Runtime
+from colport.providers import ProviderSettings
+from colport.providers.session import open_session
 from colport.quantize.rounding import Curvature
 from colport.quantize.settings import Calibration
 from colport.quantize.sites import Group, copied
@@ -149,7 +150,7 @@ def measure(
 def open_sessions(
     models: Mapping[str, ir.Model],
     folder: Path,
-    order: onnxruntime.ExecutionOrder = onnxruntime.ExecutionOrder.DEFAULT,
+    order: onnxruntime.ExecutionOrder | None = None,
 ) -> dict[str, onnxruntime.InferenceSession]:
     """Write graphs with their weights to a folder, and load them on the CPU.
 
@@ -157,17 +158,8 @@ def open_sessions(
     """
     folder.mkdir()
     write(models, folder, Layout())
-    settings = onnxruntime.SessionOptions()
-    settings.execution_order = order
-    settings.intra_op_num_threads = asked_threads() or 0
-    settings.log_severity_level = 3
-    settings.add_session_config_entry("session.disable_prepacking", "1")
-    return {
-        name: onnxruntime.InferenceSession(
-            folder / f"{name}.onnx", settings, providers=["CPUExecutionProvider"]
-        )
-        for name in models
-    }
+    on, chosen = ProviderSettings.of("cpu"), {"share_weights": True, "order": order}
+    return {name: open_session(folder / f"{name}.onnx", on, **chosen) for name in models}
 
 
 class _Collected:

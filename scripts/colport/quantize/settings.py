@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from colport.base.declared import IN_CODE, Allowed, Count, Natural, check
@@ -165,10 +165,4 @@ class QuantizeSettings:
             raise ConfigError(
                 f"precision: found {precision!r}; quantized to is {' or '.join(BITS)}."
             )
-        given = dict(variant.get("quantization", {}))
-        known = {field.name for field in fields(cls)} - {"bits"}
-        if unknown := sorted(set(given) - known):
-            raise ConfigError(
-                f"quantization.{unknown[0]}: unknown key; allowed are {', '.join(sorted(known))}."
-            )
-        return cls(bits=BITS[precision], **given)
+        return cls(bits=BITS[precision], **variant.get("quantization", {}))

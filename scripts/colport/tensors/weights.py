@@ -21,16 +21,9 @@ from colport.base.errors import CheckpointError, read_of
 from colport.base.foreign import leaves_folder, load_json, misfit, parse_json
 
 DTYPES: Mapping[str, str] = {
-    "F64": "float64",
-    "F32": "float32",
-    "F16": "float16",
-    "BF16": "bfloat16",
-    "I64": "int64",
-    "I32": "int32",
-    "I16": "int16",
-    "I8": "int8",
-    "U8": "uint8",
-    "BOOL": "bool",
+    **{f"F{bits}": f"float{bits}" for bits in (64, 32, 16)},
+    **{f"I{bits}": f"int{bits}" for bits in (64, 32, 16, 8)},
+    **{"BF16": "bfloat16", "U8": "uint8", "BOOL": "bool"},
 }
 """Names of the safetensors format and NumPy's."""
 

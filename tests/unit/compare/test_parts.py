@@ -143,7 +143,9 @@ def test_what_is_undecided_is_one_line_with_the_most():
         a_finding(verdict="undecided", place="b", text="y", weight=0.3),
         a_finding(verdict="worse", place="c", weight=0.1),
     ]
-    one, most = intervals.undecided_as_one("latency", "model cpu", found, 0.05)
+    kept = SimpleNamespace(folder="f", record=lambda *place: {"settings": {}})
+    runs = [("model", "cpu")]
+    one, most = intervals.of_runs("latency", runs, kept, kept, lambda *_: found, 0.05)
     assert one == found[2]
     text = "2 moved by more than 5%, none beyond doubt, most: b y"
     assert most == Finding("latency", "undecided", "model cpu", text, weight=0.3)

@@ -23,9 +23,13 @@ _AUGMENTATION_TOKENS = 10  # behind every query, in transformers and in colpali-
 _KERNELS = {Image.Resampling[kernel.upper()]: kernel for kernel in KERNELS}
 _IMAGE_STEPS = (
     *((step, (True,)) for step in ("do_resize", "do_rescale", "do_normalize")),
+    ("do_center_crop", (None, False)),
     ("resample", tuple(_KERNELS)),
 )
 """What the runtime does to a page."""
+
+_TOKENIZER_STEPS = (("split_special_tokens", (False,)),)
+"""The same of a tokenizer: with others, the image tokens of a page are text."""
 
 _CHANNELS = 3  # of a page in RGB
 _SHAPES = shape_beside(__file__)
@@ -48,12 +52,11 @@ class PageFamily(base.Family):
 
     document_type = "pages"
     layouts: ClassVar[tuple[CheckpointLayout, ...]]
+    runtime_class: ClassVar[type[PageRuntime]]
     images_class: ClassVar[str]
     """Name of the image processor's class."""
     image_token_has_no_row: ClassVar[bool] = False
     """Whether the image token may lie beyond the word embeddings."""
-    has_windows: ClassVar[bool] = False
-    """Whether its masks hold the windows of sliding layers."""
     image_steps: ClassVar[Steps] = ()
     """Settings of its image processor that change pages, and the values that are exported."""
     text_steps: ClassVar[Steps] = ()
@@ -62,14 +65,12 @@ class PageFamily(base.Family):
     def prepare(self, backbone: Any) -> None:
         """Make a backbone on the meta device ready to trace.
 
+        Layers that it calls in different ways are told apart by an attribute of their own.
+
         Raises:
             UnsupportedError: Its configuration has what no graph is written for.
         """
-        text = backbone.config.text_config
-        kinds = getattr(text, "layer_types", None) or ()
-        if "sliding_attention" in kinds and not self.has_windows:
-            raise UnsupportedError("text_config: sliding-window layers are not exported yet.")
-        refuse_others("text_config has", text, self.text_steps)
+        refuse_others("text_config has", backbone.config.get_text_config(), self.text_steps)
 
     @abstractmethod
     def page_inputs(self, layout: CheckpointLayout, config: Any) -> tuple[base.GraphInput, ...]:
@@ -91,24 +92,25 @@ class PageFamily(base.Family):
         """Tokens whose place image features take, ``bool [batch, tokens]``."""
         return input_ids == backbone.config.image_token_id
 
-    @abstractmethod
     def hidden_states(
-        self, backbone: Any, words: Tensor, inputs: Tensors, *deeper: Tensor
+        self, backbone: Any, words: Tensor, inputs: Tensors, *deeper: Tensor, **more: Any
     ) -> Tensor:
-        """Output of the language model ``[batch, tokens, width]``.
+        """Output of the language model ``[batch, tokens, width]``, with masks that it makes itself.
 
         Args:
             backbone: The vision-language model.
             words: ``[batch, tokens, width]``, with image features in their place.
             inputs: The graph's, by name.
             *deeper: The further image features, as ``words``; zeros elsewhere.
+            **more: Further inputs of the language model.
         """
-
-    def stacks(self, model: Any, layout: CheckpointLayout) -> tuple[base.Stack, ...]:
-        """The layers that repeat, see :func:`colport.families.stacks.named_by_library`."""
-        from colport.families.stacks import named_by_library
-
-        return named_by_library(model)
+        return backbone.get_decoder()(
+            inputs_embeds=words,
+            attention_mask=inputs["attention_mask"],
+            position_ids=inputs.get("position_ids"),  # without them, positions count up
+            use_cache=False,
+            **more,
+        ).last_hidden_state
 
     def prompts(self, layout: CheckpointLayout, processor: Any) -> dict[str, Any]:
         """``query_template``, ``document_prompt`` and what else the runtime needs for them."""
@@ -127,12 +129,19 @@ class PageFamily(base.Family):
         """What the processor and the backbone's configuration have to agree on."""
         return ()
 
+    @property
+    def is_single_vector(self) -> bool:
+        """Whether a page has one vector, in every layout."""
+        return all(layout.pooling for layout in self.layouts)
+
     def accepts(self, folder: Path) -> bool:
         """Whether ``config.json`` is of one of the layouts."""
         return any(layout.accepts(folder) for layout in self.layouts)
 
     def skeleton(self, folder: Path, precision: str) -> base.Skeleton:
         """See :meth:`Family.skeleton`."""
+        from colport.families.stacks import named_by_library
+
         layout = self._layout(folder)
         model, constants = layout.build(folder, precision)
         tensors = layout.tensors(model, folder)
@@ -162,7 +171,7 @@ class PageFamily(base.Family):
             tuple(base.GraphDefinition(*graph, embed) for graph in inputs.items()),
             layout.dim(model),
             backbone.config.model_type,
-            self.stacks(model, layout),
+            named_by_library(model),
             UNREAD,
         )
 
@@ -178,6 +187,11 @@ class PageFamily(base.Family):
             )
         steps = (*_IMAGE_STEPS, *self.image_steps)
         refuse_others(f"{folder}: the image processor has", images, steps)
+        stated = {**dict(images.size or {}), "max_side": getattr(images, "max_side", None)}
+        if small := {k: v for k, v in stated.items() if v is not None and v < 1}:
+            raise UnsupportedError(
+                f"{folder}: the image processor has {small}; allowed is 1 or more."
+            )
         sizes = self.image_settings(images, backbone)
         if lacking := [key for key, value in sizes.items() if value is None]:
             raise UnsupportedError(
@@ -186,11 +200,7 @@ class PageFamily(base.Family):
             )
         unread = (processor.image_token_id,) if self.image_token_has_no_row else ()
         check_ids(folder, tokenizer, config.get_text_config().vocab_size, unread)
-        if tokenizer.split_special_tokens:
-            raise UnsupportedError(
-                f"{folder / 'tokenizer_config.json'}: split_special_tokens is true, with which "
-                f"{layout.library} takes no page: its image tokens are text; exported is false."
-            )
+        refuse_others(f"{folder / 'tokenizer_config.json'}: has", tokenizer, _TOKENIZER_STEPS)
         for name, found, expected in self.agreed(layout, processor, backbone):
             if found != expected:
                 raise CheckpointError(
@@ -218,6 +228,10 @@ class PageFamily(base.Family):
             },
         }
         return base.Processing(settings, save_backend(tokenizer, folder))
+
+    def runtime(self, settings: Mapping[str, Any], folder: Path) -> base.Runtime:
+        """See :meth:`Family.runtime`."""
+        return self.runtime_class(settings, folder)
 
     def open_reference(self, folder: Path, device: str, room: base.Room) -> base.Embedder:
         """The model and processor of the checkpoint's own library, in fp32."""

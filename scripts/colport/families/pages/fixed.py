@@ -12,46 +12,10 @@ from typing import Any
 import numpy as np
 
 from colport.base.foreign import shape_beside
-from colport.families.base import Batch, Document, GraphInput, PatchGrid, Runtime, Tensor
+from colport.families.base import Batch, Document, GraphInput, PatchGrid, Tensor
 from colport.families.pages.base import Fact, PageFamily, PageRuntime, Tensors
 from colport.families.pages.images import normalise, planes, resize
 from colport.families.pages.layouts import CheckpointLayout
-
-
-class FixedFamily(PageFamily):
-    """A vision tower on a whole page, and a language model that has all of its features."""
-
-    def page_inputs(self, layout: CheckpointLayout, config: Any) -> tuple[GraphInput, ...]:
-        """See :meth:`PageFamily.page_inputs`."""
-        vision = config.vision_config
-        pixels = (2, vision.num_channels, vision.image_size, vision.image_size)
-        return (GraphInput("pixel_values", "float32", pixels, {0: "batch"}),)
-
-    def embed_pages(self, backbone: Any, inputs: Tensors) -> Sequence[Tensor]:
-        """See :meth:`PageFamily.embed_pages`."""
-        pixels = inputs["pixel_values"].to(backbone.dtype)
-        return (backbone.get_image_features(pixels).pooler_output.flatten(0, 1),)
-
-    @abstractmethod
-    def page_tokens(self, config: Any) -> int:
-        """Image features that the model makes of a page, for a backbone's configuration."""
-
-    def agreed(self, layout: CheckpointLayout, processor: Any, config: Any) -> Iterable[Fact]:
-        """See :meth:`PageFamily.agreed`."""
-        for side in ("height", "width"):
-            found = processor.image_processor.size[side]
-            yield side, found, config.vision_config.image_size
-        prompt = self.prompts(layout, processor)["document_prompt"]
-        count = processor.tokenizer(prompt)["input_ids"].count(config.image_token_id)
-        yield "number of image tokens", count, self.page_tokens(config)
-
-    def image_settings(self, processor: Any, config: Any) -> dict[str, Any]:
-        """See :meth:`PageFamily.image_settings`."""
-        return {"height": processor.size["height"], "width": processor.size["width"]}
-
-    def runtime(self, settings: Mapping[str, Any], folder: Path) -> Runtime:
-        """See :meth:`Family.runtime`."""
-        return FixedRuntime(settings, folder)
 
 
 class FixedRuntime(PageRuntime):
@@ -83,3 +47,37 @@ class FixedRuntime(PageRuntime):
         ((image_token, count),) = Counter(self._document_ids).most_common(1)
         side = math.isqrt(count)
         return PatchGrid.block(side, side, self._document_ids.index(image_token))
+
+
+class FixedFamily(PageFamily):
+    """A vision tower on a whole page, and a language model that has all of its features."""
+
+    runtime_class = FixedRuntime
+
+    def page_inputs(self, layout: CheckpointLayout, config: Any) -> tuple[GraphInput, ...]:
+        """See :meth:`PageFamily.page_inputs`."""
+        vision = config.vision_config
+        pixels = (2, vision.num_channels, vision.image_size, vision.image_size)
+        return (GraphInput("pixel_values", "float32", pixels, {0: "batch"}),)
+
+    def embed_pages(self, backbone: Any, inputs: Tensors) -> Sequence[Tensor]:
+        """See :meth:`PageFamily.embed_pages`."""
+        pixels = inputs["pixel_values"].to(backbone.dtype)
+        return (backbone.get_image_features(pixels).pooler_output.flatten(0, 1),)
+
+    @abstractmethod
+    def page_tokens(self, config: Any) -> int:
+        """Image features that the model makes of a page, for a backbone's configuration."""
+
+    def agreed(self, layout: CheckpointLayout, processor: Any, config: Any) -> Iterable[Fact]:
+        """See :meth:`PageFamily.agreed`."""
+        for side in ("height", "width"):
+            found = processor.image_processor.size[side]
+            yield side, found, config.vision_config.image_size
+        prompt = self.prompts(layout, processor)["document_prompt"]
+        count = processor.tokenizer(prompt)["input_ids"].count(config.image_token_id)
+        yield "number of image tokens", count, self.page_tokens(config)
+
+    def image_settings(self, processor: Any, config: Any) -> dict[str, Any]:
+        """See :meth:`PageFamily.image_settings`."""
+        return {"height": processor.size["height"], "width": processor.size["width"]}

@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from colport.base.errors import DatasetError
-from colport.families.pages.images import normalise, planes, resize
+from colport.families.pages.images import PageError, normalise, planes, resize
 
 Grid = tuple[int, int]
 """Rows and columns of a page's patches."""
@@ -36,10 +35,10 @@ def fitted_size(height: int, width: int, image: Mapping[str, Any]) -> tuple[int,
     and ``max_pixels``, and the aspect ratio is kept as far as that allows.
 
     Raises:
-        DatasetError: The page is more than 200 times longer than wide, or the reverse.
+        PageError: The page is more than 200 times longer than wide, or the reverse.
     """
     if fault := shape_fault(width, height):
-        raise DatasetError(f"the page {fault}.")
+        raise PageError(fault)
     unit = image["patch_size"] * image["merge_size"]
     fitted = [round(side / unit) * unit for side in (height, width)]
     area = fitted[0] * fitted[1]

@@ -205,19 +205,16 @@ def _check_modules(folder: Path, projection: Mapping[str, StoredTensor]) -> None
             out tokens.
     """
     for module in read_modules(folder)[1:] if (folder / MODULES).is_file() else ():
-        is_dense, is_mask = module.name == "Dense", module.name == "MultiVectorMask"
-        given = read_config(module.folder) if is_dense or is_mask else {}
+        given = read_config(module.folder) if module.name != "Normalize" else {}
         masked = [key for key in ("skiplist_words", "keep_only_token_ids") if given.get(key)]
-        if (is_dense and not _is_once_more(module.folder, given, projection)) or (
-            is_mask and masked
-        ):
+        if masked or (module.name == "Dense" and not _is_again(module.folder, given, projection)):
             raise UnsupportedError(
                 f"{folder / MODULES}: {' '.join([module.name, *masked])} in {module.folder.name!r} "
                 "changes the embeddings of a page model; exported are those of its own projection."
             )
 
 
-def _is_once_more(
+def _is_again(
     folder: Path, config: Mapping[str, Any], projection: Mapping[str, StoredTensor]
 ) -> bool:
     """Whether a ``Dense`` is the projection itself, as far as bfloat16 keeps it."""

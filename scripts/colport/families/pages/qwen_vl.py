@@ -7,19 +7,17 @@ patch lies comes in as graph inputs, so that one graph serves every grid.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
 from colport.base.foreign import shape_beside
 from colport.families import functional
-from colport.families.base import Batch, Document, GraphInput, PatchGrid, Runtime, Tensor
+from colport.families.base import Batch, Document, GraphInput, PatchGrid, Tensor
 from colport.families.pages import grids
 from colport.families.pages.base import Fact, PageFamily, PageRuntime, Tensors
-from colport.families.pages.images import PageError
 from colport.families.pages.layouts import CheckpointLayout, EngineLayout
 
 # The name must contain "flash": transformers then leaves the patches of all pages in one row.
@@ -45,8 +43,6 @@ class QwenRuntime(PageRuntime):
 
     def page(self, page: Document) -> tuple[np.ndarray, grids.Grid]:
         """See :meth:`PageRuntime.page` and :func:`grids.page_patches`."""
-        if fault := grids.shape_fault(page.width, page.height):
-            raise PageError(fault)
         return grids.page_patches(page, self._image)
 
     def page_batch(self, pages: Sequence[tuple[np.ndarray, grids.Grid]]) -> Batch:
@@ -92,7 +88,7 @@ class QwenFamily(PageFamily):
 
     reserved = ("<|image_pad|>",)
     images_class = "Qwen2VLImageProcessor"
-    runtime_class: ClassVar[type[QwenRuntime]] = QwenRuntime
+    runtime_class: ClassVar[type[PageRuntime]] = QwenRuntime
 
     def prepare(self, backbone: Any) -> None:
         """See :meth:`PageFamily.prepare`."""
@@ -149,23 +145,6 @@ class QwenFamily(PageFamily):
         """See :meth:`PageFamily.embed_pages`."""
         return (self.tower(backbone, inputs).pooler_output,)
 
-    def hidden_states(self, backbone: Any, words: Tensor, inputs: Tensors, **more: Any) -> Tensor:
-        """See :meth:`PageFamily.hidden_states`; the language model may take further inputs."""
-        return backbone.language_model(
-            inputs_embeds=words,
-            position_ids=inputs.get("position_ids"),  # without them, positions count up
-            use_cache=False,
-            **{"attention_mask": self.bias(backbone, words, inputs), **more},
-        ).last_hidden_state
-
-    def bias(self, backbone: Any, words: Tensor, inputs: Tensors) -> Tensor:
-        """What is added to the scores of the language model's attention.
-
-        It is causal unless the language model's configuration says otherwise.
-        """
-        causal = getattr(backbone.language_model.config, "is_causal", True)
-        return functional.attention_bias(inputs["attention_mask"], words.dtype, causal=causal)
-
     def prompts(self, layout: CheckpointLayout, processor: Any) -> dict[str, Any]:
         """See :meth:`PageFamily.prompts`."""
         positions = "grid" if self.has_grid_positions(layout) else "sequence"
@@ -188,10 +167,6 @@ class QwenFamily(PageFamily):
     def page_fault(self, width: int, height: int) -> str | None:
         """See :meth:`Family.page_fault`."""
         return grids.shape_fault(width, height)
-
-    def runtime(self, settings: Mapping[str, Any], folder: Path) -> Runtime:
-        """See :meth:`Family.runtime`."""
-        return self.runtime_class(settings, folder)
 
 
 class Qwen3Family(QwenFamily):

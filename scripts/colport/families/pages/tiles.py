@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,8 +22,6 @@ from colport.families.pages.layouts import CheckpointLayout
 _MOST = 4096  # pixels of a side, whatever the processor's size says
 _EDGE = "<fake_token_around_image>"
 _BUCKETED, _COUNTED = "Idefics3VisionConfig", "SiglipVisionConfig"  # how patches get positions
-_TYPES = {_BUCKETED: ("idefics3_vision", "idefics3"), _COUNTED: ("siglip_vision_model",)}
-"""What the model type of a vision tower is, and was in older releases of transformers."""
 
 Size = tuple[int, int]
 """Height and width in pixels, or rows and columns of tiles."""
@@ -133,17 +130,16 @@ class TileFamily(PageFamily):
 
     reserved = ("<image>",)
     images_class = "Idefics3ImageProcessor"
+    runtime_class = TileRuntime
     image_steps = (("do_pad", (True,)),)
 
     def prepare(self, backbone: Any) -> None:
         """See :meth:`PageFamily.prepare`; windows are in the masks that the text model makes."""
         vision = backbone.config.vision_config
         kind = type(vision).__name__  # of an Idefics3 always its own, whatever model_type says
-        if vision.model_type not in _TYPES.get(kind, ()):
-            exported = ", ".join(name for names in _TYPES.values() for name in names)
+        if kind not in (_BUCKETED, _COUNTED):
             raise UnsupportedError(
-                f"vision_config: model_type is {vision.model_type!r} for {kind}; exported are "
-                f"{exported}, each for its own tower."
+                f"vision_config: is a {kind}; exported are {_BUCKETED} and {_COUNTED}."
             )
         side = vision.image_size // vision.patch_size
         if kind == _BUCKETED and not _counts_up(side):
@@ -171,12 +167,6 @@ class TileFamily(PageFamily):
         hidden = tower.encoder(inputs_embeds=patches, attention_mask=None).last_hidden_state
         return (backbone.connector(tower.post_layernorm(hidden)).flatten(0, 1),)
 
-    def hidden_states(self, backbone: Any, words: base.Tensor, inputs: Tensors) -> base.Tensor:
-        """See :meth:`PageFamily.hidden_states`."""
-        mask = inputs["attention_mask"]
-        model = backbone.text_model
-        return model(inputs_embeds=words, attention_mask=mask, use_cache=False).last_hidden_state
-
     def agreed(self, layout: CheckpointLayout, processor: Any, config: Any) -> Iterable[Fact]:
         """See :meth:`PageFamily.agreed`."""
         vision, token = config.vision_config, processor.image_token
@@ -199,10 +189,6 @@ class TileFamily(PageFamily):
             "tile_size": processor.max_image_size["longest_edge"],
             "split": bool(processor.do_image_splitting),
         }
-
-    def runtime(self, settings: Mapping[str, Any], folder: Path) -> base.Runtime:
-        """See :meth:`Family.runtime`."""
-        return TileRuntime(settings, folder)
 
 
 def _counts_up(side: int) -> bool:

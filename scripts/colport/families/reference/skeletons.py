@@ -26,6 +26,9 @@ COMPUTED: Mapping[str, str] = {
 
 _NONE: Mapping[str, str] = {}
 
+_BY_LENGTH = {"dynamic", "longrope"}
+"""Rotary embeddings whose frequencies the longest text of a batch decides."""
+
 
 def torch_dtype(precision: str) -> torch.dtype:
     """One of :data:`PRECISIONS` as a torch dtype."""
@@ -88,11 +91,18 @@ def build_on_meta(
 
     Raises:
         CheckpointError: The library cannot build it so.
+        UnsupportedError: Its rotary embedding is another for long texts.
     """
     from accelerate import init_empty_weights
 
     from colport.families import attention
 
+    kinds = {part.get("rope_type") for part in _parts(config.to_dict())}
+    for kind in kinds & _BY_LENGTH if to_trace else ():
+        raise UnsupportedError(
+            f"backbone {config.model_type}: rope_type is {kind}, whose frequencies depend on the "
+            "longest text of a batch; a graph has one set of them for all."
+        )
     attention.register()
     chosen = {"attn_implementation": attention.IMPLEMENTATION}
     try:

@@ -21,12 +21,7 @@ from colport.processes.child import LIBRARY, Child, ChildError, ChildTimeoutErro
 from colport.timing.worker.cores import stat_fields
 from colport.timing.worker.memory import kernel_kills, names_memory
 
-_THREAD_VARIABLES = (
-    "OMP_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "RAYON_NUM_THREADS",
-)
+_THREAD_VARIABLES = [f"{name}_NUM_THREADS" for name in ("OMP", "MKL", "OPENBLAS", "RAYON")]
 _KEPT_CHARACTERS = 8192
 _POLL_SECONDS = 0.002
 
