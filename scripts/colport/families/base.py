@@ -283,6 +283,8 @@ class Family(ABC):
     document_type: ClassVar[DocumentType]
     reserved: ClassVar[tuple[str, ...]] = ()
     """Tokens of pages, which its libraries refuse in a query; a checkpoint may have others."""
+    float_weights: ClassVar[tuple[str, ...]] = ()
+    """Regular expressions searched in weight names: those that no variant makes integers."""
 
     @abstractmethod
     def accepts(self, folder: Path) -> bool:
