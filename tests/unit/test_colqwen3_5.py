@@ -152,6 +152,9 @@ def test_other_forms_run(form, encoders, tmp_path):
         operators = {node.op_type for node in model.graph}
         assert ("com.microsoft" in model.opset_imports) == (form != "opset 21")
         assert ("Scan" if form == "opset 21" else "LinearAttention") in operators
+        inner = [name for name in model.graph.initializers if ".linear_attn.in_proj_" in name]
+        kept = {name.split(".in_proj_")[1][0] for name in inner if "@" not in name}
+        assert kept == (set("ab") if form == "int8" else set("qzab"))
     if form == "fp16":  # the states are in fp32 there, too
         reached = reaches(other.folder, other.manifest, "cpu", QUERIES[:1], pages[:1], tmp_path)
         assert all(reach.first is None for reach in reached.values())

@@ -172,6 +172,9 @@ def test_int4_takes_eight_bits_where_four_lose_too_much(exported, pages, tmp_pat
         assert written.precision == "int4"
         assert ("int8_blocks" in forms) == (name == "mixed")
         assert "int4_blocks" in forms
+        for graph, before in manifest.read(exported["colpali"]).graphs.items():
+            scales = written.graphs[graph].parameters / before.parameters - 1
+            assert 0 < scales < 0.1  # and zero points; a byte holds two parameters
     four, mixed = (1 - cosines(folders[name], exported["colpali"], pages) for name in folders)
     assert mixed.mean() < four.mean() / 2
 

@@ -285,6 +285,8 @@ class Family(ABC):
     """Whether a document has one vector, in all of its checkpoints."""
     reserved: ClassVar[tuple[str, ...]] = ()
     """Tokens of pages, which its libraries refuse in a query; a checkpoint may have others."""
+    float_weights: ClassVar[tuple[str, ...]] = ()
+    """Regular expressions searched in weight names: those that no variant makes integers."""
 
     @abstractmethod
     def accepts(self, folder: Path) -> bool:

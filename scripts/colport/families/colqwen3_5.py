@@ -19,6 +19,15 @@ class ColQwen3_5(Qwen3Family):  # noqa: N801
 
     name = "colqwen3_5"
     layouts = (EngineLayout("ColQwen3_5", "qwen3_5"),)
+    float_weights = (r"\.linear_attn\.in_proj_[ab]\.",)
+    """The projections to a number a head: how fast its state fades, how far a token corrects it.
+
+    They are 0.15% of a layer of Qwen3.5-0.8B. On random weights of 256 dimensions four bits cost
+    them six times as much a parameter as those of query, key and value, and the whole model next
+    to nothing; what trained ones would lose is not known here. Qwen's own FP8 checkpoints leave
+    them as they are (``modules_to_not_convert`` of ``Qwen/Qwen3.5-27B-FP8``), and so does NVIDIA
+    Model Optimizer (``default_disabled_quantizers``).
+    """
 
     def prepare(self, backbone: Any) -> None:
         """See :meth:`PageFamily.prepare`."""

@@ -21,14 +21,15 @@ from colport.tensors.external_data import Layout, Progress
 
 
 def describe(name: str, model: ir.Model) -> GraphInfo:
-    """The manifest's description of a graph."""
-    weights = model.graph.initializers.values()
+    """The manifest's description of a graph; a byte may hold two parameters of four bits."""
+    weights, nodes = model.graph.initializers.values(), list(model.graph.all_nodes())
+    halves = {node.inputs[1] for node in nodes if node.attributes.get_int("bits", 8) == 4}
     return GraphInfo(
         file=f"{name}.onnx",
         inputs={value.name: _interface(value) for value in model.graph.inputs},
         outputs={value.name: _interface(value) for value in model.graph.outputs},
-        nodes=sum(1 for _ in model.graph.all_nodes()),
-        parameters=sum(value.const_value.size for value in weights),
+        nodes=len(nodes),
+        parameters=sum(value.const_value.size * (1 + (value in halves)) for value in weights),
     )
 
 

@@ -76,6 +76,8 @@ def quantize(
             "VNNI, AVX-VNNI or AMX; on this one the search would measure sums that saturate. "
             "Allowed is exact."
         )
+    family = registry.get(found.family)
+    settings = replace(settings, exclude=(*settings.exclude, *family.float_weights))
     beside = Path(scratch, output.name) if scratch else output
     with atomic_folder(output) as folder, scratch_folder(beside) as measured:
         models = read(base, found)
@@ -85,7 +87,7 @@ def quantize(
         form, record = Recipe(settings.forms[0]), {}
         recipes = {group.name: TABLE if group.is_table else form for group in groups}
         if settings.is_calibrated:
-            runtime = registry.get(found.family).runtime(found.processing, base)
+            runtime = family.runtime(found.processing, base)
             recipes, record = calibrate(
                 models, groups, settings, dataset, runtime, measured, report
             )

@@ -83,7 +83,8 @@ class QuantizeSettings:
 
     exclude: tuple[Annotated[str, Allowed(minLength=1)], ...] = ()
     r"""Regular expressions searched in weight names; these stay in the base's precision:
-    ``["embedding_proj_layer", "mlp\\.fc2"]``."""
+    ``["embedding_proj_layer", "mlp\\.fc2"]``. A family may have some that do in
+    any case; ``colport.json`` lists them, too."""
 
     smoothing: Strength | Literal["auto"] | None = None
     """Moves large activations into weights (SmoothQuant): ``auto`` finds each product's best
