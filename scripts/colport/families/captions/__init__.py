@@ -1,0 +1,1 @@
+"""Captioners: image-to-text models, whose decoder writes a text about a picture."""
