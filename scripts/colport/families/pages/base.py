@@ -40,7 +40,7 @@ Fact = tuple[str, Any, Any]
 """A name, what a processor says of it, and what the model's configuration does."""
 
 
-class PageFamily(base.Family):
+class PageFamily(base.Retriever):
     """A vision-language model with a projection, in the layouts of several libraries.
 
     ``backbone`` is the model without its projection: a vision tower and a language model.
