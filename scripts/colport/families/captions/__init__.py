@@ -1,1 +1,1 @@
-"""Captioners: image-to-text models, whose decoder writes a text about a picture."""
+"""What families share that write a text about a picture."""
