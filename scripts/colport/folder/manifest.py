@@ -46,9 +46,10 @@ class Manifest:
         family: Family name.
         precision: ``fp32``, ``fp16``, ``bf16``, ``int8`` or ``int4``.
         opset: ONNX operator set of the graphs.
-        dim: Size of a vector.
+        dim: Size of a vector; of a captioner, of its decoder's hidden states.
         source: The checkpoint: where it came from and the digests of its weights.
         processing: Prompts, expansion, skiplist, image settings; read by the family's runtime.
+        task: ``retrieval``, as in folders that do not say, or ``captioning``.
         graphs: Graph name to its description.
         external_data: Layout of the weights and their files.
         quantization: Settings and the number of quantized operators, empty for float variants.
@@ -65,6 +66,7 @@ class Manifest:
     dim: int
     source: Mapping[str, Any]
     processing: Mapping[str, Any]
+    task: str = "retrieval"
     graphs: Mapping[str, GraphInfo] = field(default_factory=dict)
     external_data: Mapping[str, Any] = field(default_factory=dict)
     quantization: Mapping[str, Any] = field(default_factory=dict)

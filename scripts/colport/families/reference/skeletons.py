@@ -78,13 +78,18 @@ def _is_packed(entry: StoredTensor, name: str) -> bool:
 
 
 def build_on_meta(
-    model_class: Any, config: Any, precision: str, *, to_trace: bool = True
+    model_class: Any,
+    config: Any,
+    precision: str,
+    *,
+    to_trace: bool = True,
+    attends: str | Mapping[str, str] = "colport",
 ) -> tuple[PreTrainedModel, dict[str, torch.Tensor]]:
     """A transformers model without weights, and the values of its computed buffers.
 
     Parameters never exist: they go to the meta device as they are made. Buffers that the
-    checkpoint does not store are computed first and returned. A model to trace has our attention,
-    any other the one that its library chooses.
+    checkpoint does not store are computed first and returned. A model to trace ``attends`` by our
+    attention, by default, any other by the one that its library chooses.
 
     Raises:
         CheckpointError: The library cannot build it so.
@@ -94,7 +99,7 @@ def build_on_meta(
     from colport.families import attention
 
     attention.register()
-    chosen = {"attn_implementation": attention.IMPLEMENTATION}
+    chosen = {"attn_implementation": attends}
     try:
         with init_empty_weights():
             model = model_class._from_config(
