@@ -28,7 +28,7 @@ from typing import Any, ClassVar
 import numpy as np
 from PIL import Image
 
-from colport.base.errors import CheckpointError, InputError, UnsupportedError
+from colport.base.errors import CheckpointError, InputError
 from colport.base.foreign import shape_beside
 from colport.families.base import (
     Family,
@@ -59,6 +59,14 @@ _PAST, _PRESENT, _CROSS = (
 
 _BATCH, _TOKENS, _PAST_TOKENS, _SOURCE, _FEATURES = 2, 3, 5, 7, 4
 """Sizes to trace a decoder with."""
+
+AFTER_BEGIN: Mapping[str, Any] = {
+    "reader": "decoder",
+    "behind_begin": True,
+    "template": "{text}",
+    "tasks": {},
+}
+"""``prompts`` of models whose texts go on from a prompt behind what all texts begin with."""
 
 UNREAD: Mapping[str, str] = {
     r"\.(attn|crossattention)\.(masked_)?bias$": "masks that are computed",
@@ -257,6 +265,10 @@ class CaptionFamily(Family):
         """What the library's ``generate`` takes: tensors for pictures that share a prompt."""
         return dict(processor.image_processor(images, return_tensors="pt"))
 
+    def begun(self, inputs: Mapping[str, Any]) -> int:
+        """How many tokens the library's ``generate`` puts before those that it generates."""
+        return inputs["decoder_input_ids"].shape[1] if "decoder_input_ids" in inputs else 1
+
     def logits(self, model: Any, inputs: Mapping[str, Any], tokens: Tensor) -> Tensor:
         """The library's logits behind each of ``int64 [batch, tokens]``, in one pass."""
         kept = {key: value for key, value in inputs.items() if key != "decoder_input_ids"}
@@ -386,7 +398,10 @@ class CaptionFamily(Family):
         """See :meth:`Family.processing`."""
         processor, config = self.processor(folder), self.config(folder)
         text, tokenizer = self.text_config(config), processor.tokenizer
-        prompts, generation = self.prompt_settings(processor, config), self.generation(folder, config)
+        prompts, generation = (
+            self.prompt_settings(processor, config),
+            self.generation(folder, config),
+        )
         if prompts is not None:
             unread = (getattr(config, "image_token_id", None),)
             check_ids(folder, tokenizer, text.vocab_size, unread)
