@@ -1,4 +1,4 @@
-"""How a checkpoint generates: its settings, read once from its library and kept in ``colport.json``."""
+"""How a checkpoint generates: settings that its library states and ``colport.json`` keeps."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from colport.base.errors import ArtifactError, CheckpointError, UnsupportedError
+from colport.base.errors import ArtifactError, CheckpointError, InputError, UnsupportedError
 from colport.base.foreign import misfit, shape_beside
 
 _SHAPE = shape_beside(__file__)
@@ -84,7 +84,8 @@ class Generation:
         Raises:
             ArtifactError: A setting is unknown, of another type, or out of its range.
         """
-        place, wrong = "processing.generation", misfit(settings, _SHAPE, "generation", closed=True)
+        place = "processing.generation"
+        wrong = misfit(settings, _SHAPE, place, closed=True)
         found = None if wrong else cls(**settings)
         if found and (fault := found._fault()):
             wrong = f"{place}.{fault}"
@@ -99,7 +100,7 @@ class Generation:
             prompt: Tokens of the batch's longest prompt, the start token included.
 
         Raises:
-            ValueError: The prompt leaves no room, or the decoder does not have the positions.
+            InputError: The prompt leaves no room, or the decoder does not have the positions.
         """
         # The last token is given to no decoder, so it needs no position.
         most, name = self.positions + 1, "max_new_tokens"
@@ -110,12 +111,12 @@ class Generation:
         else:
             asked = min(prompt + _NEW_TOKENS, max(most, prompt + 1))
         if asked > most:
-            raise ValueError(
+            raise InputError(
                 f"{name}: found {getattr(self, name)}; behind a prompt of {prompt} tokens the "
                 f"decoder has positions for {max(0, most - prompt)} more."
             )
         if asked <= prompt:
-            raise ValueError(
+            raise InputError(
                 f"prompt: has {prompt} tokens, and the checkpoint's max_length of both is "
                 f"{asked}; give max_new_tokens."
             )
