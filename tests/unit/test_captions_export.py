@@ -9,9 +9,10 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from colport.base.errors import CheckpointError, InputError, UnsupportedError
+from colport.base.errors import CheckpointError, InputError, ParityError, UnsupportedError
 from colport.export.folder import _graph, export
 from colport.families import registry
+from colport.pipeline import proof
 from colport.tensors import external_data
 from colport.tensors.external_data import Layout
 from tests import caption_models
@@ -221,6 +222,23 @@ def test_every_tensor_is_accounted_for(folders):
         assert {row["tensor"] for row in unread[name]} == names
         assert {row["reason"] for row in unread[name]} == {"makes one vector of a picture"}
     assert unread["git"] == unread["florence2"] == unread["donut"] == []
+
+
+@pytest.mark.parametrize("name", ["vit-gpt2", "git"])
+def test_an_export_is_proved_by_its_captions(name, checkpoints, folders, tmp_path):
+    family, checkpoint = folders(name).family, checkpoints(name)
+    known = proof.reference(checkpoint, family)
+    proof.save(known, tmp_path / "known.npz")
+    kept = proof.load(tmp_path / "known.npz")
+    found = export(checkpoint, tmp_path / "out", prove=proof.by_checkpoint(lambda: kept))
+    (row,) = found.check["rows"]
+    assert (found.check["status"], row["kind"], row["inputs"]) == ("passed", "caption", 2)
+    assert 0 < row["max_abs_diff"] < 1e-4
+    shorter = {**kept, "tokens": [*kept["tokens"][:3], kept["tokens"][3][:-1]]}
+    moved = {**kept, "logits": [kept["logits"][0] + np.float32(1e-3), kept["logits"][1]]}
+    for wrong, why in ((shorter, "1 of 4 captions are others"), (moved, "max_abs_diff 0.001")):
+        with pytest.raises(ParityError, match=rf"not written, since .* \(caption: {why}"):
+            proof.by_checkpoint(lambda wrong=wrong: wrong)(tmp_path / "out", found)
 
 
 # What is refused.
