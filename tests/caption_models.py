@@ -33,6 +33,7 @@ def tokenizer() -> Any:
     backend.add_special_tokens([AddedToken(tag, special=True) for tag in TAGS])
     named = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
     named |= {"cls_token": "<s>", "sep_token": "</s>"}
+    named["extra_special_tokens"] = {"image_token": TAGS[0]}
     found = transformers.PreTrainedTokenizerFast(tokenizer_object=backend, **named)
     found.model_input_names = ["input_ids", "attention_mask"]
     return found
@@ -145,7 +146,6 @@ def save(name: str, folder: Path, *, seed: int = 0, **settings: Any) -> Path:
     model.save_pretrained(folder)
     images, words = _images(name), tokenizer()
     if name == "florence2":
-        words.image_token, words.image_token_id = TAGS[0], VOCABULARY - len(TAGS)
         transformers.Florence2Processor(images, words).save_pretrained(folder)
     else:
         images.save_pretrained(folder)

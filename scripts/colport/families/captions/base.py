@@ -71,6 +71,7 @@ AFTER_BEGIN: Mapping[str, Any] = {
 UNREAD: Mapping[str, str] = {
     r"\.(attn|crossattention)\.(masked_)?bias$": "masks that are computed",
     r"^encoder\.pooler\.": "makes one vector of a picture",
+    r"^text_decoder\.cls\.predictions\.bias$": "stands in its layer, which is read, once more",
 }
 """Weights that no text depends on, and why."""
 
@@ -361,7 +362,7 @@ class CaptionFamily(Family):
                 given["encoder_hidden_states"] = keys.new_empty(batch, source, text.hidden_size)
             cache = opened(past, cross if decoder.cross else None)
             hidden = self.decode(model, model.get_submodule(decoder.body), given, cache)
-            logits = model.get_submodule(decoder.head)(hidden[:, -1:]).float()
+            logits = model.get_submodule(decoder.head)(hidden[:, -1].unsqueeze(1)).float()
             return (logits, *states(cache))
 
         width, kind = text.hidden_size // heads, skeletons.PRECISIONS[precision]
