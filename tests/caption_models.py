@@ -33,6 +33,7 @@ def tokenizer() -> Any:
     backend.add_special_tokens([AddedToken(tag, special=True) for tag in TAGS])
     named = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
     named |= {"cls_token": "<s>", "sep_token": "</s>"}
+    named["extra_special_tokens"] = {"image_token": TAGS[0]}
     found = transformers.PreTrainedTokenizerFast(tokenizer_object=backend, **named)
     found.model_input_names = ["input_ids", "attention_mask"]
     return found
@@ -72,9 +73,7 @@ def blip(**settings: Any) -> Any:
     known = {"hidden_size": WIDTH, "encoder_hidden_size": 24, "num_hidden_layers": LAYERS}
     known |= {"num_attention_heads": HEADS, "intermediate_size": 64, "sep_token_id": 2}
     known |= {"max_position_embeddings": POSITIONS, "is_decoder": True}
-    config = transformers.BlipConfig(
-        text_config={**_TEXT, **known, **settings}, vision_config=_VIT
-    )
+    config = transformers.BlipConfig(text_config={**_TEXT, **known, **settings}, vision_config=_VIT)
     return transformers.BlipForConditionalGeneration(config)
 
 
@@ -137,13 +136,16 @@ def save(name: str, folder: Path, *, seed: int = 0, **settings: Any) -> Path:
     model = MODELS[name](**settings).eval()
     with torch.no_grad():
         for weight in model.parameters():
-            weight.add_(0.3 * torch.randn_like(weight) if weight.dim() > 1 else 0.05 * torch.randn_like(weight))
+            weight.add_(
+                0.3 * torch.randn_like(weight)
+                if weight.dim() > 1
+                else 0.05 * torch.randn_like(weight)
+            )
     start = 2 if name == "florence2" else 1
     model.generation_config.update(decoder_start_token_id=start, max_length=20, **_IDS)
     model.save_pretrained(folder)
     images, words = _images(name), tokenizer()
     if name == "florence2":
-        words.image_token, words.image_token_id = TAGS[0], VOCABULARY - len(TAGS)
         transformers.Florence2Processor(images, words).save_pretrained(folder)
     else:
         images.save_pretrained(folder)

@@ -315,8 +315,9 @@ class Family(ABC):
 
     @abstractmethod
     def runtime(self, settings: Mapping[str, Any], folder: Path) -> Any:
-        """Preprocessing of an exported folder, from its ``processing`` settings: a
-        :class:`Runtime`, or of a captioner a :class:`~colport.families.captions.base.CaptionRuntime`.
+        """Preprocessing of an exported folder, from its ``processing`` settings.
+
+        A :class:`Runtime`, or a :class:`~colport.families.captions.base.CaptionRuntime`.
         """
 
     def processor(self, folder: Path) -> Any:
@@ -329,7 +330,7 @@ class Family(ABC):
 
     def reference(self, folder: Path, device: str, memory_mb: float | None = None) -> Any:
         """The checkpoint in its original library, in fp32, on a torch device: an :class:`Embedder`,
-        or of a captioner a :class:`~colport.families.captions.reference.Generator`.
+        or a :class:`~colport.families.captions.reference.Generator`.
 
         Where its weights do not fit, they are read from its files in each pass, over as many inputs
         as memory allows; ``room`` of the embedder says so

@@ -49,7 +49,6 @@ class Manifest:
         dim: Size of a vector; of a captioner, of its decoder's hidden states.
         source: The checkpoint: where it came from and the digests of its weights.
         processing: Prompts, expansion, skiplist, image settings; read by the family's runtime.
-        task: ``retrieval``, as in folders that do not say, or ``captioning``.
         graphs: Graph name to its description.
         external_data: Layout of the weights and their files.
         quantization: Settings and the number of quantized operators, empty for float variants.
@@ -58,6 +57,7 @@ class Manifest:
         made_with: Versions of the packages that wrote the folder.
         unread: Tensors of the checkpoint that no graph reads: ``file``, ``tensor`` and ``reason``.
         files: File name to SHA-256 and size, for every other file of the folder.
+        task: ``retrieval``, as in folders that do not say, or ``captioning``.
     """
 
     family: str
@@ -66,7 +66,6 @@ class Manifest:
     dim: int
     source: Mapping[str, Any]
     processing: Mapping[str, Any]
-    task: str = "retrieval"
     graphs: Mapping[str, GraphInfo] = field(default_factory=dict)
     external_data: Mapping[str, Any] = field(default_factory=dict)
     quantization: Mapping[str, Any] = field(default_factory=dict)
@@ -74,6 +73,7 @@ class Manifest:
     made_with: Mapping[str, str] = field(default_factory=dict)
     unread: Sequence[Mapping[str, str]] = ()
     files: Mapping[str, Any] = field(default_factory=dict)
+    task: str = "retrieval"
 
     def write(self, folder: Path) -> Manifest:
         """Digest the folder's files and write ``colport.json``; returns what it says."""

@@ -28,7 +28,7 @@ from typing import Any, ClassVar
 import numpy as np
 from PIL import Image
 
-from colport.base.errors import CheckpointError, InputError, UnsupportedError
+from colport.base.errors import CheckpointError, InputError
 from colport.base.foreign import shape_beside
 from colport.families.base import (
     Family,
@@ -60,9 +60,18 @@ _PAST, _PRESENT, _CROSS = (
 _BATCH, _TOKENS, _PAST_TOKENS, _SOURCE, _FEATURES = 2, 3, 5, 7, 4
 """Sizes to trace a decoder with."""
 
+AFTER_BEGIN: Mapping[str, Any] = {
+    "reader": "decoder",
+    "behind_begin": True,
+    "template": "{text}",
+    "tasks": {},
+}
+"""``prompts`` of models whose texts go on from a prompt behind what all texts begin with."""
+
 UNREAD: Mapping[str, str] = {
     r"\.(attn|crossattention)\.(masked_)?bias$": "masks that are computed",
     r"^encoder\.pooler\.": "makes one vector of a picture",
+    r"^text_decoder\.cls\.predictions\.bias$": "stands in its layer, which is read, once more",
 }
 """Weights that no text depends on, and why."""
 
@@ -257,6 +266,10 @@ class CaptionFamily(Family):
         """What the library's ``generate`` takes: tensors for pictures that share a prompt."""
         return dict(processor.image_processor(images, return_tensors="pt"))
 
+    def begun(self, inputs: Mapping[str, Any]) -> int:
+        """How many tokens the library's ``generate`` puts before those that it generates."""
+        return inputs["decoder_input_ids"].shape[1] if "decoder_input_ids" in inputs else 1
+
     def logits(self, model: Any, inputs: Mapping[str, Any], tokens: Tensor) -> Tensor:
         """The library's logits behind each of ``int64 [batch, tokens]``, in one pass."""
         kept = {key: value for key, value in inputs.items() if key != "decoder_input_ids"}
@@ -349,7 +362,7 @@ class CaptionFamily(Family):
                 given["encoder_hidden_states"] = keys.new_empty(batch, source, text.hidden_size)
             cache = opened(past, cross if decoder.cross else None)
             hidden = self.decode(model, model.get_submodule(decoder.body), given, cache)
-            logits = model.get_submodule(decoder.head)(hidden[:, -1:]).float()
+            logits = model.get_submodule(decoder.head)(hidden[:, -1].unsqueeze(1)).float()
             return (logits, *states(cache))
 
         width, kind = text.hidden_size // heads, skeletons.PRECISIONS[precision]
@@ -386,7 +399,10 @@ class CaptionFamily(Family):
         """See :meth:`Family.processing`."""
         processor, config = self.processor(folder), self.config(folder)
         text, tokenizer = self.text_config(config), processor.tokenizer
-        prompts, generation = self.prompt_settings(processor, config), self.generation(folder, config)
+        prompts, generation = (
+            self.prompt_settings(processor, config),
+            self.generation(folder, config),
+        )
         if prompts is not None:
             unread = (getattr(config, "image_token_id", None),)
             check_ids(folder, tokenizer, text.vocab_size, unread)

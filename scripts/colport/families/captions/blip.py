@@ -8,7 +8,7 @@ from typing import Any
 
 from colport.families import functional
 from colport.families.base import Tensor
-from colport.families.captions.base import CaptionFamily, Decoder
+from colport.families.captions.base import AFTER_BEGIN, CaptionFamily, Decoder
 
 
 class Blip(CaptionFamily):
@@ -16,7 +16,7 @@ class Blip(CaptionFamily):
 
     name = "blip"
     model_class = "BlipForConditionalGeneration"
-    prompts = {"reader": "decoder", "behind_begin": True, "template": "{text}", "tasks": {}}
+    prompts = AFTER_BEGIN
 
     def decoder(self, config: Any) -> Decoder:
         """See :meth:`CaptionFamily.decoder`."""
@@ -66,6 +66,10 @@ class Blip(CaptionFamily):
             text = processor.tokenizer([prompt] * len(images), return_tensors="pt")
             given |= {name: text[name] for name in ("input_ids", "attention_mask")}
         return given
+
+    def begun(self, inputs: Mapping[str, Any]) -> int:
+        """See :meth:`CaptionFamily.begun`."""
+        return inputs["input_ids"].shape[1] - 1 if "input_ids" in inputs else 1
 
     def logits(self, model: Any, inputs: Mapping[str, Any], tokens: Tensor) -> Tensor:
         """See :meth:`CaptionFamily.logits`."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from colport.base.errors import UnsupportedError
 from colport.families import functional
 from colport.families.base import Tensor
-from colport.families.captions.base import CaptionFamily, Decoder
+from colport.families.captions.base import AFTER_BEGIN, CaptionFamily, Decoder
 
 
 class Git(CaptionFamily):
@@ -16,8 +16,8 @@ class Git(CaptionFamily):
 
     name = "git"
     model_class = "GitForCausalLM"
-    attends = {"": "eager", "vision_config": "colport"}  # its text part knows no other
-    prompts = {"reader": "decoder", "behind_begin": True, "template": "{text}", "tasks": {}}
+    attends: ClassVar[Mapping[str, str]] = {"": "eager", "vision_config": "colport"}
+    prompts = AFTER_BEGIN
 
     def decoder(self, config: Any) -> Decoder:
         """See :meth:`CaptionFamily.decoder`."""
@@ -67,6 +67,10 @@ class Git(CaptionFamily):
             ids = tokenizer([prompt] * len(images), add_special_tokens=False)["input_ids"]
             given["input_ids"] = torch.tensor([[tokenizer.cls_token_id, *row] for row in ids])
         return given
+
+    def begun(self, inputs: Mapping[str, Any]) -> int:
+        """See :meth:`CaptionFamily.begun`."""
+        return inputs["input_ids"].shape[1] if "input_ids" in inputs else 1
 
     def logits(self, model: Any, inputs: Mapping[str, Any], tokens: Tensor) -> Tensor:
         """See :meth:`CaptionFamily.logits`."""

@@ -48,21 +48,27 @@ class Generator:
             skeletons.refuse_weights("missing", missing, folder)
         self.module, self.room = model.eval().to(device), room
         self.processor, self._family = family.processor(folder), family
+        self._ends = family.generation(folder, self.module.config).eos_token_id
 
-    def generate(
+    def generate_tokens(
         self, images: Sequence[Any], prompt: str | None = None, **settings: Any
     ) -> list[np.ndarray]:
-        """Token ids of each picture as the library gives them, ``int64 [tokens]``.
+        """The ids of each text as the library's ``generate`` gives them, ``int64 [tokens]``.
 
-        What the text begins with and padding at its end are included.
+        What the text begins with and its end token are among them, padding is not.
 
         Args:
             images: Pictures, which are one batch.
             prompt: Of all of them.
             **settings: Of the library's ``generate``, before the checkpoint's own.
         """
+        inputs = self._inputs(images, prompt)
         with torch.inference_mode():
-            return list(self.module.generate(**self._inputs(images, prompt), **settings).cpu().numpy())
+            rows = self.module.generate(**inputs, **settings).cpu().numpy()
+        begun = self._family.begun(inputs)
+        ended = np.isin(rows[:, begun:], self._ends)
+        ends = np.where(ended.any(axis=1), begun + ended.argmax(axis=1) + 1, rows.shape[1])
+        return [row[:end] for row, end in zip(rows, ends, strict=True)]
 
     def logits(self, images: Sequence[Any], tokens: np.ndarray, prompt: str | None = None) -> Any:
         """Logits behind each token of given texts, ``float32 [batch, tokens, vocabulary]``.

@@ -8,7 +8,7 @@ from typing import Any
 
 from colport.base.errors import UnsupportedError
 from colport.families.base import Tensor
-from colport.families.captions.base import CaptionFamily, Decoder
+from colport.families.captions.base import AFTER_BEGIN, CaptionFamily, Decoder
 
 _ENCODERS = ("vit", "deit", "donut-swin")
 _BART = "decoder.model.decoder", "layers"
@@ -21,16 +21,15 @@ _DECODERS = {
 
 
 class VisionEncoderDecoder(CaptionFamily):
-    """``VisionEncoderDecoderModel`` of transformers; Donut's prompts stand in place of its start."""
+    """``VisionEncoderDecoderModel`` of transformers; Donut's prompts replace its start."""
 
     name = "vision-encoder-decoder"
     model_class = "VisionEncoderDecoderModel"
 
     def decoder(self, config: Any) -> Decoder:
         """See :meth:`CaptionFamily.decoder`."""
-        kinds = config.encoder.model_type, config.decoder.model_type
-        for part, kind, known in zip(("encoder", "decoder"), kinds, (_ENCODERS, _DECODERS)):
-            if kind not in known:
+        for part, known in (("encoder", _ENCODERS), ("decoder", _DECODERS)):
+            if (kind := getattr(config, part).model_type) not in known:
                 raise UnsupportedError(
                     f"{part}.model_type: {kind!r} is not exported; allowed are {', '.join(known)}."
                 )
@@ -50,15 +49,15 @@ class VisionEncoderDecoder(CaptionFamily):
         """See :meth:`CaptionFamily.prompt_settings`."""
         if config.encoder.model_type != "donut-swin":
             return None
-        return {"reader": "decoder", "behind_begin": False, "template": "{text}", "tasks": {}}
+        return {**AFTER_BEGIN, "behind_begin": False}
 
     def inputs(self, processor: Any, images: Sequence[Any], prompt: str | None) -> dict[str, Any]:
         """See :meth:`CaptionFamily.inputs`."""
         given = super().inputs(processor, images, prompt)
         if prompt:
-            text = [prompt] * len(images), "pt"
-            ids = processor.tokenizer(text[0], add_special_tokens=False, return_tensors=text[1])
-            given["decoder_input_ids"] = ids.input_ids
+            given["decoder_input_ids"] = processor.tokenizer(
+                [prompt] * len(images), add_special_tokens=False, return_tensors="pt"
+            ).input_ids
         return given
 
 

@@ -166,7 +166,8 @@ def map_tensors(
     missing = (n for n in parameters if n not in places and not reason(optional, n))
     refuse_weights("missing", missing, folder)
     for name, entry in places.items():
-        check_shape(name, entry, tuple(parameters[name].shape))
+        own = parameters[name]
+        check_shape(name, entry, tuple(own.shape), is_float=own.is_floating_point())
     return places
 
 
@@ -192,13 +193,15 @@ def refuse_weights(what: str, names: Iterable[str], place: Path, why: str = "") 
         raise CheckpointError(f"{place}: {len(found)} {what} weights, first {found[0]!r}{why}.")
 
 
-def check_shape(name: str, entry: StoredTensor, expected: tuple[int, ...]) -> None:
-    """Refuse a tensor that is not the parameter: of another shape, or of integers.
+def check_shape(
+    name: str, entry: StoredTensor, expected: tuple[int, ...], *, is_float: bool = True
+) -> None:
+    """Refuse a tensor that is not the parameter: of another shape, or of integers as no buffer is.
 
     Raises:
         CheckpointError: It is not.
     """
-    if _is_packed(entry, name):
+    if is_float and _is_packed(entry, name):
         raise CheckpointError(
             f"{entry.file}: tensor {entry.key!r} is {entry.dtype}; exported are weights in fp32, "
             "fp16 or bf16."
