@@ -140,13 +140,17 @@ def _additive(module: Any, bias: torch.Tensor | None, states: torch.Tensor) -> t
     )
 
 
-def _mask(**settings: Any) -> torch.Tensor:
-    """An additive mask; padding alone needs no row for each query."""
+def _mask(**settings: Any) -> torch.Tensor | None:
+    """An additive mask; padding alone needs no row for each query, and where all keys are attended
+    there is none."""
     padding, function = settings["attention_mask"], settings["mask_function"]
-    causal = function is masking_utils.causal_mask_function
-    if padding is None or not (causal or function is masking_utils.bidirectional_mask_function):
+    if function is masking_utils.bidirectional_mask_function:
+        return None if padding is None else attention_bias(padding, settings["dtype"], causal=False)
+    starts = settings.get("q_offset", 0)  # behind a cache it is a size of the trace
+    has_cache = not (isinstance(starts, int) and starts == 0)
+    if padding is None or has_cache or function is not masking_utils.causal_mask_function:
         return masking_utils.eager_mask(**settings)
-    return attention_bias(padding, settings["dtype"], causal=causal)
+    return attention_bias(padding, settings["dtype"], causal=True)
 
 
 def give_zeros(model: Any) -> None:

@@ -10,13 +10,16 @@ from colport.base.errors import CheckpointError, chosen
 from colport.families.base import Family
 from colport.hub.checkpoints import ADAPTER_CONFIG, own_code, read_config
 
+_HERE = Path(__file__).parent
 _MODULES = {
-    name: file.stem
-    for file in Path(__file__).parent.glob("*.py")
-    for name in re.findall(r'^    name = "(\w+)"$', file.read_text(encoding="utf-8"), re.MULTILINE)
+    name: ".".join(file.relative_to(_HERE).with_suffix("").parts)
+    for file in (*_HERE.glob("*.py"), *_HERE.glob("captions/*.py"))
+    for name in re.findall(
+        r'^    name = "([\w-]+)"$', file.read_text(encoding="utf-8"), re.MULTILINE
+    )
 }
 NAMES = tuple(sorted(_MODULES))
-"""Each is the ``name`` of a class in a module of this package."""
+"""Each is the ``name`` of a class in a module of this package or of ``captions``."""
 
 
 def get(name: str) -> Family:
