@@ -68,8 +68,9 @@ AFTER_BEGIN: Mapping[str, Any] = {
 }
 """``prompts`` of models whose texts go on from a prompt behind what all texts begin with."""
 
+_COMPUTED = {r"\.(attn|crossattention)\.(masked_)?bias$": "masks that are computed"}
 UNREAD: Mapping[str, str] = {
-    r"\.(attn|crossattention)\.(masked_)?bias$": "masks that are computed",
+    **_COMPUTED,
     r"^encoder\.pooler\.": "makes one vector of a picture",
     r"^text_decoder\.cls\.predictions\.bias$": "stands in its layer, which is read, once more",
 }
@@ -322,8 +323,9 @@ class CaptionFamily(Family):
         model, constants = skeletons.build_on_meta(
             self.library_class, self.config(folder), precision, **attends
         )
-        weights = {"optional": UNREAD, "ignored": UNREAD, "folder": folder}
-        tensors = skeletons.map_tensors(model, TensorIndex(folder), **weights)
+        tensors = skeletons.map_tensors(
+            model, TensorIndex(folder), optional=UNREAD, ignored=_COMPUTED, folder=folder
+        )
         _untie(model, tensors)
         return model, constants, tensors
 
