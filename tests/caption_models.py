@@ -58,7 +58,8 @@ def vit_gpt2(**settings: Any) -> Any:
 
 
 def trocr(**settings: Any) -> Any:
-    decoder = transformers.TrOCRConfig(**_bart(cross_attention_hidden_size=24, **settings))
+    known = {"cross_attention_hidden_size": 24, "use_learned_position_embeddings": False}
+    decoder = transformers.TrOCRConfig(**_bart(**{**known, **settings}))
     return _pair(transformers.DeiTConfig(**_VIT), decoder)
 
 

@@ -247,7 +247,8 @@ class CaptionFamily(Family):
 
     def begin(self, config: Any, generation: Any) -> list[int]:
         """Ids that a text without a prompt begins with."""
-        return [generation.decoder_start_token_id]
+        start = generation.decoder_start_token_id
+        return [generation.bos_token_id if start is None else start]
 
     def generation(self, folder: Path, config: Any) -> Any:
         """The library's own ``GenerationConfig`` of a checkpoint."""
