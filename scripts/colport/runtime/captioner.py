@@ -29,6 +29,7 @@ Stream = Callable[[int, str], object]
 
 _GRAPHS = "image", "decoder"
 _LOGITS, _MASK, _FEATURES = "logits", "attention_mask", "image_features"
+_READ = "encoder_hidden_states", _FEATURES
 _PAST, _PRESENT = "past_key_values.", "present."
 
 
@@ -110,7 +111,8 @@ class Captioner(Opened):
         """
         if stream is not None:
             inputs.typed("stream", stream, Callable, "a function of a number and a text")
-        found = self._all(images, prompt, max_new_tokens, num_beams, batch_size, stream)
+        lengths = max_new_tokens, None
+        found = self._all(images, prompt, lengths, num_beams, batch_size, stream)
         return [self._runtime.text([*begun, *new], len(begun)) for begun, new in found]
 
     def generate_tokens(
@@ -120,14 +122,24 @@ class Captioner(Opened):
         max_new_tokens: int | None = None,
         num_beams: int | None = None,
         batch_size: int = BATCH_SIZE,
+        min_new_tokens: int | None = None,
     ) -> list[np.ndarray]:
         """The ids of each text, ``int64 [tokens]``, as the library's ``generate`` gives them.
 
         What the text begins with and its end token are among them, padding is not. See
-        :meth:`generate` for arguments and errors.
+        :meth:`generate` for arguments and errors; with ``min_new_tokens`` no text ends before it
+        has so many.
         """
-        found = self._all(images, prompt, max_new_tokens, num_beams, batch_size, None)
+        lengths = max_new_tokens, min_new_tokens
+        found = self._all(images, prompt, lengths, num_beams, batch_size, None)
         return [np.array([*begun, *new], np.int64) for begun, new in found]
+
+    def encode_pictures(self, images: Sequence[Image.Image]) -> np.ndarray:
+        """What the decoder reads of each picture, ``float32 [batch, source, width]``."""
+        feeds = self._begin(list(images), [None] * len(images), 0).feeds
+        with self._running("image"):
+            found = self._graphs["image"].call(feeds)
+        return next(found[name] for name in _READ if name in found).numpy()
 
     def logits(
         self, images: Sequence[Image.Image], tokens: np.ndarray, prompt: str | None = None
@@ -151,13 +163,14 @@ class Captioner(Opened):
         self,
         images: Iterable[Image.Image],
         prompt: Prompt,
-        max_new_tokens: int | None,
+        lengths: tuple[int | None, int | None],
         num_beams: int | None,
         batch_size: int,
         stream: Stream | None,
     ) -> Iterator[tuple[Sequence[int], np.ndarray]]:
         """What each text begins with, and what was generated behind it."""
-        given = {"max_new_tokens": max_new_tokens, "num_beams": num_beams}
+        most, least = lengths
+        given = {"max_new_tokens": most, "min_new_tokens": least, "num_beams": num_beams}
         given = {name: inputs.whole(name, n) for name, n in given.items() if n is not None}
         generation = replace(self._runtime.generation, **given)
         size = inputs.whole("batch_size", batch_size)

@@ -157,6 +157,9 @@ class LatencySettings:
     seed: declared.Natural = 0
     """Seed of the order in which contenders take turns."""
 
+    caption_tokens: declared.Count = 16
+    """Tokens of each caption that a captioner is timed with; also where it would end earlier."""
+
     settle_calls: Annotated[declared.Natural, declared.IN_CODE] = 1
     """Calls at the start of a block that do not count: other processes have had the caches since.
     Left out where they would take the time of samples."""
