@@ -25,6 +25,7 @@ Stream = Callable[[int, str], object]
 """Called with the place of a picture and its text as far as it is, once a token."""
 
 _LOGITS, _MASK, _FEATURES = "logits", "attention_mask", "image_features"
+_READ = "encoder_hidden_states", _FEATURES
 _PAST, _PRESENT = "past_key_values.", "present."
 
 
@@ -90,7 +91,7 @@ class Captioner(Opened):
         """
         if stream is not None:
             inputs.typed("stream", stream, Callable, "a function of a number and a text")
-        found = self._all(images, prompt, max_new_tokens, num_beams, batch_size, stream)
+        found = self._all(images, prompt, max_new_tokens, None, num_beams, batch_size, stream)
         return [self._runtime.text([*begun, *new], len(begun)) for begun, new in found]
 
     def generate_tokens(
@@ -103,10 +104,18 @@ class Captioner(Opened):
         Args:
             images: See :meth:`generate`, also for errors.
             prompt: The same.
-            **settings: ``max_new_tokens``, ``num_beams`` and ``batch_size`` of it.
+            **settings: ``max_new_tokens``, ``num_beams`` and ``batch_size`` of it, and
+                ``min_new_tokens``, before which no text ends.
         """
         found = self._all(images, prompt, **settings)
         return [np.array([*begun, *new], np.int64) for begun, new in found]
+
+    def encode_pictures(self, images: Sequence[Image.Image]) -> np.ndarray:
+        """What the decoder reads of each picture, ``float32 [batch, source, width]``."""
+        feeds = self._begin(list(images), [None] * len(images), 0).feeds
+        with self._running("image"):
+            found = self._graphs["image"].call(feeds)
+        return next(found[name] for name in _READ if name in found).numpy()
 
     def logits(
         self, images: Sequence[Image.Image], tokens: np.ndarray, prompt: str | None = None
@@ -131,12 +140,14 @@ class Captioner(Opened):
         images: Iterable[Image.Image],
         prompt: Prompt,
         max_new_tokens: int | None = None,
+        min_new_tokens: int | None = None,
         num_beams: int | None = None,
         batch_size: int = BATCH_SIZE,
         stream: Stream | None = None,
     ) -> Iterator[tuple[Sequence[int], np.ndarray]]:
         """What each text begins with, and what was generated behind it."""
-        given = {"max_new_tokens": max_new_tokens, "num_beams": num_beams}
+        given = {"max_new_tokens": max_new_tokens, "min_new_tokens": min_new_tokens}
+        given |= {"num_beams": num_beams}
         given = {name: inputs.whole(name, n) for name, n in given.items() if n is not None}
         generation = replace(self._runtime.generation, **given)
         size = inputs.whole("batch_size", batch_size)

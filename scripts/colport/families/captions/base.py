@@ -68,8 +68,9 @@ AFTER_BEGIN: Mapping[str, Any] = {
 }
 """``prompts`` of models whose texts go on from a prompt behind what all texts begin with."""
 
+_COMPUTED = {r"\.(attn|crossattention)\.(masked_)?bias$": "masks that are computed"}
 UNREAD: Mapping[str, str] = {
-    r"\.(attn|crossattention)\.(masked_)?bias$": "masks that are computed",
+    **_COMPUTED,
     r"^encoder\.pooler\.": "makes one vector of a picture",
     r"^text_decoder\.cls\.predictions\.bias$": "stands in its layer, which is read, once more",
 }
@@ -246,7 +247,8 @@ class CaptionFamily(Family):
 
     def begin(self, config: Any, generation: Any) -> list[int]:
         """Ids that a text without a prompt begins with."""
-        return [generation.decoder_start_token_id]
+        start = generation.decoder_start_token_id
+        return [generation.bos_token_id if start is None else start]
 
     def generation(self, folder: Path, config: Any) -> Any:
         """The library's own ``GenerationConfig`` of a checkpoint."""
@@ -322,8 +324,9 @@ class CaptionFamily(Family):
         model, constants = skeletons.build_on_meta(
             self.library_class, self.config(folder), precision, **attends
         )
-        weights = {"optional": UNREAD, "ignored": UNREAD, "folder": folder}
-        tensors = skeletons.map_tensors(model, TensorIndex(folder), **weights)
+        tensors = skeletons.map_tensors(
+            model, TensorIndex(folder), optional=UNREAD, ignored=_COMPUTED, folder=folder
+        )
         _untie(model, tensors)
         return model, constants, tensors
 
