@@ -197,9 +197,9 @@ def test_texts_are_those_of_the_library_s_processor(name, folders):
 
 def test_prompts_that_a_model_does_not_take_are_refused(folders):
     image = [np.zeros((3, 32, 32), np.float32)]
-    with pytest.raises(InputError, match=r"^prompts\[0\]: .* takes none"):
+    with pytest.raises(InputError, match=r"^prompt\[0\]: .* takes none"):
         folders("vit-gpt2").runtime.begin(image, ["a red"])
-    with pytest.raises(InputError, match=r"^prompts\[0\]: .*<CAPTION>, which stands alone"):
+    with pytest.raises(InputError, match=r"^prompt\[0\]: .*<CAPTION>, which stands alone"):
         folders("florence2").runtime.begin(image, ["<CAPTION> a red"])
 
 

@@ -12,7 +12,6 @@ import numpy as np
 from PIL import Image
 
 from colport.base.errors import ArtifactError, ConfigError, InputError
-from colport.base.machine import usable_cores
 from colport.base.redaction import plain
 from colport.families import inputs
 from colport.families.base import BATCH_SIZE
@@ -20,6 +19,7 @@ from colport.families.captions.base import Beginning
 from colport.families.pages.images import PageError
 from colport.folder import manifest
 from colport.providers.graph import Graph
+from colport.runtime import batching
 from colport.runtime.generation import PADDING, Told, generate
 from colport.runtime.opened import Opened
 
@@ -72,6 +72,7 @@ class Captioner(Opened):
             raise ConfigError(
                 f"provider: {key}: a captioner's cache grows, and has no fixed shape."
             )
+        self._workers, _ = batching.workers(self._settings, threads, None, 0)
         if missing := [name for name in _GRAPHS if name not in self._graphs]:
             raise ArtifactError(f"{self.folder / manifest.FILE}: has no {missing[0]} graph.")
 
@@ -219,7 +220,7 @@ class Captioner(Opened):
             except PageError as error:
                 raise InputError("images", index, str(error)) from error
 
-        with ThreadPoolExecutor(min(len(images), usable_cores())) as pool:
+        with ThreadPoolExecutor(min(len(images), self._workers)) as pool:
             pages = inputs.checked("images", images, "pages", places, pool.map)
             with self._preparing(places):
                 pictures = list(pool.map(prepared, range(len(pages)), pages))

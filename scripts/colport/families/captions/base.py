@@ -129,16 +129,16 @@ class CaptionRuntime:
             prompts: One for each picture, ``None`` for the model's own beginning.
 
         Raises:
-            InputError: The model takes no prompts, or not this one; argument ``prompts``.
+            InputError: The model takes no prompts, or not this one; argument ``prompt``.
         """
         feeds, begin, given = {"pixel_values": np.stack(pictures)}, self._settings["begin"], []
         for index, prompt in enumerate(prompts):
             if prompt is not None and self._prompts is None:
-                raise InputError("prompts", index, "is given to a model that takes none")
+                raise InputError("prompt", index, "is given to a model that takes none")
             try:
                 given.append(None if self._prompts is None else self._written(prompt))
             except ValueError as error:
-                raise InputError("prompts", index, str(error)) from error
+                raise InputError("prompt", index, str(error)) from error
         rows = self._tokens.encode([text or "" for text in given], special=False)
         if self._prompts is None or self._prompts["reader"] == "decoder":
             is_behind = self._prompts is not None and self._prompts["behind_begin"]
