@@ -14,6 +14,8 @@ from colport.base.files import UNSUPPORTED, check_supported, read_json, sha256_f
 from colport.base.foreign import is_inside, misfit, shape_beside
 
 FILE = "colport.json"
+KEPT = "checkpoint"
+"""Folder of a captioner's folder: settings files of the checkpoint that other libraries read."""
 
 _SHAPE = shape_beside(__file__)
 """What another machine's ``colport.json`` has to be, so that its readers can rely on it."""
@@ -81,7 +83,7 @@ class Manifest:
         for file in sorted(folder.rglob("*")):
             if file.is_file() and file.name != FILE:
                 facts = {"sha256": sha256_file(file), "size_bytes": file.stat().st_size}
-                listed[str(file.relative_to(folder))] = facts
+                listed[file.relative_to(folder).as_posix()] = facts
         from colport.base import machine  # here: it asks for what not every encoder's machine has
 
         made_with = {"colport": colport.__version__, **machine.describe()["packages"]}
