@@ -15,7 +15,7 @@ from colport.base.errors import ColPortError, ConfigError
 from colport.base.files import read_json, state_hash, visible_files
 from colport.base.foreign import local, refuse_not_text
 from colport.base.names import FULL, PEER_PREFIX, is_peer
-from colport.data.datasets import check_declaration, look
+from colport.data.datasets import check_declaration, holds, look
 from colport.families import registry
 from colport.hub import checkpoints
 from colport.peers import catalogue as peers
@@ -30,7 +30,8 @@ from colport.scoring.embed import shard_count
 SCHEMA = "config/schemas/config.schema.yaml"
 _NAMES = re.compile(r"[{}]|<[a-z][a-z0-9_]*>")
 _KINDS = dict.fromkeys(("path", "overlay", "documents_folder", "against"), "folder")
-_KINDS |= dict.fromkeys(("queries", "judgements"), "file")
+_FILES = ("queries", "judgements", "captions")
+_KINDS |= dict.fromkeys(_FILES, "file")
 _PATHS = (*_KINDS, "python")
 TABLES = (
     *("summary", "export", "parity", "retrieval", "latency"),
@@ -241,7 +242,7 @@ def local_files(declaration: Mapping[str, Any]) -> list[str]:
     Raises:
         ConfigError: Snakemake cannot take the path of one, or this run's results lie among them.
     """
-    files = [str(local(file)) for file in map(declaration.get, ("queries", "judgements")) if file]
+    files = [str(local(file)) for file in map(declaration.get, _FILES) if file]
     folders = checkpoints.places(declaration)
     for place in (*files, *folders):
         real = os.path.realpath(place)
@@ -312,7 +313,7 @@ def check(config: Mapping[str, Any]) -> None:
         with _told_of(f"models.{name}."):
             needed = registry.get(model["family"]).document_type
         for field, dataset in configuration.datasets_of(model).items():
-            found = config["datasets"][dataset].get("documents", "pages")
+            found = holds(config["datasets"][dataset])
             if found != needed:
                 raise ConfigError(
                     f"models.{name}.{field}: {dataset!r} holds {found}, "
