@@ -13,16 +13,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Encoder", "__version__"]
+__all__ = ["Captioner", "Encoder", "__version__"]
 
 if TYPE_CHECKING:
+    from colport.runtime.captioner import Captioner
     from colport.runtime.encoder import Encoder
 
 
 def __getattr__(name: str) -> Any:
-    """Load the encoder on first use, so that importing the package costs nothing."""
-    if name == "Encoder":
-        from colport.runtime.encoder import Encoder
+    """Load a runtime on first use, so that importing the package costs nothing."""
+    if name in ("Captioner", "Encoder"):
+        from importlib import import_module
 
-        return Encoder
+        return getattr(import_module(f"colport.runtime.{name.lower()}"), name)
     raise AttributeError(f"module 'colport' has no attribute {name!r}")

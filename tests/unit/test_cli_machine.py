@@ -56,6 +56,7 @@ def test_lists():
     assert list(models) == list(registry.NAMES)
     assert models["colpali"].startswith("pages: ")
     assert models["colbert"].startswith("passages: ")
+    assert models["blip"].startswith("captioning: ")
     assert list(rows("variants")) == list(variants.ready_made())
     providers = rows("providers")
     assert list(providers) == list(PROVIDERS)

@@ -9,6 +9,7 @@ from dataclasses import replace
 from operator import itemgetter
 from types import SimpleNamespace
 
+import numpy as np
 import onnx_ir as ir
 import onnxruntime
 import pytest
@@ -264,6 +265,77 @@ def test_a_layer_whose_first_is_not_in_the_graph_cannot_be_repeated():
     graph = ir.Graph([hidden], further.outputs, nodes=[further], opset_imports={"": 23})
     with pytest.raises(ExportError, match="s: layer 0 is not in the graph"):
         repeat_layers(ir.Model(graph, ir_version=10), [Stack("s", ("layer", "layer"))])
+
+
+class Kept(Layer):
+    """Attends to what it saw before, which its graph is given and gives by layer."""
+
+    def forward(self, hidden, kept):
+        number = getattr(self.layer_idx, "layer", self.layer_idx)
+        kept[number] = torch.cat([kept[number], self.linear(hidden)], dim=1)
+        return hidden + torch.tanh(kept[number].mean(dim=1, keepdim=True))
+
+
+def with_states(folder, kinds, leak=None):
+    """A model whose layers keep states, and its skeleton."""
+    torch.manual_seed(0)
+    model = Model("plain")
+    model.layers = nn.ModuleList(Kept(i) for i in range(DEPTH))
+    stack = Stack("layers", kinds, ("past.{}", "present.{}"))
+    numbers = sorted({stack.first(i) for i in range(DEPTH)})
+
+    def forward(model, x, *past):
+        kept = dict(zip(numbers, past, strict=True))
+        first = past[0]
+        x = x + first.shape[1]
+        if leak == "input":
+            x = x + first.mean()
+        for layer in model.layers:
+            x = layer(x, kept)
+        if leak == "output":
+            kept[0] = kept[0] * 2
+        return x * 2, *kept.values()
+
+    skeleton = skeleton_of(model, folder, [stack], {"mergers": "not used"})
+    axes = {0: "batch", 1: "past"}
+    past = [GraphInput(f"past.{i}", "float32", (2, 3, WIDTH), axes) for i in numbers]
+    names = ("y", *(f"present.{i}" for i in numbers))
+    given = (*skeleton.graphs[0].inputs, *past)
+    return skeleton, GraphDefinition("decoder", given, forward, names)
+
+
+def test_each_layer_has_its_own_states(tmp_path):
+    whole, repeated = (
+        _graph(*with_states(tmp_path, kinds), 24)
+        for kinds in (tuple(map(str, range(DEPTH))), ("layer",) * DEPTH)
+    )
+    external_data.write({"whole": whole, "repeated": repeated}, tmp_path, Layout())
+    rng = np.random.default_rng(0)
+    for past in (0, 5):
+        feeds = {"x": rng.standard_normal((2, 4, WIDTH), np.float32)}
+        for i in range(DEPTH):
+            feeds[f"past.{i}"] = rng.standard_normal((2, past, WIDTH), np.float32)
+        found = {}
+        for name in ("whole", "repeated"):
+            session = onnxruntime.InferenceSession(tmp_path / f"{name}.onnx")
+            names = [item.name for item in session.get_outputs()]
+            found[name] = dict(zip(names, session.run(None, feeds), strict=True))
+        assert found["whole"].keys() == {"y", *(f"present.{i}" for i in range(DEPTH))}
+        assert list(found["repeated"]) == list(found["whole"])
+        for name, values in found["whole"].items():
+            np.testing.assert_allclose(found["repeated"][name], values, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("leak", "message"),
+    [
+        ("input", r"layers: 'past\.0' \(input\) of a layer is read outside of it"),
+        ("output", r"layers: .* of a layer is read outside of it"),
+    ],
+)
+def test_states_that_are_not_a_layer_s_alone_are_refused(leak, message, tmp_path):
+    with pytest.raises(ExportError, match=message):
+        _graph(*with_states(tmp_path, ("layer",) * DEPTH, leak), 24)
 
 
 @pytest.mark.parametrize("way", ["plain", "idle", "unused"])

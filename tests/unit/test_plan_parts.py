@@ -159,7 +159,7 @@ def test_a_proof_takes_no_more_than_it_may(allowed, used, monkeypatch, tmp_path)
     embeddings = Recorder("embeddings")
     monkeypatch.setattr(proof.parity, "embeddings", embeddings)
     reference = Recorder("a model")
-    family = SimpleNamespace(reference=reference, document_type="passages")
+    family = SimpleNamespace(reference=reference, task="retrieval", document_type="passages")
     assert proof.reference(tmp_path, family, allowed) == "embeddings"
     assert reference.arguments == (tmp_path, "cpu", used)
     assert embeddings.arguments == ("a model", proof.QUERIES, list(proof.PASSAGES))

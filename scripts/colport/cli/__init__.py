@@ -13,6 +13,7 @@ from colport.base.errors import ColPortError
 from colport.base.files import remove_on_stop
 from colport.base.redaction import print_redacted
 from colport.cli import (
+    caption,
     convert,
     evaluation,
     explain,
@@ -29,7 +30,8 @@ for command in (
     *(convert.export, convert.quantize, convert.split, convert.merge, convert.shard),
     *(inspection.inspect, evaluation.parity, explain.explain, evaluation.mteb),
     *(plan.plan, results.compare, results.report, push.push),
-    *(retrieval.encode, retrieval.search, inspection.env, inspection.latency),
+    *(retrieval.encode, retrieval.search, caption.caption),
+    *(inspection.env, inspection.latency),
 ):
     app.command()(options.declared(command))
 app.command("list")(options.declared(inspection.known))

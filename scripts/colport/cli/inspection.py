@@ -84,7 +84,10 @@ def known(what: Literal["models", "variants", "providers"]) -> None:
 
     if what == "models":
         families = map(registry.get, registry.NAMES)
-        rows = {it.name: f"{it.document_type}: {type(it).__doc__.split('.')[0]}" for it in families}
+        rows = {
+            it.name: f"{getattr(it, 'document_type', it.task)}: {type(it).__doc__.split('.')[0]}"
+            for it in families
+        }
     elif what == "variants":
         rows = variants.meanings()
     else:

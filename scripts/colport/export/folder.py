@@ -41,7 +41,7 @@ def export(
     progress: Progress | None = None,
     prove: Prove | None = None,
 ) -> Manifest:
-    """Export a checkpoint to a folder that :class:`colport.Encoder` runs.
+    """Export a checkpoint to a folder that :class:`colport.Encoder` runs, or ``Captioner``.
 
     Args:
         checkpoint: A resolved checkpoint folder.
@@ -86,6 +86,7 @@ def export(
             dim=skeleton.dim,
             source={**_published(source or {"source": str(checkpoint)}), **license_of(checkpoint)},
             processing=processing.settings,
+            task=chosen.task,
             unread=unread(models.values(), skeleton, checkpoint),
         )
         written = graphs.write(models, folder, manifest, layout or Layout(), progress)

@@ -113,7 +113,7 @@ class _Watched:
             for module in self._layers[number].modules():
                 for key in LAYER_NUMBERS & vars(module).keys():
                     refuse = partial(self._refuse, f"a layer computes with {key}, its own number")
-                    _change(undo, module, key, _Number(refuse))
+                    _change(undo, module, key, _Number(number, refuse))
             result = forward(*inputs, **named)
         states, output = self._taken_apart(number, result, arguments)
         if (states.dtype, *map(str, states.shape)) != (hidden.dtype, *map(str, hidden.shape)):
@@ -156,9 +156,13 @@ class _Watched:
 
 
 class _Number:
-    """Stands for a number that may be passed on and nothing else."""
+    """Stands for a number that may be passed on and nothing else.
 
-    def __init__(self, refuse: Callable[[], NoReturn]) -> None:
+    ``layer`` is for a cache, whose states of a layer are the layer's own inputs and outputs.
+    """
+
+    def __init__(self, layer: int, refuse: Callable[[], NoReturn]) -> None:
+        self.layer = layer
         self._refuse = refuse
 
     def _read(self, *_: Any) -> NoReturn:
@@ -174,8 +178,11 @@ class _Number:
 def repeat_layers(model: ir.Model, stacks: Sequence[Stack]) -> None:
     """Put the first layer of its kind in place of every further one.
 
+    Inputs and outputs of a layer's own (``Stack.own``) become those of the further one.
+
     Raises:
-        ExportError: A first layer is not in the graph, or a value inside is read outside of it.
+        ExportError: A first layer is not in the graph, a value inside is read outside of it, or an
+            input or output of its own is not the layer's.
     """
     model.meta[_RAN] = {stack.name for stack in stacks if _repeat(model.graph, stack)}
 
@@ -231,6 +238,11 @@ def _put(
     """Copy a layer before the marker of a further one, which then marks the copy's output."""
     first, own = f"{stack.name}.{stack.first(number)}.", f"{stack.name}.{number}."
     known = {None: None, begin.outputs[0]: marker.inputs[0]}
+    states = dict(zip(*(_own(stack, n) for n in (stack.first(number), number)), strict=True))
+    read = {value for node in layer for value in node.inputs}
+    for value in [value for value in graph.inputs if value.name in states and value in read]:
+        known[value] = ir.Value(name=states[value.name], shape=value.shape, type=value.type)
+        graph.inputs.append(known[value])
     for node in layer:
         for value in node.inputs:
             if value not in known and value.is_initializer() and value.name.startswith(first):
@@ -253,35 +265,59 @@ def _put(
             known[old] = new
         graph.insert_before(marker, copy)
     marker.replace_input_with(0, known[end.inputs[0]])
+    for value in [value for value in (*graph.inputs, *graph.outputs) if value.name in states]:
+        if value not in known:
+            raise ExportError(f"{stack.name}: {value.name} is not a layer's own.")
+        if value.producer():
+            known[value].name = states[value.name]
+            graph.outputs.append(known[value])
+
+
+def _own(stack: Stack, number: int) -> list[str]:
+    return [name.format(number) for name in stack.own]
 
 
 def _between(
     graph: ir.Graph, stack: Stack, number: int, first: ir.Node, last: ir.Node
 ) -> list[ir.Node]:
-    """Nodes on the way from a layer's input or weights to its output, in graph order."""
-    prefix = f"{stack.name}.{number}."
-    needed = {last}
+    """Nodes on the way from a layer's inputs or weights to its outputs, in graph order.
+
+    How long its states are is not the layer's own: it is the same in all layers.
+    """
+    prefix, own = f"{stack.name}.{number}.", _own(stack, number)
+    states = {value for value in graph.inputs if value.name in own}
+    given = {value.producer() for value in graph.outputs if value.name in own}
+    needed = {last, *given}
     for node in reversed(graph):  # graph order: inputs come before what reads them
         if not needed.isdisjoint(node.successors()):
             needed.add(node)
     needed.remove(last)
-    reached = {first.outputs[0]}
+    reached = {first.outputs[0], *states}
     reached |= {value for name, value in graph.initializers.items() if name.startswith(prefix)}
     layer = []
     for node in graph:
-        if node in needed and not reached.isdisjoint(node.inputs):
+        is_size = node.op_type == "Shape" and node.inputs[0] in states
+        if node in needed and not is_size and not reached.isdisjoint(node.inputs):
             layer.append(node)
             reached.update(node.outputs)
-    _check_closed(layer, stack, first, last)
+    _check_closed(layer, stack, first, last, states)
     return layer
 
 
-def _check_closed(layer: list[ir.Node], stack: Stack, first: ir.Node, last: ir.Node) -> None:
-    inside = {*layer, last}
-    for node in (first, *layer):
-        for value in node.outputs:
-            if any(reader not in inside for reader, _ in value.uses()):
+def _check_closed(
+    layer: list[ir.Node],
+    stack: Stack,
+    first: ir.Node,
+    last: ir.Node,
+    states: Iterable[ir.Value],
+) -> None:
+    inside, made = {*layer, last}, [value for node in (first, *layer) for value in node.outputs]
+    for value in (*made, *states):
+        for reader, _ in value.uses():
+            is_size = reader.op_type == "Shape" and value in states
+            if reader not in inside and not is_size:
+                source = value.producer()
                 raise ExportError(
-                    f"{stack.name}: {value.name!r} ({node.op_type}) of a layer is read outside of "
-                    "it; the layers cannot be repeated."
+                    f"{stack.name}: {value.name!r} ({source.op_type if source else 'input'}) of a "
+                    "layer is read outside of it; the layers cannot be repeated."
                 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,9 +14,6 @@ from colport.base.errors import ColPortError, ExportError
 from colport.export.layers import one_of_each_kind
 from colport.export.optimise import quiet
 from colport.families.base import GraphDefinition, Skeleton
-
-OUTPUT = "embeddings"
-"""Output of every graph: ``float32 [batch, tokens, dim]``, L2-normalised."""
 
 _PREFIX = "model."
 _FEWEST = 2  # torch traces no other size for 1, which then runs as well
@@ -30,8 +28,8 @@ class GraphModule(torch.nn.Module):
         self.model = model
         self._definition = definition
 
-    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
-        """Token embeddings ``[batch, tokens, dim]``."""
+    def forward(self, *inputs: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
+        """The outputs of its definition."""
         sizes: dict[str, Any] = {}
         for item, tensor in zip(self._definition.inputs, inputs, strict=True):
             for axis, name in item.axes.items():
@@ -58,7 +56,8 @@ def trace(skeleton: Skeleton, definition: GraphDefinition, opset: int) -> ir.Mod
     uncached = torch._dynamo.config.patch(fake_tensor_cache_enabled=False)
     # A size that follows from others, as of patches merged by four, may be 1 as well.
     any_size = torch.fx.experimental._config.patch(backed_size_oblivious=True)
-    with quiet(), uncached, any_size, one_of_each_kind(skeleton.model, skeleton.stacks):
+    stacks = [stack for stack in skeleton.stacks if stack.name not in definition.whole]
+    with quiet(), uncached, any_size, one_of_each_kind(skeleton.model, stacks):
         exported = torch.export.export(
             GraphModule(skeleton.model, definition), example, dynamic_shapes={"inputs": dynamic}
         )
@@ -129,10 +128,18 @@ def _name_interface(model: ir.Model, definition: GraphDefinition) -> None:
             if isinstance(symbol, int):
                 raise ExportError(f"axis {name!r} of {item.name} froze at {symbol}.")
             names.setdefault(symbol.value, name)
-    (output,) = model.graph.outputs
-    output.name = OUTPUT
+    for value, name in zip(model.graph.outputs, definition.outputs, strict=True):
+        value.name = name
     made = (value for node in model.graph.all_nodes() for value in node.outputs)
     for value in (*model.graph.inputs, *made):
         if value.shape is not None and not value.shape.frozen:
             dims = (names.get(getattr(dim, "value", None), dim) for dim in value.shape)
             value.shape = ir.Shape(dims)
+    for value in model.graph.outputs:
+        sums = (getattr(dim, "value", dim) for dim in value.shape or ())
+        value.shape = ir.Shape(
+            re.sub(r"\w+", lambda name: names.get(name[0], name[0]), dim)
+            if isinstance(dim, str)
+            else dim
+            for dim in sums
+        )

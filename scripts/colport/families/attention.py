@@ -141,11 +141,12 @@ def _additive(module: Any, bias: torch.Tensor | None, states: torch.Tensor) -> t
     )
 
 
-def _mask(**settings: Any) -> torch.Tensor:
-    """An additive mask; padding alone needs no row for each query."""
+def _mask(**settings: Any) -> torch.Tensor | None:
+    """An additive mask; padding alone needs no row for each query, and where all keys are attended
+    there is none."""
     padding = settings["attention_mask"]
-    if settings["mask_function"] is bidirectional_mask_function and padding is not None:
-        return attention_bias(padding, settings["dtype"], causal=False)
+    if settings["mask_function"] is bidirectional_mask_function:
+        return None if padding is None else attention_bias(padding, settings["dtype"], causal=False)
     return eager_mask(**settings)
 
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 else:
     Tensor = Any  # an exported folder runs without torch
 
+Task = Literal["retrieval", "captioning"]
 DocumentType = Literal["pages", "passages"]
 Document = Image.Image | str
 Feeds = dict[str, np.ndarray]
@@ -62,13 +63,13 @@ class GraphInput:
 
     Attributes:
         name: Input name in the ONNX graph.
-        dtype: ``int64`` or ``float32``.
+        dtype: ``int64`` or a float type of torch.
         example: Shape to trace with.
         axes: Dynamic axes by position; the others are fixed at their example size.
     """
 
     name: str
-    dtype: Literal["int64", "float32"]
+    dtype: Literal["int64", "float32", "float16", "bfloat16"]
     example: tuple[int, ...]
     axes: Mapping[int, str]
 
@@ -82,11 +83,21 @@ def token_inputs(tokens: int, *more: str) -> tuple[GraphInput, ...]:
 
 @dataclass(frozen=True)
 class GraphDefinition:
-    """One graph to trace: ``forward(model, *inputs)`` gives ``[batch, tokens, dim]``."""
+    """One graph to trace: ``forward(model, *inputs)`` gives its outputs.
 
-    name: Literal["text", "image"]
+    Attributes:
+        name: ``text`` and ``image`` of a retriever, ``image`` and ``decoder`` of a captioner.
+        inputs: In the order in which they are given.
+        forward: Gives one tensor, or a tuple of as many as there are outputs.
+        outputs: Their names; by default L2-normalised ``float32 [batch, tokens, dim]``.
+        whole: Stacks whose layers it reads in another way than to run them.
+    """
+
+    name: Literal["text", "image", "decoder"]
     inputs: tuple[GraphInput, ...]
-    forward: Callable[..., Tensor]
+    forward: Callable[..., Tensor | tuple[Tensor, ...]]
+    outputs: tuple[str, ...] = ("embeddings",)
+    whole: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -98,10 +109,13 @@ class Stack:
     Attributes:
         name: Place of the module list that holds them in the model.
         kinds: The kind of each layer, as ``page`` and ``window``; a family's own words.
+        own: Names of inputs and outputs of a graph that each layer has for itself, with ``{}`` for
+            its number. A graph is traced with those of the first layer of each kind.
     """
 
     name: str
     kinds: tuple[str, ...]
+    own: tuple[str, ...] = ()
 
     def first(self, number: int) -> int:
         """The first layer of that layer's kind."""
@@ -117,7 +131,7 @@ class Skeleton:
         constants: Values of buffers that are computed, not stored in the checkpoint.
         tensors: Module parameter name to its tensor in the checkpoint.
         graphs: What to trace.
-        dim: Size of a token embedding.
+        dim: Size of a token embedding; of a captioner, of its decoder's hidden states.
         backbone: Model type of the transformer, for messages.
         stacks: Layers that are repeated; a module list that is not named is traced whole.
         unread: Regular expressions, searched in names of the checkpoint's tensors and of the
@@ -280,9 +294,7 @@ class Family(ABC):
     """All that differs between model families."""
 
     name: ClassVar[str]
-    document_type: ClassVar[DocumentType]
-    reserved: ClassVar[tuple[str, ...]] = ()
-    """Tokens of pages, which its libraries refuse in a query; a checkpoint may have others."""
+    task: ClassVar[Task]
 
     @abstractmethod
     def accepts(self, folder: Path) -> bool:
@@ -299,15 +311,14 @@ class Family(ABC):
 
     @abstractmethod
     def processing(self, folder: Path) -> Processing:
-        """How queries and documents become graph inputs."""
+        """How its inputs become graph inputs."""
 
     @abstractmethod
-    def runtime(self, settings: Mapping[str, Any], folder: Path) -> Runtime:
-        """Preprocessing of an exported folder, from its ``processing`` settings."""
+    def runtime(self, settings: Mapping[str, Any], folder: Path) -> Any:
+        """Preprocessing of an exported folder, from its ``processing`` settings.
 
-    def page_fault(self, width: int, height: int) -> str | None:
-        """Why the family's library takes no page of so many pixels; ends a sentence about it."""
-        return None
+        A :class:`Runtime`, or a :class:`~colport.families.captions.base.CaptionRuntime`.
+        """
 
     def processor(self, folder: Path) -> Any:
         """The processor of the checkpoint's own library.
@@ -317,8 +328,9 @@ class Family(ABC):
         """
         raise UnsupportedError(f"{folder}: a model of passages has a tokenizer, no processor.")
 
-    def reference(self, folder: Path, device: str, memory_mb: float | None = None) -> Embedder:
-        """The checkpoint in its original library, in fp32, on a torch device.
+    def reference(self, folder: Path, device: str, memory_mb: float | None = None) -> Any:
+        """The checkpoint in its original library, in fp32, on a torch device: an :class:`Embedder`,
+        or a :class:`~colport.families.captions.reference.Generator`.
 
         Where its weights do not fit, they are read from its files in each pass, over as many inputs
         as memory allows; ``room`` of the embedder says so
@@ -336,5 +348,18 @@ class Family(ABC):
             return self.open_reference(folder, device, Room.of(folder, memory_mb))
 
     @abstractmethod
-    def open_reference(self, folder: Path, device: str, room: Room) -> Embedder:
+    def open_reference(self, folder: Path, device: str, room: Room) -> Any:
         """See :meth:`reference`."""
+
+
+class Retriever(Family):
+    """A family whose models embed queries and documents."""
+
+    task = "retrieval"
+    document_type: ClassVar[DocumentType]
+    reserved: ClassVar[tuple[str, ...]] = ()
+    """Tokens of pages, which its libraries refuse in a query; a checkpoint may have others."""
+
+    def page_fault(self, width: int, height: int) -> str | None:
+        """Why the family's library takes no page of so many pixels; ends a sentence about it."""
+        return None

@@ -56,6 +56,16 @@ def from_zero(indices: Tensor) -> Tensor:
     return torch.maximum(indices, torch.zeros_like(indices))
 
 
+def positions(mask: Tensor, input_ids: Tensor) -> Tensor:
+    """Places of the last tokens ``[batch, tokens]`` among those that are no padding, from 0.
+
+    Args:
+        mask: ``int64 [batch, text_tokens]``, padding on the left.
+        input_ids: ``[batch, tokens]``, the last of them.
+    """
+    return from_zero(mask.cumsum(1) - 1)[:, mask.shape[1] - input_ids.shape[1] :]
+
+
 def rows(table: Tensor, indices: Tensor) -> Tensor:
     """Rows of ``[rows, width]`` by index, ``[*indices, width]``: one copy of whole rows in ONNX."""
     import torch

@@ -11,7 +11,7 @@ import torch
 
 from colport.families.base import Stack
 
-LAYER_NUMBERS = frozenset({"layer_idx", "layer_id"})
+LAYER_NUMBERS = frozenset({"layer_idx", "layer_id", "layer_num"})
 """Attributes with a layer's own place, which only caches read."""
 
 _PLAIN = (bool, int, float, str, type(None))
@@ -34,7 +34,7 @@ def named_by_library(model: Any) -> tuple[Stack, ...]:
             ):
                 name = f"{owner}.{place}".removeprefix(".")
                 types = getattr(module.config, "layer_types", None) or ["layer"] * len(layers)
-                found[name] = Stack(name, _by_build(types, layers))
+                found[name] = Stack(name, by_build(types, layers))
     return tuple(found.values())
 
 
@@ -44,7 +44,7 @@ def _layer_class(module: Any) -> type | None:
     return recorded if isinstance(recorded, type) else None
 
 
-def _by_build(types: Sequence[str], layers: Any) -> tuple[str, ...]:
+def by_build(types: Sequence[str], layers: Any) -> tuple[str, ...]:
     """A kind for each way in which layers of one type are built."""
     builds: dict[str, list[Any]] = {}
     kinds = []

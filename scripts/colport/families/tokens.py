@@ -22,6 +22,11 @@ _PROBES = (
     *("de\u0301compose\u0301", "日本語 한국어", "🙂 \u200d", "MixedCase under_score"),
 )
 """Texts that settings of tokenizers treat in different ways."""
+_CLEAN = (
+    *((" .", "."), (" ?", "?"), (" !", "!"), (" ,", ","), (" ' ", "'"), (" n't", "n't")),
+    *((" 'm", "'m"), (" 's", "'s"), (" 've", "'ve"), (" 're", "'re")),
+)
+"""``clean_up_tokenization`` of transformers, in its order."""
 
 
 @dataclass(frozen=True)
@@ -75,8 +80,10 @@ class Tokens:
         self.padding_side = padding_side
         self.truncation_side = truncation_side
 
-    def encode(self, texts: Sequence[str], max_length: int | None = None) -> list[list[int]]:
-        """Ids of each text, special tokens included, truncated to ``max_length``."""
+    def encode(
+        self, texts: Sequence[str], max_length: int | None = None, *, special: bool = True
+    ) -> list[list[int]]:
+        """Ids of each text, by default ``special`` tokens included, truncated to ``max_length``."""
         added = self._tokenizer.num_special_tokens_to_add(False)
         if max_length is not None and max_length < added:
             raise ArtifactError(
@@ -85,7 +92,8 @@ class Tokens:
             )
         with self._own_errors("cannot tokenize"):
             if max_length is None:
-                return [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
+                encodings = self._tokenizer.encode_batch(list(texts), add_special_tokens=special)
+                return [encoding.ids for encoding in encodings]
             bare = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
             for encoding in bare:
                 encoding.truncate(max_length - added, direction=self.truncation_side)
@@ -95,6 +103,14 @@ class Tokens:
         """Where each token of a text begins and ends, in characters."""
         with self._own_errors("cannot tokenize"):
             return self._tokenizer.encode(text).offsets
+
+    def decode(self, ids: Sequence[int], clean_up: bool) -> str:
+        """The text of ids; ``clean_up`` takes out blanks as transformers does on request."""
+        with self._own_errors("cannot decode"):
+            text = self._tokenizer.decode(list(ids), skip_special_tokens=False)
+        for found, written in _CLEAN if clean_up else ():
+            text = text.replace(found, written)
+        return text
 
     def pad(self, rows: Sequence[Sequence[int]], length: int | None = None) -> TokenBatch:
         """Rows of equal length: the longest row's, or ``length`` if that is more, or one."""

@@ -46,7 +46,7 @@ class Manifest:
         family: Family name.
         precision: ``fp32``, ``fp16``, ``bf16``, ``int8`` or ``int4``.
         opset: ONNX operator set of the graphs.
-        dim: Size of a vector.
+        dim: Size of a vector; of a captioner, of its decoder's hidden states.
         source: The checkpoint: where it came from and the digests of its weights.
         processing: Prompts, expansion, skiplist, image settings; read by the family's runtime.
         graphs: Graph name to its description.
@@ -57,6 +57,7 @@ class Manifest:
         made_with: Versions of the packages that wrote the folder.
         unread: Tensors of the checkpoint that no graph reads: ``file``, ``tensor`` and ``reason``.
         files: File name to SHA-256 and size, for every other file of the folder.
+        task: ``retrieval``, as in folders that do not say, or ``captioning``.
     """
 
     family: str
@@ -72,6 +73,7 @@ class Manifest:
     made_with: Mapping[str, str] = field(default_factory=dict)
     unread: Sequence[Mapping[str, str]] = ()
     files: Mapping[str, Any] = field(default_factory=dict)
+    task: str = "retrieval"
 
     def write(self, folder: Path) -> Manifest:
         """Digest the folder's files and write ``colport.json``; returns what it says."""

@@ -155,7 +155,7 @@ def measure(
             else Difference(len(reference[kind]), reason=broken[size])
             for size in batch_sizes
         }
-        figures = _figures(differences, overlap, tolerance, reaches.get(kind))
+        figures = judged(differences, overlap, tolerance, reaches.get(kind))
         figures["batch_max_abs_diff"] = _batch_effect([run[kind] for run in runs.values()])
         rows.append(row("parity", **labels, kind=kind, **figures))
         found = [diff.worst for diff in differences.values() if diff.worst]
@@ -192,7 +192,7 @@ def _overlap(reference: Mapping[str, Any], run: Mapping[str, Any]) -> float:
     return top_k_overlap(*(maxsim(side["query"], side["document"]) for side in (reference, run)))
 
 
-def _figures(
+def judged(
     differences: Mapping[int, Difference], overlap: float, tolerance: Tolerance, reach: Reach | None
 ) -> dict[str, Any]:
     """The worst over batch sizes, against the tolerance and fp16's range."""

@@ -1,8 +1,8 @@
 """Every export is run before it has its name: its own runtime against the checkpoint's own library.
 
 The inputs come with the library: two queries, and two pages or passages of different shape, one by
-one and together. They show that a folder is what its checkpoint is; how much a variant loses on
-real inputs, parity measures.
+one and together; a captioner reads the two pages. They show that a folder is what its checkpoint
+is; how much a variant loses on real inputs, parity measures.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from colport.base.files import atomic_path, final_place, scratch_folder
 from colport.base.foreign import table_beside
 from colport.base.library import onnxruntime
 from colport.base.machine import available_mb
-from colport.base.names import KINDS
 from colport.base.redaction import plain
 from colport.families.base import Document, Family
 from colport.families.reference.memory import ONCE_MB
@@ -33,6 +32,7 @@ from colport.measure import overflow, parity
 from colport.measure.parity import Tolerance
 from colport.pipeline import variants
 from colport.quantize.widen import read
+from colport.runtime.captioner import Captioner
 from colport.runtime.encoder import Encoder
 from colport.tensors import mapped
 from colport.tensors.external_data import Layout
@@ -44,6 +44,7 @@ _BLOCK = 14
 BATCH_SIZES = (1, 2)
 _MAPPED_MB = 500
 _HALF = ("fp16", "bf16")
+_CAPTION_TOKENS = 12  # that are generated
 
 _FIGURES = (
     *("kind", "inputs", "tokens", "max_abs_diff", "mean_cosine", "min_cosine"),
@@ -51,6 +52,7 @@ _FIGURES = (
 )
 
 Embeddings = Mapping[str, Sequence[np.ndarray]]
+"""By kind; of a captioner what :func:`_captions` gives."""
 Report = Callable[[str], None]
 
 
@@ -100,13 +102,16 @@ class Proof:
         gc.collect()  # one model is in memory at a time
         limits = self._limits(found)
         with _named(folder), _running(folder, found, folder) as encoder:
-            items = documents(encoder.document_type)
-            scratch = folder.with_name("reach")
-            reaches = overflow.reaches(folder, found, "cpu", QUERIES, items, scratch)
-            measured = parity.measure(
-                encoder, QUERIES, items, standard, BATCH_SIZES, limits, {}, reaches
-            )
-        rows = [{name: row[name] for name in _FIGURES} for row in measured["rows"]]
+            if found.task == "captioning":
+                measured = [_caption_row(encoder, standard, limits)]
+            else:
+                items = documents(encoder.document_type)
+                scratch = folder.with_name("reach")
+                reaches = overflow.reaches(folder, found, "cpu", QUERIES, items, scratch)
+                measured = parity.measure(
+                    encoder, QUERIES, items, standard, BATCH_SIZES, limits, {}, reaches
+                )["rows"]
+        rows = [{name: row[name] for name in _FIGURES} for row in measured]
         failed = [row for row in rows if not row["passed"]]
         against = self.record["against"]
         if refused := [row for row in failed if self.strict or row["min_cosine"] is None]:
@@ -149,23 +154,25 @@ def reference(checkpoint: Path, family: Family, memory_mb: float | None = None) 
     allowed = min(available_mb() if memory_mb is None else memory_mb, ONCE_MB)
     with reading(checkpoint, "its own library", "run"):
         original = family.reference(checkpoint, "cpu", allowed)
+        if family.task == "captioning":
+            return _captions(original)
         return parity.embeddings(original, QUERIES, documents(family.document_type))
 
 
 def save(embeddings: Embeddings, file: Path) -> None:
     """Keep embeddings for the other exports of a checkpoint."""
-    named = {f"{kind}.{i}": rows for kind in KINDS for i, rows in enumerate(embeddings[kind])}
+    named = {f"{kind}.{i}": row for kind, rows in embeddings.items() for i, row in enumerate(rows)}
     with atomic_path(file) as temporary, temporary.open("wb") as stream:
         np.savez(stream, **named)
 
 
 def load(file: Path) -> Embeddings:
     """What :func:`save` kept."""
+    found: dict[str, list[np.ndarray]] = {}
     with np.load(file, allow_pickle=False) as kept:
-        return {
-            kind: [kept[name] for name in kept.files if name.startswith(f"{kind}.")]
-            for kind in KINDS
-        }
+        for name in kept.files:
+            found.setdefault(name.partition(".")[0], []).append(kept[name])
+    return found
 
 
 def by_checkpoint(
@@ -202,22 +209,63 @@ def by_base(
 
     def standard(beside: Path) -> Embeddings:
         with _running(base, found, beside) as encoder:
+            if found.task == "captioning":
+                return _captions(encoder)
             return parity.embeddings(encoder, QUERIES, documents(encoder.document_type))
 
     record = {"against": "base", "base": found.check.get("status", "not recorded")}
     return Proof(standard, record, tolerance, strict, report)
 
 
+def _captions(captioner: Any, texts: Sequence[np.ndarray] = ()) -> dict[str, list[np.ndarray]]:
+    """What a captioner makes of both pages, by its own model's beginning and greedily.
+
+    Args:
+        captioner: A :class:`Captioner` or a reference, which have the same methods.
+        texts: Ids ``int64 [tokens]`` of a text about each page; by default what it generates.
+
+    Returns:
+        ``tokens int64 [tokens]`` of each page alone and then of both together, and ``logits
+        float32 [tokens, vocabulary]`` behind each token of the texts.
+    """
+    pages, settings = documents("pages"), {"num_beams": 1, "max_new_tokens": _CAPTION_TOKENS}
+    tokens = [ids for page in pages for ids in captioner.generate_tokens([page], **settings)]
+    tokens += captioner.generate_tokens(pages, **settings)
+    given = zip(pages, texts or tokens, strict=False)
+    return {
+        "tokens": tokens,
+        "logits": [captioner.logits([page], ids[None])[0] for page, ids in given],
+    }
+
+
+def _caption_row(captioner: Any, standard: Embeddings, limits: Tolerance) -> dict[str, Any]:
+    """A captioner beside the standard: rows of logits in the place of embeddings.
+
+    Where a largest difference is allowed, ids have to be equal, too.
+    """
+    texts = standard["tokens"][: len(_PAGES)]
+    found = _captions(captioner, texts)
+    logits = parity.compare(standard["logits"], found["logits"])
+    figures = parity.judged({1: logits}, 0.0, limits, None)
+    pairs = zip(standard["tokens"], found["tokens"], strict=True)
+    same = [np.array_equal(expected, ids) for expected, ids in pairs]
+    if limits.max_abs_diff is not None and not all(same):
+        reasons = [figures["reason"], f"{same.count(False)} of {len(same)} captions are others"]
+        figures |= {"passed": False, "reason": "; ".join(filter(None, reasons))}
+    return {"kind": "caption", **dict.fromkeys(_FIGURES[1:]), **figures}
+
+
 @contextmanager
-def _running(folder: Path, found: Manifest, beside: Path) -> Iterator[Encoder]:
-    """The folder's encoder on the CPU; its weights stay in the mapped file, however large.
+def _running(folder: Path, found: Manifest, beside: Path) -> Iterator[Encoder | Captioner]:
+    """What runs the folder, on the CPU; its weights stay in the mapped file, however large.
 
     ONNX Runtime's CPU computes fp16 in fp32, from a copy of all weights in memory, and has no
     kernels for bf16. So graphs of either are opened, and their copies in fp32 are run, from a
     folder beside another one.
     """
     if found.precision not in _HALF:
-        encoder = Encoder(folder, share_weights=True)
+        runtime = Captioner if found.task == "captioning" else Encoder
+        encoder = runtime(folder, share_weights=True)
         with mapped.few_resident(folder, _MAPPED_MB):
             yield encoder
         return

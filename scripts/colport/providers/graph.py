@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import nullcontext
 from threading import Lock
 from typing import Any
@@ -15,50 +15,74 @@ from colport.providers.settings import ProviderSettings
 Feeds = Mapping[str, np.ndarray]
 _GRAPH_ID = "gpu_graph_id"
 _NOT_CAPTURED = "-1"
+_ELEMENTS = {"tensor(float)": 1, "tensor(float16)": 10, "tensor(bfloat16)": 16}
+"""ONNX's numbers of element types, by ONNX Runtime's names."""
 
 
 class Graph:
     """A session, called as its provider's settings say; by several threads at once, too.
 
     Args:
-        session: An ONNX Runtime session of a graph with one output ``[batch, tokens, dim]``.
+        session: An ONNX Runtime session of a graph.
         settings: The provider.
+
+    Attributes:
+        axes: Input name to its shape: axis names where it is open.
     """
 
     def __init__(self, session: Any, settings: ProviderSettings) -> None:
         self.session = session
         self._settings = settings
         self._device = (settings.provider.memory, int(settings.options.get("device_id", 0)))
-        self._axes = {item.name: item.shape for item in session.get_inputs()}
-        (self._output,) = (item.name for item in session.get_outputs())
+        self.axes = {item.name: item.shape for item in session.get_inputs()}
+        self._outputs = [item.name for item in session.get_outputs()]
         self._captured: dict[tuple[Any, ...], tuple[Any, ...]] = {}
         # Captured calls share their buffers.
         one_call = settings.cuda_graph or not settings.provider.is_concurrent
         self._turn = Lock() if one_call else nullcontext()
 
     def run(self, feeds: Feeds) -> np.ndarray:
-        """The output ``[batch, tokens, dim]`` of one batch, on the host."""
+        """The only output ``[batch, tokens, dim]`` of one batch, on the host."""
         with self._turn:
-            padded, cut, is_fixed = pad(feeds, self._axes, self._settings.fixed_shapes)
+            padded, cut, is_fixed = pad(feeds, self.axes, self._settings.fixed_shapes)
             if not self._settings.io_binding:
                 (output,) = self.session.run(None, dict(padded))
                 return output[cut]
             if self._settings.cuda_graph and is_fixed:
                 # A copy: on the host the array is the buffer that the next call fills.
                 return self._replayed(padded).numpy()[cut].copy()
-            return self._run_bound(padded).numpy()[cut]
+            (output,) = self._run_bound(padded).values()
+            return output.numpy()[cut]
 
-    def run_on_device(self, feeds: Feeds) -> Any:
-        """The same in the provider's memory, as an ``onnxruntime.OrtValue``; never padded."""
+    def call(self, feeds: Mapping[str, Any], on_host: Collection[str] = ()) -> dict[str, Any]:
+        """Every output by name, as an ``onnxruntime.OrtValue``; never padded.
+
+        Args:
+            feeds: Inputs, as arrays or as what another call gave.
+            on_host: Outputs that are read here; the others stay in the provider's memory.
+        """
         with self._turn:
-            return self._run_bound(feeds)
+            return self._run_bound(feeds, on_host)
 
-    def _run_bound(self, feeds: Feeds) -> Any:
+    def empty(self, name: str, **sizes: int) -> Any:
+        """An input of no elements, as an ``onnxruntime.OrtValue`` in the provider's memory.
+
+        Args:
+            name: The input.
+            **sizes: Of its open axes; one is 0.
+        """
+        kinds = {item.name: item.type for item in self.session.get_inputs()}
+        shape = [sizes.get(axis, axis) for axis in self.axes[name]]
+        return onnxruntime.OrtValue.ortvalue_from_shape_and_type(
+            shape, _ELEMENTS[kinds[name]], *self._device
+        )
+
+    def _run_bound(self, feeds: Mapping[str, Any], on_host: Collection[str] = ()) -> dict[str, Any]:
         binding, _held = self._bound(feeds)  # bindings of older releases only point into inputs
-        binding.bind_output(self._output, *self._device)
+        for name in self._outputs:
+            binding.bind_output(name, *(("cpu",) if name in on_host else self._device))
         self.session.run_with_iobinding(binding, self._run_options(_NOT_CAPTURED))
-        (output,) = binding.get_outputs()
-        return output
+        return dict(zip(self._outputs, binding.get_outputs(), strict=True))
 
     def _replayed(self, feeds: Feeds) -> Any:
         shapes = tuple((name, array.shape) for name, array in sorted(feeds.items()))
@@ -75,22 +99,24 @@ class Graph:
 
         The output's shape is that of a call without a capture.
         """
-        shaped = self._run_bound(feeds)
+        ((name, shaped),) = self._run_bound(feeds).items()
         output = onnxruntime.OrtValue.ortvalue_from_shape_and_type(
             shaped.shape(), np.float32, *self._device
         )
         binding, values = self._bound(feeds)
-        binding.bind_ortvalue_output(self._output, output)
+        binding.bind_ortvalue_output(name, output)
         return binding, values, output, self._run_options(number)
 
-    def _bound(self, feeds: Feeds) -> tuple[Any, dict[str, Any]]:
+    def _bound(self, feeds: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
         """A binding with its inputs, and these."""
         # On the host a value is the array itself, so it has to lie in one piece.
         values = {
             name: onnxruntime.OrtValue.ortvalue_from_numpy(
-                np.ascontiguousarray(array), *self._device
+                np.ascontiguousarray(value), *self._device
             )
-            for name, array in feeds.items()
+            if isinstance(value, np.ndarray)
+            else value
+            for name, value in feeds.items()
         }
         binding = self.session.io_binding()
         for name, value in values.items():

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from functools import partial
-from os import PathLike
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -15,17 +14,13 @@ from typing import Any
 import numpy as np
 
 from colport.base.errors import ArtifactError, InputError
-from colport.base.redaction import plain
-from colport.families import inputs, registry
+from colport.families import inputs
 from colport.families.base import Batch, Document, DocumentType
 from colport.folder import manifest
-from colport.hub import exported
-from colport.providers import ProviderSettings
 from colport.providers.graph import Graph
-from colport.providers.integers import needs_exact_kernels
-from colport.providers.session import open_session, require, require_opset
 from colport.providers.table import MOST_THREADS
 from colport.runtime import batching
+from colport.runtime.opened import Opened
 from colport.scoring.maxsim import maxsim
 
 _WINDOW = {"passages": 1024, "pages": 16}
@@ -40,7 +35,7 @@ _Limits = tuple[int | None, int | None]
 """``batch_size`` and ``batch_tokens``."""
 
 
-class Encoder:
+class Encoder(Opened):
     """A late-interaction retriever in ONNX Runtime.
 
     Its embeddings equal those of the checkpoint's own library: prompts, query expansion,
@@ -82,6 +77,8 @@ class Encoder:
         UnsupportedError: The provider is not on this machine, or does not take the graphs.
     """
 
+    task = "retrieval"
+
     def __init__(
         self,
         folder: Path | str,
@@ -91,28 +88,13 @@ class Encoder:
         workers: int | None = None,
         revision: str | None = None,
     ) -> None:
-        threads = None if threads is None else inputs.whole("threads", threads, MOST_THREADS)
         workers = None if workers is None else inputs.whole("workers", workers, MOST_THREADS)
-        inputs.typed("share_weights", share_weights, bool | np.bool_, "True or False")
-        settings = ProviderSettings.of(provider)
-        settings.refuse_other_python()
-        inputs.typed("revision", revision, str | None, "a commit, tag or branch")
-        place = inputs.typed("folder", folder, str | PathLike, "a path")
-        self.folder = exported.located(place, revision)
-        self.manifest = manifest.read(self.folder)
-        require(settings.provider.name)
-        require_opset(settings.provider, self.manifest.opset)
-        exact = needs_exact_kernels(self.manifest.integer_range, settings.provider, self.folder)
-        self._settings = settings
-        self._options = {"share_weights": share_weights, "exact_sums": exact}
-        self._graphs = self._open(threads)
+        super().__init__(folder, provider, threads, share_weights, revision)
         second_mb = 0 if share_weights else self.manifest.size_mb
-        self._workers, self._share = batching.workers(settings, threads, workers, second_mb)
+        self._workers, self._share = batching.workers(self._settings, threads, workers, second_mb)
         self._beside: dict[str, Graph] = {}
         self._opening = Lock()
-        family = registry.get(self.manifest.family)
-        self.document_type = family.document_type
-        self._runtime = family.runtime(self.manifest.processing, self.folder)
+        self.document_type = self._family.document_type
 
     @property
     def dim(self) -> int:
@@ -222,18 +204,15 @@ class Encoder:
         Returns:
             An ``onnxruntime.OrtValue`` in the provider's memory; others read it through DLPack.
         """
-        return self._run(batch, "run_on_device")
+        (output,) = self._run(batch, "call").values()
+        return output
 
     def _run(self, batch: Batch, how: str, beside: bool = False) -> Any:
         if inputs.typed("batch", batch, Batch, "a prepared Batch").graph not in self._graphs:
             raise ArtifactError(f"{self.folder / manifest.FILE}: has no {batch.graph} graph.")
         graphs = self._beside if beside else self._graphs
-        try:
+        with self._running(batch.graph):
             return getattr(graphs[batch.graph], how)(batch.feeds)
-        except Exception as error:  # onnxruntime's classes share no public base
-            raise ArtifactError(
-                f"{self.folder}: the {batch.graph} graph cannot be run ({plain(error)})."
-            ) from error
 
     def score(self, queries: Sequence[np.ndarray], documents: Sequence[np.ndarray]) -> np.ndarray:
         """MaxSim of every query with every document, ``float32 [queries, documents]``.
@@ -245,13 +224,6 @@ class Encoder:
             ValueError: One is not ``[tokens, dim]``, or a document has no tokens.
         """
         return maxsim(queries, documents)
-
-    def _open(self, threads: int | None) -> dict[str, Graph]:
-        settings, options = self._settings, {"threads": threads, **self._options}
-        return {
-            name: Graph(open_session(self.folder / graph.file, settings, **options), settings)
-            for name, graph in self.manifest.graphs.items()
-        }
 
     def _prepared(
         self,
@@ -279,19 +251,6 @@ class Encoder:
 
     def _kind(self, argument: str) -> DocumentType:
         return "passages" if argument == "queries" else self.document_type
-
-    @contextmanager
-    def _preparing(self, places: Sequence[int]) -> Iterator[None]:
-        try:
-            yield
-        except InputError as error:
-            raise InputError(error.argument, places[error.index or 0], error.reason) from error
-        except (ArithmeticError, LookupError, MemoryError, ValueError) as error:
-            reason = "out of memory" if isinstance(error, MemoryError) else plain(error)
-            raise ArtifactError(
-                f"{self.folder / manifest.FILE}: inputs cannot be prepared by its processing "
-                f"settings ({reason})."
-            ) from error
 
     def _encode(
         self, argument: str, given: Any, limits: _Limits, progress: Progress | None

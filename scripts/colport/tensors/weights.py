@@ -150,8 +150,9 @@ class TensorIndex(dict[str, TensorEntry]):
             self.update(_read_shards(index, weight_map))
         elif pickled := [name for name in _PICKLES if index.with_name(name).is_file()]:
             raise CheckpointError(
-                f"{index.with_name(pickled[0])}: pickled weights are not read; "
-                "convert the checkpoint to safetensors."
+                f"{index.with_name(pickled[0])}: pickled weights are not read; convert the "
+                "checkpoint to safetensors. On the Hub a conversion is often a pull request: take "
+                "the commit of refs/pr/N as the revision."
             )
         else:
             raise CheckpointError(f"{folder}: no weights found; expected {WHOLE} or {INDEX}.")

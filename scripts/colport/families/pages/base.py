@@ -9,38 +9,27 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from PIL import Image
 
 from colport.base.errors import CheckpointError, InputError, UnsupportedError
-from colport.base.foreign import misfit, shape_beside
+from colport.base.foreign import shape_beside
 from colport.families import base, functional
 from colport.families.base import Tensor
-from colport.families.pages.images import KERNELS, PageError
+from colport.families.pages import processors
+from colport.families.pages.images import PageError
 from colport.families.pages.layouts import UNREAD, CheckpointLayout
 from colport.families.tokens import TokenBatch, Tokens, check_ids, save_backend
 
 _AUGMENTATION_TOKENS = 10  # behind every query, in transformers and in colpali-engine
-_KERNELS = {Image.Resampling[kernel.upper()]: kernel for kernel in KERNELS}
-_IMAGE_STEPS = (
-    *((step, (True,)) for step in ("do_resize", "do_rescale", "do_normalize")),
-    ("resample", tuple(_KERNELS)),
-)
-"""What the runtime does to a page."""
-
-_CHANNELS = 3  # of a page in RGB
-_SHAPES = shape_beside(__file__)
+_SHAPE = shape_beside(__file__)
 
 Tensors = Mapping[str, Any]
 """Tensors of torch by name."""
-
-Steps = tuple[tuple[str, tuple[Any, ...]], ...]
-"""Settings, each with the values that are exported."""
 
 Fact = tuple[str, Any, Any]
 """A name, what a processor says of it, and what the model's configuration does."""
 
 
-class PageFamily(base.Family):
+class PageFamily(base.Retriever):
     """A vision-language model with a projection, in the layouts of several libraries.
 
     ``backbone`` is the model without its projection: a vision tower and a language model.
@@ -54,9 +43,9 @@ class PageFamily(base.Family):
     """Whether the image token may lie beyond the word embeddings."""
     has_windows: ClassVar[bool] = False
     """Whether its masks hold the windows of sliding layers."""
-    image_steps: ClassVar[Steps] = ()
+    image_steps: ClassVar[processors.Steps] = ()
     """Settings of its image processor that change pages, and the values that are exported."""
-    text_steps: ClassVar[Steps] = ()
+    text_steps: ClassVar[processors.Steps] = ()
     """The same of its text model's configuration."""
 
     def prepare(self, backbone: Any) -> None:
@@ -69,7 +58,7 @@ class PageFamily(base.Family):
         kinds = getattr(text, "layer_types", None) or ()
         if "sliding_attention" in kinds and not self.has_windows:
             raise UnsupportedError("text_config: sliding-window layers are not exported yet.")
-        refuse_others("text_config has", text, self.text_steps)
+        processors.refuse_others("text_config has", text, self.text_steps)
 
     @abstractmethod
     def page_inputs(self, layout: CheckpointLayout, config: Any) -> tuple[base.GraphInput, ...]:
@@ -172,12 +161,7 @@ class PageFamily(base.Family):
         processor, config = layout.load_processor(folder), layout.config(folder)
         tokenizer, images = processor.tokenizer, processor.image_processor
         backbone = getattr(config, "vlm_config", config)
-        if (kind := type(images).__name__) != self.images_class:
-            raise UnsupportedError(
-                f"{folder}: the image processor is {kind}; exported is {self.images_class}."
-            )
-        steps = (*_IMAGE_STEPS, *self.image_steps)
-        refuse_others(f"{folder}: the image processor has", images, steps)
+        values = processors.values(folder, images, [self.images_class], self.image_steps)
         sizes = self.image_settings(images, backbone)
         if lacking := [key for key, value in sizes.items() if value is None]:
             raise UnsupportedError(
@@ -209,13 +193,7 @@ class PageFamily(base.Family):
             "pad_id": tokenizer.pad_token_id,
             "padding_side": tokenizer.padding_side,
             "pooling": layout.pooling,
-            "image": {
-                **sizes,
-                "resample": _KERNELS[images.resample],
-                "scale": _by_channel(folder, images, "rescale_factor")[0],
-                "mean": _by_channel(folder, images, "image_mean"),
-                "std": _by_channel(folder, images, "image_std"),
-            },
+            "image": {**sizes, **values},
         }
         return base.Processing(settings, save_backend(tokenizer, folder))
 
@@ -232,23 +210,6 @@ class PageFamily(base.Family):
             if layout.accepts(folder):
                 return layout
         raise CheckpointError(f"{folder}: is not a {self.name} checkpoint.")
-
-
-def refuse_others(place: str, settings: Any, steps: Steps) -> None:
-    """Refuse settings of other values than those that are exported.
-
-    Args:
-        place: Begins the sentence.
-        settings: Has them as attributes.
-        steps: What is exported.
-
-    Raises:
-        UnsupportedError: One is another.
-    """
-    for key, allowed in steps:
-        if (found := getattr(settings, key)) not in allowed:
-            exported = " or ".join(map(str, allowed))
-            raise UnsupportedError(f"{place} {key} {found}; exported is {exported} only.")
 
 
 def query_template(layout: CheckpointLayout, processor: Any, start: str = "") -> str:
@@ -298,23 +259,6 @@ def _query_parts(settings: Mapping[str, Any], query: str) -> tuple[str, str, str
     return before, query, behind
 
 
-def _by_channel(folder: Path, images: Any, key: str) -> list[float]:
-    """A setting of an image processor for each channel; a number is that of all.
-
-    Raises:
-        UnsupportedError: It is none, or 0 where it would be divided by.
-    """
-    value = getattr(images, key)
-    found = list(value) if isinstance(value, list | tuple) else [value]
-    is_zero = key != "image_mean" and 0 in found
-    if misfit(found, [(int, float)]) or is_zero or len(found) not in (1, _CHANNELS):
-        raise UnsupportedError(
-            f"{folder}: the image processor's {key} is {value!r}; allowed is a number, or one for "
-            f"each of {_CHANNELS} channels; 0 only as image_mean."
-        )
-    return found * (_CHANNELS // len(found))
-
-
 def _reserved(processor: Any) -> list[str]:
     """Tokens that a query may not spell, since the library takes them for those of a page."""
     found = []
@@ -339,7 +283,7 @@ class PageRuntime(base.Runtime):
 
     def __init__(self, settings: Mapping[str, Any], folder: Path) -> None:
         own = self.own_settings
-        shape = {**_SHAPES["settings"], **own, "image": {**own["image"], **_SHAPES["image"]}}
+        shape = {**_SHAPE, **own, "image": {**own["image"], **processors.SHAPE}}
         base.check_settings(settings, shape, folder)
         self._settings = settings
         self._image = {"resample": "bicubic", **settings["image"]}

@@ -78,13 +78,18 @@ def _is_packed(entry: StoredTensor, name: str) -> bool:
 
 
 def build_on_meta(
-    model_class: Any, config: Any, precision: str, *, to_trace: bool = True
+    model_class: Any,
+    config: Any,
+    precision: str,
+    *,
+    to_trace: bool = True,
+    attends: str | Mapping[str, str] = "colport",
 ) -> tuple[PreTrainedModel, dict[str, torch.Tensor]]:
     """A transformers model without weights, and the values of its computed buffers.
 
     Parameters never exist: they go to the meta device as they are made. Buffers that the
-    checkpoint does not store are computed first and returned. A model to trace has our attention,
-    any other the one that its library chooses.
+    checkpoint does not store are computed first and returned. A model to trace ``attends`` by our
+    attention, by default, any other by the one that its library chooses.
 
     Raises:
         CheckpointError: The library cannot build it so.
@@ -94,7 +99,7 @@ def build_on_meta(
     from colport.families import attention
 
     attention.register()
-    chosen = {"attn_implementation": attention.IMPLEMENTATION}
+    chosen = {"attn_implementation": attends}
     try:
         with init_empty_weights():
             model = model_class._from_config(
@@ -161,7 +166,8 @@ def map_tensors(
     missing = (n for n in parameters if n not in places and not reason(optional, n))
     refuse_weights("missing", missing, folder)
     for name, entry in places.items():
-        check_shape(name, entry, tuple(parameters[name].shape))
+        own = parameters[name]
+        check_shape(name, entry, tuple(own.shape), is_float=own.is_floating_point())
     return places
 
 
@@ -187,13 +193,15 @@ def refuse_weights(what: str, names: Iterable[str], place: Path, why: str = "") 
         raise CheckpointError(f"{place}: {len(found)} {what} weights, first {found[0]!r}{why}.")
 
 
-def check_shape(name: str, entry: StoredTensor, expected: tuple[int, ...]) -> None:
-    """Refuse a tensor that is not the parameter: of another shape, or of integers.
+def check_shape(
+    name: str, entry: StoredTensor, expected: tuple[int, ...], *, is_float: bool = True
+) -> None:
+    """Refuse a tensor that is not the parameter: of another shape, or of integers as no buffer is.
 
     Raises:
         CheckpointError: It is not.
     """
-    if _is_packed(entry, name):
+    if is_float and _is_packed(entry, name):
         raise CheckpointError(
             f"{entry.file}: tensor {entry.key!r} is {entry.dtype}; exported are weights in fp32, "
             "fp16 or bf16."

@@ -1,0 +1,1 @@
+"""What families share that write a text about a picture."""

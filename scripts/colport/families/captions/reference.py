@@ -1,0 +1,89 @@
+"""A captioner in PyTorch: the library's ``generate`` behind its own processor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from colport.families.base import Room
+from colport.families.captions.base import UNREAD, CaptionFamily
+from colport.families.pages.images import as_page
+from colport.families.reference import skeletons
+from colport.families.reference.stored_parameters import fill
+from colport.hub.checkpoints import reading
+
+
+class Generator:
+    """A captioner of transformers with its processor, in fp32.
+
+    Args:
+        family: Its family.
+        folder: The checkpoint.
+        device: A torch device.
+        room: The memory that it may take.
+
+    Raises:
+        CheckpointError: Weights are missing; the library would make them up.
+    """
+
+    def __init__(self, family: CaptionFamily, folder: Path, device: str, room: Room) -> None:
+        if room.is_streamed:
+            model, constants, tensors = family.build(folder, "fp32", to_trace=False)
+            fill(model, tensors, constants)
+            model.generation_config = family.generation(folder, model.config)
+        else:
+            with reading(folder, "its library"):
+                model, loading = family.library_class.from_pretrained(
+                    folder,
+                    dtype=torch.float32,
+                    use_safetensors=True,
+                    trust_remote_code=False,
+                    output_loading_info=True,
+                )
+            missing = (key for key in loading["missing_keys"] if not skeletons.reason(UNREAD, key))
+            skeletons.refuse_weights("missing", missing, folder)
+        self.module, self.room = model.eval().to(device), room
+        self.processor, self._family = family.processor(folder), family
+        self._ends = family.generation(folder, self.module.config).eos_token_id
+
+    def generate_tokens(
+        self, images: Sequence[Any], prompt: str | None = None, **settings: Any
+    ) -> list[np.ndarray]:
+        """The ids of each text as the library's ``generate`` gives them, ``int64 [tokens]``.
+
+        What the text begins with and its end token are among them, padding is not.
+
+        Args:
+            images: Pictures, which are one batch.
+            prompt: Of all of them.
+            **settings: Of the library's ``generate``, before the checkpoint's own.
+        """
+        inputs = self._inputs(images, prompt)
+        with torch.inference_mode():
+            rows = self.module.generate(**inputs, **settings).cpu().numpy()
+        begun = self._family.begun(inputs)
+        ended = np.isin(rows[:, begun:], self._ends)
+        ends = np.where(ended.any(axis=1), begun + ended.argmax(axis=1) + 1, rows.shape[1])
+        return [row[:end] for row, end in zip(rows, ends, strict=True)]
+
+    def logits(self, images: Sequence[Any], tokens: np.ndarray, prompt: str | None = None) -> Any:
+        """Logits behind each token of given texts, ``float32 [batch, tokens, vocabulary]``.
+
+        Args:
+            images: Pictures, which are one batch.
+            tokens: ``int64 [batch, tokens]``, what a text begins with included.
+            prompt: Of all of them, where the model's encoder reads it.
+        """
+        given = torch.from_numpy(tokens).to(self.module.device)
+        with torch.inference_mode():
+            inputs = self._inputs(images, prompt)
+            return self._family.logits(self.module, inputs, given).float().cpu().numpy()
+
+    def _inputs(self, images: Sequence[Any], prompt: str | None) -> dict[str, Any]:
+        pages = [as_page(image) for image in images]
+        inputs = self._family.inputs(self.processor, pages, prompt)
+        return {name: value.to(self.module.device) for name, value in inputs.items()}

@@ -1,0 +1,254 @@
+"""Greedy and beam search over a decoder's steps, in NumPy.
+
+Token for token what ``generate`` of transformers 5.23 gives for the same logits
+(``generation/utils.py: _sample, _beam_search``, ``generation/logits_process.py``), with its order
+of rules, its float32 sums and its ends. Each row of a batch gives what it gives alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+from colport.families.captions.generation import Generation
+
+Step = Callable[[np.ndarray, np.ndarray | None], np.ndarray]
+"""``step(input_ids, parents)`` gives ``float32 [rows, vocabulary]``, the logits of the last place.
+
+``input_ids`` is ``int64 [rows, tokens]``: first what the texts begin with, padded on the left by
+:data:`PADDING`, then a token a row. ``parents`` is ``int64 [rows]``: the row of the step before
+whose cache each row goes on from; ``None`` where these are the same rows.
+"""
+
+Told = Callable[[int, int], object]
+"""Called with the place of a row and its new token, one after the other."""
+
+PADDING = -1
+"""No token, so that no rule takes it for one."""
+
+_NONE = np.float32(-1e9)
+"""Score of a text that there is not, as transformers has it."""
+
+
+def generate(
+    step: Step,
+    begun: Sequence[Sequence[int]],
+    generation: Generation,
+    told: Told | None = None,
+) -> list[np.ndarray]:
+    """The tokens that follow what each text begins with.
+
+    Args:
+        step: The decoder, which keeps its cache itself. Rows that have ended may be left out of
+            later steps.
+        begun: Ids that each text begins with, at least one.
+        generation: The settings.
+        told: Told of every token as soon as it is chosen; greedy search alone has such a moment.
+
+    Returns:
+        ``int64 [tokens]`` a row, its end token included, without padding.
+
+    Raises:
+        ValueError: See :meth:`Generation.limit`; or there are beams, and someone to be told.
+    """
+    if generation.num_beams > 1 and told is not None:
+        raise ValueError(
+            f"stream: beam search chooses its tokens at the end, and num_beams is "
+            f"{generation.num_beams}; allowed with it is num_beams=1."
+        )
+    rules = _Rules(generation, np.array([len(row) for row in begun]))
+    ids = np.full((len(begun), rules.begin), PADDING)
+    for row, first in zip(ids, begun, strict=True):
+        row[-len(first) :] = first
+    if generation.num_beams > 1:
+        return _beams(step, ids, rules)
+    return _greedy(step, ids, rules, told)
+
+
+class _Rules:
+    """What changes the scores of a next token, in the order of transformers.
+
+    Args:
+        generation: The settings.
+        lengths: ``int64 [rows]``, tokens that each text begins with.
+
+    Attributes:
+        begin: Place behind what the texts begin with.
+        limits: ``int64 [rows]``, the place before which each text ends.
+        ends: Tokens that end a text.
+    """
+
+    def __init__(self, generation: Generation, lengths: np.ndarray) -> None:
+        self.settings, self.begin = generation, int(lengths.max())
+        self.ends = np.array(generation.eos_token_id, np.int64)
+        self._padding = self.begin - lengths
+        self.limits = self._padding + [generation.limit(int(length)) for length in lengths]
+        self._least = self._padding + [generation.least(int(length)) for length in lengths]
+        is_forced = generation.forced_bos_token_id is not None
+        self._first = self.begin + (is_forced & (lengths == 1))
+        ends = [[int(end)] for end in self.ends]
+        words = [list(word) for word in generation.bad_words_ids if list(word) not in ends]
+        self._bad = [
+            np.array([word for word in words if len(word) == size], np.int64)
+            for size in sorted(set(map(len, words)))
+        ]
+
+    def ended(self, tokens: np.ndarray, length: int, places: np.ndarray) -> np.ndarray:
+        """Whether each text ends with this token, its ``length``-th."""
+        return np.isin(tokens, self.ends) | (length >= self.limits[places])
+
+    def __call__(self, ids: np.ndarray, scores: np.ndarray, places: np.ndarray) -> np.ndarray:
+        """Scores by the rules, in place.
+
+        Args:
+            ids: ``int64 [rows, length]``, the texts as far as they are.
+            scores: ``float32 [rows, vocabulary]``.
+            places: ``int64 [rows]``, which text each is.
+        """
+        of, length, vocabulary = self.settings, ids.shape[1], scores.shape[1]
+        if of.repetition_penalty != 1:
+            row, column = np.nonzero(ids >= 0)
+            at = _within(vocabulary, row, ids[row, column])
+            found, penalty = scores[at], np.float32(of.repetition_penalty)
+            scores[at] = np.where(found < 0, found * penalty, found / penalty)
+        if 0 < (size := of.no_repeat_ngram_size) <= length:
+            grams = sliding_window_view(ids, size, axis=1)
+            same = (grams[..., :-1] == ids[:, None, length + 1 - size :]).all(-1)
+            row, column = np.nonzero(same)
+            scores[_within(vocabulary, row, grams[row, column, -1])] = -math.inf
+        for words in self._bad:
+            if (size := words.shape[1] - 1) <= length:
+                same = (ids[:, None, length - size :] == words[:, :-1]).all(-1)
+                row, word = np.nonzero(same)
+                scores[row, words[word, -1]] = -math.inf
+        _suppress(scores, length < self._least[places], self.ends)
+        if of.forced_bos_token_id is not None:
+            _force(scores, length - self._padding[places] == 1, [of.forced_bos_token_id])
+        if len(of.forced_eos_token_id):
+            _force(scores, length == self.limits[places] - 1, of.forced_eos_token_id)
+        _suppress(scores, np.ones(len(ids), bool), of.suppress_tokens)
+        _suppress(scores, length == self._first[places], of.begin_suppress_tokens)
+        return scores
+
+
+def _within(vocabulary: int, row: np.ndarray, token: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and tokens without those of which the head knows nothing."""
+    inside = (token >= 0) & (token < vocabulary)
+    return row[inside], token[inside]
+
+
+def _suppress(scores: np.ndarray, rows: np.ndarray, tokens: Sequence[int] | np.ndarray) -> None:
+    # Lists of checkpoints hold -1 and more for no token.
+    inside = [token for token in tokens if 0 <= token < scores.shape[1]]
+    if inside and rows.any():
+        scores[np.ix_(rows, inside)] = -math.inf
+
+
+def _force(scores: np.ndarray, rows: np.ndarray, tokens: Sequence[int]) -> None:
+    if rows.any():
+        scores[rows] = -math.inf
+        scores[np.ix_(rows, tokens)] = 0
+
+
+def _greedy(step: Step, begun: np.ndarray, rules: _Rules, told: Told | None) -> list[np.ndarray]:
+    length = rules.begin
+    ids = np.pad(begun, [(0, 0), (0, rules.limits.max() - length)])
+    places, live = np.arange(len(ids)), np.ones(len(ids), bool)
+    found: dict[int, np.ndarray] = {}
+    fed, parents = begun, None
+    while True:
+        tokens = rules(ids[:, :length], step(fed, parents), places).argmax(1)
+        ids[:, length] = tokens
+        length += 1
+        for row in np.flatnonzero(live) if told is not None else ():
+            told(int(places[row]), int(tokens[row]))
+        for row in np.flatnonzero(live & rules.ended(tokens, length, places)):
+            found[places[row]] = ids[row, rules.begin : length].copy()
+            live[row] = False
+        if not live.any():
+            return [found[place] for place in range(len(begun))]
+        fed, parents = tokens[:, None], None
+        if 2 * live.sum() <= len(live):  # a smaller cache is worth its copy
+            parents = np.flatnonzero(live)
+            ids, places, fed, live = ids[live], places[live], fed[live], live[live]
+
+
+def _beams(step: Step, begun: np.ndarray, rules: _Rules) -> list[np.ndarray]:
+    of, length, texts = rules.settings, rules.begin, len(begun)
+    beams, kept = of.num_beams, max(2, 1 + len(rules.ends)) * of.num_beams
+    running = np.zeros((texts, beams, rules.limits.max()), np.int64)
+    running[:, :, :length] = begun[:, None]
+    scores = np.full((texts, beams), _NONE)
+    scores[:, 0] = 0
+    # Of each text's best endings: the ids, their number, the score, and whether there is one.
+    best = running, np.full((texts, beams), length), np.full((texts, beams), _NONE)
+    best = *best, np.zeros((texts, beams), bool)
+    found: dict[int, np.ndarray] = {}
+    places = np.arange(texts)
+    # All beams of a text begin alike, so that its beginning is run once.
+    logits, alike = np.repeat(step(begun, None), beams, axis=0), beams
+    while True:
+        flat = running[:, :, :length].reshape(-1, length)
+        sums = rules(flat, _log_softmax(logits), np.repeat(places, beams))
+        sums = (sums.reshape(len(places), beams, -1) + scores[:, :, None]).reshape(len(places), -1)
+        at = _highest(sums, kept)
+        sums, (beam, tokens) = _rows(sums, at), np.divmod(at, logits.shape[1])
+        continued = _rows(running, beam)
+        continued[:, :, length] = tokens
+        length += 1
+        ended = rules.ended(tokens, length, places[:, None])
+        new = ended & (np.arange(kept) < beams)
+        divisor = np.float32((length - rules.begin) ** of.length_penalty)
+        ending = continued, np.full_like(tokens, length), sums / divisor + ~new * _NONE, new
+        joined = [np.concatenate(pair, axis=1) for pair in zip(best, ending, strict=True)]
+        best = tuple(_rows(values, _highest(joined[2], beams)) for values in joined)
+        sums = sums + ended * _NONE
+        on = _highest(sums, beams)
+        running, scores = _rows(continued, on), _rows(sums, on)
+        parents = (beams * np.arange(len(places))[:, None] + _rows(beam, on)) // alike
+        limits = rules.limits[places]
+        go = (length < limits) & _improvable(of, scores, best, length, limits, rules.begin)
+        for row in np.flatnonzero(~go):
+            found[places[row]] = best[0][row, 0, rules.begin : best[1][row, 0]].copy()
+        if not go.any():
+            return [found[place] for place in range(texts)]
+        running, scores, places = running[go], scores[go], places[go]
+        best = tuple(values[go] for values in best)
+        logits, alike = step(running[:, :, length - 1].reshape(-1, 1), parents[go].reshape(-1)), 1
+
+
+def _log_softmax(logits: np.ndarray) -> np.ndarray:
+    shifted = logits - logits.max(1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
+
+
+def _highest(scores: np.ndarray, count: int) -> np.ndarray:
+    """Places of the highest scores of each row, in falling order; of equal ones the first."""
+    found = np.sort(np.argpartition(-scores, count - 1, axis=1)[:, :count], axis=1)
+    return _rows(found, np.argsort(-_rows(scores, found), axis=1, kind="stable"))
+
+
+def _rows(values: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """Those of each row's entries that ``at [rows, entries]`` names."""
+    return values[np.arange(len(at))[:, None], at]
+
+
+def _improvable(
+    of: Generation,
+    scores: np.ndarray,
+    best: tuple[np.ndarray, ...],
+    length: int,
+    limits: np.ndarray,
+    begin: int,
+) -> np.ndarray:
+    """Which texts may get a better ending, by ``early_stopping``."""
+    _, _, best_scores, complete = best
+    is_farthest = of.early_stopping == "never" and of.length_penalty > 0
+    reached = (limits if is_farthest else np.full_like(limits, length)) - begin
+    possible = scores[:, :1] / (reached[:, None] ** float(of.length_penalty)).astype(np.float32)
+    worst = np.where(complete, best_scores.min(1, keepdims=True), _NONE)
+    found = (possible > worst).any(1)
+    return found & ~complete.all(1) if of.early_stopping is True else found
