@@ -296,6 +296,11 @@ class Family(ABC):
     name: ClassVar[str]
     task: ClassVar[Task]
 
+    @property
+    def reads(self) -> str:
+        """What its datasets hold: ``pages``, ``passages``, or ``captions`` of pictures."""
+        return getattr(self, "document_type", "captions")
+
     @abstractmethod
     def accepts(self, folder: Path) -> bool:
         """Whether the checkpoint in ``folder`` is of this family, by its configuration files."""

@@ -91,7 +91,7 @@ class Forecast:
         model, variants = plan.config["models"][name], plan.config["variants"]
         self._plan, self._name = plan, name
         self.parameters, is_here = parameters_of(model["checkpoint"])
-        kind = registry.get(model["family"]).document_type
+        kind = registry.get(model["family"]).reads
         self.fetched = 0 if is_here else FACTS["published"][kind] * self.parameters
         self._tokens = needs.TOKENS[kind]
         self._sets = [counts(plan, dataset) for dataset in plan.of(name)]

@@ -145,7 +145,8 @@ def _folder_mb(rows: pd.DataFrame) -> float:
 def _parity_passed(rows: pd.DataFrame) -> bool | None:
     if (rows["passed"].eq(False)).any():
         return False
-    complete = {"query", "document"} <= set(rows["kind"]) and rows["passed"].notna().all()
+    kinds, passed = set(rows["kind"]), rows["passed"].notna().all()
+    complete = passed and ({"query", "document"} <= kinds or kinds == {"caption"})
     return True if complete and rows["status"].eq("ok").all() else None
 
 

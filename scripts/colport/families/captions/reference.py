@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,27 @@ class Generator:
         self.processor, self._family = family.processor(folder), family
         self._ends = family.generation(folder, self.module.config).eos_token_id
 
+    def generate(self, images: Sequence[Any], prompts: Sequence[str | None]) -> list[str]:
+        """Texts by the checkpoint's own settings; neighbours with one prompt are one batch.
+
+        Args:
+            images: Pictures.
+            prompts: One a picture.
+        """
+        tokenizer, texts = self.processor.tokenizer, []
+        ends = [tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token]
+        pairs = zip(prompts, images, strict=True)
+        for prompt, group in groupby(pairs, key=lambda pair: pair[0]):
+            begun, rows = self._generated([image for _, image in group], prompt, {})
+            if not self._family.keeps_tags:
+                texts += tokenizer.batch_decode(rows, skip_special_tokens=True)
+                continue
+            for text in tokenizer.batch_decode([row[begun:] for row in rows]):
+                for end in filter(None, ends):
+                    text = text.replace(end, "")
+                texts.append(text)
+        return texts
+
     def generate_tokens(
         self, images: Sequence[Any], prompt: str | None = None, **settings: Any
     ) -> list[np.ndarray]:
@@ -62,13 +84,7 @@ class Generator:
             prompt: Of all of them.
             **settings: Of the library's ``generate``, before the checkpoint's own.
         """
-        inputs = self._inputs(images, prompt)
-        with torch.inference_mode():
-            rows = self.module.generate(**inputs, **settings).cpu().numpy()
-        begun = self._family.begun(inputs)
-        ended = np.isin(rows[:, begun:], self._ends)
-        ends = np.where(ended.any(axis=1), begun + ended.argmax(axis=1) + 1, rows.shape[1])
-        return [row[:end] for row, end in zip(rows, ends, strict=True)]
+        return self._generated(images, prompt, settings)[1]
 
     def logits(self, images: Sequence[Any], tokens: np.ndarray, prompt: str | None = None) -> Any:
         """Logits behind each token of given texts, ``float32 [batch, tokens, vocabulary]``.
@@ -87,3 +103,15 @@ class Generator:
         pages = [as_page(image) for image in images]
         inputs = self._family.inputs(self.processor, pages, prompt)
         return {name: value.to(self.module.device) for name, value in inputs.items()}
+
+    def _generated(
+        self, images: Sequence[Any], prompt: str | None, settings: Mapping[str, Any]
+    ) -> tuple[int, list[np.ndarray]]:
+        """How many tokens each text begins with, and its ids without padding."""
+        inputs = self._inputs(images, prompt)
+        with torch.inference_mode():
+            rows = self.module.generate(**inputs, **settings).cpu().numpy()
+        begun = self._family.begun(inputs)
+        ended = np.isin(rows[:, begun:], self._ends)
+        ends = np.where(ended.any(axis=1), begun + ended.argmax(axis=1) + 1, rows.shape[1])
+        return begun, [row[:end] for row, end in zip(rows, ends, strict=True)]
