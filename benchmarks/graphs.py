@@ -189,6 +189,10 @@ def export_plainly(checkpoint: str, family: str, graph: str, file: str, dynamo: 
     if dynamo:
         shapes = tuple(dict.fromkeys(axis, torch.export.Dim.DYNAMIC) for axis in axes)
         dynamic = {"dynamic_shapes": {"inputs": shapes}}
+    else:  # sizes are tensors there, which no check can compare
+        definition = replace(
+            definition, inputs=[replace(item, axes={}) for item in definition.inputs]
+        )
     torch.onnx.export(
         GraphModule(model, definition),
         example_inputs(definition, "cpu"),

@@ -36,7 +36,7 @@ RECORDS = {
     "scenarios": SCENARIO_FILES,
     "latency": expand(
         "results/latency/{model}/{provider}.json",
-        model=PLAN.retrievers,
+        model=PLAN.models,
         provider=PLAN.providers,
     ),
 }

@@ -58,12 +58,13 @@ def vit_gpt2(**settings: Any) -> Any:
 
 
 def trocr(**settings: Any) -> Any:
-    decoder = transformers.TrOCRConfig(**_bart(cross_attention_hidden_size=24, **settings))
+    known = {"cross_attention_hidden_size": 24, "use_learned_position_embeddings": False}
+    decoder = transformers.TrOCRConfig(**_bart(**{**known, **settings}))
     return _pair(transformers.DeiTConfig(**_VIT), decoder)
 
 
 def donut(**settings: Any) -> Any:
-    swin = {"image_size": [32, 64], "patch_size": 4, "embed_dim": 16, "depths": [2, 2]}
+    swin = {"image_size": [32, 64], "patch_size": 4, "embed_dim": 16, "depths": [1, 2]}
     encoder = transformers.DonutSwinConfig(**swin, num_heads=[2, 4], window_size=4)
     decoder = transformers.MBartConfig(**_bart(encoder_layers=LAYERS, **settings))
     return _pair(encoder, decoder)
@@ -86,7 +87,7 @@ def git(**settings: Any) -> Any:
 
 def florence2(**settings: Any) -> Any:
     vision = {"embed_dim": [8, 16, 24, 32], "num_heads": [1, 2, 3, 4], "num_groups": [1, 2, 3, 4]}
-    vision |= {"depths": [1, 1, 2, 1], "patch_size": [7, 3, 3, 3], "patch_stride": [4, 2, 2, 2]}
+    vision |= {"depths": [1, 1, 1, 1], "patch_size": [7, 3, 3, 3], "patch_stride": [4, 2, 2, 2]}
     vision |= {"patch_padding": [3, 1, 1, 1], "patch_prenorm": [False, True, True, True]}
     vision |= {"window_size": 4, "projection_dim": WIDTH, "max_temporal_embeddings": 10}
     vision |= {"max_position_embeddings": 10}

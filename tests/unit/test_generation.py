@@ -19,6 +19,8 @@ from colport.base.errors import ArtifactError, CheckpointError, UnsupportedError
 from colport.families.captions.generation import Generation, stated
 from colport.runtime.generation import generate
 
+pytestmark = pytest.mark.filterwarnings("ignore:Using the model-agnostic default")
+
 FOLDER = Path("folder")
 VOCABULARY, POSITIONS, START = 40, 64, 3
 IDS = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
@@ -116,7 +118,7 @@ BEAMS = [
     {"num_beams": 4, "length_penalty": 2.0, "early_stopping": "never", "max_length": 16},
     {"num_beams": 5, "length_penalty": -1.0, "max_new_tokens": 15, "eos_token_id": [2, 17]},
     {"num_beams": 4, "length_penalty": 0.0, "max_new_tokens": 12, "min_new_tokens": 3, **RULES},
-    {"num_beams": 3, "forced_bos_token_id": 7, "forced_eos_token_id": [2, 5], "max_length": 11},
+    {"num_beams": 3, "forced_bos_token_id": 7, "forced_eos_token_id": 2, "max_length": 11},
 ]
 
 
@@ -207,6 +209,7 @@ def test_settings_of_no_influence_are_left_out():
     [
         ({"num_beams": 0}, "num_beams is 0, allowed is 1 and more"),
         ({"repetition_penalty": 0}, "repetition_penalty is 0, allowed is more than 0"),
+        ({"forced_eos_token_id": [2, 5]}, r"forced_eos_token_id is \[2, 5\], allowed is one token"),
         ({"early_stopping": "late"}, "early_stopping is 'late', allowed is a truth or 'never'"),
         ({"eos_token_id": 2}, "eos_token_id is int, expected a list"),
         ({"top_k": 2}, "top_k is unknown here"),

@@ -6,7 +6,19 @@ REFERENCE_VARIANT = "pytorch"
 """Variant of the rows of the checkpoint's own library."""
 
 KINDS = ("query", "document")
-"""What a model encodes; rows and samples are of one of them."""
+"""What a retriever encodes; rows and samples are of one of them."""
+
+CAPTION_KINDS = ("picture", "first_token", "caption")
+"""What of a captioner is timed: its image graph, a text up to its first token, a whole text."""
+
+CALLS = {
+    "query": "encode_queries",
+    "document": "encode_documents",
+    "picture": "encode_pictures",
+    "first_token": "first_tokens",
+    "caption": "captions",
+}
+"""Kind to the method of a contender that is timed."""
 
 PLURALS = {"query": "queries", "document": "documents"}
 """Kind to the argument that holds several."""

@@ -291,7 +291,7 @@ def _between(
     for node in reversed(graph):  # graph order: inputs come before what reads them
         if not needed.isdisjoint(node.successors()):
             needed.add(node)
-    needed.remove(last)
+    needed -= {first, last}
     reached = {first.outputs[0], *states}
     reached |= {value for name, value in graph.initializers.items() if name.startswith(prefix)}
     layer = []

@@ -8,25 +8,37 @@ from typing import Any
 
 from colport.base.errors import PeerError, UnsupportedError
 from colport.families.base import BATCH_SIZE, Embedder
+from colport.measure.caption_calls import CaptionCalls
 from colport.peers.catalogue import is_folder
 from colport.providers import ProviderSettings
+from colport.runtime.captioner import Captioner
 from colport.runtime.remote import open_encoder
+
+_ONE_BATCH = 4096
+"""More than any latency run gives in a call."""
 
 
 def load(
-    folder: Path | str, provider: str | Mapping[str, Any], threads: int | None = None
-) -> Embedder:
+    folder: Path | str,
+    provider: str | Mapping[str, Any],
+    threads: int | None = None,
+    tokens: int | None = None,
+) -> Embedder | CaptionCalls:
     """An exported folder or a peer's in ONNX Runtime.
 
     Args:
         folder: See :class:`colport.runtime.encoder.Encoder` and :mod:`colport.peers.clients`.
         provider: A provider's type, or its entry; peers run with its defaults, in this Python.
         threads: Threads within an operator; see :class:`colport.runtime.encoder.Encoder`.
+        tokens: Of a captioner, the tokens of each caption.
 
     Raises:
         ArtifactError: The folder is not whole.
         UnsupportedError: The provider is not on this machine, or there is nothing to run.
     """
+    if tokens is not None:
+        captioner = Captioner(folder, provider, threads)
+        return CaptionCalls(captioner, tokens, batch_size=_ONE_BATCH)
     if is_folder(folder):
         from colport.peers.clients import load as load_peer
 

@@ -8,16 +8,20 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from colport.base import columns, machine
 from colport.base.errors import UnsupportedError
 from colport.base.files import bytes_below
+from colport.base.names import CAPTION_KINDS, KINDS
+from colport.families import registry
 from colport.families.base import Embedder
 from colport.families.reference.memory import Room
+from colport.folder.manifest import parsed
 from colport.folder.manifest import read as read_manifest
+from colport.measure.caption_calls import CaptionCalls
 from colport.peers.catalogue import is_folder
 from colport.providers import ProviderSettings
 from colport.providers.session import require_opset
@@ -43,7 +47,8 @@ def reference(
     precision: str = "fp32",
     compiled: bool = False,
     memory_mb: float | None = None,
-) -> Embedder:
+    tokens: int | None = None,
+) -> Embedder | CaptionCalls:
     """The checkpoint in its original library on a torch device.
 
     Args:
@@ -55,6 +60,7 @@ def reference(
         compiled: Run the model's forward through ``torch.compile`` with dynamic shapes; it is
             compiled in the first calls, without caches of earlier runs.
         memory_mb: See :meth:`colport.families.base.Family.reference`.
+        tokens: Tokens of each caption of a captioner.
 
     Raises:
         UnsupportedError: ``torch.compile`` has no compiler here, or too little memory.
@@ -62,8 +68,6 @@ def reference(
     if compiled:
         _prepare_compiling()
     import torch
-
-    from colport.families import registry
 
     torch.set_num_threads(threads)
     embedder = registry.get(family).reference(Path(checkpoint), device, memory_mb)
@@ -73,7 +77,7 @@ def reference(
         embedder.module.to(getattr(torch, {"bf16": "bfloat16"}[precision]))
     if compiled:
         embedder.module.compile(dynamic=True)
-    return embedder
+    return embedder if tokens is None else CaptionCalls(embedder, tokens)
 
 
 def _prepare_compiling() -> None:
@@ -116,6 +120,20 @@ class Contest:
     entry: Mapping[str, Any]
     memory_mb: float | None = None
 
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """What is timed: by the family of the checkpoint's record, or of the exported folders."""
+        named = self.resolved or next(
+            (
+                {"family": parsed(place).family}
+                for place in self.folders.values()
+                if not is_folder(place)
+            ),
+            None,
+        )
+        is_captioner = named and registry.get(named["family"]).task == "captioning"
+        return CAPTION_KINDS if is_captioner else KINDS
+
     def run(
         self,
         measure: Callable[[Sequence[Contender], Inputs], dict[str, Any]],
@@ -125,6 +143,7 @@ class Contest:
         count: int,
         threads: int,
         pytorch: Iterable[str] = (),
+        tokens: int | None = None,
     ) -> dict[str, Any]:
         """Time everyone who can run in one interleaved run.
 
@@ -135,11 +154,12 @@ class Contest:
             count: So many first queries and documents are the inputs.
             threads: Threads of each contender.
             pytorch: As of :meth:`entrants`.
+            tokens: As of :meth:`entrants`.
 
         Returns:
             The stage's record, noise marked.
         """
-        everyone, missing = self.entrants(threads, pytorch)
+        everyone, missing = self.entrants(threads, pytorch, tokens)
         rows = [
             columns.row(table, **place, **case, status=limit.status, reason=str(limit))
             for variant, limit in missing.items()
@@ -148,7 +168,8 @@ class Contest:
         ]
         if not everyone:
             return {"rows": rows, "environment": machine.describe()}
-        record = measure(everyone, inputs(self.dataset(), count, Path(self.scratch)))
+        given = inputs(self.dataset(), count, Path(self.scratch))
+        record = measure(everyone, replace(given, timed=self.kinds))
         mark_noise(record)
         record["environment"]["provider_packages"] = {
             provider: run_in(python, "colport.base.machine:packages")
@@ -158,19 +179,21 @@ class Contest:
         return {**record, "rows": [*record["rows"], *rows]}
 
     def entrants(
-        self, threads: int, pytorch: Iterable[str] = ()
+        self, threads: int, pytorch: Iterable[str] = (), tokens: int | None = None
     ) -> tuple[list[Contender], dict[str, UnsupportedError]]:
         """PyTorch and the variants that can run here, and why the others cannot.
 
         Args:
             threads: Threads of each contender.
             pytorch: Names of :data:`PYTORCH`: further ways to run PyTorch, beside the reference.
+            tokens: Tokens of each caption of a captioner.
 
         Returns:
             The contenders, none where no variant can run, and the known limit by variant.
         """
         settings = ProviderSettings.from_config(self.provider, self.entry)
         own = without_python(self.entry)
+        captions = {} if tokens is None else {"tokens": tokens}
         runnable, missing = [], {}
         try:
             run_in(settings.python, "colport.providers.session:require", settings.provider.name)
@@ -181,7 +204,7 @@ class Contest:
                 if is_own := not is_folder(folder):
                     require_opset(settings.provider, read_manifest(folder).opset)
                 place = str(Path(folder).resolve())
-                arguments = {"folder": place, "provider": own, "threads": threads}
+                arguments = {"folder": place, "provider": own, "threads": threads, **captions}
                 factory, python = "colport.measure.embedders:load", settings.python
                 identity = (self.model, variant, self.provider, factory, arguments)
                 runnable.append(Contender(*identity, (place,), python, forms_batches=is_own))
@@ -197,7 +220,7 @@ class Contest:
         room = Room.of(Path(self.resolved["folder"]), memory_mb)
         device, place = settings.provider.torch_device, self.resolved["folder"]
         given = {"checkpoint": place, "family": self.resolved["family"], "device": device}
-        given |= {"threads": threads, "memory_mb": room.allowed_mb}
+        given |= {"threads": threads, "memory_mb": room.allowed_mb, **captions}
         provider, factory = f"torch-{device}", f"{__name__}:reference"
         references = [
             Contender(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from colport.base.names import KINDS
+from colport.base.names import CAPTION_KINDS
 from colport.measure.entrants import Contest
 from colport.timing.runner import measure
 from colport.timing.settings import LatencySettings
@@ -28,11 +28,17 @@ def compare(
     """
     own = {name: value for name, value in settings.items() if name != "pytorch"}
     chosen = LatencySettings(**{"threads": threads, **own})
+    is_captioner = contest.kinds == CAPTION_KINDS
     return contest.run(
         lambda everyone, inputs: measure(everyone, inputs, chosen, report),
         "latency",
-        [{"kind": kind, "batch_size": size} for kind in KINDS for size in chosen.batch_sizes],
+        [
+            {"kind": kind, "batch_size": size}
+            for kind in contest.kinds
+            for size in chosen.batch_sizes
+        ],
         count=max(chosen.batch_sizes),
         threads=chosen.threads,
         pytorch=settings.get("pytorch", ()),
+        tokens=chosen.caption_tokens if is_captioner else None,
     )

@@ -12,7 +12,6 @@ import numpy as np
 from PIL import Image
 
 from colport.base.errors import ArtifactError, ConfigError, InputError
-from colport.base.machine import usable_cores
 from colport.base.redaction import plain
 from colport.families import inputs
 from colport.families.base import BATCH_SIZE
@@ -20,6 +19,7 @@ from colport.families.captions.base import Beginning
 from colport.families.pages.images import PageError
 from colport.folder import manifest
 from colport.providers.graph import Graph
+from colport.runtime import batching
 from colport.runtime.generation import PADDING, Told, generate
 from colport.runtime.opened import Opened
 
@@ -29,6 +29,7 @@ Stream = Callable[[int, str], object]
 
 _GRAPHS = "image", "decoder"
 _LOGITS, _MASK, _FEATURES = "logits", "attention_mask", "image_features"
+_READ = "encoder_hidden_states", _FEATURES
 _PAST, _PRESENT = "past_key_values.", "present."
 
 
@@ -72,6 +73,7 @@ class Captioner(Opened):
             raise ConfigError(
                 f"provider: {key}: a captioner's cache grows, and has no fixed shape."
             )
+        self._workers, _ = batching.workers(self._settings, threads, None, 0)
         if missing := [name for name in _GRAPHS if name not in self._graphs]:
             raise ArtifactError(f"{self.folder / manifest.FILE}: has no {missing[0]} graph.")
 
@@ -109,7 +111,8 @@ class Captioner(Opened):
         """
         if stream is not None:
             inputs.typed("stream", stream, Callable, "a function of a number and a text")
-        found = self._all(images, prompt, max_new_tokens, num_beams, batch_size, stream)
+        lengths = max_new_tokens, None
+        found = self._all(images, prompt, lengths, num_beams, batch_size, stream)
         return [self._runtime.text([*begun, *new], len(begun)) for begun, new in found]
 
     def generate_tokens(
@@ -119,14 +122,24 @@ class Captioner(Opened):
         max_new_tokens: int | None = None,
         num_beams: int | None = None,
         batch_size: int = BATCH_SIZE,
+        min_new_tokens: int | None = None,
     ) -> list[np.ndarray]:
         """The ids of each text, ``int64 [tokens]``, as the library's ``generate`` gives them.
 
         What the text begins with and its end token are among them, padding is not. See
-        :meth:`generate` for arguments and errors.
+        :meth:`generate` for arguments and errors; with ``min_new_tokens`` no text ends before it
+        has so many.
         """
-        found = self._all(images, prompt, max_new_tokens, num_beams, batch_size, None)
+        lengths = max_new_tokens, min_new_tokens
+        found = self._all(images, prompt, lengths, num_beams, batch_size, None)
         return [np.array([*begun, *new], np.int64) for begun, new in found]
+
+    def encode_pictures(self, images: Sequence[Image.Image]) -> np.ndarray:
+        """What the decoder reads of each picture, ``float32 [batch, source, width]``."""
+        feeds = self._begin(list(images), [None] * len(images), 0).feeds
+        with self._running("image"):
+            found = self._graphs["image"].call(feeds)
+        return next(found[name] for name in _READ if name in found).numpy()
 
     def logits(
         self, images: Sequence[Image.Image], tokens: np.ndarray, prompt: str | None = None
@@ -150,13 +163,14 @@ class Captioner(Opened):
         self,
         images: Iterable[Image.Image],
         prompt: Prompt,
-        max_new_tokens: int | None,
+        lengths: tuple[int | None, int | None],
         num_beams: int | None,
         batch_size: int,
         stream: Stream | None,
     ) -> Iterator[tuple[Sequence[int], np.ndarray]]:
         """What each text begins with, and what was generated behind it."""
-        given = {"max_new_tokens": max_new_tokens, "num_beams": num_beams}
+        most, least = lengths
+        given = {"max_new_tokens": most, "min_new_tokens": least, "num_beams": num_beams}
         given = {name: inputs.whole(name, n) for name, n in given.items() if n is not None}
         generation = replace(self._runtime.generation, **given)
         size = inputs.whole("batch_size", batch_size)
@@ -219,7 +233,7 @@ class Captioner(Opened):
             except PageError as error:
                 raise InputError("images", index, str(error)) from error
 
-        with ThreadPoolExecutor(min(len(images), usable_cores())) as pool:
+        with ThreadPoolExecutor(min(len(images), self._workers)) as pool:
             pages = inputs.checked("images", images, "pages", places, pool.map)
             with self._preparing(places):
                 pictures = list(pool.map(prepared, range(len(pages)), pages))

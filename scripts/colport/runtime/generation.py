@@ -29,6 +29,8 @@ Told = Callable[[int, int], object]
 PADDING = -1
 """No token, so that no rule takes it for one."""
 
+_BLOCK = 512  # scores that are looked at as one, until it is known to hold a high one
+
 _NONE = np.float32(-1e9)
 """Score of a text that there is not, as transformers has it."""
 
@@ -222,13 +224,21 @@ def _beams(step: Step, begun: np.ndarray, rules: _Rules) -> list[np.ndarray]:
 
 def _log_softmax(logits: np.ndarray) -> np.ndarray:
     shifted = logits - logits.max(1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
+    shifted -= np.log(np.exp(shifted).sum(1, keepdims=True))
+    return shifted
 
 
 def _highest(scores: np.ndarray, count: int) -> np.ndarray:
-    """Places of the highest scores of each row, in falling order; of equal ones the first."""
-    found = np.sort(np.argpartition(-scores, count - 1, axis=1)[:, :count], axis=1)
-    return _rows(found, np.argsort(-_rows(scores, found), axis=1, kind="stable"))
+    """Places of the highest scores of each row, in falling order; of equal ones the first.
+
+    They lie in as many blocks, those with the highest maxima, so that few scores are sorted.
+    """
+    last = scores.shape[1] - 1
+    maxima = np.maximum.reduceat(scores, np.arange(0, last + 1, _BLOCK), axis=1)
+    blocks = np.sort(np.argsort(-maxima, axis=1, kind="stable")[:, :count], axis=1)
+    at = (blocks[:, :, None] * _BLOCK + np.arange(_BLOCK)).reshape(len(scores), -1)
+    found = np.where(at > last, -math.inf, _rows(scores, np.minimum(at, last)))
+    return _rows(at, np.argsort(-found, axis=1, kind="stable")[:, :count])
 
 
 def _rows(values: np.ndarray, at: np.ndarray) -> np.ndarray:

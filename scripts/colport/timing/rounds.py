@@ -319,7 +319,7 @@ class Lane:
             *identity,
             reason=self.remark(),
             tokens=record.tokens,
-            image_size=self.loaded["image_size"] if case.kind == "document" else "",
+            image_size=self.loaded["image_size"] if case.kind != "query" else "",
             load_ms=self.loaded["load_ns"] / statistics.NS_PER_MS,
             import_ms=self.loaded["import_ns"] / statistics.NS_PER_MS,
             first_ms=record.first_ns / statistics.NS_PER_MS,

@@ -68,6 +68,7 @@ def measure(
     pairs = [(lane, case) for lane in run.lanes for case in cases]
     rows = [lane.row(case) for lane, case in pairs]
     records = [lane.records[case] for lane, case in pairs]
+    statistics.add_token_times(rows)
     statistics.add_speedups(rows, [record.rounds_ns for record in records])
     statistics.add_cosines(rows, [record.outputs for record in records])
     return {

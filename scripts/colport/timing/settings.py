@@ -35,7 +35,8 @@ class Contender:
         provider: The execution provider, or ``torch-cpu`` / ``torch-cuda``.
         factory: ``package.module:callable``. The callable returns an object with
             ``encode_queries(texts, batch_size=…)`` and ``encode_documents(items, batch_size=…)``,
-            each returning one NumPy array ``[tokens, dim]`` an input. With ``prepare_queries`` and
+            or what else :data:`colport.base.names.CALLS` has for the kinds that are timed, each
+            returning one NumPy array ``[tokens, dim]`` an input. With ``prepare_queries`` and
             ``prepare_documents``, which preprocess one batch, and ``run``, which takes what they
             return through the model to the host, the parts are timed too.
         arguments: Keyword arguments of the factory; they must be JSON values. Where they hold
@@ -75,11 +76,13 @@ class Inputs:
         queries: Query texts.
         documents: Image file paths where ``pages`` is true, texts otherwise.
         pages: Documents are page images; a worker opens them once, before any timing.
+        timed: The kinds of calls on them; all but ``query`` take documents.
     """
 
     queries: tuple[str, ...] = ()
     documents: tuple[str, ...] = ()
     pages: bool = False
+    timed: tuple[str, ...] = KINDS
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "queries", tuple(self.queries))
@@ -91,7 +94,7 @@ class Inputs:
 
     def kinds(self) -> tuple[str, ...]:
         """The kinds that have inputs, queries first."""
-        return tuple(kind for kind in KINDS if self.of(kind))
+        return tuple(kind for kind in self.timed if self.of(kind))
 
     def first(self, kind: str, count: int) -> list[int]:
         """Numbers of so many inputs of a kind, from the start again where there are fewer."""
@@ -153,6 +156,9 @@ class LatencySettings:
 
     seed: declared.Natural = 0
     """Seed of the order in which contenders take turns."""
+
+    caption_tokens: declared.Count = 16
+    """Tokens of each caption that a captioner is timed with; also where it would end earlier."""
 
     settle_calls: Annotated[declared.Natural, declared.IN_CODE] = 1
     """Calls at the start of a block that do not count: other processes have had the caches since.

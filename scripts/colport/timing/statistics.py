@@ -231,13 +231,34 @@ def add_cosines(rows: Sequence[dict[str, Any]], outputs: Sequence[Sequence[np.nd
     """
     for row, embeddings, expected in _beside_reference(rows, outputs):
         shapes = [[array.shape for array in arrays] for arrays in (expected, embeddings)]
-        if embeddings and shapes[0] == shapes[1]:
+        is_real = all(np.issubdtype(array.dtype, np.floating) for array in embeddings)
+        if embeddings and is_real and shapes[0] == shapes[1]:
             ours, theirs = (
                 np.concatenate(arrays).astype(np.float64) for arrays in (embeddings, expected)
             )
             norms = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
             cosines = np.sum(ours * theirs, axis=1) / np.maximum(norms, np.finfo(np.float64).tiny)
             row["mean_cosine"], row["min_cosine"] = float(cosines.mean()), float(cosines.min())
+
+
+def add_token_times(rows: Sequence[dict[str, Any]]) -> None:
+    """Fill in ``token_ms`` and ``tokens_per_second`` of rows of captions, in place.
+
+    Args:
+        rows: Rows of :func:`make_row`, those of the first token among them.
+    """
+    first = {
+        (row["variant"], row["provider"], row["batch_size"]): row["p50_ms"]
+        for row in rows
+        if row["kind"] == "first_token"
+    }
+    for row in rows:
+        if row["kind"] == "caption" and row["status"] == "ok":
+            tokens, p50_ms = row["tokens"], row["p50_ms"]
+            row["tokens_per_second"] = row["batch_size"] * tokens * 1000 / p50_ms
+            begun = first.get((row["variant"], row["provider"], row["batch_size"]))
+            if begun is not None and tokens > 1:
+                row["token_ms"] = (p50_ms - begun) / (tokens - 1)
 
 
 def _beside_reference(

@@ -68,8 +68,9 @@ AFTER_BEGIN: Mapping[str, Any] = {
 }
 """``prompts`` of models whose texts go on from a prompt behind what all texts begin with."""
 
+_COMPUTED = {r"\.(attn|crossattention)\.(masked_)?bias$": "masks that are computed"}
 UNREAD: Mapping[str, str] = {
-    r"\.(attn|crossattention)\.(masked_)?bias$": "masks that are computed",
+    **_COMPUTED,
     r"^encoder\.pooler\.": "makes one vector of a picture",
     r"^text_decoder\.cls\.predictions\.bias$": "stands in its layer, which is read, once more",
 }
@@ -128,16 +129,16 @@ class CaptionRuntime:
             prompts: One for each picture, ``None`` for the model's own beginning.
 
         Raises:
-            InputError: The model takes no prompts, or not this one; argument ``prompts``.
+            InputError: The model takes no prompts, or not this one; argument ``prompt``.
         """
         feeds, begin, given = {"pixel_values": np.stack(pictures)}, self._settings["begin"], []
         for index, prompt in enumerate(prompts):
             if prompt is not None and self._prompts is None:
-                raise InputError("prompts", index, "is given to a model that takes none")
+                raise InputError("prompt", index, "is given to a model that takes none")
             try:
                 given.append(None if self._prompts is None else self._written(prompt))
             except ValueError as error:
-                raise InputError("prompts", index, str(error)) from error
+                raise InputError("prompt", index, str(error)) from error
         rows = self._tokens.encode([text or "" for text in given], special=False)
         if self._prompts is None or self._prompts["reader"] == "decoder":
             is_behind = self._prompts is not None and self._prompts["behind_begin"]
@@ -246,7 +247,8 @@ class CaptionFamily(Family):
 
     def begin(self, config: Any, generation: Any) -> list[int]:
         """Ids that a text without a prompt begins with."""
-        return [generation.decoder_start_token_id]
+        start = generation.decoder_start_token_id
+        return [generation.bos_token_id if start is None else start]
 
     def generation(self, folder: Path, config: Any) -> Any:
         """The library's own ``GenerationConfig`` of a checkpoint."""
@@ -322,8 +324,9 @@ class CaptionFamily(Family):
         model, constants = skeletons.build_on_meta(
             self.library_class, self.config(folder), precision, **attends
         )
-        weights = {"optional": UNREAD, "ignored": UNREAD, "folder": folder}
-        tensors = skeletons.map_tensors(model, TensorIndex(folder), **weights)
+        tensors = skeletons.map_tensors(
+            model, TensorIndex(folder), optional=UNREAD, ignored=_COMPUTED, folder=folder
+        )
         _untie(model, tensors)
         return model, constants, tensors
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from colport.base.errors import UnsupportedError
 from colport.families import functional
 from colport.families.base import Tensor
 from colport.families.captions.base import AFTER_BEGIN, CaptionFamily, Decoder
@@ -58,6 +59,24 @@ class Blip(CaptionFamily):
         found = GenerationConfig.from_model_config(config.text_config)
         found.eos_token_id = config.text_config.sep_token_id
         return found
+
+    def prompt_settings(self, processor: Any, config: Any) -> Mapping[str, Any] | None:
+        """See :meth:`CaptionFamily.prompt_settings`.
+
+        Raises:
+            UnsupportedError: The library would take other tokens from a prompt than the one before
+                it, in whose place it puts its own, and the one behind it.
+        """
+        ids, bare = (
+            processor.tokenizer("a", add_special_tokens=special)["input_ids"]
+            for special in (True, False)
+        )
+        if ids[1:-1] != bare:
+            raise UnsupportedError(
+                f"the tokenizer writes 'a' as {ids}, without special tokens as {bare}; exported "
+                "is one special token on each side."
+            )
+        return self.prompts
 
     def inputs(self, processor: Any, images: Sequence[Any], prompt: str | None) -> dict[str, Any]:
         """See :meth:`CaptionFamily.inputs`."""

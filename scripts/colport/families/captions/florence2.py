@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from colport.families import functional
 from colport.families.base import Tensor
@@ -17,6 +17,7 @@ class Florence2(CaptionFamily):
 
     name = "florence2"
     model_class = "Florence2ForConditionalGeneration"
+    attends: ClassVar[Mapping[str, str]] = {"": "colport", "vision_config": "colport_viewed"}
     image_inputs = ("prompt_ids", "prompt_mask")
     keeps_tags = True
 

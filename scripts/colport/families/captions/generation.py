@@ -133,6 +133,8 @@ class Generation:
             "no_repeat_ngram_size": (self.no_repeat_ngram_size >= 0, "0 and more"),
             "repetition_penalty": (self.repetition_penalty > 0, "more than 0"),
             "early_stopping": (self.early_stopping in (True, False, "never"), "a truth or 'never'"),
+            # Of several the library takes any: their scores are equal.
+            "forced_eos_token_id": (len(self.forced_eos_token_id) < 2, "one token"),
             "bad_words_ids": (all(self.bad_words_ids), "lists with tokens"),
             "max_length": (
                 self.max_length is None or self.max_length <= self.positions + 1,

@@ -86,6 +86,15 @@ class Generator:
         """
         return self._generated(images, prompt, settings)[1]
 
+    def encode_pictures(self, images: Sequence[Any]) -> np.ndarray:
+        """What the decoder reads of each picture, ``float32 [batch, source, width]``."""
+        inputs = self._inputs(images, None)
+        names = {"prompt_ids": "input_ids", "prompt_mask": "attention_mask"}
+        prompt = [inputs[names[name]] for name in self._family.image_inputs]
+        with torch.inference_mode():
+            states, *_ = self._family.encode(self.module, inputs["pixel_values"], *prompt)
+        return states.float().cpu().numpy()
+
     def logits(self, images: Sequence[Any], tokens: np.ndarray, prompt: str | None = None) -> Any:
         """Logits behind each token of given texts, ``float32 [batch, tokens, vocabulary]``.
 

@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from colport.base.errors import UnsupportedError
 from colport.families.base import Tensor
 from colport.families.captions.base import AFTER_BEGIN, CaptionFamily, Decoder
+from colport.tensors.weights import StoredTensor
 
 _ENCODERS = ("vit", "deit", "donut-swin")
 _BART = "decoder.model.decoder", "layers"
@@ -34,6 +36,17 @@ class VisionEncoderDecoder(CaptionFamily):
                     f"{part}.model_type: {kind!r} is not exported; allowed are {', '.join(known)}."
                 )
         return _DECODERS[config.decoder.model_type]
+
+    def build(
+        self, folder: Path, precision: str, *, to_trace: bool = True
+    ) -> tuple[Any, dict[str, Tensor], dict[str, StoredTensor]]:
+        """See :meth:`CaptionFamily.build`; TrOCR's table of sines is a buffer like any other."""
+        model, constants, tensors = super().build(folder, precision, to_trace=to_trace)
+        for name, module in model.named_modules() if to_trace else ():
+            if type(module).__name__ == "TrOCRSinusoidalPositionalEmbedding":
+                constants[f"{name}.weights"] = table = vars(module).pop("weights")
+                module.register_buffer("weights", table.to("meta"), persistent=False)
+        return model, constants, tensors
 
     def text_config(self, config: Any) -> Any:
         """See :meth:`CaptionFamily.text_config`."""

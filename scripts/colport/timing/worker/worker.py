@@ -11,13 +11,14 @@ import importlib
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from colport.base.errors import ColPortError, UnsupportedError
 from colport.base.machine import peak_rss_mb
+from colport.base.names import CALLS
 from colport.processes.wire import serve
 from colport.timing.schedule import is_stable
 from colport.timing.worker.cores import place, release
@@ -30,7 +31,6 @@ class Worker:
     def __init__(self) -> None:
         self._encoder: Any = None
         self._forms_batches = False
-        self._encode: dict[str, Callable[..., list[np.ndarray]]] = {}
         self._inputs: dict[str, list[Any]] = {}
         self._cores: list[int] | None = None
 
@@ -56,7 +56,8 @@ class Worker:
         if request.get("max_memory_mb") is not None:
             limit_memory(request["max_memory_mb"])
         pages = [_open_page(path) for path in request["documents"]] if request["pages"] else []
-        self._inputs = {"query": request["queries"], "document": pages or request["documents"]}
+        documents = pages or request["documents"]
+        self._inputs = {**dict.fromkeys(CALLS, documents), "query": request["queries"]}
         self._cores = request["cores"]
         module_name, _, attribute = request["factory"].partition(":")
         start = time.perf_counter_ns()
@@ -68,7 +69,6 @@ class Worker:
         loaded = time.perf_counter_ns()
         _limit_torch(request["threads"])
         self._encoder, self._forms_batches = encoder, request["forms_batches"]
-        self._encode = {"query": encoder.encode_queries, "document": encoder.encode_documents}
         return {
             "import_ns": imported - start,
             "load_ns": loaded - begin,
@@ -112,7 +112,7 @@ class Worker:
 
     def _parts(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Time preprocessing and the model in turn, behind one call of each that does not count."""
-        name = {"query": "prepare_queries", "document": "prepare_documents"}[request["kind"]]
+        name = CALLS[request["kind"]].replace("encode", "prepare")
         prepare, run = getattr(self._encoder, name, None), getattr(self._encoder, "run", None)
         durations: dict[str, list[int]] = {"preprocess_ns": [], "graph_ns": []}
         if prepare is None or run is None:
@@ -137,7 +137,7 @@ class Worker:
 
     def _call(self, kind: str, numbers: Sequence[int]) -> tuple[int, list[np.ndarray]]:
         """Time one whole call: tokenizing, image resizing and copies are part of it."""
-        encode, batch = self._encode[kind], self._batch(kind, numbers)
+        encode, batch = getattr(self._encoder, CALLS[kind]), self._batch(kind, numbers)
         size = None if self._forms_batches else len(batch)
         start = time.perf_counter_ns()
         outputs = encode(batch, batch_size=size)
