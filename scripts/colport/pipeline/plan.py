@@ -201,7 +201,7 @@ class Plan:
     def shards(self, dataset_record: Path | str, first: int | None = None) -> range:
         """Numbers of the shards with all of a dataset's record, or its first documents."""
         record = read_json(dataset_record)
-        documents = record["counts"]["queries" if record["references"] else "documents"]
+        documents = record["counts"]["queries" if record.get("references") else "documents"]
         needed = min(documents, first or documents)
         return range(shard_count(needed, self.config["encode"]["shard_documents"]))
 
@@ -336,6 +336,8 @@ def check(config: Mapping[str, Any]) -> None:
                     f"models.{name}.{field}: {dataset!r} holds {found}, "
                     f"family {model['family']} reads {needed}."
                 )
+        if needed == "captions" and name in config["run"]["models"] and config["run"]["peers"]:
+            raise ConfigError(f"run.peers: no peer exports a captioner; found model {name!r}.")
     for name, variant in config["variants"].items():
         if "base" in variant:
             _check_quantized(name, variant, config)
