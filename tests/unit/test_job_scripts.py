@@ -218,7 +218,8 @@ class Captioner:
     def __init__(self, lost=()):
         self.lost = lost
 
-    def generate(self, pictures, prompts):
+    def generate(self, pictures, prompts, batch_size):
+        assert batch_size == 8
         return [
             f"a {'?' if picture in self.lost else picture}{prompt or ''}"
             for picture, prompt in zip(pictures, prompts, strict=True)

@@ -201,11 +201,11 @@ def check_pages(
         DatasetError: A page cannot be decoded, or a page or query is none that a family takes;
             names dataset, row and column, file, or query.
     """
-    count, readers = len(dataset.documents), [registry.get(name) for name in read_by]
+    count, families = len(dataset.documents), map(registry.get, read_by)
+    readers = [family for family in families if family.task == "retrieval"]
     if count and isinstance(dataset.documents[0], str):
         return dataset
-    asked = zip(dataset.query_ids, dataset.queries, strict=True)
-    for name, query in asked if dataset.references is None else ():
+    for name, query in zip(dataset.query_ids, dataset.queries, strict=True):
         for family in readers:
             if fault := spelled(query, family.reserved):
                 named = f"{dataset.name}: {asked_in}, query {name}"
