@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 from sacrebleu.metrics import BLEU
 
-from colport.base.columns import TABLES
+from colport.base.columns import TABLES, row
 from colport.base.errors import ArtifactError, UnsupportedError
 from colport.scoring import details, statistics
 from colport.scoring.captions import CAPTION_METRICS, caption_record, measured
 from colport.scoring.record import unsupported_record
 from colport.scoring.statistics import bootstrap_interval, paired_difference
 from colport.tables import flatten
+from colport.tables.summary import build
 
 CAPTIONS = {
     "dog": "a brown dog runs across the grass",
@@ -149,14 +150,14 @@ def record(captions=CAPTIONS, reference=None, variant="int8", **given):
 def test_a_record_has_captions_beside_those_of_pytorch():
     pytorch = record(variant="pytorch")
     found = record({**CAPTIONS, "boat": "ship"}, pytorch["captions"])
-    (row,) = found["rows"]
-    assert tuple(row) == TABLES["captions"].all
-    assert (row["captions"], row["equal"], row["metric"]) == (5, 0.8, "cider")
-    assert 0 < row["equal_low"] < 0.8 < row["equal_high"] < 1
-    assert row["delta"] == pytest.approx(row["score"] - pytorch["rows"][0]["score"])
-    assert row["delta"] < 0 < row["p_value"] <= 1
-    assert row["delta_low"] is None  # of five pictures
-    assert row["anls"] is None
+    (line,) = found["rows"]
+    assert tuple(line) == TABLES["captions"].all
+    assert (line["captions"], line["equal"], line["metric"]) == (5, 0.8, "cider")
+    assert 0 < line["equal_low"] < 0.8 < line["equal_high"] < 1
+    assert line["delta"] == pytest.approx(line["score"] - pytorch["rows"][0]["score"])
+    assert line["delta"] < 0 < line["p_value"] <= 1
+    assert line["delta_low"] is None  # of five pictures
+    assert line["anls"] is None
     assert found["settings"]["seed"] == 3
     assert found["settings"]["words"]["bleu"].startswith("nrefs:var|case:lc|eff:no|tok:13a")
     first = pytorch["rows"][0]
@@ -187,3 +188,35 @@ def test_tables_of_captions():
     items = built["caption_items"].set_index("item")
     assert items["caption"].to_dict() == CAPTIONS
     assert items.loc["bus", "cer"] == pytest.approx(45 / 30)
+
+
+def test_the_summary_has_equal_captions_as_agreement():
+    """And the first token in the place of a query, a caption in that of a document."""
+    place = {"model": "m", "variant": "int8", "provider": "cpu"}
+    pytorch = record(variant="pytorch")
+    captions = [pytorch, record({**CAPTIONS, "boat": "ship"}, pytorch["captions"])]
+    times = [("pytorch", "torch-cpu", 30.0, 1.0), ("int8", "cpu", 10.0, 3.0)]
+    latency = [
+        {**place, "variant": variant, "provider": provider, "kind": kind, "batch_size": 1}
+        | {"p50_ms": part * p50, "speedup_vs_pytorch": speedup}
+        for variant, provider, p50, speedup in times
+        for kind, part in (("picture", 0.3), ("first_token", 0.5), ("caption", 1))
+    ]
+    parity = row("parity", **place, kind="caption", passed=True, equal_tokens=0.9)
+    export = row("export", model="m", variant="int8", graph="image", folder_bytes=2_000_000)
+    timed = [row("latency", **found) for found in latency]
+    rows = {"latency": timed, "parity": [parity], "export": [export]}
+    records = {"retrieval": [], **{name: [{"rows": found}] for name, found in rows.items()}}
+    summary = build({**records, "captions": captions}, 0.2)["summary"].set_index("variant")
+    found = summary.loc["int8"]
+    assert (found["agreement"], found["parity_passed"], found["status"]) == (0.8, True, "ok")
+    assert 0.2 < found["agreement_low"] < 0.8 < found["agreement_high"]
+    assert (found["query_p50_ms"], found["document_p50_ms"]) == (5, 10)
+    assert (found["document_speedup"], found["best_for"][:7]) == (3, "fastest")
+    assert np.isnan(summary.loc["pytorch", "agreement"])
+    strict = build({**records, "captions": captions})["summary"].set_index("variant")
+    assert strict.loc["int8", "verdict"].startswith("agreement with PyTorch is 0.800 (0.2")
+    limit = unsupported_record({**PLACE, "variant": "int8"}, UnsupportedError("No."), "captions")
+    none = build({**records, "captions": [pytorch, limit]})["summary"].set_index("variant")
+    assert np.isnan(none.loc["int8", "agreement"])
+    assert none.loc["int8", "verdict"] == "unsupported: No."
