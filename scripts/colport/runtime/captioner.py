@@ -302,15 +302,14 @@ class _Decoding:
     def _go_on_from(self, parents: np.ndarray) -> None:
         """Make the cache that of these rows; beams of a picture share what was read of it."""
         if not np.array_equal(parents, np.arange(len(self._seen))):
-            self._seen, self._past = self._seen[parents], _rows(self._past, parents)
+            self._seen, self._past = self._seen[parents], self._rows(self._past, parents)
         owners = self._owners[parents]
         if not np.array_equal(owners, self._owners):
             features = self._read.pop(_FEATURES, None)
-            self._read = _rows(self._read, parents)
+            self._read = self._rows(self._read, parents)
             if features is not None:
                 self._read[_FEATURES] = features
             self._owners = owners
 
-
-def _rows(values: Mapping[str, Any], at: np.ndarray) -> dict[str, Any]:
-    return {name: value.numpy()[at] for name, value in values.items()}
+    def _rows(self, values: Mapping[str, Any], at: np.ndarray) -> dict[str, Any]:
+        return {name: self._graph.rows(value, at) for name, value in values.items()}
