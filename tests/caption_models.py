@@ -137,11 +137,7 @@ def save(name: str, folder: Path, *, seed: int = 0, **settings: Any) -> Path:
     model = MODELS[name](**settings).eval()
     with torch.no_grad():
         for weight in model.parameters():
-            weight.add_(
-                0.3 * torch.randn_like(weight)
-                if weight.dim() > 1
-                else 0.05 * torch.randn_like(weight)
-            )
+            weight.add_((0.2 if weight.dim() > 1 else 0.05) * torch.randn_like(weight))
     start = 2 if name == "florence2" else 1
     model.generation_config.update(decoder_start_token_id=start, max_length=20, **_IDS)
     model.save_pretrained(folder)

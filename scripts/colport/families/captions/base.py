@@ -207,8 +207,6 @@ class CaptionFamily(Family):
     """Its attention, as transformers' ``attn_implementation``."""
     prompts: ClassVar[Mapping[str, Any] | None] = None
     """``prompts`` of its settings; a checkpoint may have others."""
-    keeps_tags: ClassVar[bool] = False
-    """Whether its texts keep special tokens that are more than begin, end and padding."""
     image_inputs: ClassVar[tuple[str, ...]] = ()
     """Inputs of the image graph beside ``pixel_values``, all ``int64 [batch, prompt_tokens]``."""
 
@@ -330,6 +328,9 @@ class CaptionFamily(Family):
         _untie(model, tensors)
         return model, constants, tensors
 
+    def complete(self, model: Any) -> None:
+        """Give a model what its library leaves out when it reads a checkpoint."""
+
     def graphs(
         self, model: Any, stack: Stack, precision: str, size: tuple[int, int]
     ) -> tuple[GraphDefinition, ...]:
@@ -417,8 +418,9 @@ class CaptionFamily(Family):
         backend = save_backend(tokenizer, folder)
         ends = (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id, *begin)
         added = backend.get_added_tokens_decoder()
-        special = [index for index, token in added.items() if token.special]
-        dropped = {index for index in ends if index is not None} if self.keeps_tags else special
+        dropped = {index for index, token in added.items() if token.special}
+        if prompts is not None and not prompts["behind_begin"]:  # other special tokens are tags
+            dropped = {index for index in ends if index is not None}
         settings = {
             "image": pictures.image_settings(folder, processor.image_processor),
             "generation": stated(generation, text.max_position_embeddings, folder),

@@ -19,7 +19,6 @@ class Florence2(CaptionFamily):
     model_class = "Florence2ForConditionalGeneration"
     attends: ClassVar[Mapping[str, str]] = {"": "colport", "vision_config": "colport_viewed"}
     image_inputs = ("prompt_ids", "prompt_mask")
-    keeps_tags = True
 
     def decoder(self, config: Any) -> Decoder:
         """See :meth:`CaptionFamily.decoder`."""

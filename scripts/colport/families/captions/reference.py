@@ -47,6 +47,7 @@ class Generator:
                 )
             missing = (key for key in loading["missing_keys"] if not skeletons.reason(UNREAD, key))
             skeletons.refuse_weights("missing", missing, folder)
+        family.complete(model)
         self.module, self.room = model.eval().to(device), room
         self.processor, self._family = family.processor(folder), family
         self._ends = family.generation(folder, self.module.config).eos_token_id

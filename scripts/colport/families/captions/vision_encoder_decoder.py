@@ -40,13 +40,19 @@ class VisionEncoderDecoder(CaptionFamily):
     def build(
         self, folder: Path, precision: str, *, to_trace: bool = True
     ) -> tuple[Any, dict[str, Tensor], dict[str, StoredTensor]]:
-        """See :meth:`CaptionFamily.build`; TrOCR's table of sines is a buffer like any other."""
+        """See :meth:`CaptionFamily.build`; TrOCR's sines are a buffer like any other."""
         model, constants, tensors = super().build(folder, precision, to_trace=to_trace)
-        for name, module in model.named_modules() if to_trace else ():
-            if type(module).__name__ == "TrOCRSinusoidalPositionalEmbedding":
-                constants[f"{name}.weights"] = table = vars(module).pop("weights")
-                module.register_buffer("weights", table.to("meta"), persistent=False)
+        self.complete(model)
+        for name, module in _sines(model) if to_trace else ():
+            constants[f"{name}.weights"] = table = vars(module).pop("weights")
+            module.register_buffer("weights", table.to("meta"), persistent=False)
         return model, constants, tensors
+
+    def complete(self, model: Any) -> None:
+        """See :meth:`CaptionFamily.complete`; transformers 5 forgets TrOCR's table of sines."""
+        for _, module in _sines(model):
+            table, given = module.weights, (module.embedding_dim, module.padding_idx)
+            module.weights = module.get_embedding(len(table), *given).to(table.dtype)
 
     def text_config(self, config: Any) -> Any:
         """See :meth:`CaptionFamily.text_config`."""
@@ -72,6 +78,12 @@ class VisionEncoderDecoder(CaptionFamily):
                 [prompt] * len(images), add_special_tokens=False, return_tensors="pt"
             ).input_ids
         return given
+
+
+def _sines(model: Any) -> list[tuple[str, Any]]:
+    """TrOCR's modules of positions that are not learned, by name."""
+    kind = "TrOCRSinusoidalPositionalEmbedding"
+    return [(name, it) for name, it in model.named_modules() if type(it).__name__ == kind]
 
 
 FAMILIES = (VisionEncoderDecoder(),)
