@@ -1,12 +1,10 @@
 """Rule ``embed`` of a captioner: the captions of one shard by one variant on one provider."""
 
-from functools import partial
 from pathlib import Path
 
 from colport.base.errors import UnsupportedError
 from colport.base.files import write_unsupported
 from colport.data.datasets import load_retrieval_dataset
-from colport.families.base import BATCH_SIZE
 from colport.measure import captions
 from colport.pipeline.job import job
 from colport.scoring.generate import caption
@@ -17,17 +15,16 @@ def main(snakemake):
     labels = dict(snakemake.wildcards.items())
     with job(snakemake.log[0], " ".join(labels.values())) as log:
         shard, dataset = int(labels.pop("shard")), snakemake.params.dataset
-        settings = snakemake.params.settings
         try:
             captioner = captions.load(
                 snakemake.input.model, snakemake.params.provider, snakemake.threads
             )
             caption(
-                partial(captioner.generate, batch_size=settings.get("batch_size") or BATCH_SIZE),
+                captioner.generate,
                 load_retrieval_dataset(labels["dataset"], dataset, snakemake.input.dataset),
                 Path(snakemake.output[0]),
                 shard=shard,
-                **settings,
+                **snakemake.params.settings,
                 labels=labels,
                 report=log.info,
             )

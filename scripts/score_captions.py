@@ -5,7 +5,7 @@ from colport.base.files import read_json, write_json
 from colport.base.names import REFERENCE_VARIANT
 from colport.pipeline.job import job
 from colport.scoring.captions import caption_record
-from colport.scoring.generate import read_captions
+from colport.scoring.generate import read_generated
 from colport.scoring.record import unsupported_record
 
 
@@ -19,7 +19,7 @@ def main(snakemake):
     labels.pop("quality")
     with job(snakemake.log[0], " ".join(labels.values())):
         try:
-            captions, made = read_captions(snakemake.input.first)
+            captions, made = read_generated(snakemake.input.first)
             labels["provider"] = made["provider"]
             dataset, reference = (
                 read_json(snakemake.input.dataset),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -41,13 +42,19 @@ def load(folder: Path | str, provider: Mapping[str, Any], threads: int | None = 
         raise UnsupportedError(str(error)) from error
 
 
-def standard(generator: Any, pictures: Sequence[Image], prompts: Sequence[str | None]) -> Standard:
-    """What the checkpoint's own library generates for each picture alone.
+def standard(
+    generator: Any,
+    pictures: Sequence[Image],
+    prompts: Sequence[str | None],
+    **settings: Any,
+) -> Standard:
+    """What the checkpoint's own library, or a folder, generates for each picture alone.
 
     Args:
-        generator: A :class:`~colport.families.captions.reference.Generator`.
+        generator: A :class:`~colport.families.captions.reference.Generator` or a captioner.
         pictures: Each in RGB.
         prompts: One a picture.
+        **settings: Of ``generate``.
 
     Returns:
         Ids ``int64 [tokens]`` of each text, ``greedy`` and by the checkpoint's ``own`` search; and
@@ -55,8 +62,8 @@ def standard(generator: Any, pictures: Sequence[Image], prompts: Sequence[str | 
     """
     found: dict[str, list[np.ndarray]] = {name: [] for name in (*_SEARCHES, "logits")}
     for picture, prompt in zip(pictures, prompts, strict=True):
-        for name, settings in _SEARCHES.items():
-            found[name] += generator.generate_tokens([picture], prompt, **settings)
+        for name, search in _SEARCHES.items():
+            found[name] += generator.generate_tokens([picture], prompt, **search, **settings)
         forced = found["greedy"][-1][None, :_FORCED]
         found["logits"] += [*generator.logits([picture], forced, prompt)]
     return found
@@ -70,6 +77,7 @@ def measure(
     batch_sizes: Sequence[int],
     tolerance: parity.Tolerance,
     labels: Mapping[str, str],
+    **settings: Any,
 ) -> dict[str, Any]:
     """Run an exported captioner on the pictures and compare it with the library.
 
@@ -85,6 +93,7 @@ def measure(
         batch_sizes: Tokens are compared at each.
         tolerance: What the variant may lose, of logits.
         labels: ``model``, ``variant`` and ``provider`` of the row.
+        **settings: As of :func:`standard`.
 
     Returns:
         The stage's record as that of :func:`colport.measure.parity.measure`, with one row and
@@ -98,18 +107,18 @@ def measure(
     difference = parity.compare(known["logits"], logits)
     figures = parity.judged({1: difference}, None, tolerance, None)
     parted = []
-    for search, settings in _SEARCHES.items():
-        for size in batch_sizes:
-            found = captioner.generate_tokens(pictures, prompts, batch_size=size, **settings)
-            for index, (expected, ids) in enumerate(zip(known[search], found, strict=True)):
-                if not np.array_equal(expected, ids):
-                    place = _first(expected, ids)
-                    at = {"search": search, "batch_size": size, "input": index, "token": place}
-                    margins = {}
-                    if search == "greedy":
-                        sides = known["logits"][index], logits[index]
-                        margins = _margins(expected, ids, place, *sides)
-                    parted.append({**at, **margins})
+    for search, size in product(_SEARCHES, batch_sizes):
+        own = {**_SEARCHES[search], **settings, "batch_size": size}
+        found = captioner.generate_tokens(pictures, [*prompts], **own)
+        for index, (expected, ids) in enumerate(zip(known[search], found, strict=True)):
+            if np.array_equal(expected, ids):
+                continue
+            place = _first(expected, ids)
+            at = {"search": search, "batch_size": size, "input": index, "token": place}
+            if search == "greedy":
+                sides = known["logits"][index], logits[index]
+                at |= _margins(expected, ids, place, *sides)
+            parted.append(at)
     compared = len(_SEARCHES) * len(batch_sizes) * len(pictures)
     figures["equal_tokens"] = 1 - len(parted) / compared
     figures["parted_at"] = _told(parted[0]) if parted else ""

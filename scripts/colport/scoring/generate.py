@@ -6,16 +6,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from colport.base.errors import ArtifactError, DatasetError, InputError
 from colport.base.files import atomic_folder, check_supported, read_json, write_json
-from colport.data.base import RetrievalDataset, batches
+from colport.data.base import Lazy, RetrievalDataset
 from colport.families.base import BATCH_SIZE
-from colport.scoring.embed import shard_count
+from colport.scoring.embed import encode_named, shard_count
 
 FILE = "captions.json"
 
-Generate = Callable[[Sequence[Any], Sequence[str | None]], Sequence[str]]
-"""Texts about pictures, each with its prompt or ``None``."""
+Generate = Callable[..., Sequence[str]]
+"""Of pictures and a prompt or ``None`` for each; takes ``batch_size``."""
 
 
 def asked(dataset: RetrievalDataset, chosen: slice) -> tuple[Sequence[Any], list[str | None]]:
@@ -37,7 +36,7 @@ def caption(
     """Write the texts of one shard of a dataset.
 
     Args:
-        generate: Of the PyTorch reference or an exported folder; called with a batch.
+        generate: Of the PyTorch reference or an exported folder.
         dataset: One of captions.
         output: Folder to write; it appears complete or not at all.
         shard: Number of the shard, from 0.
@@ -51,37 +50,30 @@ def caption(
     """
     chosen = slice(shard * shard_documents, (shard + 1) * shard_documents)
     ids, (pictures, prompts) = dataset.query_ids[chosen], asked(dataset, chosen)
-    found: dict[str, str] = {}
-    for places in batches(len(ids), batch_size or BATCH_SIZE, "described", "pictures", report):
-        part = slice(places.start, places.stop)
-        try:
-            texts = generate([*pictures[part]], prompts[part])
-        except InputError as error:
-            name = ids[places[error.index or 0]]
-            raise DatasetError(f"{dataset.name}: {name} {error.reason}.") from error
-        found |= zip(ids[part], texts, strict=True)
+    pairs = Lazy(range(len(ids)), lambda place: (pictures[place], prompts[place]))
+
+    def encode(batch: Sequence[tuple[Any, str | None]], batch_size: int | None) -> Sequence[str]:
+        images, given = zip(*batch, strict=True)
+        return generate(images, given, batch_size=batch_size or BATCH_SIZE)
+
+    names = [f"{dataset.name}: {name}" for name in ids]
+    texts = encode_named(pairs, names, encode, batch_size, "pictures", True, report)
+    found = dict(zip(ids, texts, strict=True))
     shards = shard_count(len(dataset.query_ids), shard_documents)
     with atomic_folder(output) as folder:
         write_json(folder / FILE, {"captions": found, "labels": dict(labels), "shards": shards})
 
 
-def read_captions(first: Path | str) -> tuple[dict[str, str], dict[str, str]]:
+def read_generated(first: Path | str) -> tuple[dict[str, str], dict[str, str]]:
     """Captions of all shards by id, and the labels of the first one, by the first one's folder.
 
     Raises:
         UnsupportedError: The folder records a known limit instead.
-        ArtifactError: A file is missing, damaged or left from another cut into shards.
+        ArtifactError: A file is missing or damaged.
     """
     check_supported(first)
     begin = read_json(Path(first) / FILE)
     captions = dict(begin["captions"])
     for number in range(1, begin["shards"]):
-        file = Path(first).parent / str(number) / FILE
-        found = read_json(file)
-        if found["shards"] != begin["shards"]:
-            raise ArtifactError(
-                f"{file}: is one of {found['shards']} shards, expected {begin['shards']}; "
-                "generate the captions anew."
-            )
-        captions |= found["captions"]
+        captions |= read_json(Path(first).parent / str(number) / FILE)["captions"]
     return captions, begin["labels"]

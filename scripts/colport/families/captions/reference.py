@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -52,25 +53,28 @@ class Generator:
         self.processor, self._family = family.processor(folder), family
         self._ends = family.generation(folder, self.module.config).eos_token_id
 
-    def generate(self, images: Sequence[Any], prompts: Sequence[str | None]) -> list[str]:
-        """Texts by the checkpoint's own settings; neighbours with one prompt are one batch.
+    def generate(
+        self, images: Sequence[Any], prompts: Sequence[str | None], batch_size: int
+    ) -> list[str]:
+        """Texts by the checkpoint's own settings.
 
         Args:
             images: Pictures.
             prompts: One a picture.
+            batch_size: Pictures of a batch at most, which are neighbours with one prompt.
         """
         tokenizer, texts = self.processor.tokenizer, []
-        ends = [tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token]
-        pairs = zip(prompts, images, strict=True)
-        for prompt, group in groupby(pairs, key=lambda pair: pair[0]):
-            begun, rows = self._generated([image for _, image in group], prompt, {})
-            if not self._family.keeps_tags:
-                texts += tokenizer.batch_decode(rows, skip_special_tokens=True)
-                continue
-            for text in tokenizer.batch_decode([row[begun:] for row in rows]):
-                for end in filter(None, ends):
-                    text = text.replace(end, "")
-                texts.append(text)
+        ends = filter(None, (tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token))
+        dropped = re.compile("|".join(map(re.escape, ends)))
+        for prompt, group in groupby(zip(images, prompts, strict=True), key=lambda pair: pair[1]):
+            chosen = [image for image, _ in group]
+            for first in range(0, len(chosen), batch_size):
+                begun, rows = self._generated(chosen[first : first + batch_size], prompt, {})
+                if self._family.keeps_tags:
+                    shown = tokenizer.batch_decode([row[begun:] for row in rows])
+                    texts += [dropped.sub("", text) for text in shown]
+                else:
+                    texts += tokenizer.batch_decode(rows, skip_special_tokens=True)
         return texts
 
     def generate_tokens(
