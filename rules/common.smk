@@ -46,6 +46,7 @@ wildcard_constraints:
     provider=PLAN.pattern(PLAN.providers),
     dataset=PLAN.pattern(PLAN.datasets),
     control=PLAN.pattern(PLAN.controls),
+    quality="retrieval|captions",
     shard=r"\d+",
 
 

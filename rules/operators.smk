@@ -2,7 +2,7 @@
 
 PROFILE_FILES = expand(
     "results/operators/{model}.json",
-    model=PLAN.models if PLAN.config["latency"]["profile"] else [],
+    model=PLAN.retrievers if PLAN.config["latency"]["profile"] else [],
 )
 
 

@@ -1,5 +1,5 @@
-# Embeddings of the PyTorch reference: once a model and dataset, reused by every comparison. Shard 0
-# holds the queries too.
+# Embeddings or captions of the PyTorch reference: once a model and dataset, reused by every comparison.
+# Shard 0 holds the queries too.
 
 
 rule reference:
@@ -18,7 +18,7 @@ rule reference:
     resources:
         **PLAN.needs("reference"),
     params:
-        **PLAN.script("reference.py"),
+        **PLAN.scripts("reference.py", "caption_reference.py"),
         dataset=lambda wildcards: PLAN.config["datasets"][wildcards.dataset],
         settings=PLAN.config["encode"],
         reference=PLAN.config["reference"],

@@ -1,5 +1,16 @@
 # Tables from the stages' records, the page from the tables, and the gate after both.
 
+
+def scores(quality, pairs):
+    """Records of the scores of models on their datasets, PyTorch's and each variant's."""
+    places = ["pytorch", *(f"{variant}/{provider}" for variant, provider in PLAN.runs)]
+    return [
+        f"results/{quality}/{model}/{place}/{dataset}.json"
+        for model, dataset in pairs
+        for place in places
+    ]
+
+
 RECORDS = {
     "export": expand(
         "results/export/{model}/{variant}.json",
@@ -11,21 +22,14 @@ RECORDS = {
         for model in PLAN.models
         for variant, provider in PLAN.runs
     ],
-    "retrieval": [
-        file
-        for model, dataset in PLAN.pairs
-        for file in [
-            f"results/retrieval/{model}/pytorch/{dataset}.json",
-            *(
-                f"results/retrieval/{model}/{variant}/{provider}/{dataset}.json"
-                for variant, provider in PLAN.runs
-            ),
-        ]
-    ]
+    "retrieval": scores("retrieval", PLAN.ranked)
     + expand(
         "results/retrieval/controls/{control}/{dataset}.json",
         control=PLAN.controls,
-        dataset=PLAN.datasets,
+        dataset=dict.fromkeys(dataset for _, dataset in PLAN.ranked),
+    ),
+    "captions": scores(
+        "captions", [pair for pair in PLAN.pairs if pair not in PLAN.ranked]
     ),
     "mteb": [f"{folder}.json" for folder in MTEB_FOLDERS],
     "operators": PROFILE_FILES,
@@ -46,7 +50,9 @@ DECLARED = [
 BENCHMARKS = [
     f"results/benchmarks/{file.removeprefix('results/').removesuffix('.json')}.tsv"
     for file in DECLARED
-] + expand("results/benchmarks/proof/{model}.tsv", model=PLAN.models)
+]
+BENCHMARKS += expand("results/benchmarks/proof/{model}.tsv", model=PLAN.models)
+BENCHMARKS += expand("results/benchmarks/standard/{model}.tsv", model=PLAN.captioners)
 
 
 rule aggregate:

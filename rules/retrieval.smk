@@ -1,5 +1,6 @@
 # Embed each dataset with each variant and provider, score with MaxSim, PyTorch beside it. A job
-# embeds one shard of the documents; shard 0 holds the queries too.
+# embeds one shard of the documents; shard 0 holds the queries too. Captioners generate captions,
+# which are scored by their references.
 
 
 rule embed:
@@ -17,7 +18,7 @@ rule embed:
     resources:
         **PLAN.needs("embed"),
     params:
-        **PLAN.script("embed.py"),
+        **PLAN.scripts("embed.py", "caption.py"),
         dataset=lambda wildcards: PLAN.config["datasets"][wildcards.dataset],
         provider=lambda wildcards: PLAN.config["providers"][wildcards.provider],
         settings=PLAN.config["encode"],
@@ -54,17 +55,17 @@ rule score_reference:
         ),
         dataset="results/datasets/{dataset}.json",
     output:
-        "results/retrieval/{model}/pytorch/{dataset}.json",
+        "results/{quality}/{model}/pytorch/{dataset}.json",
     log:
-        "logs/retrieval/{model}/pytorch/{dataset}.log",
+        "logs/{quality}/{model}/pytorch/{dataset}.log",
     benchmark:
-        "results/benchmarks/retrieval/{model}/pytorch/{dataset}.tsv"
+        "results/benchmarks/{quality}/{model}/pytorch/{dataset}.tsv"
     conda:
         "../envs/cpu.yaml"
     resources:
         **PLAN.needs("score"),
     params:
-        **PLAN.script("score.py"),
+        **PLAN.scripts("score.py", "score_captions.py"),
         settings=PLAN.scoring,
         forms=PLAN.forms,
     script:
@@ -78,19 +79,19 @@ rule score:
             "results/embeddings/{model}/{variant}/{provider}/{dataset}", **wildcards
         ),
         dataset="results/datasets/{dataset}.json",
-        reference="results/retrieval/{model}/pytorch/{dataset}.json",
+        reference="results/{quality}/{model}/pytorch/{dataset}.json",
     output:
-        "results/retrieval/{model}/{variant}/{provider}/{dataset}.json",
+        "results/{quality}/{model}/{variant}/{provider}/{dataset}.json",
     log:
-        "logs/retrieval/{model}/{variant}/{provider}/{dataset}.log",
+        "logs/{quality}/{model}/{variant}/{provider}/{dataset}.log",
     benchmark:
-        "results/benchmarks/retrieval/{model}/{variant}/{provider}/{dataset}.tsv"
+        "results/benchmarks/{quality}/{model}/{variant}/{provider}/{dataset}.tsv"
     conda:
         "../envs/cpu.yaml"
     resources:
         **PLAN.needs("score"),
     params:
-        **PLAN.script("score.py"),
+        **PLAN.scripts("score.py", "score_captions.py"),
         settings=PLAN.scoring,
         forms=PLAN.forms,
     script:
@@ -99,7 +100,7 @@ rule score:
 
 MTEB_FOLDERS = [
     folder
-    for model, dataset in PLAN.pairs
+    for model, dataset in PLAN.ranked
     for folder in expand(
         "results/mteb/{model}/{variant}/{provider}/{dataset}",
         model=model,

@@ -2,7 +2,7 @@
 
 SCENARIO_FILES = expand(
     "results/scenarios/{model}/{provider}.json",
-    model=PLAN.models if PLAN.config["scenarios"]["run"] else [],
+    model=PLAN.retrievers if PLAN.config["scenarios"]["run"] else [],
     provider=PLAN.providers,
 )
 

@@ -15,12 +15,13 @@ def main(snakemake):
     with job(snakemake.log[0], "tables"):
         records = {
             stage: [read_json(file) for file in snakemake.input[stage]]
-            for stage in ("export", "parity", "retrieval", "latency")
+            for stage in ("export", "parity", "retrieval", "latency", "captions")
         }
         built = {
             **summary.build(records, snakemake.params.min_agreement),
-            **details.build(records["retrieval"]),
+            **details.build(records["retrieval"], records["captions"]),
         }
+        built["captions"] = tables.flatten("captions", records["captions"])
         built["parity_inputs"] = further.parity_inputs(records["parity"])
         built["stages"] = further.stages(file for file in snakemake.input if file.endswith(".tsv"))
         if stated := snakemake.params.published:
@@ -37,6 +38,8 @@ def main(snakemake):
             placement.mark_fallback(built["latency"], built["providers"])
         if files := snakemake.input.get("scenarios"):
             built["scenarios"] = tables.flatten("scenarios", map(read_json, files))
+        asked = {Path(file).stem for file in snakemake.output}
+        built = {name: table for name, table in built.items() if name in asked}
         tables.write_tables(built, Path(snakemake.output[0]).parent)
 
 

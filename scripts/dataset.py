@@ -4,6 +4,8 @@ from colport.base.files import write_json
 from colport.data.datasets import check_pages, dataset_record, load_retrieval_dataset
 from colport.pipeline.job import job
 
+_ASKED_IN = ("queries", "captions", "path", "hub")
+
 
 def main(snakemake):
     """Write ids, queries, judgements and where they come from; documents stay in the dataset."""
@@ -16,7 +18,7 @@ def main(snakemake):
             log.info,
             read_by=snakemake.params.read_by,
             skip=skips if "documents_folder" in declared else None,
-            asked_in=next(declared[key] for key in ("queries", "path", "hub") if key in declared),
+            asked_in=next(declared[key] for key in _ASKED_IN if key in declared),
         )
         for document, reason in dataset.skipped.items():
             log.warning("skipped %s: it %s", document, reason)

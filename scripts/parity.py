@@ -22,8 +22,8 @@ def main(snakemake):
                 "parity", snakemake.params.dataset, snakemake.input.dataset
             )
             count = snakemake.params.settings["inputs"]
-            first = read_queries(snakemake.input.reference)
-            documents = chain.from_iterable(read_documents(snakemake.input.reference))
+            first = read_queries(snakemake.input.standard)
+            documents = chain.from_iterable(read_documents(snakemake.input.standard))
             reference = {
                 "query": list(islice(first, count)),
                 "document": list(islice(documents, count)),

@@ -17,6 +17,7 @@ def main(snakemake):
         "provider": "torch",
         **dict(snakemake.wildcards.items()),
     }
+    labels.pop("quality")
     with job(snakemake.log[0], " ".join(labels.values())):
         try:
             queries = read_queries(snakemake.input.first)

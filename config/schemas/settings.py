@@ -272,10 +272,15 @@ class Dataset(Section):
 
     schema_: Annotated[str | None, Allowed(enum=published.SCHEMAS)] = Field(None, alias="schema")
     """``qa`` (ViDoRe v1: ``query``, ``image``, ``image_filename``) or ``beir`` (``corpus``,
-    ``queries``, ``qrels``)."""
+    ``queries``, ``qrels``); for models of captions ``captions`` (``image``, and a text or a list of
+    them in ``captions``, ``caption``, ``sentences``, ``text`` or ``answer``) or ``answers``
+    (``image``, ``question``, ``answers``)."""
 
     split: Text = published.SPLIT
     """The split that is read."""
+
+    config: Text | None = None
+    """Of captions or answers: the configuration that is read, where a dataset has several."""
 
     documents: Annotated[str, Allowed(enum=[*published.DOCUMENT_COLUMNS])] = "pages"
     """``pages`` (column ``image``) or ``passages`` (column ``text``, after ``title`` if there
@@ -302,6 +307,16 @@ class Dataset(Section):
     is no such column, and then no other column either). Names are found in either Unicode normal
     form. Leave it out if there are none: you still get rankings, and a recommendation by their
     agreement with PyTorch's; ``query_id`` is not needed then."""
+
+    captions: File | None = None
+    """In place of ``queries``, for models of captions: a ``.csv``, ``.tsv`` or ``.jsonl`` file in
+    UTF-8. Columns ``picture`` (its path in the folder); ``caption`` or ``answer``, or ``captions``
+    or ``answers`` with a list of them (in CSV and TSV as JSON); and, optionally, ``prompt`` or
+    ``question``, which the model is given. A line a picture and prompt, no other columns."""
+
+    prompt: Text | None = None
+    """Of captions or answers: what the model is given beside each picture; ``{question}`` stands
+    for the picture's own question or prompt."""
 
     pages: Annotated[PageSettings, INLINE]
 

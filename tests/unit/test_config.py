@@ -2,6 +2,7 @@
 
 import copy
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -126,6 +127,53 @@ def test_pages_for_a_text_model_are_refused():
     config = validated(**{"models__minilm-colbert__datasets": ["demo-pages-qa"]})
     with pytest.raises(ConfigError, match="'demo-pages-qa' holds pages, family colbert reads"):
         check(config)
+
+
+CAPTIONS = {"path": "photos", "schema": "captions"}
+CAPTIONER = {"family": "git", "checkpoint": {"path": "git"}, "datasets": ["photos"]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"models__colpali-demo__datasets": ["photos"]},
+            r"colpali-demo\.datasets\[0\]: 'photos' holds captions, family colpali reads pages",
+        ),
+        (
+            {"models__git": {**CAPTIONER, "datasets": ["demo-pages-qa"]}},
+            r"git\.datasets\[0\]: 'demo-pages-qa' holds pages, family git reads captions",
+        ),
+        (
+            {"models__git": {**CAPTIONER, "calibration": "demo-pages-qa"}},
+            r"git\.calibration: 'demo-pages-qa' holds pages",
+        ),
+        (
+            {"run__models": ["git"], "run__peers": ["optimum"]},
+            r"run\.peers: no peer exports a captioner; found model 'git'",
+        ),
+    ],
+)
+def test_tasks_and_datasets_that_do_not_fit_are_refused(changes, message):
+    config = validated(datasets__photos=CAPTIONS, **{"models__git": CAPTIONER, **changes})
+    with pytest.raises(ConfigError, match=message):
+        check(config)
+
+
+def test_retrievers_and_captioners_run_in_one_config():
+    config = validated(
+        datasets__photos=CAPTIONS, models__git=CAPTIONER, run__models=["colpali-demo", "git"]
+    )
+    check(config)
+    plan = Plan(config, ROOT)
+    assert (plan.retrievers, plan.captioners) == (["colpali-demo"], ["git"])
+    assert {model for model, _ in plan.ranked} == {"colpali-demo"}
+    assert ("git", "photos") in plan.pairs
+    assert {"retrieval", "captions", "caption_items"} <= set(plan.tables)
+    assert [model for model, _ in plan.explained] == ["colpali-demo"]
+    adapters = plan.scripts("embed.py", "caption.py")
+    chosen = [adapters["script"](SimpleNamespace(model=name)) for name in ("git", "colpali-demo")]
+    assert chosen == ["caption.py", "embed.py"]
 
 
 def test_an_unknown_family_is_refused():

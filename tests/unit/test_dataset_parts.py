@@ -211,10 +211,10 @@ def test_names_are_found_in_either_of_unicode_s_forms():
     composed, decomposed = (unicodedata.normalize(form, "é") for form in ("NFC", "NFD"))
     given = rows({"query_id": decomposed, "document": composed})
     assert judged(given, [composed], [decomposed]) == {composed: {decomposed: 1}}
-    both = judgements._Names([composed, decomposed])
+    both = judgements.Names([composed, decomposed])
     assert (both.known(composed), both.known(decomposed)) == (composed, decomposed)
     assert decomposed in both
-    three = judgements._Names(["a\u0323\u0307", "\u1ea1\u0307"])  # which of them is not clear
+    three = judgements.Names(["a\u0323\u0307", "\u1ea1\u0307"])  # which of them is not clear
     assert three.known("a\u0307\u0323") == "a\u0307\u0323"
 
 

@@ -134,7 +134,7 @@ def scored(job, first, name, variant=True, reference=None):
     names = PLACE if variant else {"model": "m", "dataset": "pages"}
     job(
         "score",
-        wildcards=names,
+        wildcards={"quality": "retrieval", **names},
         input={**given, **({"reference": str(reference)} if reference else {})},
         output={"record": f"{name}.json"},
         params={
@@ -174,7 +174,7 @@ def compared(job, encoder, tolerance):
         "parity",
         encoder,
         wildcards={key: PLACE[key] for key in ("model", "variant", "provider")},
-        input={"model": "folder", "dataset": "pages.json", "reference": str(first)},
+        input={"model": "folder", "dataset": "pages.json", "standard": str(first)},
         output={"record": "parity.json"},
         params={
             **{"provider": {"type": "cpu"}, "dataset": {"path": "p"}, "tolerance": tolerance},
@@ -202,6 +202,80 @@ def test_parity_of_what_cannot_run(job):
     _, record = compared(job, UnsupportedError("no such provider"), {})
     assert {row["status"] for row in record["rows"]} == {"unsupported"}
     assert "export" not in record
+
+
+PICTURES = RetrievalDataset(
+    *("pages", NAMES, ["", "", "what?", "", ""], NAMES, TEXTS, {name: {name: 1} for name in NAMES}),
+    references={name: [f"a {number}"] for number, name in enumerate(NAMES)},
+)
+
+
+class Captioner:
+    """Says the number of a picture, and what it was asked; ``lost`` ones are others."""
+
+    manifest = SimpleNamespace(digest="d1ge5t")
+
+    def __init__(self, lost=()):
+        self.lost = lost
+
+    def generate(self, pictures, prompts, batch_size):
+        assert batch_size == 8
+        return [
+            f"a {'?' if picture in self.lost else picture}{prompt or ''}"
+            for picture, prompt in zip(pictures, prompts, strict=True)
+        ]
+
+
+def captioned(job, monkeypatch, name, captioner, reference=None):
+    """The record of captions that were generated in three shards."""
+    monkeypatch.setattr("colport.data.datasets.load_retrieval_dataset", lambda *_: PICTURES)
+
+    def load(folder, provider, threads):
+        if isinstance(captioner, Exception):
+            raise captioner
+        return captioner
+
+    monkeypatch.setattr("colport.measure.captions.load", load)
+    for shard in ("0", "1", "2"):
+        job(
+            "caption",
+            wildcards={**PLACE, "shard": shard},
+            input={"model": "folder", "dataset": "pages.json"},
+            output={"folder": f"{name}/{shard}"},
+            params={
+                **{"provider": {"type": "cpu"}, "dataset": {"path": "p"}},
+                "settings": {"shard_documents": 2},
+            },
+        )
+    dataset = {"references": PICTURES.references, "are_answers": False}
+    write_json(job.folder / "dataset.json", dataset)
+    given = {"first": str(job.folder / name / "0"), "dataset": str(job.folder / "dataset.json")}
+    names = PLACE if reference else {"model": "m", "dataset": "pages"}
+    job(
+        "score_captions",
+        wildcards={"quality": "captions", **names},
+        input={**given, **({"reference": str(reference)} if reference else {})},
+        output={"record": f"{name}.json"},
+        params={"settings": {"resamples": 100, "seed": 4}},
+    )
+    return read_json(job.folder / f"{name}.json")
+
+
+def test_captions_of_all_shards_are_compared_with_the_reference(job, monkeypatch):
+    reference = captioned(job, monkeypatch, "pytorch", Captioner())
+    assert reference["captions"]["d2"] == "a 2what?"
+    row = reference["rows"][0]
+    assert (row["variant"], row["captions"], row["equal"]) == ("pytorch", 5, 1)
+    found = captioned(
+        job, monkeypatch, "int8", Captioner(lost=("1", "3")), job.folder / "pytorch.json"
+    )
+    row = found["rows"][0]
+    assert {key: row[key] for key in PLACE} == PLACE
+    assert (row["equal"], row["metric"], row["delta"] > 0) == (0.6, "cer", True)
+    limit = UnsupportedError("no such provider")
+    found = captioned(job, monkeypatch, "none", limit, job.folder / "pytorch.json")
+    row = found["rows"][0]
+    assert (row["status"], row["reason"]) == ("unsupported", "no such provider")
 
 
 LABELS = {"model": "m", "variant": "v", "provider": "cpu", "kind": "query"}

@@ -182,7 +182,7 @@ def test_without_judgements_rankings_that_agree_are_recommended():
     rows += [unjudged("int4", 40, 15, 0.94), unjudged("bad", 10, 10, 0.92)]
     assert chosen(*rows) == {FASTEST: "int8", SMALLEST: "int4", CLOSEST: "fp32"}
     assert [item["recommended"] for item in rows] == [False, True, False, False]
-    expected = "agreement with PyTorch's rankings is 0.920 (0.890 to 1.000), not known to reach 0.9"
+    expected = "agreement with PyTorch is 0.920 (0.890 to 1.000), not known to reach 0.9"
     assert rows[3]["verdict"] == expected
 
 
@@ -217,7 +217,7 @@ def test_one_document_is_no_ranking():
     [
         (-0.005, 0.93, ", ".join(NEEDS)),
         (-0.03, 0.93, "NDCG@5 is 3.0 points lower (p = 0.5)"),
-        (-0.005, 0.8, "agreement with PyTorch's rankings is 0.950"),
+        (-0.005, 0.8, "agreement with PyTorch is 0.950"),
     ],
 )
 def test_with_judgements_for_some_datasets_both_must_hold(delta, low, verdict):

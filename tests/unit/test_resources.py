@@ -31,7 +31,7 @@ CONFIG = {
         "server": {"max_batch": 16, "max_probes": 10, "max_seconds": 20},
     },
 }
-STAGE_OF_RULE = {"control": "score", "score_reference": "score"}
+STAGE_OF_RULE = {"control": "score", "score_reference": "score", "standard": "reference"}
 
 
 class Files:

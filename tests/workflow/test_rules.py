@@ -78,6 +78,7 @@ with SnakemakeApi(OutputSettings(quiet={Quietness.ALL})) as api:
 NAMED = {
     **{"model": "colpali-demo", "variant": "int8-calibrated", "provider": "cpu"},
     **{"dataset": "demo-pages-qa", "control": "bm25", "environment": "optimum"},
+    "quality": "retrieval",
 }
 CARD = {"metric": "ndcg_at_5", "source": "a card", "scores": {"demo-pages-beir": 0.9}}
 CONFIG = {
@@ -151,9 +152,10 @@ INPUTS = {
     "parity": {
         "model": MODEL,
         "dataset": FIRST,
-        "reference": "results/reference/colpali-demo/demo-pages-qa/0",
+        "standard": "results/reference/colpali-demo/demo-pages-qa/0",
         "shards": [f"results/reference/colpali-demo/demo-pages-qa/{i}" for i in range(3)],
     },
+    "standard": {"checkpoint": RECORD, "dataset": FIRST},
     "embed": {"model": MODEL, "dataset": DATASET},
     "control": {"dataset": DATASET},
     "score_reference": {
@@ -165,7 +167,7 @@ INPUTS = {
         "first": "results/embeddings/{model}/{variant}/{provider}/{dataset}/0",
         "shards": [f"results/embeddings/{PLACE}/{i}" for i in range(4)],
         "dataset": DATASET,
-        "reference": "results/retrieval/{model}/pytorch/{dataset}.json",
+        "reference": "results/{quality}/{model}/pytorch/{dataset}.json",
     },
     "mteb": {"model": "results/models/{model}/{variant}", "dataset": DATASET, "score": SCORES},
     "explain": {
@@ -195,7 +197,7 @@ INPUTS = {
     "scenarios": {"checkpoint": RECORD, "models": MODELS, "dataset": FIRST},
 }
 STAGES = {  # where a rule asks for another one's memory and time, or for none
-    **{"control": "score", "score_reference": "score"},
+    **{"control": "score", "score_reference": "score", "standard": "reference"},
     **dict.fromkeys(("aggregate", "report", "gate")),
 }
 
@@ -251,6 +253,7 @@ def test_every_job_has_its_code_log_benchmark_and_needs(rules):
         *((name, f"{name}.py") for name in ("latency", "operators", "scenarios", "report", "gate")),
         *(
             ("score_reference", "score.py"),
+            ("standard", "caption_standard.py"),
             ("mteb", "evaluate_mteb.py"),
             ("aggregate", "aggregate.py"),
         ),
@@ -272,6 +275,7 @@ SETTINGS = [
     ("quantize", {"dataset": {"path": BEIR, "schema": "beir"}}),
     ("parity", {"dataset": QA, "tolerance": {"min_cosine": 0.975}, "provider": CPU}),
     ("parity", {"settings": {"inputs": 7, "batch_sizes": [1, 8]}}),
+    ("standard", {"dataset": QA, "inputs": 7, "reference": REFERENCE}),
     *((name, {"settings": {"resamples": 2000, "seed": 9}}) for name in ("score", "control")),
     ("control", {"dataset": QA}),
     ("score_reference", {"settings": {"resamples": 2000, "seed": 9}}),

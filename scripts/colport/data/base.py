@@ -1,4 +1,4 @@
-"""What every loader of a retrieval dataset returns."""
+"""What every loader of a dataset returns."""
 
 from __future__ import annotations
 
@@ -92,7 +92,10 @@ def _picked(items: Sequence[Any], rows: Sequence[int]) -> Sequence[Any]:
 
 @dataclass(frozen=True, eq=False)
 class RetrievalDataset:
-    """Queries, documents and judgements.
+    """Queries, documents and judgements; or pictures with captions or answers.
+
+    Of captions the documents are pictures. A query is what the model is given beside one, a prompt
+    or a question, empty where it is given none, and its only judgement names its picture.
 
     Attributes:
         name: Name of the dataset in the configuration.
@@ -108,6 +111,8 @@ class RetrievalDataset:
             layer of PDFs, a text column beside the pages. ``None`` if no document has text.
         languages: Languages of the queries, as the dataset names them; empty if it does not.
         skipped: Id or file of each document left out, and why.
+        references: Query id to captions or answers, one at least; ``None`` of retrieval.
+        are_answers: Whether they are answers.
     """
 
     name: str
@@ -119,6 +124,17 @@ class RetrievalDataset:
     texts: Sequence[str] | None = None
     languages: tuple[str, ...] = ()
     skipped: Mapping[str, str] = field(default_factory=dict)
+    references: Mapping[str, list[str]] | None = None
+    are_answers: bool = False
+
+    @property
+    def pictures(self) -> Sequence[Image]:
+        """Of captions: each query's picture, decoded when it is indexed."""
+        places = {name: row for row, name in enumerate(self.document_ids)}
+        return Lazy(
+            [places[next(iter(self.qrels[query]))] for query in self.query_ids],
+            self.documents.__getitem__,
+        )
 
     def with_queries(self, rows: Sequence[int]) -> RetrievalDataset:
         """The dataset with the queries of these rows only, and their judgements."""
@@ -128,6 +144,7 @@ class RetrievalDataset:
             query_ids=query_ids,
             queries=[self.queries[row] for row in rows],
             qrels={query: self.qrels[query] for query in query_ids if query in self.qrels},
+            references=self.references and {query: self.references[query] for query in query_ids},
         )
 
     def without(self, bad: Mapping[str, str]) -> RetrievalDataset:
@@ -143,7 +160,12 @@ class RetrievalDataset:
         if not rows:
             first, reason = next(iter(bad.items()))
             raise DatasetError(f"{self.name}: no document is left; {first} {reason}.")
-        return replace(self._with_documents(rows), skipped={**self.skipped, **bad})
+        left = replace(self._with_documents(rows), skipped={**self.skipped, **bad})
+        if self.references is None:
+            return left
+        return left.with_queries(
+            [n for n, query in enumerate(left.query_ids) if query in left.qrels]
+        )
 
     def recorded(self, record: Mapping[str, Any]) -> RetrievalDataset:
         """The documents, queries and judgements that a record of this dataset names.
@@ -158,7 +180,7 @@ class RetrievalDataset:
         for name in record["document_ids"]:
             if name not in places:
                 raise DatasetError(f"{self.name}: {name} is no longer there; run the stage again.")
-        fields = ("query_ids", "queries", "qrels", "skipped")
+        fields = ("query_ids", "queries", "qrels", "skipped", "references")
         return replace(
             self._with_documents([places[name] for name in record["document_ids"]]),
             **{field: record[field] for field in fields},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,27 @@ from colport.base.errors import ConfigError, DatasetError
 from colport.base.files import read_json, sha256_file
 from colport.base.foreign import local
 from colport.data.base import RetrievalDataset, batches
+from colport.data.captions import PICTURE
 from colport.data.documents import IMAGES, PDF, PageSettings, read_own
 from colport.data.judgements import DOCUMENT, QUERY, QUERY_ID, read_rows
-from colport.data.published import DOCUMENT_COLUMNS, SCHEMAS, read_published
+from colport.data.published import CAPTIONS, DOCUMENT_COLUMNS, SCHEMAS, read_published
 from colport.families import registry
 from colport.families.base import spelled
 
 SOURCES = ("hub", "path", "documents_folder")
-_COMMON = ("limit", "language", "languages", "documents")
-_PUBLISHED = ("hub", "revision", "size", "path", "schema", "split")
-_OWN = ("documents_folder", "queries", "judgements", *PageSettings.__annotations__)
+_COMMON = ("limit", "languages", "documents")
+_PUBLISHED = ("hub", "revision", "size", "path", "schema", "split", *_COMMON)
+_OWN = ("documents_folder", *PageSettings.__annotations__, *_COMMON)
+_KEYS = {
+    (False, False): (*_PUBLISHED, "language"),
+    (False, True): (*_PUBLISHED, "config", "prompt"),
+    (True, False): (*_OWN, "queries", "judgements", "language"),
+    (True, True): (*_OWN, "captions", "prompt"),
+}
+"""Keys of an entry, by whether it is of the user's own files, and of captions."""
+
+QUESTION = "{question}"
+"""What stands for a picture's own question or prompt in a prompt for all."""
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -58,12 +70,34 @@ def load_retrieval_dataset(
     if record is not None and declaration.get("on_bad_document") == "skip":
         return read_own(name, declaration, is_checked=True).recorded(read_json(record))
     read = read_own if "documents_folder" in declaration else read_published
-    dataset = read(name, declaration)
+    dataset = _prompted(read(name, declaration), declaration.get("prompt"))
     if limit := declaration.get("limit"):
         dataset = dataset.first_documents(limit)
-    if "documents_folder" not in declaration or "judgements" in declaration:
+    if {"judgements", "captions"} & declaration.keys() or "documents_folder" not in declaration:
         _check_judged(dataset, f" among the first {limit} documents" if limit else "")
     return dataset
+
+
+def holds(declaration: Mapping[str, Any]) -> str:
+    """What an entry of ``datasets`` holds: ``pages``, ``passages``, or ``captions`` of pictures."""
+    if "captions" in declaration or declaration.get("schema") in CAPTIONS:
+        return "captions"
+    return declaration.get("documents", "pages")
+
+
+def _prompted(dataset: RetrievalDataset, prompt: str | None) -> RetrievalDataset:
+    """The dataset with what the model is given beside each picture.
+
+    Raises:
+        DatasetError: A picture has a question, which the prompt would leave out.
+    """
+    if prompt is None:
+        return dataset
+    if QUESTION not in prompt and any(dataset.queries):
+        raise DatasetError(
+            f"{dataset.name}: prompt {prompt!r} has no {QUESTION}, and the dataset has questions."
+        )
+    return replace(dataset, queries=[prompt.replace(QUESTION, text) for text in dataset.queries])
 
 
 def _check_judged(dataset: RetrievalDataset, scope: str = "") -> None:
@@ -87,16 +121,17 @@ def check_declaration(name: str, declaration: Mapping[str, Any]) -> None:
     if len(found) != 1:
         fail("path", found, f"exactly one of {', '.join(SOURCES)}")
     own = "documents_folder" in declaration
-    keys = (*(_OWN if own else _PUBLISHED), *_COMMON)
+    is_captioned = holds(declaration) == "captions"
+    keys = _KEYS[own, is_captioned]
     for key in declaration:
         if key not in keys:
             fail(key, declaration[key], f"with {found[0]} one of the keys {', '.join(keys)}")
-    kinds = ("pages",) if own else tuple(DOCUMENT_COLUMNS)
+    kinds = ("pages",) if own or is_captioned else tuple(DOCUMENT_COLUMNS)
     if declaration.get("documents", "pages") not in kinds:
         fail("documents", declaration["documents"], " or ".join(kinds))
     if own:
-        if "queries" not in declaration:
-            fail("queries", None, "a CSV, TSV or JSONL file")
+        if not {"queries", "captions"} & declaration.keys():
+            fail("queries", None, "a CSV, TSV or JSONL file, or captions in its place")
     else:
         revision = declaration.get("revision")
         if "hub" in declaration and not _COMMIT.fullmatch(str(revision)):
@@ -128,7 +163,12 @@ def look(field: str, declaration: Mapping[str, Any], files: Iterable[str]) -> No
     if "hub" not in declaration and not any(file.lower().endswith(kinds) for file in files):
         raise DatasetError(f"{field}: has no documents; allowed are {', '.join(kinds)} files.")
     ids = [QUERY_ID] if "judgements" in declaration else []
-    for key, columns in (("queries", [QUERY, *ids]), ("judgements", [QUERY_ID, DOCUMENT])):
+    needed = {
+        "queries": [QUERY, *ids],
+        "judgements": [QUERY_ID, DOCUMENT],
+        "captions": [(PICTURE,)],
+    }
+    for key, columns in needed.items():
         if key in declaration:
             row = next(read_rows(f"{field}.{key}", local(declaration[key])))
             for spellings in columns:
@@ -161,7 +201,8 @@ def check_pages(
         DatasetError: A page cannot be decoded, or a page or query is none that a family takes;
             names dataset, row and column, file, or query.
     """
-    count, readers = len(dataset.documents), [registry.get(name) for name in read_by]
+    count, families = len(dataset.documents), map(registry.get, read_by)
+    readers = [family for family in families if family.task == "retrieval"]
     if count and isinstance(dataset.documents[0], str):
         return dataset
     for name, query in zip(dataset.query_ids, dataset.queries, strict=True):
@@ -204,6 +245,7 @@ def dataset_record(
             depends on the record reruns when a page changes.
     """
     fields = ("query_ids", "queries", "document_ids", "qrels", "languages")
+    fields += ("references", "are_answers")
     return {
         **{field: getattr(dataset, field) for field in fields},
         "skipped": dict(dataset.skipped),

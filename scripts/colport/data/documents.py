@@ -20,6 +20,7 @@ from colport.base.declared import Allowed
 from colport.base.errors import DatasetError
 from colport.base.foreign import local, not_text
 from colport.data.base import Lazy, RetrievalDataset, in_language
+from colport.data.captions import read_captions
 from colport.data.images import Frames, decode, decode_errors, open_image, page_count
 from colport.data.judgements import judged, read_queries, read_rows
 from colport.data.pdfs import BadDocumentError, PdfReader
@@ -59,7 +60,7 @@ class PageSettings:
 def read_own(
     name: str, declaration: Mapping[str, Any], *, is_checked: bool = False
 ) -> RetrievalDataset:
-    """Read a folder of pages, its queries and, if there are any, its judgements.
+    """Read a folder of pages with its queries and, if there are any, judgements, or with captions.
 
     Args:
         name: Name of the dataset, for messages.
@@ -79,16 +80,21 @@ def read_own(
     decode = settings.on_bad_document == "skip" and not is_checked
     pages, bad = reading.find(folder, decode, remedy)
     judgements = declaration.get("judgements")
+    images, document_ids = Lazy(pages, reading.image), [page.id for page in pages]
+    if "captions" in declaration:
+        found = read_captions(name, local(declaration["captions"]), document_ids, bad)
+        return RetrievalDataset(
+            name, document_ids=document_ids, documents=images, skipped=bad, **found
+        )
     query_ids, texts, languages = read_queries(
         name, local(declaration["queries"]), ids_needed=judgements is not None
     )
-    document_ids = [page.id for page in pages]
     rows = list(read_rows(name, local(judgements))) if judgements else []
     qrels = judged(rows, query_ids, document_ids, bad)
     label, language = f"{name}: {declaration['queries']}", declaration.get("language")
     asked, known = in_language(f"{label}, column language", languages, language)
     known = known or tuple(declaration.get("languages", ()))
-    images, page_texts = Lazy(pages, reading.image), None
+    page_texts = None
     if any(page.is_pdf for page in pages):
         page_texts = Lazy(pages, reading.text)
     ids = query_ids, texts, document_ids

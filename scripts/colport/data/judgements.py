@@ -69,6 +69,24 @@ class Row:
             )
         return value
 
+    def texts(self, column: str) -> list[str]:
+        """The text of a column, or those of the list that stands there, as JSON or not.
+
+        Only a column whose name ends in ``s`` is read as JSON.
+
+        Raises:
+            DatasetError: There is none, or one of them is empty or no text.
+        """
+        found = self.values[column]
+        if isinstance(found, str) and column.endswith("s"):
+            try:
+                found = parse_json(found)
+            except ValueError as error:
+                raise self.fail((column,), found, "a list of texts as JSON") from error
+        items = found if isinstance(found, list) and found else [found]
+        stripped = (item.strip() if isinstance(item, str) else item for item in items)
+        return [Row(self.label, {column: item}).need(column) for item in stripped]
+
     def whole(self, column: str) -> int:
         """A whole number; ``2.0``, as spreadsheets and pandas write it, is one.
 
@@ -152,7 +170,7 @@ def judged(
         DatasetError: A row names an unknown query or document, holds a score that is not a whole
             number or lacks one that other rows have, or judges one pair twice and differently.
     """
-    queries, documents, left_out = map(_Names, (query_ids, document_ids, skipped))
+    queries, documents, left_out = map(Names, (query_ids, document_ids, skipped))
     files = {document.rpartition("#")[0] for document in document_ids if "#" in document}
     qrels: dict[str, dict[str, int]] = {}
     scored = next((row for row in rows if SCORE in row.values), None)
@@ -177,7 +195,7 @@ def judged(
     return qrels
 
 
-class _Names:
+class Names:
     """Names, each found in either of Unicode's normal forms: file systems differ in theirs."""
 
     def __init__(self, names: Iterable[str]) -> None:
@@ -215,8 +233,13 @@ def _score(row: Row, scored: Row | None) -> int:
     return 1
 
 
-def read_rows(name: str, file: Path) -> Iterator[Row]:
+def read_rows(name: str, file: Path, columns: Sequence[str] = _COLUMNS) -> Iterator[Row]:
     """Rows of a CSV, TSV or JSONL file in UTF-8, told apart by the file's suffix.
+
+    Args:
+        name: Name of the dataset, for messages.
+        file: The file.
+        columns: Those that have a meaning; others may be there, but none that is spelt like one.
 
     Raises:
         DatasetError: The file is missing, of another kind, damaged, or holds no rows.
@@ -231,7 +254,7 @@ def read_rows(name: str, file: Path) -> Iterator[Row]:
         stripped = {k: v.strip() if isinstance(v, str) else v for k, v in values.items()}
         row = Row(f"{label}, line {number}", stripped)
         for column in values:
-            if (known := column.strip().lower()) in _COLUMNS and column not in _COLUMNS:
+            if (known := column.strip().lower()) in columns and column not in columns:
                 raise DatasetError(f"{row.label}: column {column!r} is to be called {known!r}.")
         yield row
     if row is None:

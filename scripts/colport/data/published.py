@@ -1,9 +1,11 @@
-"""The forms in which retrieval datasets are published, as parquet files.
+"""The forms in which datasets are published, as parquet files.
 
 ``qa`` is the form of the first ViDoRe benchmark: one table of (query, image, image_filename).
 ``beir`` is the form of the later ones and of text datasets: the configurations ``corpus``,
 ``queries`` and ``qrels``, with hyphenated (``corpus-id``) or underscored (``corpus_id``) ids, or
 mteb's ``<language>-corpus``, ``<language>-queries`` and ``<language>-qrels``.
+``captions`` and ``answers`` are those of pictures with their captions or lines (COCO, IAM), or with
+questions and answers (DocVQA): one table of (image, captions) or (image, question, answers).
 Sources: Faysse et al., "ColPali", ICLR 2025; Macé et al., "ViDoRe benchmark V2", 2025; Loison et
 al., "ViDoRe V3", 2026; mteb's ``RetrievalDatasetLoader``.
 """
@@ -17,11 +19,14 @@ from PIL.Image import Image
 
 from colport.base.errors import DatasetError
 from colport.data.base import RetrievalDataset, in_language
+from colport.data.captions import ANSWER
 from colport.data.judgements import QUERY, SCORE, Row, judged
 from colport.data.repositories import Repository
 from colport.data.rows import SCORES, STRINGS, Pages, Table, load_table
 
 SPLIT = "test"
+CAPTIONS = {"captions": ("captions", "caption", "sentences", "text", "answer"), "answers": ANSWER}
+"""Schema of pictures to the columns of their references: a text, or a list of them."""
 DOCUMENT_COLUMNS = {"pages": "image", "passages": "text"}
 """Kind of document to the column that holds it."""
 
@@ -167,5 +172,26 @@ def _judgements(table: Table) -> list[Row]:
     ]
 
 
-_READERS = {"qa": _read_qa, "beir": _read_beir}
+def _read_captions(repository: Repository, declaration: Mapping[str, Any]) -> RetrievalDataset:
+    schema = declaration["schema"]
+    table = load_table(repository, declaration.get("config"), declaration.get("split", SPLIT))
+    column = table.name(*CAPTIONS[schema])
+    ids = [str(row) for row in range(len(table.data))]
+    questions = [""] * len(ids)
+    if schema == "answers":
+        questions = table.values(table.name("question", *QUERY), STRINGS)
+    references = {
+        name: Row(f"{table.label}, row {name}", {column: found}).texts(column)
+        for name, found in zip(ids, table.data.column(column).to_pylist(), strict=True)
+    }
+    pictures = Pages(table, table.name(DOCUMENT_COLUMNS["pages"]))
+    return RetrievalDataset(
+        *(repository.name, ids, questions, ids, pictures, {name: {name: 1} for name in ids}),
+        languages=tuple(declaration.get("languages", ())),
+        references=references,
+        are_answers=schema == "answers",
+    )
+
+
+_READERS = {"qa": _read_qa, "beir": _read_beir, **dict.fromkeys(CAPTIONS, _read_captions)}
 SCHEMAS = tuple(_READERS)

@@ -298,6 +298,11 @@ class Family(ABC):
     float_weights: ClassVar[tuple[str, ...]] = ()
     """Regular expressions searched in weight names: those that no variant makes integers."""
 
+    @property
+    def reads(self) -> str:
+        """What its datasets hold: ``pages``, ``passages``, or ``captions`` of pictures."""
+        return getattr(self, "document_type", "captions")
+
     @abstractmethod
     def accepts(self, folder: Path) -> bool:
         """Whether the checkpoint in ``folder`` is of this family, by its configuration files."""

@@ -146,7 +146,7 @@ def measure(
         except PeerError as error:  # at another batch size it may still run
             broken[size] = str(error)
     overlap = 0.0 if broken else min(_overlap(reference, run) for run in runs.values())
-    rows, quantiles, worst = [], {}, {}
+    rows, spread, worst = [], {}, {}
     reaches = reaches or {}
     for kind in KINDS:
         differences = {
@@ -160,10 +160,10 @@ def measure(
         rows.append(row("parity", **labels, kind=kind, **figures))
         found = [diff.worst for diff in differences.values() if diff.worst]
         worst[kind] = np.min(found, axis=0).tolist() if found else []
-        quantiles[kind] = {size: _quantiles(diff.cosines) for size, diff in differences.items()}
+        spread[kind] = {size: quantiles(diff.cosines) for size, diff in differences.items()}
     return {
         "rows": rows,
-        "quantiles": quantiles,
+        "quantiles": spread,
         "input_min_cosine": worst,
         "reaches": {kind: asdict(reach) for kind, reach in reaches.items()},
         "settings": {"batch_sizes": list(batch_sizes), "tolerance": tolerance.describe()},
@@ -171,10 +171,12 @@ def measure(
     }
 
 
-def unsupported(labels: Mapping[str, str], limit: UnsupportedError) -> dict[str, Any]:
+def unsupported(
+    labels: Mapping[str, str], limit: UnsupportedError, kinds: Sequence[str] = KINDS
+) -> dict[str, Any]:
     """The record of a variant that this machine or provider cannot run."""
     told = {"tolerance": "", "status": limit.status, "reason": str(limit)}
-    rows = [row("parity", **labels, kind=kind, **told) for kind in KINDS]
+    rows = [row("parity", **labels, kind=kind, **told) for kind in kinds]
     return {"rows": rows, "environment": machine.describe()}
 
 
@@ -193,7 +195,10 @@ def _overlap(reference: Mapping[str, Any], run: Mapping[str, Any]) -> float:
 
 
 def judged(
-    differences: Mapping[int, Difference], overlap: float, tolerance: Tolerance, reach: Reach | None
+    differences: Mapping[int, Difference],
+    overlap: float | None,
+    tolerance: Tolerance,
+    reach: Reach | None,
 ) -> dict[str, Any]:
     """The worst over batch sizes, against the tolerance and fp16's range."""
     misses = [f"batch size {size}: {d.reason}" for size, d in differences.items() if d.reason]
@@ -219,7 +224,8 @@ def judged(
     }
 
 
-def _quantiles(cosines: np.ndarray) -> dict[str, float]:
+def quantiles(cosines: np.ndarray) -> dict[str, float]:
+    """Of cosines, by the share of them that lies below; empty without any."""
     if not len(cosines):
         return {}
     points = (0.0, 0.01, 0.1, 0.5, 1.0)

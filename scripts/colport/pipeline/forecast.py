@@ -92,7 +92,7 @@ class Forecast:
         self._plan, self._name = plan, name
         self.parameters, is_here = parameters_of(model["checkpoint"])
         family = registry.get(model["family"])
-        kind = family.document_type
+        kind = family.reads
         self.fetched = 0 if is_here else FACTS["published"][kind] * self.parameters
         self._tokens = tokens = needs.TOKENS[kind]
         self._sets = [counts(plan, dataset) for dataset in plan.of(name)]

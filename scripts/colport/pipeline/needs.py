@@ -31,8 +31,8 @@ _SESSION = {"fp16": 3.5, "bf16": 3.5}
 _SESSION_ELSE = 1.5
 _PROVED = 2
 """Documents that every export is checked on."""
-TOKENS = {"pages": 1030, "passages": 300}
-"""Of a document."""
+TOKENS = {"pages": 1030, "passages": 300, "captions": 1030}
+"""Of a document; of a caption with its picture."""
 _FLOPS_OF_THREAD = 40e9
 """Half of what PyTorch reaches on a core (benchmarks/graphs.md)."""
 
@@ -104,7 +104,7 @@ class Job:
     def encoding_minutes(self, documents: int, parameters: int) -> float:
         """Of so many documents; two operations a parameter and token."""
         family = registry.get(self.config["models"][self.wildcards.model]["family"])
-        flops = 2 * parameters * TOKENS[family.document_type] * documents
+        flops = 2 * parameters * TOKENS[family.reads] * documents
         return flops / (_FLOPS_OF_THREAD * self.threads) / 60
 
     def original(self, documents: int, most: float = math.inf) -> Need:

@@ -15,7 +15,7 @@ from colport.base.errors import ColPortError, ConfigError
 from colport.base.files import read_json, state_hash, visible_files
 from colport.base.foreign import local, refuse_not_text
 from colport.base.names import FULL, PEER_PREFIX, is_peer
-from colport.data.datasets import check_declaration, look
+from colport.data.datasets import check_declaration, holds, look
 from colport.families import registry
 from colport.hub import checkpoints
 from colport.peers import catalogue as peers
@@ -30,8 +30,10 @@ from colport.scoring.embed import shard_count
 SCHEMA = "config/schemas/config.schema.yaml"
 _NAMES = re.compile(r"[{}]|<[a-z][a-z0-9_]*>")
 _KINDS = dict.fromkeys(("path", "overlay", "documents_folder", "against"), "folder")
-_KINDS |= dict.fromkeys(("queries", "judgements"), "file")
+_FILES = ("queries", "judgements", "captions")
+_KINDS |= dict.fromkeys(_FILES, "file")
 _PATHS = (*_KINDS, "python")
+CAPTION_TABLES = ("captions", "caption_intervals", "caption_items")
 TABLES = (
     *("summary", "export", "parity", "retrieval", "latency"),
     *("retrieval_intervals", "retrieval_queries", "parity_inputs", "stages"),
@@ -45,7 +47,9 @@ class Plan:
         config: The config with defaults.
         base: Folder of the Snakefile.
         models: Models to run.
+        captioners: Those of them that generate texts about pictures; the others are retrievers.
         pairs: Every model with each of its datasets.
+        ranked: Those of retrievers.
         sizes: What a dataset's entry says of its size; ``config`` has it no more.
         published: Published scores to set beside those of the models to run, by model; those that
             an entry states ``config`` has no more.
@@ -78,7 +82,11 @@ class Plan:
             name: published.beside(stated[name], models[name], config["datasets"], base)
             for name in self.models
         }
+        reads = {name: registry.get(models[name]["family"]).reads for name in self.models}
+        self.captioners = [name for name in self.models if reads[name] == "captions"]
+        self.retrievers = [name for name in self.models if reads[name] != "captions"]
         self.pairs = [(model, dataset) for model in self.models for dataset in self.of(model)]
+        self.ranked = [pair for pair in self.pairs if pair[0] in self.retrievers]
         self.datasets = list(dict.fromkeys(dataset for _, dataset in self.pairs))
         bases = (variants[name].get("base") for name in run["variants"])
         self.variants = list(dict.fromkeys([*run["variants"], *filter(None, bases)]))
@@ -88,8 +96,7 @@ class Plan:
         self.runs = [(name, on) for on in self.providers for name in self.entrants(on)]
         self.controls = CONTROLS
         self.forms = {name: config["embeddings"][name] for name in run["embeddings"]}
-        read = {model: models[model]["family"] for model in self.models}
-        pages = [model for model in read if registry.get(read[model]).document_type == "pages"]
+        pages = [model for model in self.models if reads[model] == "pages"]
         self.explained = [(model, self.first(model)) for model in pages]
         self.scoring, self.timing = {**config["retrieval"]}, {**config["latency"]}
         self.scoring.pop("min_agreement", None)
@@ -98,7 +105,8 @@ class Plan:
         scenarios = ("scenarios",) if config["scenarios"]["run"] else ()
         forms = ("embeddings",) if self.forms else ()
         beside = ("published",) if any(self.published.values()) else ()
-        self.tables = (*TABLES, *beside, *forms, *mteb, *operators, *scenarios)
+        captions = CAPTION_TABLES if self.captioners else ()
+        self.tables = (*TABLES, *captions, *beside, *forms, *mteb, *operators, *scenarios)
 
     @classmethod
     def read(cls, config: Mapping[str, Any], base: Path | str, *, is_job: bool = False) -> Plan:
@@ -191,8 +199,9 @@ class Plan:
         return inputs
 
     def shards(self, dataset_record: Path | str, first: int | None = None) -> range:
-        """Numbers of the shards with all documents of a dataset's record, or the first ones."""
-        documents = read_json(dataset_record)["counts"]["documents"]
+        """Numbers of the shards with all of a dataset's record, or its first documents."""
+        record = read_json(dataset_record)
+        documents = record["counts"]["queries" if record.get("references") else "documents"]
         needed = min(documents, first or documents)
         return range(shard_count(needed, self.config["encode"]["shard_documents"]))
 
@@ -225,6 +234,15 @@ class Plan:
         """Parameters of a rule: its adapter in ``scripts/``, and the hash of what that can run."""
         return {"script": name, "code": sources.code_hash(self.base / "scripts" / name)}
 
+    def scripts(self, retrieval: str, captioning: str) -> dict[str, Callable[[Any], str]]:
+        """As :meth:`script`, of a rule whose adapter depends on the model's task."""
+        found = self.script(retrieval), self.script(captioning)
+
+        def of(key: str) -> Callable[[Any], str]:
+            return lambda wildcards: found[wildcards.model in self.captioners][key]
+
+        return {key: of(key) for key in found[0]}
+
     def needs(self, stage: str) -> dict[str, Callable[..., int]]:
         """Memory and run time that a stage's jobs ask a cluster for."""
         return needs.needs(self.config, stage)
@@ -241,7 +259,7 @@ def local_files(declaration: Mapping[str, Any]) -> list[str]:
     Raises:
         ConfigError: Snakemake cannot take the path of one, or this run's results lie among them.
     """
-    files = [str(local(file)) for file in map(declaration.get, ("queries", "judgements")) if file]
+    files = [str(local(file)) for file in map(declaration.get, _FILES) if file]
     folders = checkpoints.places(declaration)
     for place in (*files, *folders):
         real = os.path.realpath(place)
@@ -310,14 +328,16 @@ def check(config: Mapping[str, Any]) -> None:
         check_declaration(name, declaration)
     for name, model in config["models"].items():
         with _told_of(f"models.{name}."):
-            needed = registry.get(model["family"]).document_type
+            needed = registry.get(model["family"]).reads
         for field, dataset in configuration.datasets_of(model).items():
-            found = config["datasets"][dataset].get("documents", "pages")
+            found = holds(config["datasets"][dataset])
             if found != needed:
                 raise ConfigError(
                     f"models.{name}.{field}: {dataset!r} holds {found}, "
                     f"family {model['family']} reads {needed}."
                 )
+        if needed == "captions" and name in config["run"]["models"] and config["run"]["peers"]:
+            raise ConfigError(f"run.peers: no peer exports a captioner; found model {name!r}.")
     for name, variant in config["variants"].items():
         if "base" in variant:
             _check_quantized(name, variant, config)

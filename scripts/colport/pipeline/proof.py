@@ -28,7 +28,7 @@ from colport.families.reference.memory import ONCE_MB
 from colport.folder import graphs, manifest
 from colport.folder.manifest import Manifest
 from colport.hub.checkpoints import reading
-from colport.measure import overflow, parity
+from colport.measure import captions, overflow, parity
 from colport.measure.parity import Tolerance
 from colport.pipeline import variants
 from colport.quantize.widen import read
@@ -44,7 +44,8 @@ _BLOCK = 14
 BATCH_SIZES = (1, 2)
 _MAPPED_MB = 500
 _HALF = ("fp16", "bf16")
-_CAPTION_TOKENS = 12  # that are generated
+_PROMPTS = (None, None)
+_SHORT = {"max_new_tokens": 12}  # of a captioner's texts
 
 _FIGURES = (
     *("kind", "inputs", "tokens", "max_abs_diff", "mean_cosine", "min_cosine"),
@@ -52,7 +53,7 @@ _FIGURES = (
 )
 
 Embeddings = Mapping[str, Sequence[np.ndarray]]
-"""By kind; of a captioner what :func:`_captions` gives."""
+"""By kind; of a captioner what :func:`colport.measure.captions.standard` gives."""
 Report = Callable[[str], None]
 
 
@@ -103,7 +104,8 @@ class Proof:
         limits = self._limits(found)
         with _named(folder), _running(folder, found, folder) as encoder:
             if found.task == "captioning":
-                measured = [_caption_row(encoder, standard, limits)]
+                pages, given = documents("pages"), (standard, BATCH_SIZES, limits, {})
+                measured = captions.measure(encoder, pages, _PROMPTS, *given, **_SHORT)["rows"]
             else:
                 items = documents(encoder.document_type)
                 scratch = folder.with_name("reach")
@@ -155,7 +157,7 @@ def reference(checkpoint: Path, family: Family, memory_mb: float | None = None) 
     with reading(checkpoint, "its own library", "run"):
         original = family.reference(checkpoint, "cpu", allowed)
         if family.task == "captioning":
-            return _captions(original)
+            return captions.standard(original, documents("pages"), _PROMPTS, **_SHORT)
         return parity.embeddings(original, QUERIES, documents(family.document_type))
 
 
@@ -210,49 +212,11 @@ def by_base(
     def standard(beside: Path) -> Embeddings:
         with _running(base, found, beside) as encoder:
             if found.task == "captioning":
-                return _captions(encoder)
+                return captions.standard(encoder, documents("pages"), _PROMPTS, **_SHORT)
             return parity.embeddings(encoder, QUERIES, documents(encoder.document_type))
 
     record = {"against": "base", "base": found.check.get("status", "not recorded")}
     return Proof(standard, record, tolerance, strict, report)
-
-
-def _captions(captioner: Any, texts: Sequence[np.ndarray] = ()) -> dict[str, list[np.ndarray]]:
-    """What a captioner makes of both pages, by its own model's beginning and greedily.
-
-    Args:
-        captioner: A :class:`Captioner` or a reference, which have the same methods.
-        texts: Ids ``int64 [tokens]`` of a text about each page; by default what it generates.
-
-    Returns:
-        ``tokens int64 [tokens]`` of each page alone and then of both together, and ``logits
-        float32 [tokens, vocabulary]`` behind each token of the texts.
-    """
-    pages, settings = documents("pages"), {"num_beams": 1, "max_new_tokens": _CAPTION_TOKENS}
-    tokens = [ids for page in pages for ids in captioner.generate_tokens([page], **settings)]
-    tokens += captioner.generate_tokens(pages, **settings)
-    given = zip(pages, texts or tokens, strict=False)
-    return {
-        "tokens": tokens,
-        "logits": [captioner.logits([page], ids[None])[0] for page, ids in given],
-    }
-
-
-def _caption_row(captioner: Any, standard: Embeddings, limits: Tolerance) -> dict[str, Any]:
-    """A captioner beside the standard: rows of logits in the place of embeddings.
-
-    Where a largest difference is allowed, ids have to be equal, too.
-    """
-    texts = standard["tokens"][: len(_PAGES)]
-    found = _captions(captioner, texts)
-    logits = parity.compare(standard["logits"], found["logits"])
-    figures = parity.judged({1: logits}, 0.0, limits, None)
-    pairs = zip(standard["tokens"], found["tokens"], strict=True)
-    same = [np.array_equal(expected, ids) for expected, ids in pairs]
-    if limits.max_abs_diff is not None and not all(same):
-        reasons = [figures["reason"], f"{same.count(False)} of {len(same)} captions are others"]
-        figures |= {"passed": False, "reason": "; ".join(filter(None, reasons))}
-    return {"kind": "caption", **dict.fromkeys(_FIGURES[1:]), **figures}
 
 
 @contextmanager

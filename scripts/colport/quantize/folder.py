@@ -70,6 +70,8 @@ def quantize(
             f"quantization: method {settings.method} with these settings is calibrated, and needs "
             "queries and documents."
         )
+    if settings.is_calibrated and found.task == "captioning":
+        raise UnsupportedError(f"{base}: is a captioner; variants of those are not calibrated.")
     if settings.sensitivity is not None and not settings.is_exact and saturates():
         raise UnsupportedError(
             f"{output}: quantization.range: full with a sensitivity search needs a processor with "

@@ -15,27 +15,44 @@ from colport.scoring.metrics import METRIC_NAMES
 
 PLACE = ("model", "variant", "provider", "dataset")
 
+_NAMES = ("retrieval_intervals", "retrieval_queries", "caption_intervals", "caption_items")
+_Rows = dict[str, list[dict[str, Any]]]
 
-def build(records: Iterable[Mapping[str, Any]]) -> dict[str, pd.DataFrame]:
-    """``retrieval_intervals`` and ``retrieval_queries``.
+
+def build(
+    retrieval: Iterable[Mapping[str, Any]], captions: Iterable[Mapping[str, Any]] = ()
+) -> dict[str, pd.DataFrame]:
+    """Every metric with its interval, and what queries and pictures have: four tables.
 
     Args:
-        records: Retrieval records, of models and of controls. Those that are unsupported have no
+        retrieval: Retrieval records, of models and of controls. Those that are unsupported have no
             rows here; a dataset without judgements has no intervals, and its queries have rankings.
+        captions: Records of captions.
     """
-    rows: dict[str, list[dict[str, Any]]] = {"retrieval_intervals": [], "retrieval_queries": []}
-    for record in records:
-        place = {key: record["rows"][0][key] for key in PLACE}
-        for metric, found in record["statistics"].items():
-            if found["mean"] is not None:
-                given = {**place, "metric": metric, **found}
-                rows["retrieval_intervals"].append(row("retrieval_intervals", **given))
+    rows: _Rows = {}
+    for record in retrieval:
+        _add_intervals(rows, "retrieval_intervals", record)
         for query, best in record["rankings"].items():
             values = {metric: record["per_query"][metric].get(query) for metric in METRIC_NAMES}
-            given = {**place, "query": query, **values}
-            given["top10"] = json.dumps(best, ensure_ascii=False)
-            rows["retrieval_queries"].append(row("retrieval_queries", **given))
-    return {name: pd.DataFrame(found, columns=TABLES[name].all) for name, found in rows.items()}
+            top = json.dumps(best, ensure_ascii=False)
+            _add(rows, "retrieval_queries", record, query=query, **values, top10=top)
+    for record in captions:
+        _add_intervals(rows, "caption_intervals", record)
+        for item, text in record["captions"].items():
+            values = {name: found[item] for name, found in record["per_picture"].items()}
+            _add(rows, "caption_items", record, item=item, caption=text, **values)
+    return {name: pd.DataFrame(rows.get(name, ()), columns=TABLES[name].all) for name in _NAMES}
+
+
+def _add_intervals(rows: _Rows, table: str, record: Mapping[str, Any]) -> None:
+    for metric, found in record["statistics"].items():
+        if found["mean"] is not None:
+            _add(rows, table, record, metric=metric, **found)
+
+
+def _add(rows: _Rows, table: str, record: Mapping[str, Any], **given: Any) -> None:
+    place = {key: record["rows"][0][key] for key in PLACE}
+    rows.setdefault(table, []).append(row(table, **place, **given))
 
 
 class Pair(NamedTuple):

@@ -53,13 +53,7 @@ def retrieval_record(
     Raises:
         ArtifactError: The reference was scored on other queries or documents.
     """
-    used = {
-        "evaluation_depth": EVALUATION_DEPTH,
-        "confidence": inference.CONFIDENCE,
-        "resamples": inference.RESAMPLES,
-        "seed": inference.SEED,
-        **settings,
-    }
+    used = {"evaluation_depth": EVALUATION_DEPTH, **inference.SETTINGS, **settings}
     is_reference = labels["variant"] == REFERENCE_VARIANT
     figures, result = _result(run, reference_run, used, is_reference=is_reference)
     form = None if run.bytes_per_document is None else FULL
@@ -79,13 +73,16 @@ def retrieval_record(
     }
 
 
-def unsupported_record(labels: Mapping[str, str], limit: UnsupportedError) -> dict[str, Any]:
+def unsupported_record(
+    labels: Mapping[str, str], limit: UnsupportedError, table: str = "retrieval"
+) -> dict[str, Any]:
     """The payload of a job that met a known limit: the same columns, null, and the reason."""
     return {
-        "rows": [row("retrieval", **labels, status=limit.status, reason=str(limit))],
+        "rows": [row(table, **labels, status=limit.status, reason=str(limit))],
         "statistics": {},
         "per_query": {name: {} for name in METRIC_NAMES},
         "rankings": {},
+        "captions": {},
         "forms": {},
         "environment": machine.describe(),
         "settings": {},
@@ -117,15 +114,15 @@ def agreement(*compared: tuple[Rankings, Rankings, int]) -> tuple[float | None, 
 
 
 def difference(
-    own: Sequence[float],
-    others: Sequence[float],
+    own: inference.Values,
+    others: inference.Values,
     settings: Mapping[str, Any],
     datasets: Sequence[int] = (),
 ) -> tuple[float, float | None, float | None]:
     """p-value of the difference between two means over the same queries, and its interval.
 
     Args:
-        own: A value a query.
+        own: A value a query, or what its metric is of the whole.
         others: The reference's.
         settings: Of the record.
         datasets: Queries of each dataset, if there are several.
@@ -154,7 +151,12 @@ def _result(
         overlap = {OVERLAP: float(np.mean(_kept(*rankings, RANKING_DEPTH)))}
         overlap |= zip(AGREEMENT, agreement((*rankings, run.documents)), strict=True)
     statistics = {
-        name: _statistics(values, reference and reference.per_query[name], is_reference, settings)
+        name: estimated(
+            [*values.values()],
+            reference and [reference.per_query[name][query] for query in values],
+            is_reference,
+            settings,
+        )
         for name, values in run.per_query.items()
     }
     judged = len(run.per_query[HEADLINE])
@@ -172,25 +174,30 @@ def _result(
     return figures, {"statistics": statistics, "per_query": run.per_query, "rankings": run.rankings}
 
 
-def _statistics(
-    values: Mapping[str, float],
-    reference: Mapping[str, float] | None,
+def estimated(
+    own: inference.Values,
+    others: inference.Values | None,
     is_reference: bool,
     settings: Mapping[str, Any],
 ) -> dict[str, float | None]:
-    """Mean of one metric, how sure it is, and its difference to PyTorch."""
+    """One metric, how sure it is, and its difference to PyTorch.
+
+    Args:
+        own: Of the queries or pictures; without any, all that is found is ``None``.
+        others: PyTorch's, in the same order.
+        is_reference: Whether these are PyTorch's own.
+        settings: Of the record.
+    """
     found: dict[str, float | None] = dict.fromkeys(("mean", *_OF_MEAN, "p_value"))
-    if not values:
+    if not len(own):
         return found
-    own = list(values.values())
     sampling = {"resamples": settings["resamples"], "seed": settings["seed"]}
     low, high = inference.bootstrap_interval(own, settings["confidence"], **sampling)
-    found |= {"mean": float(np.mean(own)), "low": low, "high": high}
+    found |= {"mean": inference.estimate(own), "low": low, "high": high}
     if is_reference:
         found["delta"] = 0.0
-    elif reference is not None:
-        others = [reference[query] for query in values]
-        found["delta"] = float(np.mean(own) - np.mean(others))
+    elif others is not None:
+        found["delta"] = inference.estimate(own) - inference.estimate(others)
         names = ("p_value", "delta_low", "delta_high")
         found |= zip(names, difference(own, others, settings), strict=True)
     return found

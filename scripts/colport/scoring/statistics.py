@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -12,10 +13,36 @@ SIGNIFICANCE = 0.05
 CONFIDENCE = 1 - SIGNIFICANCE
 RESAMPLES = 2000
 SEED = 0
-
-Values = Sequence[float] | np.ndarray
+SETTINGS = {"confidence": CONFIDENCE, "resamples": RESAMPLES, "seed": SEED}
+"""What a record's statistics are made with, unless its job says otherwise."""
 
 _BLOCK_ELEMENTS = 1 << 22
+
+
+@dataclass(frozen=True, eq=False)
+class Whole:
+    """A metric of a whole dataset that need be no mean, by what each query or picture adds to it.
+
+    Attributes:
+        parts: ``[n, parts]``.
+        of: The metric of sums of parts, ``[..., parts]`` to ``[...]``, 0 or more.
+    """
+
+    parts: np.ndarray
+    of: Callable[[np.ndarray], np.ndarray]
+
+    def __len__(self) -> int:
+        return len(self.parts)
+
+
+Values = Sequence[float] | np.ndarray | Whole
+
+
+def estimate(values: Values) -> float:
+    """The mean of values, or the metric of a whole dataset."""
+    if isinstance(values, Whole):
+        return float(values.of(values.parts.sum(axis=0)))
+    return float(np.mean(values))
 
 
 def bootstrap_interval(
@@ -28,7 +55,7 @@ def bootstrap_interval(
     based on the bootstrap", SIGIR 2006).
 
     Args:
-        per_query: ``[n]`` values of one metric.
+        per_query: ``[n]`` values of one metric, or what it is of the whole.
         confidence: Share of resampled means inside the interval, between 0 and 1.
         resamples: Number of resampled query sets.
         seed: Seed of the generator; the same seed gives the same interval.
@@ -39,16 +66,18 @@ def bootstrap_interval(
     Raises:
         ValueError: There are no values, or a setting is out of range.
     """
-    values = _vector(per_query)
+    values = per_query.parts if isinstance(per_query, Whole) else _vector(per_query)
     tail = _tails(confidence) / 2
     rng = np.random.default_rng(seed)
-    means = np.concatenate(
-        [
-            values[rng.integers(len(values), size=(count, len(values)))].mean(axis=1)
-            for count in _counts(resamples, len(values))
-        ]
+    samples = (
+        values[rng.integers(len(values), size=(count, len(values)))]
+        for count in _counts(resamples, values.size)
     )
-    low, high = np.quantile(means, [tail, 1 - tail])
+    if isinstance(per_query, Whole):
+        means = [per_query.of(sample.sum(axis=1)) for sample in samples]
+    else:
+        means = [sample.mean(axis=1) for sample in samples]
+    low, high = np.quantile(np.concatenate(means), [tail, 1 - tail])
     return float(low), float(high)
 
 
@@ -72,8 +101,8 @@ def paired_difference(
     the test says that the means differ.
 
     Args:
-        a: ``[n]`` values of one system.
-        b: ``[n]`` values of the other system for the same queries in the same order.
+        a: ``[n]`` values of one system, or what its metric is of the whole.
+        b: The same of the other system, for the same queries in the same order.
         confidence: Between 0 and 1.
         resamples: Number of random assignments.
         seed: Seed of the generator; the same seed gives the same values.
@@ -82,7 +111,7 @@ def paired_difference(
 
     Returns:
         The p-value in (0, 1], 1 if both systems have equal values; the lower and the upper bound of
-        ``mean(a) - mean(b)``, infinite where so few queries leave nothing to reject.
+        ``estimate(a) - estimate(b)``, infinite where so few queries leave nothing to reject.
 
     Raises:
         ValueError: There are no values, the lengths differ, ``resamples`` is not positive, or
@@ -142,23 +171,31 @@ def _as_extreme(
     """From which to which true difference each random assignment is as extreme as the observed one.
 
     Of differences ``x`` less a true one ``d``, signs ``s`` and weights ``w``: where
-    ``|sum(s * w * (x - d))| >= |sum(w * (x - d))|``, which is so between two roots.
+    ``|sum(s * w * (x - d))| >= |sum(w * (x - d))|``, which is so between two roots. Of a metric of
+    the whole, ``sum(s * w * x)`` is the difference that it has once values are swapped.
     """
-    first, second = _vector(a), _vector(b)
+    first, second = (v.parts if isinstance(v, Whole) else _vector(v) for v in (a, b))
     if first.shape != second.shape:
         raise ValueError(f"Paired values differ in number: {len(first)} and {len(second)}.")
     sizes = np.array(datasets or [len(first)])
     if sizes.sum() != len(first) or (sizes < 1).any():
         raise ValueError(f"datasets: found {datasets}; they must add up to {len(first)} values.")
     weights = np.repeat(len(first) / (len(sizes) * sizes), sizes)  # 1 on average
-    differences, count = weights * (first - second), len(first)
-    total = differences.sum()
-    rounding = 1e-12 * np.abs(differences).sum()  # sums that are equal on paper differ by it
+    count = len(first)
+    if isinstance(a, Whole):
+        differences, middle = first - second, (first + second).sum(axis=0) / 2
+        total, size = count * (estimate(a) - estimate(b)), count * (estimate(a) + estimate(b))
+    else:
+        differences = weights * (first - second)
+        total, size = differences.sum(), np.abs(differences).sum()
+    rounding = 1e-12 * size  # sums that are equal on paper differ by it
     rng = np.random.default_rng(seed)
     ends = []
     for block in _counts(resamples, count):
         signs = rng.integers(2, size=(block, count), dtype=np.int8) * 2.0 - 1.0
         signed, kept = signs @ differences, signs @ weights
+        if isinstance(a, Whole):
+            signed = count * (a.of(middle + signed / 2) - a.of(middle - signed / 2))
         one_sign = np.abs(signs.sum(axis=1)) == count  # as extreme whatever is true
         with np.errstate(divide="ignore", invalid="ignore"):
             roots = (total - signed) / (count - kept), (total + signed) / (count + kept)

@@ -178,7 +178,7 @@ def _objection(row: Mapping[str, Any], rows: Iterable[Mapping[str, Any]], least:
         if math.isnan(agreement):
             return "no judgements, and of one document no ranking to compare"
         known = f"{agreement:.3f} ({math.floor(1000 * low) / 1000:.3f} to {high:.3f})"
-        return f"agreement with PyTorch's rankings is {known}, not known to reach {least:g}"
+        return f"agreement with PyTorch is {known}, not known to reach {least:g}"
     if math.isnan(row["document_p50_ms"]):
         return "document latency was not measured"
     if math.isnan(row["size_mb"]):

@@ -30,13 +30,19 @@ _SPEED = {
 """Columns of ``latency.csv`` to what follows the kind in those of the summary."""
 
 
+_TIMED = {"first_token": "query", "caption": "document"}
+"""Kinds of a captioner's latency to those in whose place they stand."""
+
+_EQUAL = ("equal", "equal_low", "equal_high")
+
+
 def build(
     records: Mapping[str, Sequence[Mapping[str, Any]]], min_agreement: float = MIN_AGREEMENT
 ) -> dict[str, pd.DataFrame]:
     """All five tables, from the records of the four stages by their names.
 
     Args:
-        records: Leaf records.
+        records: Leaf records; those of ``captions`` may be there, too.
         min_agreement: See :func:`colport.tables.recommendation.recommend`.
 
     Raises:
@@ -44,7 +50,10 @@ def build(
     """
     stages = {name: flatten(name, records[name]) for name in STAGES}
     summary = summary_table(
-        **stages, tested=pairs(records["retrieval"]), min_agreement=min_agreement
+        **stages,
+        tested=pairs(records["retrieval"]),
+        min_agreement=min_agreement,
+        captions=flatten("captions", records.get("captions", ())),
     )
     return {"summary": summary, **stages}
 
@@ -56,6 +65,7 @@ def summary_table(
     latency: pd.DataFrame,
     tested: Pairs = MappingProxyType({}),
     min_agreement: float = MIN_AGREEMENT,
+    captions: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """One row a model, variant and provider, PyTorch included, with the recommendation.
 
@@ -68,16 +78,21 @@ def summary_table(
         columns: those of the smallest batch size, the median if there are several rows.
         ``p_value`` and the interval of the difference: of one randomisation test over the
         queries of all datasets. The agreement: over those without judgements, empty where there
-        are none. Speed-ups have the range of their rounds.
+        are none. Of a captioner it is the share of captions that are PyTorch's, of several
+        datasets the mean; its latency is that up to a first token, in the place of a query's, and
+        that of a whole caption, in the place of a document's. Speed-ups have the range of their
+        rounds.
         ``status``: the worst of all stages. ``verdict``: why the row is recommended or not, one
         phrase. ``best_for``: the :data:`colport.tables.recommendation.NEEDS` that it is chosen for.
     """
     retrieval = full_rows(retrieval[retrieval["model"] != CONTROL])
-    latency = _candidates(beside_reference(latency))
-    measured = {"parity": parity, "retrieval": retrieval, "latency": latency}
+    latency = _candidates(beside_reference(latency.replace({"kind": _TIMED})))
+    captions = retrieval.iloc[:0] if captions is None else captions
+    measured = {"parity": parity, "retrieval": retrieval, "captions": captions, "latency": latency}
     groups = {name: _groups(table, "provider") for name, table in measured.items()}
     folders = _groups(export)
-    datasets = retrieval.groupby("model")["dataset"].agg(set)
+    scored = pd.concat([retrieval[["model", "dataset"]], captions[["model", "dataset"]]])
+    datasets = scored.groupby("model")["dataset"].agg(set)
     smallest = latency.groupby(["model", "kind"])["batch_size"].min().to_dict()
     costs = latency.groupby([*KEYS, "kind", "batch_size"])["cost_ms"].median()
     rows = []
@@ -90,6 +105,7 @@ def summary_table(
         row |= {"size_mb": _folder_mb(folder), "status": status, "verdict": verdict}
         row |= {"parity_passed": _parity_passed(found["parity"])}
         row |= quality(found["retrieval"], datasets.get(model, set()), tested)
+        row |= _equal(found["captions"], datasets.get(model, set()))
         for kind in ("query", "document"):
             row |= _speed(found["latency"], kind, smallest.get((model, kind)))
         # For the recommendation alone.
@@ -145,7 +161,8 @@ def _folder_mb(rows: pd.DataFrame) -> float:
 def _parity_passed(rows: pd.DataFrame) -> bool | None:
     if (rows["passed"].eq(False)).any():
         return False
-    complete = {"query", "document"} <= set(rows["kind"]) and rows["passed"].notna().all()
+    kinds, passed = set(rows["kind"]), rows["passed"].notna().all()
+    complete = passed and ({"query", "document"} <= kinds or kinds == {"caption"})
     return True if complete and rows["status"].eq("ok").all() else None
 
 
@@ -163,6 +180,15 @@ def quality(
         **_over(rows[judged], _DIFFERENCE, tested, _difference),
         **_over(rows[~judged], AGREEMENT, tested, _agreement),
     }
+
+
+def _equal(rows: pd.DataFrame, datasets: set[str]) -> dict[str, float]:
+    """Share of equal captions and its interval, whose ends are means over datasets, too."""
+    if variants := set(rows["variant"]):
+        rows = rows[rows["status"] == "ok"]
+        if set(rows["dataset"]) == datasets and REFERENCE_VARIANT not in variants:
+            return dict(zip(AGREEMENT, rows[[*_EQUAL]].mean().tolist(), strict=True))
+    return {}
 
 
 def _over(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,30 @@ class Generator:
         self.processor, self._family = family.processor(folder), family
         self._ends = family.generation(folder, self.module.config).eos_token_id
 
+    def generate(
+        self, images: Sequence[Any], prompts: Sequence[str | None], batch_size: int
+    ) -> list[str]:
+        """Texts by the checkpoint's own settings.
+
+        Args:
+            images: Pictures.
+            prompts: One a picture.
+            batch_size: Pictures of a batch at most, which are neighbours with one prompt.
+        """
+        tokenizer, texts = self.processor.tokenizer, []
+        ends = filter(None, (tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token))
+        dropped = re.compile("|".join(map(re.escape, ends)))
+        for prompt, group in groupby(zip(images, prompts, strict=True), key=lambda pair: pair[1]):
+            chosen = [image for image, _ in group]
+            for first in range(0, len(chosen), batch_size):
+                begun, rows = self._generated(chosen[first : first + batch_size], prompt, {})
+                if self._family.keeps_tags:
+                    shown = tokenizer.batch_decode([row[begun:] for row in rows])
+                    texts += [dropped.sub("", text) for text in shown]
+                else:
+                    texts += tokenizer.batch_decode(rows, skip_special_tokens=True)
+        return texts
+
     def generate_tokens(
         self, images: Sequence[Any], prompt: str | None = None, **settings: Any
     ) -> list[np.ndarray]:
@@ -63,13 +89,7 @@ class Generator:
             prompt: Of all of them.
             **settings: Of the library's ``generate``, before the checkpoint's own.
         """
-        inputs = self._inputs(images, prompt)
-        with torch.inference_mode():
-            rows = self.module.generate(**inputs, **settings).cpu().numpy()
-        begun = self._family.begun(inputs)
-        ended = np.isin(rows[:, begun:], self._ends)
-        ends = np.where(ended.any(axis=1), begun + ended.argmax(axis=1) + 1, rows.shape[1])
-        return [row[:end] for row, end in zip(rows, ends, strict=True)]
+        return self._generated(images, prompt, settings)[1]
 
     def encode_pictures(self, images: Sequence[Any]) -> np.ndarray:
         """What the decoder reads of each picture, ``float32 [batch, source, width]``."""
@@ -97,3 +117,15 @@ class Generator:
         pages = [as_page(image) for image in images]
         inputs = self._family.inputs(self.processor, pages, prompt)
         return {name: value.to(self.module.device) for name, value in inputs.items()}
+
+    def _generated(
+        self, images: Sequence[Any], prompt: str | None, settings: Mapping[str, Any]
+    ) -> tuple[int, list[np.ndarray]]:
+        """How many tokens each text begins with, and its ids without padding."""
+        inputs = self._inputs(images, prompt)
+        with torch.inference_mode():
+            rows = self.module.generate(**inputs, **settings).cpu().numpy()
+        begun = self._family.begun(inputs)
+        ended = np.isin(rows[:, begun:], self._ends)
+        ends = np.where(ended.any(axis=1), begun + ended.argmax(axis=1) + 1, rows.shape[1])
+        return begun, [row[:end] for row, end in zip(rows, ends, strict=True)]
