@@ -69,7 +69,7 @@ AFTER_BEGIN: Mapping[str, Any] = {
 """``prompts`` of models whose texts go on from a prompt behind what all texts begin with."""
 
 _COMPUTED = {r"\.(attn|crossattention)\.(masked_)?bias$": "masks that are computed"}
-UNREAD: Mapping[str, str] = {
+_UNREAD: Mapping[str, str] = {
     **_COMPUTED,
     r"^encoder\.pooler\.": "makes one vector of a picture",
     r"^text_decoder\.cls\.predictions\.bias$": "stands in its layer, which is read, once more",
@@ -201,6 +201,8 @@ class CaptionFamily(Family):
     """An image-to-text model of transformers, traced as two graphs over one file of weights."""
 
     task = "captioning"
+    unread: ClassVar[Mapping[str, str]] = _UNREAD
+    """Patterns of weights that no text depends on, and why."""
     model_class: ClassVar[str]
     """Name of its class in transformers."""
     attends: ClassVar[str | Mapping[str, str]] = "colport"
@@ -306,7 +308,7 @@ class CaptionFamily(Family):
             text.hidden_size,
             f"{config.model_type} with {text.model_type}",
             (*stacks, stack),
-            UNREAD,
+            self.unread,
             text.max_position_embeddings,
         )
 
@@ -323,7 +325,7 @@ class CaptionFamily(Family):
             self.library_class, self.config(folder), precision, **attends
         )
         tensors = skeletons.map_tensors(
-            model, TensorIndex(folder), optional=UNREAD, ignored=_COMPUTED, folder=folder
+            model, TensorIndex(folder), optional=self.unread, ignored=_COMPUTED, folder=folder
         )
         _untie(model, tensors)
         return model, constants, tensors

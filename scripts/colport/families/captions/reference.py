@@ -12,7 +12,6 @@ import numpy as np
 import torch
 
 from colport.families.base import Room
-from colport.families.captions.base import UNREAD, CaptionFamily
 from colport.families.pages.images import as_page
 from colport.families.reference import skeletons
 from colport.families.reference.stored_parameters import fill
@@ -23,7 +22,7 @@ class Generator:
     """A captioner of transformers with its processor, in fp32.
 
     Args:
-        family: Its family.
+        family: Its family, a :class:`colport.families.captions.base.CaptionFamily`.
         folder: The checkpoint.
         device: A torch device.
         room: The memory that it may take.
@@ -32,7 +31,7 @@ class Generator:
         CheckpointError: Weights are missing; the library would make them up.
     """
 
-    def __init__(self, family: CaptionFamily, folder: Path, device: str, room: Room) -> None:
+    def __init__(self, family: Any, folder: Path, device: str, room: Room) -> None:
         if room.is_streamed:
             model, constants, tensors = family.build(folder, "fp32", to_trace=False)
             fill(model, tensors, constants)
@@ -46,7 +45,9 @@ class Generator:
                     trust_remote_code=False,
                     output_loading_info=True,
                 )
-            missing = (key for key in loading["missing_keys"] if not skeletons.reason(UNREAD, key))
+            missing = (
+                key for key in loading["missing_keys"] if not skeletons.reason(family.unread, key)
+            )
             skeletons.refuse_weights("missing", missing, folder)
         family.complete(model)
         self.module, self.room = model.eval().to(device), room
