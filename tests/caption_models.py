@@ -63,7 +63,7 @@ def trocr(**settings: Any) -> Any:
 
 
 def donut(**settings: Any) -> Any:
-    swin = {"image_size": [32, 64], "patch_size": 4, "embed_dim": 16, "depths": [2, 2]}
+    swin = {"image_size": [32, 64], "patch_size": 4, "embed_dim": 16, "depths": [1, 2]}
     encoder = transformers.DonutSwinConfig(**swin, num_heads=[2, 4], window_size=4)
     decoder = transformers.MBartConfig(**_bart(encoder_layers=LAYERS, **settings))
     return _pair(encoder, decoder)
@@ -86,7 +86,7 @@ def git(**settings: Any) -> Any:
 
 def florence2(**settings: Any) -> Any:
     vision = {"embed_dim": [8, 16, 24, 32], "num_heads": [1, 2, 3, 4], "num_groups": [1, 2, 3, 4]}
-    vision |= {"depths": [1, 1, 2, 1], "patch_size": [7, 3, 3, 3], "patch_stride": [4, 2, 2, 2]}
+    vision |= {"depths": [1, 1, 1, 1], "patch_size": [7, 3, 3, 3], "patch_stride": [4, 2, 2, 2]}
     vision |= {"patch_padding": [3, 1, 1, 1], "patch_prenorm": [False, True, True, True]}
     vision |= {"window_size": 4, "projection_dim": WIDTH, "max_temporal_embeddings": 10}
     vision |= {"max_position_embeddings": 10}
@@ -136,11 +136,7 @@ def save(name: str, folder: Path, *, seed: int = 0, **settings: Any) -> Path:
     model = MODELS[name](**settings).eval()
     with torch.no_grad():
         for weight in model.parameters():
-            weight.add_(
-                0.3 * torch.randn_like(weight)
-                if weight.dim() > 1
-                else 0.05 * torch.randn_like(weight)
-            )
+            weight.add_((0.2 if weight.dim() > 1 else 0.05) * torch.randn_like(weight))
     start = 2 if name == "florence2" else 1
     model.generation_config.update(decoder_start_token_id=start, max_length=20, **_IDS)
     model.save_pretrained(folder)

@@ -19,6 +19,9 @@ from colport.families.stacks import is_same
 IMPLEMENTATION = "colport"
 """The name to give as ``attn_implementation``."""
 
+VIEWED = f"{IMPLEMENTATION}_viewed"
+"""The same for models that take a view of attention's output, as it lies in memory."""
+
 _IDLE = frozenset(
     {
         *("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "position_ids"),
@@ -88,6 +91,7 @@ def attention(
 def register() -> None:
     """Make :data:`IMPLEMENTATION` known to transformers."""
     AttentionInterface.register(IMPLEMENTATION, _attend)
+    AttentionInterface.register(VIEWED, _attend_contiguously)
     AttentionMaskInterface.register(IMPLEMENTATION, _mask)
 
 
@@ -127,6 +131,11 @@ def _attend(
     given = [bias for bias in biases if bias is not None]
     output = attention(query, key, value, sum(given) if given else None, None, scale)
     return output.transpose(1, 2), None
+
+
+def _attend_contiguously(*states: Any, **settings: Any) -> tuple[torch.Tensor, None]:
+    output, _ = _attend(*states, **settings)
+    return output.contiguous(), None
 
 
 def _additive(module: Any, bias: torch.Tensor | None, states: torch.Tensor) -> torch.Tensor | None:
