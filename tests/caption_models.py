@@ -58,8 +58,7 @@ def vit_gpt2(**settings: Any) -> Any:
 
 
 def trocr(**settings: Any) -> Any:
-    known = {"cross_attention_hidden_size": 24, "use_learned_position_embeddings": False}
-    decoder = transformers.TrOCRConfig(**_bart(**{**known, **settings}))
+    decoder = transformers.TrOCRConfig(**_bart(cross_attention_hidden_size=24, **settings))
     return _pair(transformers.DeiTConfig(**_VIT), decoder)
 
 

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -32,7 +33,7 @@ class Folder:
     """A checkpoint, its export, and both at work."""
 
     def __init__(self, checkpoint, folder, **settings):
-        self.manifest = export(checkpoint, folder, **settings)
+        self.place, self.manifest = folder, export(checkpoint, folder, **settings)
         self.family = registry.get(self.manifest.family)
         self.runtime = self.family.runtime(self.manifest.processing, folder)
         self.library = self.family.reference(checkpoint, "cpu")
@@ -135,6 +136,26 @@ def test_graphs_have_inputs_and_outputs_of_each_layer(name, folders):
     assert cross <= image.outputs.keys()
     assert decoder.outputs["logits"]["shape"] == ["batch", 1, caption_models.VOCABULARY]
     assert decoder.outputs["present.2.key"]["shape"][:2] == ["batch", HEADS]
+
+
+@pytest.mark.parametrize(
+    ("name", "image", "decoder"),
+    [
+        ("vit-gpt2", 2, 2 * LAYERS),
+        ("blip", 2, 2 * LAYERS),
+        ("git", 2, LAYERS),
+        ("donut", 2, 2 * LAYERS),
+        ("florence2", 8 + LAYERS, 2 * LAYERS),
+    ],
+)
+def test_attention_is_one_operator(name, image, decoder, folders):
+    """Also where the library writes it as products; not in windows of Swin that were moved."""
+    place, graphs = folders(name).place, folders(name).manifest.graphs
+    count = {
+        graph: sum(n.op_type == "Attention" for n in onnx.load(place / info.file).graph.node)
+        for graph, info in graphs.items()
+    }
+    assert count == {"image": image, "decoder": decoder}
 
 
 @pytest.mark.parametrize("name", ["vit-gpt2", "git"])

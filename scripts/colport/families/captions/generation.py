@@ -95,7 +95,7 @@ class Generation:
         """Tokens of prompt and caption together, at most.
 
         Args:
-            prompt: Tokens of the batch's longest prompt, the start token included.
+            prompt: Tokens that the text begins with, the start token included.
 
         Raises:
             InputError: The prompt leaves no room, or the decoder does not have the positions.
