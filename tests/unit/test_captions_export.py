@@ -144,12 +144,11 @@ def test_graphs_have_inputs_and_outputs_of_each_layer(name, folders):
         ("vit-gpt2", 2, 2 * LAYERS),
         ("blip", 2, 2 * LAYERS),
         ("git", 2, LAYERS),
-        ("donut", 2, 2 * LAYERS),
         ("florence2", 8 + LAYERS, 2 * LAYERS),
     ],
 )
 def test_attention_is_one_operator(name, image, decoder, folders):
-    """Also where the library writes it as products; not in windows of Swin that were moved."""
+    """Also where the library writes it as products."""
     place, graphs = folders(name).place, folders(name).manifest.graphs
     count = {
         graph: sum(n.op_type == "Attention" for n in onnx.load(place / info.file).graph.node)

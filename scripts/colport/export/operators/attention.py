@@ -36,7 +36,8 @@ def find_attention(graph: ir.Graph) -> None:
     """
     for softmax in list(graph):
         reader = softmax.op_type == "Softmax" and only_reader(softmax.outputs[0], "MatMul")
-        if not reader or reader.inputs[0] is not softmax.outputs[0]:
+        is_last = reader and softmax.attributes.get_int("axis", -1) in (-1, 3)
+        if not is_last or reader.inputs[0] is not softmax.outputs[0]:
             continue
         scores, bias = softmax.inputs[0], None
         if added := producer(scores, "Add"):
@@ -51,7 +52,9 @@ def find_attention(graph: ir.Graph) -> None:
             continue
         query, key, value = product.inputs[0], turned.inputs[0], reader.inputs[1]
         shapes = [part.shape for part in (query, key, value, *([bias] if bias else []))]
-        if any(shape is None or len(shape) != 4 for shape in shapes):
+        if any(shape is None or len(shape) != 4 for shape in shapes) or (
+            bias and shapes[3][2] == 1
+        ):
             continue
         scale = {"scale": factor if scaled.op_type == "Mul" else 1 / factor}
         node = ir.node(ATTENTION, [query, key, value, bias], scale, domain=DOMAIN)
