@@ -100,6 +100,7 @@ def test_a_picture_that_takes_too_much_is_refused():
         ("ViT", {"size": {"longest_edge": 9}}, "size is {'longest_edge': 9}; .* or a shortest_ed"),
         ("ViT", {"size": {"max_height": 9, "max_width": 9}}, "size is {'max_height': 9, 'max_wi"),
         ("ViT", {"size": {"height": 0, "width": 9}}, "size is {'height': 0, 'width': 9}; export"),
+        ("CLIP", {"size": {"shortest_edge": -9}}, "size is {'shortest_edge': -9}; exported is a h"),
         ("ViT", {"do_center_crop": True}, "crop_size is {}; exported is a height and a width"),
         ("CLIP", {"do_center_crop": False}, "size {'shortest_edge': 224} and do_center_crop False"),
     ],
