@@ -20,8 +20,14 @@ CALLS = {
 }
 """Kind to the method of a contender that is timed."""
 
-PLURALS = {"query": "queries", "document": "documents"}
-"""Kind to the argument that holds several."""
+PLURALS = {
+    "query": "queries",
+    "document": "documents",
+    "picture": "pictures",
+    "first_token": "first tokens",
+    "caption": "captions",
+}
+"""Kind to several of it; of a retriever the arguments that hold them."""
 
 FULL = "full"
 """The embeddings as the model gives them, beside the stored forms."""

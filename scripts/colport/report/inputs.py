@@ -14,7 +14,7 @@ from colport.tables import COLUMNS, read_table, read_tables
 
 FURTHER = (
     *("embeddings", "operators", "providers", "retrieval_queries", "parity_inputs"),
-    *("stages", "scenarios", "published"),
+    *("stages", "scenarios", "published", "captions", "caption_items"),
 )
 """Tables beyond those of :data:`colport.tables.COLUMNS` that the page shows, if they are there."""
 

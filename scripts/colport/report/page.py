@@ -24,6 +24,7 @@ from colport.report.section import Against, Material
 from colport.report.sections import (
     advice,
     against,
+    captions,
     losses,
     machine,
     matches,
@@ -61,6 +62,7 @@ SECTIONS = (
     Section("operators", "Where the time goes", "Operators", operators.section),
     Section("load", "Servers under load", "Servers under load", scenarios.section),
     Section("losses", "What was lost", "Losses", losses.section),
+    Section("captions", "What captions say", "Captions", captions.section),
     Section("matches", "What matched", "What matched", matches.section),
     Section("tables", "Tables", "Tables", views.section),
     Section("problems", "Failed or unsupported", "Failed or unsupported", problems.section),

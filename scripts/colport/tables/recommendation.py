@@ -31,6 +31,8 @@ SMALL_LOSS = 0.01
 """Share of PyTorch's NDCG@5 that the smallest variant may lose."""
 
 FASTEST, SMALLEST, BEST = "fastest", "smallest", "best quality"
+_CHECKED = {"caption": "captions", "document": "both queries and documents"}
+_CHECKED[None] = _CHECKED["document"]
 NEEDS = (FASTEST, SMALLEST, BEST)
 CLOSEST = "closest to PyTorch"
 """In place of the best quality where no dataset has judgements."""
@@ -42,7 +44,7 @@ def recommend(rows: Sequence[dict[str, Any]], min_agreement: float = MIN_AGREEME
     The rule. A variant on a provider qualifies if
 
     1. export, parity, retrieval and latency are ``ok`` for it, and all of them were measured;
-    2. parity passed, for queries and for documents;
+    2. parity passed, for queries and for documents, or for captions;
     3. its mean NDCG@5 lies at most 1 point (:data:`ACCEPTED_LOSS`) below PyTorch's, or at most
        2 points (:data:`NOISE_LOSS`) and the difference is not significant (``p_value`` above
        :data:`SIGNIFICANCE`). Where there are no judgements its rankings agree with PyTorch's, by
@@ -74,7 +76,9 @@ def recommend(rows: Sequence[dict[str, Any]], min_agreement: float = MIN_AGREEME
 
     Args:
         rows: Rows of ``summary.csv`` as dicts; what is missing is NaN, an unchecked
-            ``parity_passed`` is ``None``. A ``verdict`` that is already there stands.
+            ``parity_passed`` is ``None``. A ``verdict`` that is already there stands. ``unit`` is
+            ``caption`` for a captioner, whose agreement is the share of captions that are
+            PyTorch's.
         min_agreement: From 0 to 1.
     """
     qualified = []
@@ -150,7 +154,7 @@ def _verdict(row: Mapping[str, Any], fastest: Mapping[str, Any]) -> str:
         worse = "NDCG@5 worse" if _is_judged(row) else "agreement with PyTorch behind"
         return f"qualifies; about as fast as {name} and {loss:.1f} points of {worse}"
     longer = "" if ratio < 1.005 else f"{ratio:.3g} times "
-    return f"qualifies; a document takes {longer}as long as with {name}"
+    return f"qualifies; a {row.get('unit', 'document')} takes {longer}as long as with {name}"
 
 
 def _objection(row: Mapping[str, Any], rows: Iterable[Mapping[str, Any]], least: float) -> str:
@@ -161,7 +165,7 @@ def _objection(row: Mapping[str, Any], rows: Iterable[Mapping[str, Any]], least:
     if is_peer(row["variant"]):
         return "peer"
     if row["parity_passed"] is None:
-        return "parity was not checked for both queries and documents"
+        return f"parity was not checked for {_CHECKED[row.get('unit')]}"
     if not row["parity_passed"]:
         return "parity failed"
     if math.isnan(delta) and math.isnan(low):
@@ -180,7 +184,7 @@ def _objection(row: Mapping[str, Any], rows: Iterable[Mapping[str, Any]], least:
         known = f"{agreement:.3f} ({math.floor(1000 * low) / 1000:.3f} to {high:.3f})"
         return f"agreement with PyTorch is {known}, not known to reach {least:g}"
     if math.isnan(row["document_p50_ms"]):
-        return "document latency was not measured"
+        return f"{row.get('unit', 'document')} latency was not measured"
     if math.isnan(row["size_mb"]):
         return "the size of its folder is not recorded"
     if better := [other for other in rows if other["parity_passed"] and _dominates(other, row)]:

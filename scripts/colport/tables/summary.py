@@ -30,7 +30,7 @@ _SPEED = {
 """Columns of ``latency.csv`` to what follows the kind in those of the summary."""
 
 
-_TIMED = {"first_token": "query", "caption": "document"}
+TIMED = {"first_token": "query", "caption": "document"}
 """Kinds of a captioner's latency to those in whose place they stand."""
 
 _EQUAL = ("equal", "equal_low", "equal_high")
@@ -86,13 +86,14 @@ def summary_table(
         phrase. ``best_for``: the :data:`colport.tables.recommendation.NEEDS` that it is chosen for.
     """
     retrieval = full_rows(retrieval[retrieval["model"] != CONTROL])
-    latency = _candidates(beside_reference(latency.replace({"kind": _TIMED})))
+    latency = _candidates(beside_reference(latency.replace({"kind": TIMED})))
     captions = retrieval.iloc[:0] if captions is None else captions
     measured = {"parity": parity, "retrieval": retrieval, "captions": captions, "latency": latency}
     groups = {name: _groups(table, "provider") for name, table in measured.items()}
     folders = _groups(export)
     scored = pd.concat([retrieval[["model", "dataset"]], captions[["model", "dataset"]]])
     datasets = scored.groupby("model")["dataset"].agg(set)
+    captioners = {*captions["model"]}
     smallest = latency.groupby(["model", "kind"])["batch_size"].min().to_dict()
     costs = latency.groupby([*KEYS, "kind", "batch_size"])["cost_ms"].median()
     rows = []
@@ -106,6 +107,7 @@ def summary_table(
         row |= {"parity_passed": _parity_passed(found["parity"])}
         row |= quality(found["retrieval"], datasets.get(model, set()), tested)
         row |= _equal(found["captions"], datasets.get(model, set()))
+        row["unit"] = "caption" if model in captioners else "document"
         for kind in ("query", "document"):
             row |= _speed(found["latency"], kind, smallest.get((model, kind)))
         # For the recommendation alone.

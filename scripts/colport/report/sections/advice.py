@@ -14,6 +14,7 @@ from colport.report import formatting as fmt
 from colport.report.section import DIFFERENCE, Material, delta_note
 from colport.tables import KEYS, beside_reference, full_rows, typed
 from colport.tables import recommendation as rule
+from colport.tables.summary import TIMED
 
 _NEEDS = {
     rule.FASTEST: "fastest within parity on documents",
@@ -22,6 +23,10 @@ _NEEDS = {
     rule.CLOSEST: f"closest to PyTorch's rankings within {100 * rule.SAME_QUALITY:g} points",
 }
 _UNJUDGED = {**_NEEDS, rule.SMALLEST: "smallest that agrees with PyTorch's rankings"}
+_WORDS = {name: name for name in ("query", "queries", "document", "documents")}
+_CAPTION_WORDS = {"query": "first token", "queries": "first tokens"}
+_CAPTION_WORDS |= {"document": "caption", "documents": "captions"}
+"""What stands in the page for what a model is timed on."""
 _AS_FAST = {rule.FASTEST: "as fast as the fastest on documents"}
 """Where another one that qualifies has the larger speed-up; see :func:`rule.recommend`."""
 
@@ -32,18 +37,21 @@ def section(material: Material) -> dict[str, Any]:
     Returns:
         ``advice``: of each model its ``choices``, ``others`` (why not), the ``largest`` folder, the
         ``processor`` and ``commit`` it was measured with, and what made the machine ``noisy``;
-        ``batches``: the smallest and the largest batch size.
+        ``batches``: the smallest and the largest batch size; ``kinds``: what is timed, in words.
     """
     summary = material.tables["summary"].reindex(columns=[*TABLES["summary"].all])
     timed = beside_reference(material.tables["latency"].reindex(columns=[*TABLES["latency"].all]))
-    timed = timed[timed["status"] == "ok"]
+    timed = timed[timed["status"] == "ok"].replace({"kind": TIMED})
+    captioners = {*material.tables["captions"]["model"]}
     batches = sorted({*timed["batch_size"].agg(["min", "max"]).dropna().astype(int)})
     advice = [
         _of_model(material, str(model), rows, timed[timed["model"] == model], batches)
+        | {"words": _CAPTION_WORDS if model in captioners else _WORDS}
         for model, rows in typed("summary", summary).groupby("model", sort=False)
     ]
+    kinds = {kind: " or ".join({item["words"][kind]: 0 for item in advice}) for kind in _WORDS}
     return {
-        **{"advice": advice, "batches": batches, "rule": rule},
+        **{"advice": advice, "batches": batches, "rule": rule, "kinds": kinds},
         "allow_failed_parity": bool(material.run.get("allow_failed_parity")),
         "agreement": summary["agreement"].notna().any(),
     }

@@ -17,6 +17,7 @@ from colport.report.section import Material, drawn, namer
 
 MAX_LANES = 48
 
+_KINDS = ("document", "query", "caption", "first_token", "picture")
 _COLUMNS = (
     *("variant", "provider", "kind", "batch_size", "speedup_vs_pytorch"),
     *("speedup_low", "speedup_high", "p50_ms", "samples", "reason"),
@@ -24,7 +25,7 @@ _COLUMNS = (
 
 
 def section(material: Material) -> dict[str, Any] | None:
-    """Speed-ups by batch size, for documents and for queries."""
+    """Speed-ups by batch size, of each kind of call."""
     latency = material.tables["latency"]
     rows = latency[
         (latency["status"] == "ok")
@@ -37,7 +38,7 @@ def section(material: Material) -> dict[str, Any] | None:
     scale = scales.cost([1.0, *ends], *lanes.BESIDE)
 
     def charts(number: int, model: str, own: pd.DataFrame) -> list[Chart]:
-        kinds = [(kind, own[own["kind"] == kind]) for kind in ("document", "query")]
+        kinds = [(kind, own[own["kind"] == kind]) for kind in _KINDS]
         return [
             _chart(f"speed-{number}-{kind}", model, kind, found, material.marks, scale)
             for kind, found in kinds
