@@ -21,9 +21,9 @@ def section(material: Material) -> dict[str, Any] | None:
     """Captions side by side, words that are not PyTorch's marked.
 
     Returns:
-        ``groups``: heading to pictures, each with its ``item``, PyTorch's ``reference`` and the
-        captions of variants as ``name``, ``parts`` (text, and whether PyTorch has it) and ``equal``.
-        ``None`` without captions.
+        ``groups``: heading to pictures, each with its ``item``, PyTorch's ``reference`` and
+        variants' ``captions``: ``name``, ``equal``, and ``parts`` (text, and whether PyTorch has
+        it). ``None`` without captions.
     """
     items = material.tables["caption_items"]
     is_reference = items["variant"] == REFERENCE_VARIANT
