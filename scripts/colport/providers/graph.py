@@ -77,6 +77,10 @@ class Graph:
             shape, _ELEMENTS[kinds[name]], *self._device
         )
 
+    def rows(self, value: Any, at: np.ndarray) -> Any:
+        """Some rows of an ``onnxruntime.OrtValue``, in any order, as another one beside it."""
+        return self._placed(value.numpy()[at])
+
     def _run_bound(self, feeds: Mapping[str, Any], on_host: Collection[str] = ()) -> dict[str, Any]:
         binding, _held = self._bound(feeds)  # bindings of older releases only point into inputs
         for name in self._outputs:
@@ -109,19 +113,19 @@ class Graph:
 
     def _bound(self, feeds: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
         """A binding with its inputs, and these."""
-        # On the host a value is the array itself, so it has to lie in one piece.
         values = {
-            name: onnxruntime.OrtValue.ortvalue_from_numpy(
-                np.ascontiguousarray(value), *self._device
-            )
-            if isinstance(value, np.ndarray)
-            else value
+            name: self._placed(value) if isinstance(value, np.ndarray) else value
             for name, value in feeds.items()
         }
         binding = self.session.io_binding()
         for name, value in values.items():
             binding.bind_ortvalue_input(name, value)
         return binding, values
+
+    def _placed(self, array: np.ndarray) -> Any:
+        # On the host a value is the array itself, so it has to lie in one piece.
+        whole = np.ascontiguousarray(array)
+        return onnxruntime.OrtValue.ortvalue_from_numpy(whole, *self._device)
 
     def _run_options(self, number: str) -> Any:
         if not self._settings.cuda_graph:
