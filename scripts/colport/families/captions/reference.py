@@ -59,13 +59,15 @@ class Generator:
             batch_size: Pictures of a batch at most, which are neighbours with one prompt.
         """
         tokenizer, texts = self.processor.tokenizer, []
+        settings = self._family.prompt_settings(self.processor, self.module.config)
+        tagged = settings is not None and not settings["behind_begin"]
         ends = filter(None, (tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token))
         dropped = re.compile("|".join(map(re.escape, ends)))
         for prompt, group in groupby(zip(images, prompts, strict=True), key=lambda pair: pair[1]):
             chosen = [image for image, _ in group]
             for first in range(0, len(chosen), batch_size):
                 begun, rows = self._generated(chosen[first : first + batch_size], prompt, {})
-                if self._family.keeps_tags:
+                if tagged:
                     shown = tokenizer.batch_decode([row[begun:] for row in rows])
                     texts += [dropped.sub("", text) for text in shown]
                 else:
