@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -17,17 +17,17 @@ from colport.tables import recommendation as rule
 from colport.tables.summary import TIMED
 
 _NEEDS = {
-    rule.FASTEST: "fastest within parity on documents",
+    rule.FASTEST: "fastest within parity on {documents}",
     rule.SMALLEST: f"smallest within {rule.SMALL_LOSS:.0%} of the quality",
     rule.BEST: f"best quality within noise or {100 * rule.SAME_QUALITY:g} points",
-    rule.CLOSEST: f"closest to PyTorch's rankings within {100 * rule.SAME_QUALITY:g} points",
+    rule.CLOSEST: f"closest to PyTorch's {{rankings}} within {100 * rule.SAME_QUALITY:g} points",
 }
-_UNJUDGED = {**_NEEDS, rule.SMALLEST: "smallest that agrees with PyTorch's rankings"}
-_WORDS = {name: name for name in ("query", "queries", "document", "documents")}
+_UNJUDGED = {**_NEEDS, rule.SMALLEST: "smallest that agrees with PyTorch's {rankings}"}
+_WORDS = {name: name for name in ("query", "queries", "document", "documents", "rankings")}
 _CAPTION_WORDS = {"query": "first token", "queries": "first tokens"}
-_CAPTION_WORDS |= {"document": "caption", "documents": "captions"}
+_CAPTION_WORDS |= {"document": "caption", "documents": "captions", "rankings": "captions"}
 """What stands in the page for what a model is timed on."""
-_AS_FAST = {rule.FASTEST: "as fast as the fastest on documents"}
+_AS_FAST = {rule.FASTEST: "as fast as the fastest on {documents}"}
 """Where another one that qualifies has the larger speed-up; see :func:`rule.recommend`."""
 
 
@@ -45,8 +45,14 @@ def section(material: Material) -> dict[str, Any]:
     captioners = {*material.tables["captions"]["model"]}
     batches = sorted({*timed["batch_size"].agg(["min", "max"]).dropna().astype(int)})
     advice = [
-        _of_model(material, str(model), rows, timed[timed["model"] == model], batches)
-        | {"words": _CAPTION_WORDS if model in captioners else _WORDS}
+        _of_model(
+            material,
+            str(model),
+            rows,
+            timed[timed["model"] == model],
+            batches,
+            _CAPTION_WORDS if model in captioners else _WORDS,
+        )
         for model, rows in typed("summary", summary).groupby("model", sort=False)
     ]
     kinds = {kind: " or ".join({item["words"][kind]: 0 for item in advice}) for kind in _WORDS}
@@ -58,7 +64,12 @@ def section(material: Material) -> dict[str, Any]:
 
 
 def _of_model(
-    material: Material, model: str, rows: pd.DataFrame, timed: pd.DataFrame, batches: Sequence[int]
+    material: Material,
+    model: str,
+    rows: pd.DataFrame,
+    timed: pd.DataFrame,
+    batches: Sequence[int],
+    names: Mapping[str, str],
 ) -> dict[str, Any]:
     needs = {index: _needs(row) for index, row in rows.iterrows()}
     chosen = [index for index, names in needs.items() if names]
@@ -73,7 +84,8 @@ def _of_model(
         said[rule.FASTEST] += f" at batch {batches[0]}" if batches else ""
         choices.append(
             {
-                **{"needs": ", ".join(said[need] for need in needs[index]), "row": row},
+                "needs": ", ".join(said[need] for need in needs[index]).format_map(names),
+                "row": row,
                 **{"note": delta_note(*row[[*DIFFERENCE]]), "faster": faster},
                 "worst": _worst_dataset(row, full_rows(material.tables["retrieval"])),
                 "times": {(one["kind"], one["batch_size"]): one for one in own.to_dict("records")},
@@ -86,6 +98,7 @@ def _of_model(
     described = next((runs[name] for name in doubtful["provider"] if name in runs), described)
     return {
         **{"model": model, "choices": choices, "others": _reasons(rows.drop(chosen))},
+        "words": names,
         **{"largest": _largest(rows), "noisy": next(iter(noise), "")},
         "processor": processor_class(described) or described.get("cpu"),
         "commit": described.get("commit"),
