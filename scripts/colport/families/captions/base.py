@@ -57,12 +57,6 @@ _BATCH, _TOKENS, _PAST_TOKENS, _SOURCE, _FEATURES = 2, 3, 5, 7, 4
 """Sizes to trace a decoder with."""
 
 _COMPUTED = {r"\.(attn|crossattention)\.(masked_)?bias$": "masks that are computed"}
-_UNREAD: Mapping[str, str] = {
-    **_COMPUTED,
-    r"^encoder\.pooler\.": "makes one vector of a picture",
-    r"^text_decoder\.cls\.predictions\.bias$": "stands in its layer, which is read, once more",
-}
-"""Weights that no text depends on, and why."""
 
 
 @dataclass(frozen=True)
@@ -188,6 +182,12 @@ class CaptionFamily(base.Family):
     """Name of its class in transformers."""
     attends: ClassVar[str | Mapping[str, str]] = "colport"
     """Its attention, as transformers' ``attn_implementation``."""
+    unread: ClassVar[Mapping[str, str]] = {
+        **_COMPUTED,
+        r"^encoder\.pooler\.": "makes one vector of a picture",
+        r"^text_decoder\.cls\.predictions\.bias$": "stands in its layer, which is read, once more",
+    }
+    """Weights that no text depends on, and why."""
     reader: ClassVar[Reader] = "none"
     """See :data:`Reader`; a checkpoint whose prompts take the place of a beginning says so."""
 

@@ -21,7 +21,7 @@ class Generator:
     """A captioner of transformers with its processor, in fp32.
 
     Args:
-        family: Its family, a :class:`colport.families.captions.base.CaptionFamily`.
+        family: Its :class:`~colport.families.captions.base.CaptionFamily`.
         folder: The checkpoint.
         device: A torch device.
         room: The memory that it may take.
