@@ -149,7 +149,9 @@ def record(captions=CAPTIONS, reference=None, variant="int8", **given):
 
 def test_a_record_has_captions_beside_those_of_pytorch():
     pytorch = record(variant="pytorch")
-    found = record({**CAPTIONS, "boat": "ship"}, pytorch["captions"])
+    found = record(
+        {**CAPTIONS, "boat": "ship", "cat": CAPTIONS["cat"].replace(" ", "  ")}, pytorch["captions"]
+    )
     (line,) = found["rows"]
     assert tuple(line) == TABLES["captions"].all
     assert (line["captions"], line["equal"], line["metric"]) == (5, 0.8, "cider")

@@ -22,8 +22,6 @@ from colport.scoring.statistics import Whole
 CAPTION_METRICS = ("cer", "wer", "bleu4", "cider", "anls")
 """Columns. Of ``cer`` and ``wer`` lower is better, of the others higher."""
 
-_CORPUS = "bleu4"  # which no single caption has
-
 _ORDERS, _SIGMA = 4, 6.0
 """Of CIDEr-D: its longest n-grams, and the deviation, in words, of its penalty for the length."""
 
@@ -144,6 +142,8 @@ def caption_record(
     Raises:
         ArtifactError: Captions, references and PyTorch's captions are not of the same pictures.
     """
+    from sacrebleu.metrics import BLEU
+
     others = captions if reference is None else reference
     if not captions.keys() == references.keys() == others.keys():
         raise ArtifactError(
@@ -151,7 +151,8 @@ def caption_record(
             f"captions by PyTorch of {len(others)}; they must be the same to be compared."
         )
     known = [references[name] for name in captions]
-    words = {"bleu": _signature(known), "cider": f"{TOKEN_PATTERN}, lower case"}
+    bleu = BLEU(lowercase=True, references=[*zip_longest(*known)]).get_signature()
+    words = {"bleu": str(bleu), "cider": f"{TOKEN_PATTERN}, lower case"}
     used = {**inference.SETTINGS, **settings, "words": words}
     metrics, theirs = (
         measured([texts[name] for name in captions], known, are_answers=are_answers)
@@ -165,7 +166,7 @@ def caption_record(
     found = statistics[headline]
     figures = {key: found[key] for key in ("delta", "delta_low", "delta_high", "p_value")}
     figures |= {"score": found["mean"], "score_low": found["low"], "score_high": found["high"]}
-    equal = [float(text == others[name]) for name, text in captions.items()]
+    equal = [float(text.split() == others[name].split()) for name, text in captions.items()]
     low, high = inference.share_interval([equal], [1])
     figures |= {"equal": float(np.mean(equal)), "equal_low": low, "equal_high": high}
     figures |= {name: values["mean"] for name, values in statistics.items()}
@@ -176,21 +177,12 @@ def caption_record(
         "per_picture": {
             name: dict(zip(captions, metric.of(metric.parts).tolist(), strict=True))
             for name, metric in metrics.items()
-            if name != _CORPUS
+            if name != "bleu4"  # which no single caption has
         },
         "captions": dict(captions),
         "environment": machine.describe(),
         "settings": used,
     }
-
-
-def _signature(references: Sequence[Sequence[str]]) -> str:
-    """What sacrebleu says of how its BLEU is made, with the number of references."""
-    from sacrebleu.metrics import BLEU
-
-    streams = [*zip_longest(*references)]
-    bleu = BLEU(lowercase=True, references=streams)
-    return str(bleu.get_signature())
 
 
 def _ratio(sums: np.ndarray) -> np.ndarray:

@@ -176,8 +176,6 @@ class CaptionFamily(base.Family):
     """An image-to-text model of transformers, traced as two graphs over one file of weights."""
 
     task = "captioning"
-    unread: ClassVar[Mapping[str, str]] = _UNREAD
-    """Patterns of weights that no text depends on, and why."""
     model_class: ClassVar[str]
     """Name of its class in transformers."""
     attends: ClassVar[str | Mapping[str, str]] = "colport"
