@@ -57,12 +57,6 @@ _BATCH, _TOKENS, _PAST_TOKENS, _SOURCE, _FEATURES = 2, 3, 5, 7, 4
 """Sizes to trace a decoder with."""
 
 _COMPUTED = {r"\.(attn|crossattention)\.(masked_)?bias$": "masks that are computed"}
-UNREAD: Mapping[str, str] = {
-    **_COMPUTED,
-    r"^encoder\.pooler\.": "makes one vector of a picture",
-    r"^text_decoder\.cls\.predictions\.bias$": "stands in its layer, which is read, once more",
-}
-"""Weights that no text depends on, and why."""
 
 
 @dataclass(frozen=True)
@@ -186,6 +180,12 @@ class CaptionFamily(base.Family):
     """Name of its class in transformers."""
     attends: ClassVar[str | Mapping[str, str]] = "colport"
     """Its attention, as transformers' ``attn_implementation``."""
+    unread: ClassVar[Mapping[str, str]] = {
+        **_COMPUTED,
+        r"^encoder\.pooler\.": "makes one vector of a picture",
+        r"^text_decoder\.cls\.predictions\.bias$": "stands in its layer, which is read, once more",
+    }
+    """Weights that no text depends on, and why."""
     reader: ClassVar[Reader] = "none"
     """See :data:`Reader`; a checkpoint whose prompts take the place of a beginning says so."""
 
@@ -267,7 +267,7 @@ class CaptionFamily(base.Family):
         graphs = self.graphs(model, stack, precision, pictures.picture_size(image))
         named = f"{model.config.model_type} with {text.model_type}"
         stacks, longest = (*others, stack), text.max_position_embeddings
-        parts = (model, constants, tensors, graphs, text.hidden_size, named, stacks, UNREAD)
+        parts = (model, constants, tensors, graphs, text.hidden_size, named, stacks, self.unread)
         return base.Skeleton(*parts, longest)
 
     def build(
@@ -282,7 +282,7 @@ class CaptionFamily(base.Family):
         self.decoder(config := self.config(folder))
         attends = self.attends if to_trace else None
         model, constants = skeletons.build_on_meta(self.library_class, config, precision, attends)
-        which = {"optional": UNREAD, "ignored": _COMPUTED, "folder": folder}
+        which = {"optional": self.unread, "ignored": _COMPUTED, "folder": folder}
         tensors = skeletons.map_tensors(model, TensorIndex(folder), **which)
         _untie(model, tensors)
         return model, constants, tensors

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 from colport.families.base import Room
-from colport.families.captions.base import UNREAD, CaptionFamily
 from colport.families.pages.images import as_page
 from colport.families.reference import skeletons
 from colport.families.reference.stored_parameters import fill
@@ -20,7 +19,7 @@ class Generator:
     """A captioner of transformers with its processor, in fp32.
 
     Args:
-        family: Its family.
+        family: Its :class:`~colport.families.captions.base.CaptionFamily`.
         folder: The checkpoint.
         device: A torch device.
         room: The memory that it may take.
@@ -29,7 +28,7 @@ class Generator:
         CheckpointError: Weights are missing; the library would make them up.
     """
 
-    def __init__(self, family: CaptionFamily, folder: Path, device: str, room: Room) -> None:
+    def __init__(self, family: Any, folder: Path, device: str, room: Room) -> None:
         if room.is_streamed:
             model, constants, tensors = family.build(folder, "fp32", to_trace=False)
             fill(model, tensors, constants)
@@ -39,7 +38,9 @@ class Generator:
             model, loading = family.library_class.from_pretrained(
                 folder, **kept, output_loading_info=True
             )
-            missing = (key for key in loading["missing_keys"] if not skeletons.reason(UNREAD, key))
+            missing = (
+                key for key in loading["missing_keys"] if not skeletons.reason(family.unread, key)
+            )
             skeletons.refuse_weights("missing", missing, folder)
         self.module, self.room = model.eval().to(device), room
         self.processor, self._family = family.processor(folder), family
