@@ -279,13 +279,9 @@ def test_pickled_weights_are_refused_with_the_way_to_a_conversion(checkpoints, t
 @pytest.mark.parametrize(
     ("name", "settings", "error", "message"),
     [
-        (
-            "git",
-            {"num_image_with_embedding": 2},
-            UnsupportedError,
-            "num_image_with_embedding: is 2",
-        ),
-        ("vit-gpt2", {"n_positions": 16}, CheckpointError, "max_length is 20, allowed is 17"),
+        ("git", {"num_image_with_embedding": 2}, UnsupportedError, "with_embedding is 2, of a"),
+        ("trocr", {"use_learned_position_embeddings": False}, UnsupportedError, "False; .* True"),
+        ("vit-gpt2", {"n_positions": 16}, CheckpointError, "max_length is 20, allowed is"),
     ],
 )
 def test_what_is_not_exported_is_refused_by_name(name, settings, error, message, tmp_path):

@@ -169,7 +169,7 @@ def test_every_shape_has_buffers_of_its_own(sums, captured):
     assert numbers == ["1", "2", "3", "4"][: len(numbers)]
 
 
-@pytest.mark.parametrize("call", ["run", "run_on_device"])
+@pytest.mark.parametrize("call", ["run", "call"])
 def test_calls_that_share_buffers_take_turns(sums, call):
     settings = ProviderSettings(PROVIDERS["cpu"], io_binding=True, cuda_graph=True)
     graph, given = Graph(open_session(sums, settings), settings), feeds(2, 4)
