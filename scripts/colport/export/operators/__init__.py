@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from colport.export.operators.attention import as_operators, as_products, find_attention
+from colport.export.operators.attention import as_operators, as_products
 from colport.export.operators.linear_attention import as_linear_attention, as_scan
 from colport.export.operators.normalisation import write_rms_normalisation
 from colport.export.operators.rotary import write_rotary_embedding
@@ -32,7 +32,6 @@ def write_operators(model: ir.Model, opset: int) -> None:
     else:
         write_rms_normalisation(graph)
         write_rotary_embedding(graph)
-        find_attention(graph)
         as_operators(graph, opset)
         as_linear_attention(graph)
     remove_unused_initializers(graph)

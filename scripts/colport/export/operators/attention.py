@@ -11,15 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from colport.families.attention import ATTENTION, DOMAIN
-from colport.tensors.editing import (
-    Chain,
-    constant,
-    only_reader,
-    permutation,
-    producer,
-    replace,
-    scalar,
-)
+from colport.tensors.editing import Chain, constant, only_reader, permutation, producer, replace
 
 SWAP = [0, 2, 1, 3]
 """How heads are moved before their tokens, and back."""
@@ -27,38 +19,6 @@ SWAP = [0, 2, 1, 3]
 LENGTHS_OPSET = 24
 """First operator set whose ``Attention`` takes lengths. ONNX Runtime reads a mask of ``[tokens,
 tokens]`` for each head, which at a page's 2944 patches takes a quarter of the time."""
-
-
-def find_attention(graph: ir.Graph) -> None:
-    """Mark what a model's own code writes of matrix products as one attention, in place.
-
-    That is ``softmax(query · keyᵀ · scale [+ bias]) · value`` over four axes.
-    """
-    for softmax in list(graph):
-        reader = softmax.op_type == "Softmax" and only_reader(softmax.outputs[0], "MatMul")
-        is_last = reader and softmax.attributes.get_int("axis", -1) in (-1, 3)
-        if not is_last or reader.inputs[0] is not softmax.outputs[0]:
-            continue
-        scores, bias = softmax.inputs[0], None
-        if added := producer(scores, "Add"):
-            sides = [value for value in added.inputs if producer(value, "Mul", "Div")]
-            scores = sides[0] if len(sides) == 1 else None
-            bias = added.inputs[added.inputs[0] is scores]
-        scaled = producer(scores, "Mul", "Div")
-        factor = scaled and scalar(scaled.inputs[1])
-        product = scaled and producer(scaled.inputs[0], "MatMul")
-        turned = product and producer(product.inputs[1], "Transpose")
-        if not factor or not turned or permutation(turned) != [0, 1, 3, 2]:
-            continue
-        query, key, value = product.inputs[0], turned.inputs[0], reader.inputs[1]
-        shapes = [part.shape for part in (query, key, value, *([bias] if bias else []))]
-        if any(shape is None or len(shape) != 4 for shape in shapes) or (
-            bias and shapes[3][2] == 1
-        ):
-            continue
-        scale = {"scale": factor if scaled.op_type == "Mul" else 1 / factor}
-        node = ir.node(ATTENTION, [query, key, value, bias], scale, domain=DOMAIN)
-        replace(graph, reader.outputs[0], [node])
 
 
 def as_operators(graph: ir.Graph, opset: int) -> None:
