@@ -218,10 +218,9 @@ class CaptionFamily(base.Family):
         from transformers import GenerationConfig
 
         try:
-            return GenerationConfig.from_pretrained(folder, trust_remote_code=False)
+            return GenerationConfig.from_pretrained(folder)
         except OSError:  # of an older library, which kept all in one file
             place = {"config_file_name": "config.json", "_from_model_config": True}
-            place["trust_remote_code"] = False
             return GenerationConfig.from_pretrained(folder, **place)
 
     def prompts(self, processor: Any, config: Any) -> dict[str, Any]:
