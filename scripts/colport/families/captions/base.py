@@ -216,12 +216,11 @@ class CaptionFamily(base.Family):
     def generation(self, folder: Path, config: Any) -> Any:
         """The library's own ``GenerationConfig`` of a checkpoint."""
         from transformers import GenerationConfig
+        from transformers.utils import GENERATION_CONFIG_NAME
 
-        try:
-            return GenerationConfig.from_pretrained(folder)
-        except OSError:  # of an older library, which kept all in one file
-            place = {"config_file_name": "config.json", "_from_model_config": True}
-            return GenerationConfig.from_pretrained(folder, **place)
+        if (folder / GENERATION_CONFIG_NAME).is_file():
+            return GenerationConfig.from_dict(read_config(folder, GENERATION_CONFIG_NAME))
+        return GenerationConfig.from_model_config(read_config(folder))  # of an older library
 
     def prompts(self, processor: Any, config: Any) -> dict[str, Any]:
         """``reader``, ``template`` and ``tasks`` of the settings."""
