@@ -36,9 +36,9 @@ class Generator:
             fill(model, tensors, constants)
             model.generation_config = family.generation(folder, model.config)
         else:
-            kept = {"use_safetensors": True, "trust_remote_code": False, "dtype": torch.float32}
+            kept = {"use_safetensors": True, "dtype": torch.float32, "output_loading_info": True}
             model, loading = family.library_class.from_pretrained(
-                folder, **kept, output_loading_info=True
+                folder, **kept, trust_remote_code=False
             )
             missing = (
                 key for key in loading["missing_keys"] if not skeletons.reason(family.unread, key)
