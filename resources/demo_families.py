@@ -1,4 +1,4 @@
-"""Build the untrained demo models: small ColPali and ColQwen2 models with their processors.
+"""Build the untrained demo models: small ColPali, ColQwen2 and ViT-GPT2 with their processors.
 
 The classes, special tokens and file layout are those of the published checkpoints; only widths,
 depths, page sizes and vocabularies are smaller.
@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import dataclass
+from pathlib import Path
 
-from demo_pages import EXHIBITS, make_query
+from demo_pages import EXHIBITS, make_caption, make_page, make_query
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import (
     ColPaliConfig,
@@ -19,11 +21,18 @@ from transformers import (
     ColQwen2ForRetrieval,
     ColQwen2Processor,
     GemmaTokenizer,
+    GenerationConfig,
+    GPT2Config,
+    GPT2Tokenizer,
     PreTrainedModel,
     ProcessorMixin,
     Qwen2Tokenizer,
     Qwen2VLImageProcessor,
     SiglipImageProcessor,
+    VisionEncoderDecoderConfig,
+    VisionEncoderDecoderModel,
+    ViTConfig,
+    ViTImageProcessor,
 )
 from transformers.models.colpali.processing_colpali import EXTRA_TOKENS, IMAGE_TOKEN
 
@@ -36,9 +45,16 @@ COLQWEN2_MAX_TOKENS = 72
 COLQWEN2_TOKEN_PIXELS = (2 * PATCH_SIZE) ** 2  # two by two patches make one token
 COLQWEN2_VISION_WIDTH = 96
 
+VIT_GPT2_PAGE_SIZE = 144
+VIT_GPT2_PATCH_SIZE = 16
+VIT_GPT2_WIDTH = 96
+CAPTION_BEAMS = 3
+CAPTION_TOKENS = 40  # the longest caption has 29, and one at either end
+
 TOKENIZER_SEED = 11
 TOKENIZER_QUERIES = 2000
 TOKENIZER_VOCABULARY = 1024
+CAPTIONS_VOCABULARY = 320  # 256 bytes, and the few words of captions
 PROMPTS = ("Describe the image.", "Question: ", "Query: ", "user\n")
 
 GEMMA_CONTROL_TOKENS = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"]
@@ -52,6 +68,25 @@ QWEN_CONTROL_TOKENS = [
     "<|image_pad|>",
     "<|video_pad|>",
 ]
+GPT2_CONTROL_TOKEN = "<|endoftext|>"
+
+
+@dataclass(frozen=True)
+class CaptionProcessor:
+    """An image processor and a tokenizer, in the files that ViT-GPT2 is published with."""
+
+    image_processor: ViTImageProcessor
+    tokenizer: GPT2Tokenizer
+
+    def save_pretrained(self, folder: Path) -> None:
+        """Save both."""
+        self.image_processor.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+
+    @classmethod
+    def from_pretrained(cls, folder: Path) -> CaptionProcessor:
+        """Load both."""
+        return cls(ViTImageProcessor.from_pretrained(folder), GPT2Tokenizer.from_pretrained(folder))
 
 
 def tokenizer_texts() -> list[str]:
@@ -63,17 +98,27 @@ def tokenizer_texts() -> list[str]:
     return [*queries, *PROMPTS]
 
 
+def caption_texts() -> list[str]:
+    """Texts that the tokenizer of captions is trained on."""
+    rng = random.Random(TOKENIZER_SEED)
+    return [make_caption(make_page(rng)) for _ in range(TOKENIZER_QUERIES)]
+
+
 def train_bpe(
-    tokenizer: Tokenizer, alphabet: list[str], special_tokens: list[str]
+    tokenizer: Tokenizer,
+    alphabet: list[str],
+    special_tokens: list[str],
+    texts: list[str],
+    vocabulary: int = TOKENIZER_VOCABULARY,
 ) -> tuple[dict[str, int], list[tuple[str, str]]]:
     """Train byte-pair merges and return the vocabulary and the merges."""
     trainer = trainers.BpeTrainer(
-        vocab_size=TOKENIZER_VOCABULARY,
+        vocab_size=vocabulary,
         initial_alphabet=alphabet,
         special_tokens=special_tokens,
         show_progress=False,
     )
-    tokenizer.train_from_iterator(tokenizer_texts(), trainer)
+    tokenizer.train_from_iterator(texts, trainer)
     model = json.loads(tokenizer.to_str())["model"]
     return model["vocab"], [tuple(merge) for merge in model["merges"]]
 
@@ -88,7 +133,8 @@ def make_gemma_tokenizer() -> GemmaTokenizer:
     )
     byte_tokens = [f"<0x{byte:02X}>" for byte in range(256)]
     printable = ["\n", *map(chr, range(33, 127))]
-    vocab, merges = train_bpe(source, printable, GEMMA_CONTROL_TOKENS + byte_tokens)
+    control_tokens = GEMMA_CONTROL_TOKENS + byte_tokens
+    vocab, merges = train_bpe(source, printable, control_tokens, tokenizer_texts())
     vocab |= {token: len(vocab) + i for i, token in enumerate([*EXTRA_TOKENS, IMAGE_TOKEN])}
     tokenizer = GemmaTokenizer(
         vocab=vocab,
@@ -106,7 +152,8 @@ def make_qwen2_tokenizer() -> Qwen2Tokenizer:
     source = Tokenizer(models.BPE())
     source.normalizer = normalizers.NFC()
     source.pre_tokenizer = Qwen2Tokenizer()._tokenizer.pre_tokenizer
-    vocab, merges = train_bpe(source, sorted(pre_tokenizers.ByteLevel.alphabet()), [])
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocab, merges = train_bpe(source, alphabet, [], tokenizer_texts())
     vocab |= {token: len(vocab) + index for index, token in enumerate(QWEN_CONTROL_TOKENS)}
     return Qwen2Tokenizer(
         vocab=vocab,
@@ -116,6 +163,16 @@ def make_qwen2_tokenizer() -> Qwen2Tokenizer:
         extra_special_tokens=QWEN_CONTROL_TOKENS,
         padding_side="left",
     )
+
+
+def make_gpt2_tokenizer() -> GPT2Tokenizer:
+    """Train a GPT-2 tokenizer, whose last token begins, ends and fills a text."""
+    source = Tokenizer(models.BPE())
+    source.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocab, merges = train_bpe(source, alphabet, [], caption_texts(), CAPTIONS_VOCABULARY)
+    vocab[GPT2_CONTROL_TOKEN] = len(vocab)
+    return GPT2Tokenizer(vocab=vocab, merges=merges, pad_token=GPT2_CONTROL_TOKEN)
 
 
 def make_colpali() -> tuple[PreTrainedModel, ProcessorMixin]:
@@ -227,4 +284,42 @@ def make_colqwen2() -> tuple[PreTrainedModel, ProcessorMixin]:
     return ColQwen2ForRetrieval(config), ColQwen2Processor(pages, tokenizer)
 
 
-FAMILIES = {"colpali": make_colpali, "colqwen2": make_colqwen2}
+def make_vit_gpt2() -> tuple[PreTrainedModel, CaptionProcessor]:
+    """Build ViT-GPT2: ViT layers, and GPT-2 layers that attend to their output."""
+    tokenizer = make_gpt2_tokenizer()
+    side = VIT_GPT2_PAGE_SIZE
+    pages = ViTImageProcessor(
+        size={"height": side, "width": side},
+        image_mean=[0.5, 0.5, 0.5],
+        image_std=[0.5, 0.5, 0.5],
+    )
+    vision = ViTConfig(
+        hidden_size=VIT_GPT2_WIDTH,
+        intermediate_size=2 * VIT_GPT2_WIDTH,
+        num_hidden_layers=3,
+        num_attention_heads=3,
+        image_size=side,
+        patch_size=VIT_GPT2_PATCH_SIZE,
+    )
+    ids = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), tokenizer.eos_token_id)
+    text = GPT2Config(
+        vocab_size=-(-len(tokenizer) // 64) * 64,
+        n_positions=64,
+        n_embd=VIT_GPT2_WIDTH,
+        n_inner=2 * VIT_GPT2_WIDTH,
+        n_layer=2,
+        n_head=3,
+        is_decoder=True,
+        add_cross_attention=True,
+        **ids,
+    )
+    ids["decoder_start_token_id"] = tokenizer.bos_token_id
+    config = VisionEncoderDecoderConfig.from_encoder_decoder_configs(vision, text, **ids)
+    model = VisionEncoderDecoderModel(config)
+    model.generation_config = GenerationConfig(
+        num_beams=CAPTION_BEAMS, max_length=CAPTION_TOKENS, **ids
+    )
+    return model, CaptionProcessor(pages, tokenizer)
+
+
+FAMILIES = {"colpali": make_colpali, "colqwen2": make_colqwen2, "vit-gpt2": make_vit_gpt2}

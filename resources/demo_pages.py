@@ -142,9 +142,18 @@ def make_page(rng: random.Random, layouts: Sequence[str] = SMALL) -> Page:
 
 def make_query(rng: random.Random, exhibits: Sequence[Exhibit]) -> str:
     """Write a sentence that asks for a page with all of `exhibits`."""
-    *first, last = (exhibit.phrase for exhibit in rng.sample(list(exhibits), len(exhibits)))
-    listing = f"{', '.join(first)} and {last}" if first else last
+    listing = _listing(rng.sample(list(exhibits), len(exhibits)))
     return rng.choice(QUERY_FORMS).format(listing)
+
+
+def make_caption(page: Page) -> str:
+    """Say what a page shows, row by row and from left to right."""
+    return _listing(page.exhibits)
+
+
+def _listing(exhibits: Sequence[Exhibit]) -> str:
+    *first, last = (exhibit.phrase for exhibit in exhibits)
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def _cells(rng: random.Random, layout: Layout, area: Box) -> list[Box]:

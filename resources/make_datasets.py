@@ -1,4 +1,4 @@
-"""Make the demo datasets: pages in QA form and BEIR form, pages of real size, passages, files.
+"""Make the demo datasets: pages in two forms and of real size, captions, passages, files.
 
 Run from the repository root:
 
@@ -7,6 +7,7 @@ Run from the repository root:
 
 from __future__ import annotations
 
+import csv
 import json
 import random
 import shutil
@@ -15,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from datasets import Dataset, Features, Image, Value
-from demo_pages import SMALL, Exhibit, Page, make_page, make_query
+from demo_pages import SMALL, Exhibit, Page, make_caption, make_page, make_query
 from tqdm import tqdm
 
 ROOT = Path(__file__).parent
@@ -23,13 +24,14 @@ HANDBOOK = ROOT / "handbook"
 PARQUET_NAME = "test-00000-of-00001.parquet"
 
 # The training pages in train_demo.py use other seeds, so no page is seen in training.
-QA_SEED, BEIR_SEED, LETTER_SEED, OWN_SEED = 101, 202, 303, 404
+QA_SEED, BEIR_SEED, LETTER_SEED, OWN_SEED, CAPTIONS_SEED = 101, 202, 303, 404, 505
 QA_PAGES, QA_EXTRA_QUERIES, QA_PAGES_WITHOUT_QUERY = 112, 6, 6
 BEIR_PAGES, BEIR_QUERIES, FIRST_CORPUS_ID = 120, 110, 1000
 QA_LAYOUTS = ("portrait", "tall", "landscape")
 BEIR_LAYOUTS = SMALL
 LETTER_PAGES = 32
 OWN_PAGES = 16
+CAPTIONS_PAGES = 64
 QA_EXHIBITS_NAMED, BEIR_EXHIBITS_NAMED = 3, 4
 
 CARD = """---
@@ -234,12 +236,26 @@ def make_own_documents(folder: Path) -> None:
         (folder / f"{file}.csv").write_text("\n".join([*lines, ""]), encoding="utf-8")
 
 
+def make_demo_captions(folder: Path) -> None:
+    """Make a folder of pictures, and a table that says what each shows."""
+    pages = make_pages(random.Random(CAPTIONS_SEED), CAPTIONS_PAGES, SMALL)
+    (folder / "pictures").mkdir()
+    with (folder / "captions.csv").open("w", encoding="utf-8", newline="") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(["picture", "caption"])
+        for index, page in enumerate(pages):
+            name = f"page_{index:02d}.png"
+            (folder / "pictures" / name).write_bytes(page.png())
+            rows.writerow([name, make_caption(page)])
+
+
 def main() -> None:
     """Make all datasets anew."""
     makers = {
         "demo-pages-qa": make_demo_pages_qa,
         "demo-pages-letter": make_demo_pages_letter,
         "demo-pages-beir": make_demo_pages_beir,
+        "demo-captions": make_demo_captions,
         "demo-passages": make_demo_passages,
         "own-documents": make_own_documents,
     }

@@ -1,4 +1,4 @@
-"""Score a page checkpoint on both demo page datasets with PyTorch in single precision.
+"""Score a page checkpoint on the demo page datasets with PyTorch in single precision.
 
 Run from the repository root:
 
@@ -8,11 +8,13 @@ Run from the repository root:
 from __future__ import annotations
 
 import argparse
+import csv
 from pathlib import Path
 
 import torch
+from demo_families import CaptionProcessor
 from demo_scoring import CUTOFF, load_beir, load_rows, maxsim, ndcg
-from PIL.Image import Image
+from PIL.Image import Image, open
 from torch import Tensor
 from tqdm import trange
 from transformers import (
@@ -24,6 +26,7 @@ from transformers import (
     ColQwen2Processor,
     PreTrainedModel,
     ProcessorMixin,
+    VisionEncoderDecoderModel,
 )
 
 DATASETS = Path(__file__).parent / "datasets"
@@ -31,6 +34,7 @@ BATCH_SIZE = 16
 CLASSES = {
     "colpali": (ColPaliForRetrieval, ColPaliProcessor),
     "colqwen2": (ColQwen2ForRetrieval, ColQwen2Processor),
+    "vision-encoder-decoder": (VisionEncoderDecoderModel, CaptionProcessor),
 }
 
 
@@ -70,14 +74,36 @@ def score_beir(model: PreTrainedModel, processor: ProcessorMixin) -> float:
     return ndcg(score_pages(model, processor, texts, images), relevance)
 
 
+@torch.inference_mode()
+def score_captions(model: PreTrainedModel, processor: CaptionProcessor, beams: int | None) -> float:
+    """Share of the demo captions that are written word for word."""
+    folder = DATASETS / "demo-captions"
+    with (folder / "captions.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    found = []
+    for start in trange(0, len(rows), BATCH_SIZE, desc="caption"):
+        images = [
+            open(folder / "pictures" / row["picture"]) for row in rows[start : start + BATCH_SIZE]
+        ]
+        inputs = processor.image_processor(images, return_tensors="pt")
+        tokens = model.generate(**inputs, **({"num_beams": beams} if beams else {}))
+        found += processor.tokenizer.batch_decode(tokens, skip_special_tokens=True)
+    return sum(a == row["caption"] for a, row in zip(found, rows, strict=True)) / len(rows)
+
+
 def score_checkpoint(folder: Path) -> dict[str, float]:
-    """Load a checkpoint in single precision and score it on each dataset."""
+    """Load a checkpoint in single precision and score it by each measure on each dataset."""
     model_class, processor_class = CLASSES[AutoConfig.from_pretrained(folder).model_type]
     model = model_class.from_pretrained(folder, dtype=torch.float32).eval()
     processor = processor_class.from_pretrained(folder)
+    if isinstance(processor, CaptionProcessor):
+        return {
+            "exact captions, greedy": score_captions(model, processor, beams=1),
+            "exact captions, own beams": score_captions(model, processor, beams=None),
+        }
     return {
-        "demo-pages-qa": score_qa(model, processor),
-        "demo-pages-beir": score_beir(model, processor),
+        f"NDCG@{CUTOFF} on demo-pages-qa": score_qa(model, processor),
+        f"NDCG@{CUTOFF} on demo-pages-beir": score_beir(model, processor),
     }
 
 
@@ -85,8 +111,8 @@ def main() -> None:
     """Print the score of a checkpoint on each dataset."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("checkpoint", type=Path)
-    for dataset, score in score_checkpoint(parser.parse_args().checkpoint).items():
-        print(f"NDCG@{CUTOFF} on {dataset}: {score:.4f}")
+    for measure, score in score_checkpoint(parser.parse_args().checkpoint).items():
+        print(f"{measure}: {score:.4f}")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -32,7 +33,7 @@ class Folder:
     """A checkpoint, its export, and both at work."""
 
     def __init__(self, checkpoint, folder, **settings):
-        self.manifest = export(checkpoint, folder, **settings)
+        self.place, self.manifest = folder, export(checkpoint, folder, **settings)
         self.family = registry.get(self.manifest.family)
         self.runtime = self.family.runtime(self.manifest.processing, folder)
         self.library = self.family.reference(checkpoint, "cpu")
@@ -135,6 +136,19 @@ def test_graphs_have_inputs_and_outputs_of_each_layer(name, folders):
     assert cross <= image.outputs.keys()
     assert decoder.outputs["logits"]["shape"] == ["batch", 1, caption_models.VOCABULARY]
     assert decoder.outputs["present.2.key"]["shape"][:2] == ["batch", HEADS]
+
+
+@pytest.mark.parametrize(
+    ("name", "image", "decoder"),
+    [("vit-gpt2", 2, 2 * LAYERS), ("donut", 0, 2 * LAYERS), ("florence2", 8 + LAYERS, 2 * LAYERS)],
+)
+def test_attention_is_one_operator_where_the_library_lets_it_be(name, image, decoder, folders):
+    place, graphs = folders(name).place, folders(name).manifest.graphs
+    count = {
+        graph: sum(n.op_type == "Attention" for n in onnx.load(place / info.file).graph.node)
+        for graph, info in graphs.items()
+    }
+    assert count == {"image": image, "decoder": decoder}
 
 
 @pytest.mark.parametrize("name", ["vit-gpt2", "git"])
@@ -259,13 +273,9 @@ def test_pickled_weights_are_refused_with_the_way_to_a_conversion(checkpoints, t
 @pytest.mark.parametrize(
     ("name", "settings", "error", "message"),
     [
-        (
-            "git",
-            {"num_image_with_embedding": 2},
-            UnsupportedError,
-            "num_image_with_embedding: is 2",
-        ),
-        ("vit-gpt2", {"n_positions": 16}, CheckpointError, "max_length is 20, allowed is 17"),
+        ("git", {"num_image_with_embedding": 2}, UnsupportedError, "with_embedding is 2, of a"),
+        ("trocr", {"use_learned_position_embeddings": False}, UnsupportedError, "False; .* True"),
+        ("vit-gpt2", {"n_positions": 16}, CheckpointError, "max_length is 20, allowed is"),
     ],
 )
 def test_what_is_not_exported_is_refused_by_name(name, settings, error, message, tmp_path):

@@ -179,12 +179,14 @@ def test_tokens_are_told_as_they_are_chosen():
 
 
 def test_a_length_that_the_decoder_does_not_have_is_refused():
-    with pytest.raises(ValueError, match=r"^max_new_tokens: found 63; .* 3 .* for 62 more\.$"):
+    with pytest.raises(ValueError, match=r"^max_new_tokens: found 63; behind 3 .* for 62 more\.$"):
         settings_of({"max_new_tokens": 63})[1].limit(3)
     assert settings_of({"max_new_tokens": 62})[1].limit(3) == POSITIONS + 1
-    with pytest.raises(ValueError, match=r"^prompt: has 9 tokens, .* is 9; give max_new_tokens\.$"):
+    with pytest.raises(
+        ValueError, match=r"^prompt: has 9 tokens, .* allows 9; give max_new_tokens\.$"
+    ):
         settings_of({"max_length": 9})[1].limit(9)
-    with pytest.raises(CheckpointError, match=r"max_length is 66, allowed is 65 at most"):
+    with pytest.raises(CheckpointError, match="max_length is 66, allowed is 1 to 65"):
         settings_of({"max_length": 66})
 
 
@@ -210,7 +212,7 @@ def test_settings_of_no_influence_are_left_out():
         ({"num_beams": 0}, "num_beams is 0, allowed is 1 and more"),
         ({"repetition_penalty": 0}, "repetition_penalty is 0, allowed is more than 0"),
         ({"forced_eos_token_id": [2, 5]}, r"forced_eos_token_id is \[2, 5\], allowed is one token"),
-        ({"early_stopping": "late"}, "early_stopping is 'late', allowed is a truth or 'never'"),
+        ({"early_stopping": "late"}, "early_stopping is 'late', allowed is true, false, never"),
         ({"eos_token_id": 2}, "eos_token_id is int, expected a list"),
         ({"top_k": 2}, "top_k is unknown here"),
     ],

@@ -329,11 +329,11 @@ def test_states_that_are_read_outside_of_their_layer_are_refused(tmp_path):
         _graph(*with_states(tmp_path, ("layer",) * DEPTH, leaks=True), 24)
 
 
-def test_states_that_no_layer_reads_are_refused(tmp_path):
+def test_states_that_no_layer_has_are_refused(tmp_path):
     skeleton, decoder = with_states(tmp_path, ("layer",) * DEPTH)
     (stack,) = skeleton.stacks
-    more = replace(stack, own=(*stack.own, "x"))
-    with pytest.raises(ExportError, match="layers: x is not a layer's own"):
+    more = replace(stack, own=(*stack.own, "y"))
+    with pytest.raises(ExportError, match="layers: y is not a layer's own"):
         _graph(replace(skeleton, stacks=(more,)), decoder, 24)
 
 

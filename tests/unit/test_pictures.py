@@ -53,7 +53,7 @@ def check(images, picture):
     assert misfit(settings, pictures.SHAPE, closed=True) is None
     try:
         expected = images(as_page(picture), return_tensors="np")["pixel_values"][0]
-    except RuntimeError:  # torch resizes to no size of 0
+    except (RuntimeError, ValueError):  # torch resizes to no size of 0
         with pytest.raises(PageError, match=r"would be resized from \d+x\d+ to (0x|\d+x0 )"):
             pictures.prepare(picture, settings)
         return None
@@ -67,7 +67,8 @@ def check(images, picture):
 @pytest.mark.parametrize(("kind", "settings"), PROCESSORS)
 def test_pictures_equal_the_processor(kind, settings):
     images = processor(kind, settings)
-    assert sum(check(images, noisy(size)) is not None for size in SIZES) >= 6
+    refused = [size for size in SIZES if check(images, noisy(size)) is None]
+    assert all(max(size) > 60 * min(size) for size in refused)
 
 
 def test_the_size_of_donut_itself():
@@ -99,6 +100,7 @@ def test_a_picture_that_takes_too_much_is_refused():
         ("ViT", {"size": {"longest_edge": 9}}, "size is {'longest_edge': 9}; .* or a shortest_ed"),
         ("ViT", {"size": {"max_height": 9, "max_width": 9}}, "size is {'max_height': 9, 'max_wi"),
         ("ViT", {"size": {"height": 0, "width": 9}}, "size is {'height': 0, 'width': 9}; export"),
+        ("CLIP", {"size": {"shortest_edge": -9}}, "size is {'shortest_edge': -9}; exported is a h"),
         ("ViT", {"do_center_crop": True}, "crop_size is {}; exported is a height and a width"),
         ("CLIP", {"do_center_crop": False}, "size {'shortest_edge': 224} and do_center_crop False"),
     ],

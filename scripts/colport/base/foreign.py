@@ -192,7 +192,7 @@ def misfit(value: Any, shape: Any, place: str = "", closed: bool = False) -> str
     if isinstance(shape, list):
         if not isinstance(value, list):
             return f"{place} is {type(value).__name__}, expected a list"
-        found = (misfit(item, shape[0], f"{place}[{i}]") for i, item in enumerate(value))
+        found = (misfit(part, shape[0], f"{place}[{i}]", closed) for i, part in enumerate(value))
         return next(filter(None, found), None)
     types = shape if isinstance(shape, tuple) else (shape,)
     fits = isinstance(value, types) and (bool in types or not isinstance(value, bool))

@@ -286,8 +286,7 @@ def _between(
     """
     prefix, own = f"{stack.name}.{number}.", _own(stack, number)
     states = {value for value in graph.inputs if value.name in own}
-    given = {value.producer() for value in graph.outputs if value.name in own}
-    needed = {last, *given}
+    needed = {last, *(value.producer() for value in graph.outputs if value.name in own)}
     for node in reversed(graph):  # graph order: inputs come before what reads them
         if not needed.isdisjoint(node.successors()):
             needed.add(node)
@@ -296,28 +295,25 @@ def _between(
     reached |= {value for name, value in graph.initializers.items() if name.startswith(prefix)}
     layer = []
     for node in graph:
-        is_size = node.op_type == "Shape" and node.inputs[0] in states
-        if node in needed and not is_size and not reached.isdisjoint(node.inputs):
+        if node in needed and not _is_size(node, states) and not reached.isdisjoint(node.inputs):
             layer.append(node)
             reached.update(node.outputs)
-    _check_closed(layer, stack, first, last, states)
+    _check_closed(layer, stack, (first, last), states)
     return layer
 
 
-def _check_closed(
-    layer: list[ir.Node],
-    stack: Stack,
-    first: ir.Node,
-    last: ir.Node,
-    states: Iterable[ir.Value],
-) -> None:
-    inside, made = {*layer, last}, [value for node in (first, *layer) for value in node.outputs]
+def _check_closed(layer: list[ir.Node], stack: Stack, ends: Sequence[ir.Node], states: Any) -> None:
+    first, last = ends
+    made = [value for node in (first, *layer) for value in node.outputs]
     for value in (*made, *states):
-        for reader, _ in value.uses():
-            is_size = reader.op_type == "Shape" and value in states
-            if reader not in inside and not is_size:
-                source = value.producer()
-                raise ExportError(
-                    f"{stack.name}: {value.name!r} ({source.op_type if source else 'input'}) of a "
-                    "layer is read outside of it; the layers cannot be repeated."
-                )
+        readers = {reader for reader, _ in value.uses() if not _is_size(reader, states)}
+        if readers - {*layer, last}:
+            source = value.producer()
+            raise ExportError(
+                f"{stack.name}: {value.name!r} ({source.op_type if source else 'input'}) of a "
+                "layer is read outside of it; the layers cannot be repeated."
+            )
+
+
+def _is_size(node: ir.Node, states: Any) -> bool:
+    return node.op_type == "Shape" and node.inputs[0] in states

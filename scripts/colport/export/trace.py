@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -135,11 +135,11 @@ def _name_interface(model: ir.Model, definition: GraphDefinition) -> None:
         if value.shape is not None and not value.shape.frozen:
             dims = (names.get(getattr(dim, "value", None), dim) for dim in value.shape)
             value.shape = ir.Shape(dims)
-    for value in model.graph.outputs:
-        sums = (getattr(dim, "value", dim) for dim in value.shape or ())
-        value.shape = ir.Shape(
-            re.sub(r"\w+", lambda name: names.get(name[0], name[0]), dim)
-            if isinstance(dim, str)
-            else dim
-            for dim in sums
-        )
+    for value in model.graph.outputs:  # where it is a sum of axes, too
+        value.shape = ir.Shape(_renamed(dim, names) for dim in value.shape or ())
+
+
+def _renamed(dim: int | ir.SymbolicDim, names: Mapping[str | None, str]) -> int | str:
+    if isinstance(dim, int):
+        return dim
+    return re.sub(r"\w+", lambda found: names.get(found[0], found[0]), str(dim.value))

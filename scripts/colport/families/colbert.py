@@ -33,7 +33,7 @@ Expansion = Mapping[str, Any]
 _SHAPES = shape_beside(__file__)
 
 
-class ColBERT(base.Family):
+class ColBERT(base.Retriever):
     """Checkpoints of PyLate, Stanford's ColBERT and sentence-transformers."""
 
     name = "colbert"

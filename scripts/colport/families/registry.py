@@ -10,15 +10,14 @@ from colport.base.errors import CheckpointError, chosen
 from colport.families.base import Family
 from colport.hub.checkpoints import own_code, read_config
 
-_HERE = Path(__file__).parent
 _MODULES = {
-    name: ".".join(file.relative_to(_HERE).with_suffix("").parts)
-    for file in (*_HERE.glob("*.py"), *_HERE.glob("captions/*.py"))
+    name: file.stem
+    for file in Path(__file__).parent.glob("*.py")
     if re.search(r"^FAMILIES = ", source := file.read_text(encoding="utf-8"), re.MULTILINE)
     for name in re.findall(r'^    name = "([\w-]+)"$', source, re.MULTILINE)
 }
 NAMES = tuple(sorted(_MODULES))
-"""Each is in ``FAMILIES`` of a module of this package or of ``captions``."""
+"""Each is in ``FAMILIES`` of a module of this package."""
 
 
 def get(name: str) -> Family:

@@ -5,19 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from colport.base.errors import ArtifactError, ConfigError, InputError
-from colport.base.redaction import plain
+from colport.base.errors import InputError
 from colport.families import inputs
 from colport.families.base import BATCH_SIZE
 from colport.families.captions.base import Beginning
 from colport.families.pages.images import PageError
-from colport.folder import manifest
 from colport.providers.graph import Graph
 from colport.runtime import batching
 from colport.runtime.generation import PADDING, Told, generate
@@ -27,7 +24,6 @@ Prompt = str | Sequence[str | None] | None
 Stream = Callable[[int, str], object]
 """Called with the place of a picture and its text as far as it is, once a token."""
 
-_GRAPHS = "image", "decoder"
 _LOGITS, _MASK, _FEATURES = "logits", "attention_mask", "image_features"
 _READ = "encoder_hidden_states", _FEATURES
 _PAST, _PRESENT = "past_key_values.", "present."
@@ -59,23 +55,7 @@ class Captioner(Opened):
 
     task = "captioning"
 
-    def __init__(
-        self,
-        folder: Path | str,
-        provider: str | Mapping[str, Any] = "cpu",
-        threads: int | None = None,
-        share_weights: bool = False,
-        revision: str | None = None,
-    ) -> None:
-        super().__init__(folder, provider, threads, share_weights, revision)
-        if self._settings.fixed_shapes:
-            key = "cuda_graph" if self._settings.cuda_graph else "fixed_shapes"
-            raise ConfigError(
-                f"provider: {key}: a captioner's cache grows, and has no fixed shape."
-            )
-        self._workers, _ = batching.workers(self._settings, threads, None, 0)
-        if missing := [name for name in _GRAPHS if name not in self._graphs]:
-            raise ArtifactError(f"{self.folder / manifest.FILE}: has no {missing[0]} graph.")
+    needed = "image", "decoder"
 
     def generate(
         self,
@@ -116,22 +96,19 @@ class Captioner(Opened):
         return [self._runtime.text([*begun, *new], len(begun)) for begun, new in found]
 
     def generate_tokens(
-        self,
-        images: Iterable[Image.Image],
-        prompt: Prompt = None,
-        max_new_tokens: int | None = None,
-        num_beams: int | None = None,
-        batch_size: int = BATCH_SIZE,
-        min_new_tokens: int | None = None,
+        self, images: Iterable[Image.Image], prompt: Prompt = None, **settings: Any
     ) -> list[np.ndarray]:
         """The ids of each text, ``int64 [tokens]``, as the library's ``generate`` gives them.
 
-        What the text begins with and its end token are among them, padding is not. See
-        :meth:`generate` for arguments and errors; with ``min_new_tokens`` no text ends before it
-        has so many.
+        What the text begins with and its end token are among them, padding is not.
+
+        Args:
+            images: See :meth:`generate`, also for errors.
+            prompt: The same.
+            **settings: ``max_new_tokens``, ``num_beams`` and ``batch_size`` of it, and
+                ``min_new_tokens``, before which no text ends.
         """
-        lengths = max_new_tokens, min_new_tokens
-        found = self._all(images, prompt, lengths, num_beams, batch_size, None)
+        found = self._all(images, prompt, **settings)
         return [np.array([*begun, *new], np.int64) for begun, new in found]
 
     def encode_pictures(self, images: Sequence[Image.Image]) -> np.ndarray:
@@ -163,14 +140,15 @@ class Captioner(Opened):
         self,
         images: Iterable[Image.Image],
         prompt: Prompt,
-        lengths: tuple[int | None, int | None],
-        num_beams: int | None,
-        batch_size: int,
-        stream: Stream | None,
+        max_new_tokens: int | None = None,
+        num_beams: int | None = None,
+        batch_size: int = BATCH_SIZE,
+        stream: Stream | None = None,
+        min_new_tokens: int | None = None,
     ) -> Iterator[tuple[Sequence[int], np.ndarray]]:
         """What each text begins with, and what was generated behind it."""
-        most, least = lengths
-        given = {"max_new_tokens": most, "min_new_tokens": least, "num_beams": num_beams}
+        lengths = {"max_new_tokens": max_new_tokens, "min_new_tokens": min_new_tokens}
+        given = {**lengths, "num_beams": num_beams}
         given = {name: inputs.whole(name, n) for name, n in given.items() if n is not None}
         generation = replace(self._runtime.generation, **given)
         size = inputs.whole("batch_size", batch_size)
@@ -191,18 +169,9 @@ class Captioner(Opened):
                 texts, places = [begun[row] for row in rows], [first + row for row in rows]
                 step = self._decoding({key: of[rows] for key, of in beginning.feeds.items()}).step
                 told = stream and self._told(stream, places, texts)
-                found |= zip(rows, self._generated(step, texts, generation, told), strict=True)
+                found |= zip(rows, generate(step, texts, generation, told), strict=True)
             for row, first_ids in enumerate(begun):
                 yield first_ids, found[row]
-
-    def _generated(self, *given: Any) -> list[np.ndarray]:
-        try:
-            return generate(*given)
-        except IndexError as error:
-            raise ArtifactError(
-                f"{self.folder / manifest.FILE}: processing.generation names a token that the "
-                f"decoder does not have ({plain(error)})."
-            ) from error
 
     def _told(self, stream: Stream, places: Sequence[int], texts: Sequence[Sequence[int]]) -> Told:
         """What tells ``stream`` of texts that lie at these places and begin so."""
@@ -233,7 +202,8 @@ class Captioner(Opened):
             except PageError as error:
                 raise InputError("images", index, str(error)) from error
 
-        with ThreadPoolExecutor(min(len(images), self._workers)) as pool:
+        beside, _ = batching.workers(self._settings, self._threads, None, 0)
+        with ThreadPoolExecutor(min(len(images), beside)) as pool:
             pages = inputs.checked("images", images, "pages", places, pool.map)
             with self._preparing(places):
                 pictures = list(pool.map(prepared, range(len(pages)), pages))

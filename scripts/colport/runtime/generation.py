@@ -85,14 +85,17 @@ class _Rules:
 
     def __init__(self, generation: Generation, lengths: np.ndarray) -> None:
         self.settings, self.begin = generation, int(lengths.max())
-        self.ends = np.array(generation.eos_token_id, np.int64)
-        self._padding = self.begin - lengths
-        self.limits = self._padding + [generation.limit(int(length)) for length in lengths]
-        self._least = self._padding + [generation.least(int(length)) for length in lengths]
-        is_forced = generation.forced_bos_token_id is not None
-        self._first = self.begin + (is_forced & (lengths == 1))
-        ends = [[int(end)] for end in self.ends]
-        words = [list(word) for word in generation.bad_words_ids if list(word) not in ends]
+        of, padding = generation, self.begin - lengths
+        self.ends = np.array(of.eos_token_id, np.int64)
+        self.limits = padding + [of.limit(length) for length in lengths.tolist()]
+        least = self.begin + (of.min_new_tokens or 0)
+        self._least = np.maximum(least, padding + of.min_length * (of.min_new_tokens is None))
+        self._second, bos = padding + 1, of.forced_bos_token_id
+        self._bos = [] if bos is None else [bos]
+        self._first = self.begin + (lengths == 1) * len(self._bos)
+        words = [
+            list(word) for word in of.bad_words_ids if list(word) not in self.ends[:, None].tolist()
+        ]
         self._bad = [
             np.array([word for word in words if len(word) == size], np.int64)
             for size in sorted(set(map(len, words)))
@@ -127,10 +130,14 @@ class _Rules:
                 row, word = np.nonzero(same)
                 scores[row, words[word, -1]] = -math.inf
         _suppress(scores, length < self._least[places], self.ends)
-        if of.forced_bos_token_id is not None:
-            _force(scores, length - self._padding[places] == 1, [of.forced_bos_token_id])
-        if len(of.forced_eos_token_id):
-            _force(scores, length == self.limits[places] - 1, of.forced_eos_token_id)
+        forced = (
+            (self._second[places], self._bos),
+            (self.limits[places] - 1, of.forced_eos_token_id),
+        )
+        for at, tokens in forced:
+            if len(tokens) and (rows := length == at).any():
+                scores[rows] = -math.inf
+                scores[np.ix_(rows, tokens)] = 0
         _suppress(scores, np.ones(len(ids), bool), of.suppress_tokens)
         _suppress(scores, length == self._first[places], of.begin_suppress_tokens)
         return scores
@@ -147,12 +154,6 @@ def _suppress(scores: np.ndarray, rows: np.ndarray, tokens: Sequence[int] | np.n
     inside = [token for token in tokens if 0 <= token < scores.shape[1]]
     if inside and rows.any():
         scores[np.ix_(rows, inside)] = -math.inf
-
-
-def _force(scores: np.ndarray, rows: np.ndarray, tokens: Sequence[int]) -> None:
-    if rows.any():
-        scores[rows] = -math.inf
-        scores[np.ix_(rows, tokens)] = 0
 
 
 def _greedy(step: Step, begun: np.ndarray, rules: _Rules, told: Told | None) -> list[np.ndarray]:
@@ -188,7 +189,8 @@ def _beams(step: Step, begun: np.ndarray, rules: _Rules) -> list[np.ndarray]:
     # Of each text's best endings: the ids, their number, the score, and whether there is one.
     best = running, np.full((texts, beams), length), np.full((texts, beams), _NONE)
     best = *best, np.zeros((texts, beams), bool)
-    found: dict[int, np.ndarray] = {}
+    penalty, found = float(of.length_penalty), {}
+    is_far = of.early_stopping == "never" and penalty > 0
     places = np.arange(texts)
     # All beams of a text begin alike, so that its beginning is run once.
     logits, alike = np.repeat(step(begun, None), beams, axis=0), beams
@@ -203,7 +205,7 @@ def _beams(step: Step, begun: np.ndarray, rules: _Rules) -> list[np.ndarray]:
         length += 1
         ended = rules.ended(tokens, length, places[:, None])
         new = ended & (np.arange(kept) < beams)
-        divisor = np.float32((length - rules.begin) ** of.length_penalty)
+        divisor = np.float32((length - rules.begin) ** penalty)
         ending = continued, np.full_like(tokens, length), sums / divisor + ~new * _NONE, new
         joined = [np.concatenate(pair, axis=1) for pair in zip(best, ending, strict=True)]
         best = tuple(_rows(values, _highest(joined[2], beams)) for values in joined)
@@ -212,7 +214,13 @@ def _beams(step: Step, begun: np.ndarray, rules: _Rules) -> list[np.ndarray]:
         running, scores = _rows(continued, on), _rows(sums, on)
         parents = (beams * np.arange(len(places))[:, None] + _rows(beam, on)) // alike
         limits = rules.limits[places]
-        go = (length < limits) & _improvable(of, scores, best, length, limits, rules.begin)
+        # Whether a text may get a better ending than the worst that it has.
+        worst = np.where(best[3], best[2].min(1, keepdims=True), _NONE)
+        reached = (limits if is_far else np.full_like(limits, length)) - rules.begin
+        hope = scores[:, :1] / (reached[:, None] ** penalty).astype(np.float32)
+        go = (length < limits) & (hope > worst).any(1)
+        if of.early_stopping is True:
+            go &= ~best[3].all(1)
         for row in np.flatnonzero(~go):
             found[places[row]] = best[0][row, 0, rules.begin : best[1][row, 0]].copy()
         if not go.any():
@@ -244,21 +252,3 @@ def _highest(scores: np.ndarray, count: int) -> np.ndarray:
 def _rows(values: np.ndarray, at: np.ndarray) -> np.ndarray:
     """Those of each row's entries that ``at [rows, entries]`` names."""
     return values[np.arange(len(at))[:, None], at]
-
-
-def _improvable(
-    of: Generation,
-    scores: np.ndarray,
-    best: tuple[np.ndarray, ...],
-    length: int,
-    limits: np.ndarray,
-    begin: int,
-) -> np.ndarray:
-    """Which texts may get a better ending, by ``early_stopping``."""
-    _, _, best_scores, complete = best
-    is_farthest = of.early_stopping == "never" and of.length_penalty > 0
-    reached = (limits if is_farthest else np.full_like(limits, length)) - begin
-    possible = scores[:, :1] / (reached[:, None] ** float(of.length_penalty)).astype(np.float32)
-    worst = np.where(complete, best_scores.min(1, keepdims=True), _NONE)
-    found = (possible > worst).any(1)
-    return found & ~complete.all(1) if of.early_stopping is True else found

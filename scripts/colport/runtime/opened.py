@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from colport.base.errors import ArtifactError, InputError
+from colport.base.errors import ArtifactError, ConfigError, InputError
 from colport.base.redaction import plain
 from colport.families import inputs, registry
 from colport.families.base import Task
@@ -32,14 +32,16 @@ class Opened:
     """An exported folder with a session a graph; see :class:`colport.runtime.encoder.Encoder`."""
 
     task: ClassVar[Task]
+    needed: ClassVar[tuple[str, ...]] = ()
+    """Graphs without which it does nothing."""
 
     def __init__(
         self,
         folder: Path | str,
-        provider: str | Mapping[str, Any],
-        threads: int | None,
-        share_weights: bool,
-        revision: str | None,
+        provider: str | Mapping[str, Any] = "cpu",
+        threads: int | None = None,
+        share_weights: bool = False,
+        revision: str | None = None,
     ) -> None:
         threads = None if threads is None else inputs.whole("threads", threads, MOST_THREADS)
         inputs.typed("share_weights", share_weights, bool | np.bool_, "True or False")
@@ -55,10 +57,17 @@ class Opened:
             raise ArtifactError(
                 f"{self.folder}: is {found}, which colport.{other} runs, and not colport.{own}."
             )
+        if missing := [name for name in self.needed if name not in self.manifest.graphs]:
+            raise ArtifactError(f"{self.folder / manifest.FILE}: has no {missing[0]} graph.")
+        if self.task == "captioning" and settings.fixed_shapes:
+            key = "cuda_graph" if settings.cuda_graph else "fixed_shapes"
+            raise ConfigError(
+                f"provider: {key}: a captioner's cache grows, and has no fixed shape."
+            )
         require(settings.provider.name)
         require_opset(settings.provider, self.manifest.opset)
         exact = needs_exact_kernels(self.manifest.integer_range, settings.provider, self.folder)
-        self._settings = settings
+        self._settings, self._threads = settings, threads
         self._options = {"share_weights": share_weights, "exact_sums": exact}
         self._graphs = self._open(threads)
         self._runtime = self._family.runtime(self.manifest.processing, self.folder)

@@ -9,6 +9,7 @@ from typing import Any
 
 from colport.base.errors import ArtifactError, CheckpointError, InputError, UnsupportedError
 from colport.base.foreign import misfit, shape_beside
+from colport.families.base import check_settings
 
 _SHAPE = shape_beside(__file__)
 _BUILT = {key.removesuffix("?") for key in _SHAPE} - {"positions"}
@@ -84,67 +85,55 @@ class Generation:
         Raises:
             ArtifactError: A setting is unknown, of another type, or out of its range.
         """
-        place = "processing.generation"
-        wrong = misfit(settings, _SHAPE, place, closed=True)
-        found = None if wrong else cls(**settings)
-        if found and (fault := found._fault()):
-            wrong = f"{place}.{fault}"
-        if wrong:
-            raise ArtifactError(f"{folder / 'colport.json'}: {wrong}.")
+        check_settings({"generation": settings}, {"generation": _SHAPE}, folder)
+        found = cls(**settings)
+        if fault := found._fault():
+            raise ArtifactError(f"{folder / 'colport.json'}: processing.generation.{fault}.")
         return found
 
     def limit(self, prompt: int) -> int:
         """Tokens of prompt and caption together, at most.
 
         Args:
-            prompt: Tokens of the batch's longest prompt, the start token included.
+            prompt: Tokens that the text begins with, the start token included.
 
         Raises:
             InputError: The prompt leaves no room, or the decoder does not have the positions.
         """
-        # The last token is given to no decoder, so it needs no position.
-        most, name = self.positions + 1, "max_new_tokens"
+        most = self.positions + 1  # the last token is given to no decoder
         if self.max_new_tokens is not None:
             asked = prompt + self.max_new_tokens
-        elif self.max_length is not None:
-            asked, name = self.max_length, "max_length"
         else:
-            asked = min(prompt + _NEW_TOKENS, max(most, prompt + 1))
+            asked = self.max_length or min(prompt + _NEW_TOKENS, most)
         if asked > most:
             raise InputError(
-                f"{name}: found {getattr(self, name)}; behind a prompt of {prompt} tokens the "
-                f"decoder has positions for {max(0, most - prompt)} more."
+                f"max_new_tokens: found {self.max_new_tokens}; behind {prompt} tokens the decoder "
+                f"has positions for {max(0, most - prompt)} more."
             )
         if asked <= prompt:
             raise InputError(
-                f"prompt: has {prompt} tokens, and the checkpoint's max_length of both is "
-                f"{asked}; give max_new_tokens."
+                f"prompt: has {prompt} tokens, and with its text the checkpoint allows {asked}; "
+                "give max_new_tokens."
             )
         return asked
 
-    def least(self, prompt: int) -> int:
-        """Tokens of prompt and caption together, before an end token is allowed."""
-        return self.min_length if self.min_new_tokens is None else prompt + self.min_new_tokens
-
     def _fault(self) -> str | None:
         """The first setting that is out of its range, what it is, and what is allowed."""
-        allowed = {
-            "num_beams": (self.num_beams >= 1, "1 and more"),
-            "no_repeat_ngram_size": (self.no_repeat_ngram_size >= 0, "0 and more"),
-            "repetition_penalty": (self.repetition_penalty > 0, "more than 0"),
-            "early_stopping": (self.early_stopping in (True, False, "never"), "a truth or 'never'"),
+        most = self.positions + 1
+        allowed = (
+            ("num_beams", self.num_beams >= 1, "1 and more"),
+            ("repetition_penalty", self.repetition_penalty > 0, "more than 0"),
+            ("early_stopping", self.early_stopping in (True, False, "never"), "true, false, never"),
             # Of several the library takes any: their scores are equal.
-            "forced_eos_token_id": (len(self.forced_eos_token_id) < 2, "one token"),
-            "bad_words_ids": (all(self.bad_words_ids), "lists with tokens"),
-            "max_length": (
-                self.max_length is None or self.max_length <= self.positions + 1,
-                f"{self.positions + 1} at most, by the decoder's positions",
+            ("forced_eos_token_id", len(self.forced_eos_token_id) < 2, "one token"),
+            (
+                "max_length",
+                (self.max_length or 1) in range(1, most + 1),
+                f"1 to {most}, by positions",
             ),
-        }
-        for name, (fits, what) in allowed.items():
-            if not fits:
-                return f"{name} is {getattr(self, name)!r}, allowed is {what}"
-        return None
+        )
+        wrong = ((name, what) for name, fits, what in allowed if not fits)
+        return next((f"{n} is {getattr(self, n)!r}, allowed is {what}" for n, what in wrong), None)
 
 
 def stated(config: Any, positions: int, folder: Path) -> dict[str, Any]:
@@ -160,10 +149,11 @@ def stated(config: Any, positions: int, folder: Path) -> dict[str, Any]:
         CheckpointError: A setting is of another type, or out of its range; its length is more than
             the decoder's positions.
     """
-    given = {key: value for key, value in config.to_dict().items() if value is not None}
     neutral = config._get_default_generation_params()
     settings: dict[str, Any] = {"positions": positions}
-    for key, value in given.items():
+    for key, value in config.to_dict().items():
+        if value is None:
+            continue
         if key in _BUILT:
             settings[key] = [value] if key in _LISTS and isinstance(value, int) else value
         elif key not in _INERT and value is not False and value != neutral.get(key):
@@ -171,7 +161,6 @@ def stated(config: Any, positions: int, folder: Path) -> dict[str, Any]:
                 f"{folder}: its generation settings say {key}: {value!r}; of greedy and beam "
                 f"search {', '.join(sorted(_BUILT))} are built."
             )
-    wrong = misfit(settings, _SHAPE, "") or Generation(**settings)._fault()
-    if wrong:
+    if wrong := misfit(settings, _SHAPE) or Generation(**settings)._fault():
         raise CheckpointError(f"{folder}: of its generation settings, {wrong}.")
     return settings

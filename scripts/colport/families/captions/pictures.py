@@ -65,10 +65,9 @@ def image_settings(folder: Path, images: Any) -> dict[str, Any]:
 
 def _resizing(folder: Path, images: Any) -> dict[str, Sides]:
     size = dict(images.size)
-    if size.keys() <= {"shortest_edge", "longest_edge"} and size.get("shortest_edge"):
-        longest = size.get("longest_edge")
-        own = {"side": size["shortest_edge"], **({"longest": longest} if longest else {})}
-        return {"shortest": own}
+    if "shortest_edge" in size and min(size.values()) > 0:
+        longest = {"longest": size["longest_edge"]} if "longest_edge" in size else {}
+        return {"shortest": {"side": size["shortest_edge"], **longest}}
     return {"stretch": _sides(folder, images, "size")}
 
 
@@ -82,10 +81,10 @@ def _sides(folder: Path, images: Any, key: str) -> dict[str, int]:
     """Height and width of a size.
 
     Raises:
-        UnsupportedError: It has others, or none.
+        UnsupportedError: It has others, or none, or one that is no size.
     """
     found = dict(getattr(images, key) or {})
-    if found.keys() != {"height", "width"} or not all(found.values()):
+    if found.keys() != {"height", "width"} or min(found.values()) < 1:
         other = ", or a shortest_edge" if key == "size" and type(images).__name__ != _DONUT else ""
         raise UnsupportedError(
             f"{folder}: the image processor's {key} is {found}; exported is a height and a width"

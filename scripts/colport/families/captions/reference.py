@@ -12,18 +12,16 @@ import numpy as np
 import torch
 
 from colport.families.base import Room
-from colport.families.captions.base import UNREAD, CaptionFamily
 from colport.families.pages.images import as_page
 from colport.families.reference import skeletons
 from colport.families.reference.stored_parameters import fill
-from colport.hub.checkpoints import reading
 
 
 class Generator:
     """A captioner of transformers with its processor, in fp32.
 
     Args:
-        family: Its family.
+        family: Its :class:`~colport.families.captions.base.CaptionFamily`.
         folder: The checkpoint.
         device: A torch device.
         room: The memory that it may take.
@@ -32,26 +30,23 @@ class Generator:
         CheckpointError: Weights are missing; the library would make them up.
     """
 
-    def __init__(self, family: CaptionFamily, folder: Path, device: str, room: Room) -> None:
+    def __init__(self, family: Any, folder: Path, device: str, room: Room) -> None:
         if room.is_streamed:
             model, constants, tensors = family.build(folder, "fp32", to_trace=False)
             fill(model, tensors, constants)
             model.generation_config = family.generation(folder, model.config)
         else:
-            with reading(folder, "its library"):
-                model, loading = family.library_class.from_pretrained(
-                    folder,
-                    dtype=torch.float32,
-                    use_safetensors=True,
-                    trust_remote_code=False,
-                    output_loading_info=True,
-                )
-            missing = (key for key in loading["missing_keys"] if not skeletons.reason(UNREAD, key))
+            kept = {"use_safetensors": True, "trust_remote_code": False, "dtype": torch.float32}
+            model, loading = family.library_class.from_pretrained(
+                folder, **kept, output_loading_info=True
+            )
+            missing = (
+                key for key in loading["missing_keys"] if not skeletons.reason(family.unread, key)
+            )
             skeletons.refuse_weights("missing", missing, folder)
-        family.complete(model)
         self.module, self.room = model.eval().to(device), room
         self.processor, self._family = family.processor(folder), family
-        self._ends = family.generation(folder, self.module.config).eos_token_id
+        self._ends = family.generation(folder, model.config).eos_token_id
 
     def generate(
         self, images: Sequence[Any], prompts: Sequence[str | None], batch_size: int
@@ -64,8 +59,8 @@ class Generator:
             batch_size: Pictures of a batch at most, which are neighbours with one prompt.
         """
         tokenizer, texts = self.processor.tokenizer, []
-        settings = self._family.prompt_settings(self.processor, self.module.config)
-        tagged = settings is not None and not settings["behind_begin"]
+        read = self._family.prompts(self.processor, self.module.config)["reader"]
+        tagged = read in ("start", "encoder")
         ends = filter(None, (tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token))
         dropped = re.compile("|".join(map(re.escape, ends)))
         for prompt, group in groupby(zip(images, prompts, strict=True), key=lambda pair: pair[1]):
@@ -95,39 +90,42 @@ class Generator:
 
     def encode_pictures(self, images: Sequence[Any]) -> np.ndarray:
         """What the decoder reads of each picture, ``float32 [batch, source, width]``."""
-        inputs = self._inputs(images, None)
-        names = {"prompt_ids": "input_ids", "prompt_mask": "attention_mask"}
-        prompt = [inputs[names[name]] for name in self._family.image_inputs]
+        inputs, _ = self._inputs(images, None)
+        names = ("input_ids", "attention_mask") if self._family.reader == "encoder" else ()
+        prompt = [inputs[name] for name in names]
         with torch.inference_mode():
             states, *_ = self._family.encode(self.module, inputs["pixel_values"], *prompt)
         return states.float().cpu().numpy()
 
-    def logits(self, images: Sequence[Any], tokens: np.ndarray, prompt: str | None = None) -> Any:
-        """Logits behind each token of given texts, ``float32 [batch, tokens, vocabulary]``.
+    def logits(
+        self, images: Sequence[Any], tokens: np.ndarray, prompt: str | None = None
+    ) -> np.ndarray:
+        """Logits behind each token of texts, in one pass: ``float32 [batch, tokens, vocabulary]``.
 
         Args:
             images: Pictures, which are one batch.
             tokens: ``int64 [batch, tokens]``, what a text begins with included.
             prompt: Of all of them, where the model's encoder reads it.
         """
-        given = torch.from_numpy(tokens).to(self.module.device)
+        inputs, _ = self._inputs(images, prompt)
+        is_alone = self._family.reader == "text"  # of a model with one kind of token
+        inputs["input_ids" if is_alone else "decoder_input_ids"] = torch.from_numpy(tokens)
         with torch.inference_mode():
-            inputs = self._inputs(images, prompt)
-            return self._family.logits(self.module, inputs, given).float().cpu().numpy()
+            found = self.module(**inputs).logits[:, -tokens.shape[1] :]
+        return found.float().cpu().numpy()
 
-    def _inputs(self, images: Sequence[Any], prompt: str | None) -> dict[str, Any]:
+    def _inputs(self, images: Sequence[Any], prompt: str | None) -> tuple[dict[str, Any], int]:
         pages = [as_page(image) for image in images]
-        inputs = self._family.inputs(self.processor, pages, prompt)
-        return {name: value.to(self.module.device) for name, value in inputs.items()}
+        inputs, begun = self._family.inputs(self.processor, pages, prompt)
+        return {name: value.to(self.module.device) for name, value in inputs.items()}, begun
 
     def _generated(
         self, images: Sequence[Any], prompt: str | None, settings: Mapping[str, Any]
     ) -> tuple[int, list[np.ndarray]]:
         """How many tokens each text begins with, and its ids without padding."""
-        inputs = self._inputs(images, prompt)
+        inputs, begun = self._inputs(images, prompt)
         with torch.inference_mode():
             rows = self.module.generate(**inputs, **settings).cpu().numpy()
-        begun = self._family.begun(inputs)
         ended = np.isin(rows[:, begun:], self._ends)
         ends = np.where(ended.any(axis=1), begun + ended.argmax(axis=1) + 1, rows.shape[1])
         return begun, [row[:end] for row, end in zip(rows, ends, strict=True)]

@@ -88,7 +88,7 @@ class CheckpointLayout(ABC):
     ) -> tuple[Any, dict[str, Tensor]]:
         """The model on the meta device and its computed buffers."""
         return skeletons.build_on_meta(
-            self._model_class, self.config(folder), precision, to_trace=to_trace
+            self._model_class, self.config(folder), precision, "colport" if to_trace else None
         )
 
     def tensors(self, model: Any, folder: Path) -> dict[str, StoredTensor]:

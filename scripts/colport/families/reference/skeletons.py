@@ -20,9 +20,10 @@ PRECISIONS = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 """Precisions that a graph can be traced in, and torch's names of them."""
 
 COMPUTED: Mapping[str, str] = {
-    r"(^|\.)(position_ids|inv_freq|original_inv_freq|embed_scale)$": "computed, not read"
+    r"(^|\.)(position_ids|inv_freq|original_inv_freq|embed_scale)$": "computed, not read",
+    r"\.relative_position_index$": "computed, not read",
 }
-"""Buffers that older libraries stored although they are computed, and why no graph reads them."""
+"""Buffers that libraries stored although they are computed, and why no graph needs to read them."""
 
 _NONE: Mapping[str, str] = {}
 
@@ -78,18 +79,13 @@ def _is_packed(entry: StoredTensor, name: str) -> bool:
 
 
 def build_on_meta(
-    model_class: Any,
-    config: Any,
-    precision: str,
-    *,
-    to_trace: bool = True,
-    attends: str | Mapping[str, str] = "colport",
+    model_class: Any, config: Any, precision: str, attends: Any = "colport"
 ) -> tuple[PreTrainedModel, dict[str, torch.Tensor]]:
     """A transformers model without weights, and the values of its computed buffers.
 
     Parameters never exist: they go to the meta device as they are made. Buffers that the
     checkpoint does not store are computed first and returned. A model to trace ``attends`` by our
-    attention, by default, any other by the one that its library chooses.
+    attention, by default; with ``None`` it does as its library chooses.
 
     Raises:
         CheckpointError: The library cannot build it so.
@@ -99,12 +95,10 @@ def build_on_meta(
     from colport.families import attention
 
     attention.register()
-    chosen = {"attn_implementation": attends}
+    chosen = {"attn_implementation": attends} if attends else {}
     try:
         with init_empty_weights():
-            model = model_class._from_config(
-                config, dtype=torch_dtype(precision), **(chosen if to_trace else {})
-            )
+            model = model_class._from_config(config, dtype=torch_dtype(precision), **chosen)
     except Exception as error:
         raise CheckpointError(
             f"backbone {config.model_type}: {model_class.__name__} cannot be built for an export "
@@ -166,8 +160,7 @@ def map_tensors(
     missing = (n for n in parameters if n not in places and not reason(optional, n))
     refuse_weights("missing", missing, folder)
     for name, entry in places.items():
-        own = parameters[name]
-        check_shape(name, entry, tuple(own.shape), is_float=own.is_floating_point())
+        check_shape(name, entry, tuple(parameters[name].shape))
     return places
 
 
@@ -193,15 +186,13 @@ def refuse_weights(what: str, names: Iterable[str], place: Path, why: str = "") 
         raise CheckpointError(f"{place}: {len(found)} {what} weights, first {found[0]!r}{why}.")
 
 
-def check_shape(
-    name: str, entry: StoredTensor, expected: tuple[int, ...], *, is_float: bool = True
-) -> None:
-    """Refuse a tensor that is not the parameter: of another shape, or of integers as no buffer is.
+def check_shape(name: str, entry: StoredTensor, expected: tuple[int, ...]) -> None:
+    """Refuse a tensor that is not the parameter: of another shape, or of integers.
 
     Raises:
         CheckpointError: It is not.
     """
-    if is_float and _is_packed(entry, name):
+    if _is_packed(entry, name):
         raise CheckpointError(
             f"{entry.file}: tensor {entry.key!r} is {entry.dtype}; exported are weights in fp32, "
             "fp16 or bf16."

@@ -8,8 +8,10 @@ from typing import Any, ClassVar
 
 from colport.families import functional
 from colport.families.base import Tensor
-from colport.families.captions.base import CaptionFamily, Decoder
+from colport.families.captions.base import CaptionFamily, Decoder, Given
 from colport.hub.checkpoints import reading
+
+_CROSS = "encoder_attn.k_proj", "encoder_attn.v_proj"
 
 
 class Florence2(CaptionFamily):
@@ -18,16 +20,11 @@ class Florence2(CaptionFamily):
     name = "florence2"
     model_class = "Florence2ForConditionalGeneration"
     attends: ClassVar[Mapping[str, str]] = {"": "colport", "vision_config": "colport_viewed"}
-    image_inputs = ("prompt_ids", "prompt_mask")
+    reader = "encoder"
 
     def decoder(self, config: Any) -> Decoder:
         """See :meth:`CaptionFamily.decoder`."""
-        cross = "encoder_attn.k_proj", "encoder_attn.v_proj"
-        return Decoder("model.language_model.decoder", "layers", "lm_head", cross)
-
-    def text_config(self, config: Any) -> Any:
-        """See :meth:`CaptionFamily.text_config`."""
-        return config.text_config
+        return Decoder("model.language_model.decoder", "layers", "lm_head", _CROSS)
 
     def encode(self, model: Any, pixels: Tensor, *prompt: Tensor) -> tuple[Tensor, ...]:
         """See :meth:`CaptionFamily.encode`."""
@@ -40,31 +37,24 @@ class Florence2(CaptionFamily):
         encoder = model.model.language_model.encoder
         return encoder(inputs_embeds=words, attention_mask=mask).last_hidden_state, mask
 
-    def decode(self, model: Any, body: Any, given: Mapping[str, Tensor], cache: Any) -> Tensor:
+    def decode(self, body: Any, given: Mapping[str, Tensor], cache: Any) -> Tensor:
         """See :meth:`CaptionFamily.decode`."""
         ids, mask = given["input_ids"], given["encoder_attention_mask"]
-        bias = functional.attention_bias(mask, given["encoder_hidden_states"].dtype, causal=False)
-        return body(
-            input_ids=ids,
-            encoder_hidden_states=given["encoder_hidden_states"],
-            encoder_attention_mask=bias.expand(-1, -1, ids.shape[1], -1),
-            past_key_values=cache,
-            use_cache=True,
-        ).last_hidden_state
+        bias = functional.attention_bias(mask, body.dtype, causal=False)
+        known = {name: given[name] for name in ("input_ids", "encoder_hidden_states")}
+        known["encoder_attention_mask"] = bias.expand(-1, -1, ids.shape[1], -1)
+        return body(**known, past_key_values=cache, use_cache=True).last_hidden_state
 
-    def prompt_settings(self, processor: Any, config: Any) -> Mapping[str, Any] | None:
-        """See :meth:`CaptionFamily.prompt_settings`."""
+    def prompts(self, processor: Any, config: Any) -> dict[str, Any]:
+        """See :meth:`CaptionFamily.prompts`."""
         tokenizer = processor.tokenizer
-        return {
-            "reader": "encoder",
-            "behind_begin": False,
-            "template": f"{tokenizer.bos_token}{{text}}{tokenizer.eos_token}",
-            "tasks": processor.task_prompts_without_inputs | processor.task_prompts_with_input,
-        }
+        template = f"{tokenizer.bos_token}{{text}}{tokenizer.eos_token}"
+        tasks = processor.task_prompts_without_inputs | processor.task_prompts_with_input
+        return {"reader": self.reader, "template": template, "tasks": tasks}
 
-    def inputs(self, processor: Any, images: Sequence[Any], prompt: str | None) -> dict[str, Any]:
+    def inputs(self, processor: Any, images: Sequence[Any], prompt: str | None) -> Given:
         """See :meth:`CaptionFamily.inputs`."""
-        return dict(processor(images, [prompt or ""] * len(images), return_tensors="pt"))
+        return dict(processor(images, [prompt or ""] * len(images), return_tensors="pt")), 1
 
     def processor(self, folder: Path) -> Any:
         """See :meth:`Family.processor`."""
