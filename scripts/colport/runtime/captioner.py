@@ -91,7 +91,7 @@ class Captioner(Opened):
         """
         if stream is not None:
             inputs.typed("stream", stream, Callable, "a function of a number and a text")
-        found = self._all(images, prompt, max_new_tokens, None, num_beams, batch_size, stream)
+        found = self._all(images, prompt, max_new_tokens, num_beams, batch_size, stream)
         return [self._runtime.text([*begun, *new], len(begun)) for begun, new in found]
 
     def generate_tokens(
@@ -140,14 +140,14 @@ class Captioner(Opened):
         images: Iterable[Image.Image],
         prompt: Prompt,
         max_new_tokens: int | None = None,
-        min_new_tokens: int | None = None,
         num_beams: int | None = None,
         batch_size: int = BATCH_SIZE,
         stream: Stream | None = None,
+        min_new_tokens: int | None = None,
     ) -> Iterator[tuple[Sequence[int], np.ndarray]]:
         """What each text begins with, and what was generated behind it."""
-        given = {"max_new_tokens": max_new_tokens, "min_new_tokens": min_new_tokens}
-        given |= {"num_beams": num_beams}
+        lengths = {"max_new_tokens": max_new_tokens, "min_new_tokens": min_new_tokens}
+        given = {**lengths, "num_beams": num_beams}
         given = {name: inputs.whole(name, n) for name, n in given.items() if n is not None}
         generation = replace(self._runtime.generation, **given)
         size = inputs.whole("batch_size", batch_size)

@@ -59,8 +59,8 @@ class Generator:
             batch_size: Pictures of a batch at most, which are neighbours with one prompt.
         """
         tokenizer, texts = self.processor.tokenizer, []
-        settings = self._family.prompt_settings(self.processor, self.module.config)
-        tagged = settings is not None and not settings["behind_begin"]
+        read = self._family.prompts(self.processor, self.module.config)["reader"]
+        tagged = read in ("start", "encoder")
         ends = filter(None, (tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token))
         dropped = re.compile("|".join(map(re.escape, ends)))
         for prompt, group in groupby(zip(images, prompts, strict=True), key=lambda pair: pair[1]):
@@ -91,8 +91,8 @@ class Generator:
     def encode_pictures(self, images: Sequence[Any]) -> np.ndarray:
         """What the decoder reads of each picture, ``float32 [batch, source, width]``."""
         inputs, _ = self._inputs(images, None)
-        names = {"prompt_ids": "input_ids", "prompt_mask": "attention_mask"}
-        prompt = [inputs[names[name]] for name in self._family.image_inputs]
+        names = ("input_ids", "attention_mask") if self._family.reader == "encoder" else ()
+        prompt = [inputs[name] for name in names]
         with torch.inference_mode():
             states, *_ = self._family.encode(self.module, inputs["pixel_values"], *prompt)
         return states.float().cpu().numpy()
