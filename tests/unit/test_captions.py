@@ -164,6 +164,7 @@ def test_a_record_has_captions_beside_those_of_pytorch():
     assert found["settings"]["words"]["bleu"].startswith("nrefs:var|case:lc|eff:no|tok:13a")
     first = pytorch["rows"][0]
     assert (first["equal"], first["delta"], first["p_value"]) == (1, 0, None)
+    assert first["equal_low"] is None
     assert record(variant="pytorch", are_answers=True)["rows"][0]["metric"] == "anls"
 
 

@@ -167,8 +167,11 @@ def caption_record(
     figures = {key: found[key] for key in ("delta", "delta_low", "delta_high", "p_value")}
     figures |= {"score": found["mean"], "score_low": found["low"], "score_high": found["high"]}
     equal = [float(text.split() == others[name].split()) for name, text in captions.items()]
-    low, high = inference.share_interval([equal], [1])
-    figures |= {"equal": float(np.mean(equal)), "equal_low": low, "equal_high": high}
+    figures["equal"] = float(np.mean(equal))
+    if reference is not None:
+        figures |= zip(
+            ("equal_low", "equal_high"), inference.share_interval([equal], [1]), strict=True
+        )
     figures |= {name: values["mean"] for name, values in statistics.items()}
     figures |= {"captions": len(captions), "metric": headline}
     return {
