@@ -91,8 +91,7 @@ class Captioner(Opened):
         """
         if stream is not None:
             inputs.typed("stream", stream, Callable, "a function of a number and a text")
-        lengths = max_new_tokens, None
-        found = self._all(images, prompt, lengths, num_beams, batch_size, stream)
+        found = self._all(images, prompt, max_new_tokens, num_beams, batch_size, stream)
         return [self._runtime.text([*begun, *new], len(begun)) for begun, new in found]
 
     def generate_tokens(
