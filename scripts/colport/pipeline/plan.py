@@ -100,9 +100,10 @@ class Plan:
         self.explained = [(model, self.first(model)) for model in pages]
         self.scoring, self.timing = {**config["retrieval"]}, {**config["latency"]}
         self.scoring.pop("min_agreement", None)
-        mteb = ("mteb",) if self.scoring.pop("mteb") else ()
-        operators = ("operators", "providers") if self.timing.pop("profile") else ()
-        scenarios = ("scenarios",) if config["scenarios"]["run"] else ()
+        ranks, profiles = self.scoring.pop("mteb"), self.timing.pop("profile")
+        mteb = ("mteb",) if ranks and self.retrievers else ()
+        operators = ("operators", "providers") if profiles and self.retrievers else ()
+        scenarios = ("scenarios",) if config["scenarios"]["run"] and self.retrievers else ()
         forms = ("embeddings",) if self.forms else ()
         beside = ("published",) if any(self.published.values()) else ()
         captions = CAPTION_TABLES if self.captioners else ()
