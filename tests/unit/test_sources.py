@@ -128,7 +128,10 @@ def test_a_script_counts_by_what_it_does(package):
 @pytest.mark.parametrize(
     ("file", "rules"),
     [
-        ("scoring/statistics.py", {"score", "control", "aggregate", "report"}),
+        (
+            "scoring/statistics.py",
+            {"score", "score_captions", "control", "aggregate", "report"},
+        ),
         ("report/assets/tables.css", {"report"}),
         ("base/columns.yaml", {"aggregate", "gate", "report"}),
         ("timing/server/serving.py", {"scenarios"}),
