@@ -60,9 +60,7 @@ def exported_as(checkpoint_folders, tmp_path_factory) -> Callable[..., Path]:
     """
     from colport.export.folder import export
 
-    base = tmp_path_factory.getbasetemp()
-    root = (base.parent if WORKER else base) / "exported"
-    root.mkdir(exist_ok=True)
+    root = _of_all_workers(tmp_path_factory, "exported")
 
     def folder(family: str, **settings: Any) -> Path:
         place = root / "further" if settings else root
@@ -83,3 +81,37 @@ def exported(checkpoint_folders, exported_as) -> dict[str, Path]:
     # Two processes begin at either end, so that none waits for all of the other's.
     order = sorted(checkpoint_folders, reverse=WORKER == "gw1")
     return {family: exported_as(family) for family in order}
+
+
+@pytest.fixture(scope="session")
+def captioner_as(tmp_path_factory) -> Callable[..., tuple[Path, Path]]:
+    """A tiny captioner's checkpoint and exported folder, by its name and settings of its export.
+
+    Of the processes that run tests, one makes them.
+    """
+    from colport.export.folder import export
+    from tests import caption_models
+
+    root = _of_all_workers(tmp_path_factory, "captioners")
+
+    def made(name: str, **settings: Any) -> tuple[Path, Path]:
+        checkpoint, folder = (
+            root / name,
+            root / "-".join(["exported", name, *map(str, settings.values())]),
+        )
+        with (root / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not checkpoint.exists():
+                caption_models.save(name, checkpoint)
+            if not folder.exists():
+                export(checkpoint, folder, **settings)
+        return checkpoint, folder
+
+    return made
+
+
+def _of_all_workers(factory: Any, name: str) -> Path:
+    base = factory.getbasetemp()
+    root = (base.parent if WORKER else base) / name
+    root.mkdir(exist_ok=True)
+    return root

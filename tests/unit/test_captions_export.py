@@ -1,5 +1,6 @@
 """Captioners as an image graph and one decoder graph: what their own library computes."""
 
+import functools
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from colport.base.errors import CheckpointError, InputError, ParityError, UnsupportedError
 from colport.export.folder import _graph, export
 from colport.families import registry
+from colport.folder import manifest
 from colport.pipeline import proof
 from colport.tensors import external_data
 from colport.tensors.external_data import Layout
@@ -32,8 +34,8 @@ def pictures(count):
 class Folder:
     """A checkpoint, its export, and both at work."""
 
-    def __init__(self, checkpoint, folder, **settings):
-        self.place, self.manifest = folder, export(checkpoint, folder, **settings)
+    def __init__(self, checkpoint, folder):
+        self.place, self.manifest = folder, manifest.read(folder)
         self.family = registry.get(self.manifest.family)
         self.runtime = self.family.runtime(self.manifest.processing, folder)
         self.library = self.family.reference(checkpoint, "cpu")
@@ -74,24 +76,13 @@ class Folder:
 
 
 @pytest.fixture(scope="module")
-def checkpoints(tmp_path_factory):
-    place = tmp_path_factory.mktemp("checkpoints")
-    return lambda name: (
-        place / name if (place / name).exists() else caption_models.save(name, place / name)
-    )
+def checkpoints(captioner_as):
+    return lambda name: captioner_as(name)[0]
 
 
 @pytest.fixture(scope="module")
-def folders(checkpoints, tmp_path_factory):
-    place, known = tmp_path_factory.mktemp("folders"), {}
-
-    def opened(name, opset=24):
-        key = name, opset
-        if key not in known:
-            known[key] = Folder(checkpoints(name), place / f"{name}-{opset}", opset=opset)
-        return known[key]
-
-    return opened
+def folders(captioner_as):
+    return functools.cache(lambda name, **settings: Folder(*captioner_as(name, **settings)))
 
 
 def difference(folder, count, prompt=None):
@@ -117,7 +108,7 @@ def test_a_decoder_with_its_cache_is_the_library_s(name, folders):
 
 @pytest.mark.parametrize("name", ["vit-gpt2", "git"])
 def test_an_older_operator_set_gives_the_same(name, folders):
-    assert difference(folders(name, 21), 3) < 1e-4
+    assert difference(folders(name, opset=21), 3) < 1e-4
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -226,6 +217,7 @@ def test_a_head_that_is_stored_for_itself_is_not_tied(checkpoints, tmp_path):
     table = weights["decoder.transformer.wte.weight"]
     weights["decoder.lm_head.weight"] = table + torch.randn_like(table)
     save_file(weights, tmp_path / "own/model.safetensors", {"format": "pt"})
+    export(tmp_path / "own", tmp_path / "out")
     assert difference(Folder(tmp_path / "own", tmp_path / "out"), 1) < 1e-4
 
 

@@ -14,7 +14,6 @@ from typer.testing import CliRunner
 
 from colport.base.errors import UnsupportedError
 from colport.cli import app
-from colport.export.folder import export
 from colport.families import registry
 from colport.folder import layouts, manifest
 from colport.quantize.folder import quantize
@@ -33,16 +32,17 @@ def root(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def exported(root):
+def exported(captioner_as, root):
     """Folders of tiny captioners by name and precision, quantized ones after their base."""
+    found = {}
     for name, precision in FORMS:
-        if not (root / name).exists():
-            caption_models.save(name, root / name)
         if precision == "int8":
-            quantize(root / f"{name}-fp32", root / f"{name}-int8")
+            found[name, precision] = root / f"{name}-int8"
+            quantize(found[name, "fp32"], found[name, precision])
         else:
-            export(root / name, root / f"{name}-{precision}", precision=precision)
-    return {(name, precision): root / f"{name}-{precision}" for name, precision in FORMS}
+            settings = {} if precision == "fp32" else {"precision": precision}
+            found[name, precision] = captioner_as(name, **settings)[1]
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +153,9 @@ def package():
     return folder
 
 
-def test_texts_of_transformers_js_are_those_of_generate(exported, published, pixels, root):
+def test_texts_of_transformers_js_are_those_of_generate(
+    exported, published, pixels, root, captioner_as
+):
     folder = package()
     shutil.copy(SCRIPT, folder)
     cases = {
@@ -168,7 +170,8 @@ def test_texts_of_transformers_js_are_those_of_generate(exported, published, pix
     for name, precision in FORMS:
         given, of = pixels[name, precision], found[published[name, precision].name]
         if precision == "fp32":
-            library = registry.detect(root / name).reference(root / name, "cpu").module
+            of_library, _ = captioner_as(name)
+            library = registry.detect(of_library).reference(of_library, "cpu").module
             ids = library.generate(torch.from_numpy(given), num_beams=1, max_length=LENGTH).numpy()
         else:
             ids = as_exported(exported[name, precision], given, LENGTH - 1).argmax(-1)
