@@ -29,7 +29,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 for command in (
     *(convert.export, convert.quantize, convert.split, convert.merge, convert.shard),
     *(inspection.inspect, evaluation.parity, explain.explain, evaluation.mteb),
-    *(plan.plan, results.compare, results.report, push.push),
+    *(plan.plan, results.compare, results.report, push.publish, push.push),
     *(retrieval.encode, retrieval.search, caption.caption),
     *(inspection.env, inspection.latency),
 ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import onnx_ir as ir
 
 from colport.base.errors import ConfigError
-from colport.base.files import atomic_folder
+from colport.base.files import atomic_folder, write_text
 from colport.export.bind import attach, compute_vectors, detach, store_transposed, unread
 from colport.export.layers import check_stacks, repeat_layers
 from colport.export.operators import TRANSFORMER_OPSET, keep_sums_apart, write_operators
@@ -20,11 +21,13 @@ from colport.families import registry
 from colport.families.base import Skeleton
 from colport.families.reference.skeletons import PRECISIONS
 from colport.folder import graphs
-from colport.folder.manifest import Manifest, Prove
+from colport.folder.manifest import KEPT, Manifest, Prove
 from colport.hub.checkpoints import license_of, reading
 from colport.tensors.external_data import Layout, Progress
 
 OPSET = 24
+_SETTINGS = ("config.json", "preprocessor_config.json", "processor_config.json")
+_SETTINGS += ("tokenizer_config.json",)
 Report = Callable[[str], None]
 
 
@@ -78,6 +81,8 @@ def export(
     with atomic_folder(output) as folder:
         tokenizer = processing.tokenizer.to_str(pretty=True)
         (folder / "tokenizer.json").write_text(tokenizer, encoding="utf-8")
+        if chosen.task == "captioning":
+            _keep_settings(checkpoint, folder / KEPT)
         chosen.runtime(processing.settings, folder)  # refuses what no encoder would open
         manifest = Manifest(
             family=chosen.name,
@@ -108,6 +113,19 @@ def _graph(skeleton: Skeleton, definition: Any, opset: int) -> ir.Model:
             keep_sums_apart(model.graph)
         attach(model, skeleton)
     return model
+
+
+def _keep_settings(checkpoint: Path, folder: Path) -> None:
+    """Copy what other libraries read beside the graphs, without places on this machine."""
+    folder.mkdir()
+    for file in (checkpoint / name for name in _SETTINGS):
+        if file.is_file():
+            settings = json.loads(file.read_text(encoding="utf-8"), object_hook=_without_places)
+            write_text(folder / file.name, json.dumps(settings, indent=2) + "\n")
+
+
+def _without_places(settings: dict[str, Any]) -> dict[str, Any]:
+    return {key: settings[key] for key in settings if key.lstrip("_") != "name_or_path"}
 
 
 def _published(source: Mapping[str, Any]) -> dict[str, Any]:

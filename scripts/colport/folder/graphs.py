@@ -64,12 +64,21 @@ def write(
     files = external_data.write(models, folder, layout, progress)
     found = {name: describe(name, model) for name, model in models.items()}
     for graph in found.values():
-        try:
-            onnx.checker.check_model(str(folder / graph.file))
-        except onnx.checker.ValidationError as error:
-            raise ExportError(f"{graph.file}: onnx.checker says: {plain(error)}") from error
+        check(folder / graph.file)
     place = {"layout": layout.layout, "files": files}
     return replace(manifest, graphs=found, external_data=place).write(folder)
+
+
+def check(file: Path) -> None:
+    """Have ``onnx.checker`` read a graph.
+
+    Raises:
+        ExportError: It is not valid ONNX.
+    """
+    try:
+        onnx.checker.check_model(str(file))
+    except onnx.checker.ValidationError as error:
+        raise ExportError(f"{file.name}: onnx.checker says: {plain(error)}") from error
 
 
 def convert(base: Path, output: Path, layout: Layout, progress: Progress | None = None) -> Manifest:

@@ -14,6 +14,8 @@ from colport.base.files import UNSUPPORTED, check_supported, read_json, sha256_f
 from colport.base.foreign import is_inside, misfit, shape_beside
 
 FILE = "colport.json"
+KEPT = "checkpoint"
+"""Folder of a captioner's folder: settings files of the checkpoint that other libraries read."""
 
 _SHAPE = shape_beside(__file__)
 """What another machine's ``colport.json`` has to be, so that its readers can rely on it."""

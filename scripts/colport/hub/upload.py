@@ -11,9 +11,9 @@ from pathlib import Path
 
 from colport.base.errors import HubError
 from colport.base.redaction import plain
-from colport.folder import manifest
+from colport.folder import layouts, manifest
 
-CARD = "README.md"
+CARD = layouts.README
 
 _OLD_WEIGHTS = "weights*.onnx_data"
 _REASONS = {
@@ -45,6 +45,7 @@ def push(
     repo_id: str,
     card: str,
     *,
+    published: Path | None = None,
     private: bool = False,
     revision: str | None = None,
     quiet: bool = False,
@@ -58,6 +59,7 @@ def push(
         folder: An exported folder; :func:`colport.folder.manifest.verify` comes first.
         repo_id: ``org/name``; created if it is not there.
         card: Content of ``README.md``.
+        published: The folder in another layout, all of whose files are sent in place of its own.
         private: Create it as private; one that is public already is refused.
         revision: Branch, made if it is not there.
         quiet: No progress bars.
@@ -83,7 +85,7 @@ def push(
             raise HubError(f"{repo_id}: exists and is public; make it private on the Hub first.")
         if revision:
             api.create_branch(repo_id, branch=revision, exist_ok=True)
-        names = [manifest.FILE, *found.files]
+        names = layouts.files(published) if published else [manifest.FILE, *found.files]
         stale = [
             name
             for name in api.list_repo_files(repo_id, revision=revision)
@@ -92,7 +94,7 @@ def push(
         commit = api.create_commit(
             repo_id,
             [
-                *(CommitOperationAdd(name, str(folder / name)) for name in names),
+                *(CommitOperationAdd(name, str((published or folder) / name)) for name in names),
                 CommitOperationAdd(CARD, card.encode()),
                 *(CommitOperationDelete(name) for name in stale),
             ],

@@ -60,7 +60,11 @@ class Layout:
 
 
 def write(
-    models: Mapping[str, ir.Model], folder: Path, layout: Layout, progress: Progress | None = None
+    models: Mapping[str, ir.Model],
+    folder: Path,
+    layout: Layout,
+    progress: Progress | None = None,
+    stem: str = "weights",
 ) -> list[str]:
     """Write ``{name}.onnx`` for every model, and their weights.
 
@@ -69,6 +73,7 @@ def write(
         folder: An existing folder.
         layout: Where weights go.
         progress: Called after each block of weights.
+        stem: What the names of the weight files begin with.
 
     Returns:
         Names of the weight files, empty for ``merge``.
@@ -77,8 +82,10 @@ def write(
         ExportError: A merged graph or a tensor is over the limit, or two tensors share a name.
         ArtifactError: The weights do not fit on the disk.
     """
-    put = _merge if layout.layout == "merge" else _write_beside
-    names = put(models, folder, layout, progress)
+    if layout.layout == "merge":
+        names = _merge(models, folder, progress)
+    else:
+        names = _write_beside(models, folder, layout, progress, stem)
     for name, model in models.items():
         try:
             ir.save(model, folder / f"{name}.onnx")
@@ -185,9 +192,7 @@ class _Written:
             self._progress(self._done, self._total)
 
 
-def _merge(
-    models: Mapping[str, ir.Model], folder: Path, layout: Layout, progress: Progress | None
-) -> list[str]:
+def _merge(models: Mapping[str, ir.Model], folder: Path, progress: Progress | None) -> list[str]:
     sizes = {
         name: sum(value.const_value.nbytes for value in model.graph.initializers.values())
         for name, model in models.items()
@@ -207,14 +212,18 @@ def _merge(
 
 
 def _write_beside(
-    models: Mapping[str, ir.Model], folder: Path, layout: Layout, progress: Progress | None
+    models: Mapping[str, ir.Model],
+    folder: Path,
+    layout: Layout,
+    progress: Progress | None,
+    stem: str,
 ) -> list[str]:
     tensors = tensors_by_name(models)
     large = {name: t for name, t in tensors.items() if t.nbytes >= INLINE_BYTES}
     shards = _assign(large, layout)
-    files = [f"weights-{n:05d}-of-{len(shards):05d}.onnx_data" for n in range(1, len(shards) + 1)]
+    files = [f"{stem}-{n:05d}-of-{len(shards):05d}.onnx_data" for n in range(1, len(shards) + 1)]
     if layout.max_shard_bytes is None:
-        files = ["weights.onnx_data"][: len(shards)]
+        files = [f"{stem}.onnx_data"][: len(shards)]
     written = _Written(sum(tensor.nbytes for tensor in large.values()), folder, progress)
     places: dict[str, ir.ExternalTensor] = {}
     for file, names in zip(files, shards, strict=True):

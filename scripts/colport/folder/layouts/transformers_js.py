@@ -1,0 +1,189 @@
+"""The layout of transformers.js: ``encoder_model.onnx`` and ``decoder_model_merged.onnx``.
+
+Names, axes and files are those that transformers.js 4 reads (``models/modeling_utils.js``,
+``configs.js``, ``utils/model-loader.js``) and that optimum writes. Keys and values of
+cross-attention, which our image graph makes, are made by the decoder there.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+from colport.base.errors import ArtifactError, ExportError, UnsupportedError, read_of
+from colport.base.files import write_text
+from colport.base.foreign import load_json
+from colport.folder import graphs
+from colport.folder.manifest import KEPT, Manifest
+from colport.tensors import external_data
+from colport.tensors.editing import constant, remove_unused_initializers
+from colport.tensors.external_data import Layout, Progress
+
+_MODEL = ("vision-encoder-decoder",)
+_KEEPS_CROSS = {"gpt2": False, "mbart": True, "trocr": True}
+"""Decoders, and whether transformers.js keeps what they make of the encoder's hidden states."""
+
+_PRECISIONS = {"fp32": ("fp32", ""), "fp16": ("fp16", "_fp16")}
+_PRECISIONS |= {"int8": ("q8", "_quantized"), "int4": ("q4", "_q4")}
+"""What transformers.js calls a precision, and how the names of its files end."""
+
+_FILES = {"image": "encoder_model", "decoder": "decoder_model_merged"}
+_AXES = {"batch": "batch_size", "tokens": "decoder_sequence_length"}
+_AXES |= {"past_tokens": "past_decoder_sequence_length", "source": "encoder_sequence_length"}
+_UNSTATED = (
+    *("max_length", "max_new_tokens", "min_length", "min_new_tokens", "do_sample"),
+    *("no_repeat_ngram_size", "repetition_penalty", "forced_bos_token_id", "forced_eos_token_id"),
+    *("suppress_tokens", "begin_suppress_tokens", "bad_words_ids"),
+)
+"""Generation settings that transformers.js takes from ``config.json`` unless they are null."""
+
+
+def write(base: Path, found: Manifest, folder: Path, progress: Progress | None) -> str:
+    """See :data:`colport.folder.layouts.LAYOUTS`."""
+    config = _kept(base, "config.json") if found.task == "captioning" else {}
+    kind = config.get("decoder", {}).get("model_type")
+    allowed = {"model_type": _MODEL, "decoder.model_type": _KEEPS_CROSS, "precision": _PRECISIONS}
+    given = (config.get("model_type", found.family), kind, found.precision)
+    for (name, known), value in zip(allowed.items(), given, strict=True):
+        if value not in known:
+            raise UnsupportedError(
+                f"{base}: {name}: {value!r} has no such graphs in transformers.js; allowed are "
+                f"{', '.join(known)}."
+            )
+    images = _kept(base, "preprocessor_config.json", "processor_config.json")
+    settings = {
+        "config.json": config,
+        "generation_config.json": _generation(found),
+        "preprocessor_config.json": images.get("image_processor", images),
+        "tokenizer_config.json": _kept(base, "tokenizer_config.json"),
+    }
+    models, target, weights = graphs.read(base, found), folder / "onnx", {}
+    _move_cross_attention(models["image"], models["decoder"], is_kept=_KEEPS_CROSS[kind])
+    dtype, suffix = _PRECISIONS[found.precision]
+    target.mkdir()
+    for graph, name in _FILES.items():
+        name += suffix
+        _rename_axes(models[graph])
+        one = {name: models[graph]}
+        weights[f"{name}.onnx"] = len(external_data.write(one, target, Layout(), progress, name))
+        graphs.check(target / f"{name}.onnx")
+    config["is_encoder_decoder"] = True
+    config["transformers.js_config"] = {"dtype": dtype, "use_external_data_format": weights}
+    for name, content in settings.items():
+        write_text(folder / name, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    licence = found.source.get("license", {}).items()
+    metadata = "\n".join(f"{key}: {json.dumps(value)}" for key, value in licence)
+    text = Path(__file__).with_suffix(".md").read_text(encoding="utf-8")
+    return text.format(found=found, metadata=metadata)
+
+
+def _move_cross_attention(image: ir.Model, decoder: ir.Model, *, is_kept: bool) -> None:
+    """Let the decoder make its cross-attention's keys and values of the hidden states.
+
+    Args:
+        image: Gives the hidden states alone afterwards.
+        decoder: Takes them.
+        is_kept: Whether calls get and give the keys and values as well, and make them only where
+            what they get is empty.
+    """
+    graph = decoder.graph
+    (pixels,), (hidden, *made) = image.graph.inputs, image.graph.outputs
+    part = ir.convenience.extract(image.graph, [pixels, hidden], made)
+    for node, _ in part.inputs[0].uses():
+        if node.op_type != "Shape" or node.attributes.get_int("end", 0) != 1:  # the batch's size
+            raise ExportError(f"image.onnx: {made[0].name} is not made of {hidden.name} alone.")
+    image.graph.outputs[:] = [hidden]
+    RemoveUnusedNodesPass()(image)
+    remove_unused_initializers(image.graph)
+    states = ir.Value(name=hidden.name, shape=hidden.shape.copy(), type=hidden.type)
+    hidden.name = "last_hidden_state"
+    ir.convenience.replace_all_uses_with(list(part.inputs), [states, states])
+    part.inputs.clear()
+    stored = list(part.initializers.values())
+    part.initializers.clear()
+    for value in (*stored, *(value for node in part for value in node.outputs)):
+        value.name = f"cross.{value.name}"  # the graphs have other values of the same names
+    for value in stored:
+        graph.initializers.add(value)
+    inputs = {value.name: value for value in graph.inputs}
+    taken = [inputs[value.name] for value in made]
+    results, nodes = list(part.outputs), list(part)
+    if is_kept:
+        nodes = _unless_given(graph, part, taken)
+        results = nodes[-1].outputs
+    else:
+        part.outputs.clear()
+        part.remove(nodes)
+    graph.insert_before(graph[0], nodes)
+    for old, new in zip(taken, results, strict=True):
+        new.shape, new.type = old.shape, old.type
+        ir.convenience.replace_all_uses_with(old, new)
+        graph.inputs.remove(old)
+    graph.inputs.insert(1, states)
+
+
+def _unless_given(graph: ir.Graph, part: ir.Graph, taken: Sequence[ir.Value]) -> list[ir.Node]:
+    """Nodes that run ``part`` in the first call, and give on what they get in further ones.
+
+    The decoder's own past and present take the names that stand beside those of the encoder.
+    """
+    for value in (*graph.inputs, *graph.outputs):
+        value.name = re.sub(r"^(past_\w+|present)(\.\d+)\.", r"\1\2.decoder.", value.name)
+    given = []
+    for value in taken:
+        shape, name = value.shape.copy(), value.name.replace("cross_", "past_")
+        shape[2] = f"{_AXES['source']}_out"
+        name = re.sub(r"\.(\w+)$", r".encoder.\1", name)
+        given.append(ir.Value(name=name, shape=shape, type=value.type))
+    length = ir.node("Shape", given[:1], {"start": 2, "end": 3})
+    is_first = ir.node("Equal", [length.outputs[0], constant(graph, [0])])
+    kept = [ir.node("Identity", [value]) for value in given]
+    other = ir.Graph([], [node.outputs[0] for node in kept], nodes=kept, name="given")
+    branches = {"then_branch": part, "else_branch": other}
+    choice = ir.node("If", is_first.outputs, branches, num_outputs=len(taken))
+    for value, node, new in zip(given, kept, choice.outputs, strict=True):
+        node.outputs[0].name = f"given.{value.name}"
+        new.name = value.name.replace("past_key_values", "present")
+    graph.inputs.extend(given)
+    graph.outputs.extend(choice.outputs)
+    return [length, is_first, choice]
+
+
+def _rename_axes(model: ir.Model) -> None:
+    """Name axes as transformers.js does, which looks for that of the batch."""
+    known = re.compile(rf"\b({'|'.join(_AXES)})\b")
+    for graph in model.graphs():
+        for value in (*graph.inputs, *(value for node in graph for value in node.outputs)):
+            dims = list(value.shape or ())
+            for axis, dim in enumerate(dims):
+                if isinstance(dim, ir.SymbolicDim) and dim.value:
+                    dims[axis] = known.sub(lambda match: _AXES[match[0]], dim.value)
+            value.shape = value.shape and ir.Shape(dims)
+
+
+def _generation(found: Manifest) -> dict[str, Any]:
+    """``generation_config.json``: of greedy search, as transformers.js has no other one."""
+    stated, (start,) = dict(found.processing["generation"]), found.processing["begin"]
+    del stated["positions"]
+    if stated.get("max_length") is None:
+        stated.setdefault("max_new_tokens", 20)
+    ids = {"decoder_start_token_id": start, "pad_token_id": found.processing["pad_id"]}
+    return {**dict.fromkeys(_UNSTATED), **stated, **ids, "num_beams": 1}
+
+
+def _kept(base: Path, *names: str) -> dict[str, Any]:
+    """A settings file of the checkpoint that its export kept, the first one that is there.
+
+    Raises:
+        ArtifactError: All are missing, or it is damaged.
+    """
+    places = [base / KEPT / name for name in names]
+    file = next((place for place in places if place.is_file()), places[0])
+    with read_of(ArtifactError, file, "is not valid JSON ({})"):
+        return load_json(file)
