@@ -54,6 +54,7 @@ NOT_RUN = {
     "needs a whole run of the demo, and Chromium": [r"python -m tests\.pictures .*"],
     "needs a GPU": [r"\S+/python -m benchmarks\.providers --providers cuda.*"],
     "other tests run it": [
+        r"colport publish .*",  # tests/unit/test_transformers_js.py
         r"python -m pip wheel .*",  # tests/unit/test_install.py
         r"pytest .*",
         r"ruff format .*",  # tests/check.py
