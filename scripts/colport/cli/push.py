@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from contextlib import ExitStack
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Literal
 
@@ -61,26 +61,24 @@ def push(
     if results and (parity or retrieval):
         raise typer.BadParameter("give --results, or single records in its place.")
     if layout and (results or parity or retrieval):
-        raise typer.BadParameter("the card of a --layout takes no records.")
+        raise typer.BadParameter("the card of --layout takes no records.")
     if not dry_run:
         upload.check_login()
-    with ExitStack() as until_sent:
+    with scratch_folder(folder) if layout else nullcontext() as scratch:
         with watch("hashing", quiet) as watched:
             found = manifest.verify(folder, watched.progress)
-            sent, names = folder, [manifest.FILE, *found.files]
             if layout:
-                sent = until_sent.enter_context(scratch_folder(folder)) / folder.name
+                sent = scratch / folder.name
                 layouts.publish(folder, sent, layout, watched.progress)
-                names = layouts.files(sent)
-                card = (sent / upload.CARD).read_text(encoding="utf-8")
-            elif results:
-                parts = folder.resolve().parts
-                measured = model_card.from_results(
-                    results, model or parts[-2], variant or parts[-1], found
-                )
-                card = model_card.write(found, repo_id, measured)
+                names, card = layouts.files(sent), (sent / upload.CARD).read_text(encoding="utf-8")
             else:
+                sent, names = folder, [manifest.FILE, *found.files]
                 measured = model_card.from_files(parity or [], retrieval or [], found)
+                if results:
+                    parts = folder.resolve().parts
+                    measured = model_card.from_results(
+                        results, model or parts[-2], variant or parts[-1], found
+                    )
                 card = model_card.write(found, repo_id, measured)
         if dry_run:
             for name in names:
@@ -88,9 +86,5 @@ def push(
             say(f"{len(card.encode()):>14,} bytes  {upload.CARD}\n\n{card}")
         else:
             quiet = quiet or not sys.stderr.isatty()
-            place = {
-                "published": sent if layout else None,
-                "private": private,
-                "revision": revision,
-            }
-            say(upload.push(folder, repo_id, card, quiet=quiet, **place))
+            place = {"private": private, "revision": revision, "quiet": quiet}
+            say(upload.push(folder, repo_id, card, published=layout and sent, **place))

@@ -83,7 +83,7 @@ class Manifest:
         for file in sorted(folder.rglob("*")):
             if file.is_file() and file.name != FILE:
                 facts = {"sha256": sha256_file(file), "size_bytes": file.stat().st_size}
-                listed[str(file.relative_to(folder))] = facts
+                listed[file.relative_to(folder).as_posix()] = facts
         from colport.base import machine  # here: it asks for what not every encoder's machine has
 
         made_with = {"colport": colport.__version__, **machine.describe()["packages"]}

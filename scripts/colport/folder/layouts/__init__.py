@@ -43,4 +43,4 @@ def publish(base: Path, output: Path, layout: str, progress: Progress | None = N
 def files(folder: Path) -> list[str]:
     """Names of all files of a published folder but its README."""
     found = (file for file in folder.rglob("*") if file.is_file() and file.name != README)
-    return sorted(str(file.relative_to(folder)) for file in found)
+    return sorted(file.relative_to(folder).as_posix() for file in found)

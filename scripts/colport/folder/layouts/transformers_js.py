@@ -18,43 +18,27 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from colport.base.errors import ArtifactError, ExportError, UnsupportedError, read_of
 from colport.base.files import write_text
-from colport.base.foreign import load_json
+from colport.base.foreign import load_json, table_beside
 from colport.folder import graphs
 from colport.folder.manifest import KEPT, Manifest
 from colport.tensors import external_data
 from colport.tensors.editing import constant, remove_unused_initializers
 from colport.tensors.external_data import Layout, Progress
 
-_MODEL = ("vision-encoder-decoder",)
-_KEEPS_CROSS = {"gpt2": False, "mbart": True, "trocr": True}
-"""Decoders, and whether transformers.js keeps what they make of the encoder's hidden states."""
-
-_PRECISIONS = {"fp32": ("fp32", ""), "fp16": ("fp16", "_fp16")}
-_PRECISIONS |= {"int8": ("q8", "_quantized"), "int4": ("q4", "_q4")}
-"""What transformers.js calls a precision, and how the names of its files end."""
-
-_FILES = {"image": "encoder_model", "decoder": "decoder_model_merged"}
-_AXES = {"batch": "batch_size", "tokens": "decoder_sequence_length"}
-_AXES |= {"past_tokens": "past_decoder_sequence_length", "source": "encoder_sequence_length"}
-_UNSTATED = (
-    *("max_length", "max_new_tokens", "min_length", "min_new_tokens", "do_sample"),
-    *("no_repeat_ngram_size", "repetition_penalty", "forced_bos_token_id", "forced_eos_token_id"),
-    *("suppress_tokens", "begin_suppress_tokens", "bad_words_ids"),
-)
-"""Generation settings that transformers.js takes from ``config.json`` unless they are null."""
+_NAMES = table_beside(__file__)
+"""What transformers.js calls what we have."""
 
 
 def write(base: Path, found: Manifest, folder: Path, progress: Progress | None) -> str:
     """See :data:`colport.folder.layouts.LAYOUTS`."""
     config = _kept(base, "config.json") if found.task == "captioning" else {}
     kind = config.get("decoder", {}).get("model_type")
-    allowed = {"model_type": _MODEL, "decoder.model_type": _KEEPS_CROSS, "precision": _PRECISIONS}
-    given = (config.get("model_type", found.family), kind, found.precision)
-    for (name, known), value in zip(allowed.items(), given, strict=True):
-        if value not in known:
+    given = {"models": config.get("model_type", found.family), "decoders": kind}
+    for part, value in {**given, "precisions": found.precision}.items():
+        if value not in _NAMES[part]:
             raise UnsupportedError(
-                f"{base}: {name}: {value!r} has no such graphs in transformers.js; allowed are "
-                f"{', '.join(known)}."
+                f"{base}: transformers.js has no such graphs of {value!r}; of {part}, allowed are "
+                f"{', '.join(_NAMES[part])}."
             )
     images = _kept(base, "preprocessor_config.json", "processor_config.json")
     settings = {
@@ -64,17 +48,20 @@ def write(base: Path, found: Manifest, folder: Path, progress: Progress | None) 
         "tokenizer_config.json": _kept(base, "tokenizer_config.json"),
     }
     models, target, weights = graphs.read(base, found), folder / "onnx", {}
-    _move_cross_attention(models["image"], models["decoder"], is_kept=_KEEPS_CROSS[kind])
-    dtype, suffix = _PRECISIONS[found.precision]
+    _move_cross_attention(models["image"], models["decoder"], is_kept=_NAMES["decoders"][kind])
+    precision = _NAMES["precisions"][found.precision]
     target.mkdir()
-    for graph, name in _FILES.items():
-        name += suffix
+    for graph, name in _NAMES["files"].items():
+        name += precision["suffix"]
         _rename_axes(models[graph])
         one = {name: models[graph]}
         weights[f"{name}.onnx"] = len(external_data.write(one, target, Layout(), progress, name))
         graphs.check(target / f"{name}.onnx")
     config["is_encoder_decoder"] = True
-    config["transformers.js_config"] = {"dtype": dtype, "use_external_data_format": weights}
+    config["transformers.js_config"] = {
+        "dtype": precision["dtype"],
+        "use_external_data_format": weights,
+    }
     for name, content in settings.items():
         write_text(folder / name, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
     licence = found.source.get("license", {}).items()
@@ -138,7 +125,7 @@ def _unless_given(graph: ir.Graph, part: ir.Graph, taken: Sequence[ir.Value]) ->
     given = []
     for value in taken:
         shape, name = value.shape.copy(), value.name.replace("cross_", "past_")
-        shape[2] = f"{_AXES['source']}_out"
+        shape[2] = f"{_NAMES['axes']['source']}_out"
         name = re.sub(r"\.(\w+)$", r".encoder.\1", name)
         given.append(ir.Value(name=name, shape=shape, type=value.type))
     length = ir.node("Shape", given[:1], {"start": 2, "end": 3})
@@ -157,13 +144,13 @@ def _unless_given(graph: ir.Graph, part: ir.Graph, taken: Sequence[ir.Value]) ->
 
 def _rename_axes(model: ir.Model) -> None:
     """Name axes as transformers.js does, which looks for that of the batch."""
-    known = re.compile(rf"\b({'|'.join(_AXES)})\b")
+    known = re.compile(rf"\b({'|'.join(_NAMES['axes'])})\b")
     for graph in model.graphs():
         for value in (*graph.inputs, *(value for node in graph for value in node.outputs)):
             dims = list(value.shape or ())
             for axis, dim in enumerate(dims):
                 if isinstance(dim, ir.SymbolicDim) and dim.value:
-                    dims[axis] = known.sub(lambda match: _AXES[match[0]], dim.value)
+                    dims[axis] = known.sub(lambda match: _NAMES["axes"][match[0]], dim.value)
             value.shape = value.shape and ir.Shape(dims)
 
 
@@ -174,7 +161,7 @@ def _generation(found: Manifest) -> dict[str, Any]:
     if stated.get("max_length") is None:
         stated.setdefault("max_new_tokens", 20)
     ids = {"decoder_start_token_id": start, "pad_token_id": found.processing["pad_id"]}
-    return {**dict.fromkeys(_UNSTATED), **stated, **ids, "num_beams": 1}
+    return {**dict.fromkeys(_NAMES["unstated"]), **stated, **ids, "num_beams": 1}
 
 
 def _kept(base: Path, *names: str) -> dict[str, Any]:
