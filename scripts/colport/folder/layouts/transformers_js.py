@@ -22,7 +22,7 @@ from colport.base.foreign import load_json, table_beside
 from colport.folder import graphs
 from colport.folder.manifest import KEPT, Manifest
 from colport.tensors import external_data
-from colport.tensors.editing import constant, remove_unused_initializers
+from colport.tensors.editing import constant
 from colport.tensors.external_data import Layout, Progress
 
 _NAMES = table_beside(__file__)
@@ -58,10 +58,8 @@ def write(base: Path, found: Manifest, folder: Path, progress: Progress | None) 
         weights[f"{name}.onnx"] = len(external_data.write(one, target, Layout(), progress, name))
         graphs.check(target / f"{name}.onnx")
     config["is_encoder_decoder"] = True
-    config["transformers.js_config"] = {
-        "dtype": precision["dtype"],
-        "use_external_data_format": weights,
-    }
+    dtype = precision["dtype"]
+    config["transformers.js_config"] = {"dtype": dtype, "use_external_data_format": weights}
     for name, content in settings.items():
         write_text(folder / name, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
     licence = found.source.get("license", {}).items()
@@ -87,7 +85,6 @@ def _move_cross_attention(image: ir.Model, decoder: ir.Model, *, is_kept: bool) 
             raise ExportError(f"image.onnx: {made[0].name} is not made of {hidden.name} alone.")
     image.graph.outputs[:] = [hidden]
     RemoveUnusedNodesPass()(image)
-    remove_unused_initializers(image.graph)
     states = ir.Value(name=hidden.name, shape=hidden.shape.copy(), type=hidden.type)
     hidden.name = "last_hidden_state"
     ir.convenience.replace_all_uses_with(list(part.inputs), [states, states])
