@@ -61,6 +61,8 @@ def replace(graph: ir.Graph, old: ir.Value, nodes: Sequence[ir.Node]) -> None:
     """Put ``nodes`` before the one that makes ``old``; the last one's output takes its place."""
     place, new = old.producer(), nodes[-1].outputs[0]
     new.shape, new.type = old.shape, old.type
+    if old.is_graph_output():  # by whose name others ask for it
+        old.name, new.name = None, old.name
     graph.insert_before(place, nodes)
     ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
     remove_unread(graph, place)

@@ -91,8 +91,8 @@ def _move_cross_attention(image: ir.Model, decoder: ir.Model, *, is_kept: bool) 
     part.inputs.clear()
     stored = list(part.initializers.values())
     part.initializers.clear()
-    for value in (*stored, *(value for node in part for value in node.outputs)):
-        value.name = f"cross.{value.name}"  # the graphs have other values of the same names
+    for named in (*stored, *part, *(value for node in part for value in node.outputs)):
+        named.name = f"cross.{named.name}"  # the decoder has others of the same names
     for value in stored:
         graph.initializers.add(value)
     inputs = {value.name: value for value in graph.inputs}
