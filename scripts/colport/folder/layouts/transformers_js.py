@@ -32,7 +32,9 @@ _NAMES = table_beside(__file__)
 def write(base: Path, found: Manifest, folder: Path, progress: Progress | None) -> str:
     """See :data:`colport.folder.layouts.LAYOUTS`."""
     config = _kept(base, "config.json") if found.task == "captioning" else {}
-    kind = config.get("decoder", {}).get("model_type")
+    with read_of(ArtifactError, base, "its settings lack {}", (KeyError, TypeError, ValueError)):
+        kind = config["decoder"]["model_type"] if "decoder" in config else None
+        generation = _generation(found) if config else {}
     given = {"models": config.get("model_type", found.family), "decoders": kind}
     for part, value in {**given, "precisions": found.precision}.items():
         if value not in _NAMES[part]:
@@ -43,7 +45,7 @@ def write(base: Path, found: Manifest, folder: Path, progress: Progress | None) 
     images = _kept(base, "preprocessor_config.json", "processor_config.json")
     settings = {
         "config.json": config,
-        "generation_config.json": _generation(found),
+        "generation_config.json": generation,
         "preprocessor_config.json": images.get("image_processor", images),
         "tokenizer_config.json": _kept(base, "tokenizer_config.json"),
     }
@@ -65,7 +67,8 @@ def write(base: Path, found: Manifest, folder: Path, progress: Progress | None) 
     licence = found.source.get("license", {}).items()
     metadata = "\n".join(f"{key}: {json.dumps(value)}" for key, value in licence)
     text = Path(__file__).with_suffix(".md").read_text(encoding="utf-8")
-    return text.format(found=found, metadata=metadata)
+    known = {"source": found.source.get("source"), "check": found.check.get("status")}
+    return text.format(found=found, metadata=metadata, **known)
 
 
 def _move_cross_attention(image: ir.Model, decoder: ir.Model, *, is_kept: bool) -> None:
