@@ -19,7 +19,7 @@ from tests.hub_server import LARGE, Hub
 
 TOKEN = "hf_" + "t" * 34
 REPO = "me/colpali-onnx"
-SCRIPTS = Path(upload.__file__).parents[1]
+SCRIPTS = Path(upload.__file__).parents[2]
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from colport.base.errors import UnsupportedError
 from colport.cli import app
 from colport.export.folder import export
 from colport.families import registry
-from colport.folder import layouts
+from colport.folder import layouts, manifest
 from colport.quantize.folder import quantize
 from tests import caption_models
 
@@ -183,15 +183,25 @@ def test_texts_of_transformers_js_are_those_of_generate(exported, published, pix
         assert "word" in of["texts"][0]
 
 
-def test_what_it_cannot_hold_is_refused_and_nothing_written(exported_as, root, exported, tmp_path):
-    with pytest.raises(UnsupportedError, match="no such graphs of 'colbert'"):
-        layouts.publish(exported_as("colbert"), tmp_path / "out", "transformers.js")
-    export(root / "vit-gpt2", tmp_path / "bf16", precision="bf16")
-    command = ["publish", str(tmp_path / "bf16"), "--layout", "transformers.js", "-o"]
-    done = CliRunner().invoke(app, [*command, str(tmp_path / "out")])
-    sentence = "no such graphs of 'bf16'; of precisions, allowed are fp32, fp16, int8, int4."
-    assert str(done.exception).endswith(sentence)
-    assert [file.name for file in tmp_path.iterdir()] == ["bf16"]
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"precision": "bf16"}, "'bf16'; of precisions, allowed are fp32, fp16, int8, int4."),
+        (
+            {"task": "retrieval", "family": "x"},
+            "'x'; of models, allowed are vision-encoder-decoder.",
+        ),
+    ],
+)
+def test_what_it_cannot_hold_is_refused_and_nothing_written(change, sentence, exported, tmp_path):
+    base = shutil.copytree(exported[FORMS[0]], tmp_path / "base")
+    record = json.loads((base / manifest.FILE).read_text())
+    (base / manifest.FILE).write_text(json.dumps({**record, **change}))
+    command = ["publish", str(base), "--layout", "transformers.js", "-o", str(tmp_path / "out")]
+    done = CliRunner().invoke(app, command)
+    assert isinstance(done.exception, UnsupportedError)
+    assert str(done.exception).endswith(f"transformers.js has no such graphs of {sentence}")
+    assert [file.name for file in tmp_path.iterdir()] == ["base"]
 
 
 def test_a_push_of_the_layout_shows_its_files_and_its_readme(exported):
