@@ -164,7 +164,7 @@ def test_texts_of_transformers_js_are_those_of_generate(exported, published, pix
     command = ["node", SCRIPT.name, f"{root / 'js'}/", root / "cases.json"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    found, seen = json.loads(done.stdout), set()
     for name, precision in FORMS:
         given, of = pixels[name, precision], found[published[name, precision].name]
         if precision == "fp32":
@@ -177,10 +177,11 @@ def test_texts_of_transformers_js_are_those_of_generate(exported, published, pix
         for wanted, row in zip(ids.tolist(), of["tokens"], strict=True):
             end = wanted.index(2) + 1 if 2 in wanted else LENGTH  # it goes on behind a row's end
             assert row[:end] == wanted[:end]
-        assert len(set(ids.ravel().tolist())) > 3  # not one token over and over
+        seen |= set(ids.ravel().tolist())
         kind = {"vit-gpt2": "ViT", "trocr": "DeiT", "donut": "Donut"}[name]
         assert of["processor"] == f"{kind}ImageProcessor"
         assert "word" in of["texts"][0]
+    assert len(seen) > 8  # more than a token over and over
 
 
 @pytest.mark.parametrize(
