@@ -132,7 +132,7 @@ def text_of(page: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def workspace(tmp_path_factory, exported) -> Path:
+def workspace(tmp_path_factory, exported, captioner_as) -> Path:
     """The working tree, with what the pages take for granted.
 
     ``mine.yaml``, ``queries.txt``, ``pages/``, ``page.png``, the tables of two runs under
@@ -160,6 +160,7 @@ def workspace(tmp_path_factory, exported) -> Path:
             folder = place / "results/models" / model / variant
             if not folder.exists():
                 shutil.copytree(exported[FAMILIES[model]], folder)
+    shutil.copytree(captioner_as("vit-gpt2")[1], place / "exported/captioner")
     return place
 
 
