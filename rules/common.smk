@@ -79,6 +79,16 @@ def shard_benchmarks(wildcards):
     ]
 
 
+def scores(quality, pairs):
+    """Records of the scores of models on their datasets, PyTorch's and each variant's."""
+    places = ["pytorch", *(f"{variant}/{provider}" for variant, provider in PLAN.runs)]
+    return [
+        f"results/{quality}/{model}/{place}/{dataset}.json"
+        for model, dataset in pairs
+        for place in places
+    ]
+
+
 def all_cores(wildcards):
     """Threads of a job that must run alone on the machine."""
     return workflow.cores

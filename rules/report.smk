@@ -1,16 +1,5 @@
 # Tables from the stages' records, the page from the tables, and the gate after both.
 
-
-def scores(quality, pairs):
-    """Records of the scores of models on their datasets, PyTorch's and each variant's."""
-    places = ["pytorch", *(f"{variant}/{provider}" for variant, provider in PLAN.runs)]
-    return [
-        f"results/{quality}/{model}/{place}/{dataset}.json"
-        for model, dataset in pairs
-        for place in places
-    ]
-
-
 RECORDS = {
     "export": expand(
         "results/export/{model}/{variant}.json",
