@@ -12,10 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
 from colport import Captioner, Encoder
 from colport.base.errors import ArtifactError, ConfigError, InputError
-from colport.cli import caption
+from colport.cli import app, caption
 from colport.families import registry
 
 PROMPTS = {"donut": "<s_task>", "blip": "a red", "git": "what does", "florence2": "<CAPTION>"}
@@ -183,3 +184,22 @@ def test_a_folder_without_a_decoder_is_refused(captioner_as, tmp_path):
     (folder / "colport.json").write_text(json.dumps(manifest))
     with pytest.raises(ArtifactError, match=r"colport\.json: has no decoder graph\.$"):
         Captioner(folder)
+
+
+def test_commands_of_retrievers_refuse_a_captioner(captioner_as, tmp_path):
+    checkpoint, folder = captioner_as("vit-gpt2")
+    (tmp_path / "queries.txt").write_text("a\n")
+    given = ["--queries", str(tmp_path / "queries.txt"), "--documents", str(tmp_path)]
+    for command, told in (
+        (["parity", str(folder), str(checkpoint), *given], "has no queries and documents"),
+        (["quantize", str(folder), "-o", str(tmp_path / "q"), *given], "queries"),
+        (["push", str(folder), "me/it", "--dry-run"], "add --layout"),
+        (
+            ["encode", str(folder), str(tmp_path), "-o", str(tmp_path / "v.npz")],
+            "colport.Captioner",
+        ),
+    ):
+        done = CliRunner().invoke(app, command)
+        assert told in str(done.exception or done.output), command
+    shown = CliRunner().invoke(app, ["inspect", str(folder)])
+    assert "vision-encoder-decoder, texts about pictures" in shown.output

@@ -68,7 +68,7 @@ def export(
             family=family,
             layout=chosen,
             source={key: record[key] for key in SOURCE_KEYS},
-            dataset=given and given.read(chosen_family.document_type, _CALIBRATION_INPUTS),
+            dataset=given and given.read(chosen_family.reads, _CALIBRATION_INPUTS),
             report=watched.step,
             progress=watched.progress,
             prove=proof.by_checkpoint(known, None, watched.step) if check else None,
@@ -118,7 +118,7 @@ def quantize(
             options.layout(layout, max_shard_bytes),
             report=watched.step,
             progress=watched.progress,
-            dataset=given and given.read(family.document_type, _CALIBRATION_INPUTS),
+            dataset=given and given.read(family.reads, _CALIBRATION_INPUTS),
             prove=proof.by_base(folder, None, watched.step) if check else None,
         )
     say(f"{output}: {_megabytes(output)}")

@@ -51,7 +51,7 @@ def parity(
     exported = manifest.read(folder)
     require(ProviderSettings.of(provider).provider.name)
     family = registry.get(exported.family)
-    read = given.read(family.document_type, inputs)
+    read = given.read(family.reads, inputs)
     texts, items = read.queries, read.documents
     chosen = {"min_cosine": min_cosine} if min_cosine is not None else None
     limits = measuring.Tolerance(**(chosen or variants.tolerance(exported.precision)))

@@ -11,7 +11,7 @@ from typing import Any
 
 import typer
 
-from colport.base.errors import DatasetError
+from colport.base.errors import DatasetError, UnsupportedError
 from colport.data.base import Lazy
 from colport.data.documents import Page, PageReader, PageSettings
 from colport.data.judgements import DELIMITERS, LINES, QUERY, read_rows, read_text
@@ -61,12 +61,18 @@ class InputOptions:
         """The first queries and documents.
 
         Args:
-            document_type: ``pages`` or ``passages``.
+            document_type: ``pages`` or ``passages``; a captioner's ``captions`` are refused.
             count: How many of each at most.
 
         Raises:
             DatasetError: There are none, or one cannot be read.
+            UnsupportedError: The model is a captioner.
         """
+        if document_type == "captions":
+            raise UnsupportedError(
+                "the model is a captioner, which has no queries and documents: a run of the "
+                "pipeline compares it with PyTorch, and its variants are not calibrated."
+            )
         if self.dataset is None:
             name = f"{self.queries.name} and {self.documents.name}"
             queries = [text for _, text in islice(_lines(self.queries), count)]

@@ -121,7 +121,7 @@ def latency(
 
     exported = manifest.read(folder)
     family = registry.get(exported.family)
-    read = Read("", proof.QUERIES, proof.documents(family.document_type))
+    read = Read("", proof.QUERIES, proof.documents(family.reads))
     with TemporaryDirectory() as scratch, watch("timing", quiet) as watched:
         resolved = None
         if checkpoint:

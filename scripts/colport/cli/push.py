@@ -9,6 +9,7 @@ from typing import Literal
 
 import typer
 
+from colport.base.errors import UnsupportedError
 from colport.base.files import bytes_below, scratch_folder
 from colport.cli.console import say, watch
 
@@ -71,6 +72,10 @@ def push(
                 sent = scratch / folder.name
                 layouts.publish(folder, sent, layout, watched.progress)
                 names, card = layouts.files(sent), (sent / upload.CARD).read_text(encoding="utf-8")
+            elif found.task == "captioning":
+                raise UnsupportedError(
+                    f"{folder}: is a captioner, whose card is that of a layout; add --layout."
+                )
             else:
                 sent, names = folder, [manifest.FILE, *found.files]
                 measured = model_card.from_files(parity or [], retrieval or [], found)

@@ -115,7 +115,9 @@ class Manifest:
 
     @property
     def vectors(self) -> str:
-        """What becomes of a query or a document, in words."""
+        """What becomes of a query or a document, in words; a captioner's are texts."""
+        if self.task == "captioning":
+            return "texts about pictures"
         return f"{self.dim} dimensions {'in one vector' if self.is_single_vector else 'a token'}"
 
     @property

@@ -59,7 +59,7 @@ Report = Callable[[str], None]
 
 def documents(document_type: str) -> list[Document]:
     """Two pages of coloured blocks in different shapes, or two passages of different length."""
-    if document_type != "pages":
+    if document_type == "passages":
         return list(PASSAGES)
     rng = np.random.default_rng(0)
     drawn = []
