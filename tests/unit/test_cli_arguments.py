@@ -167,7 +167,7 @@ def pushing(monkeypatch, tmp_path):
     from colport.report import model_card
 
     stand_ins = SimpleNamespace(
-        verify=Recorder(SimpleNamespace(files={})),
+        verify=Recorder(SimpleNamespace(files={}, task="retrieval")),
         login=Recorder(),
         push=Recorder("the address"),
         results=Recorder("measured results"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 
@@ -21,6 +22,7 @@ NAMES = tuple(sorted(_MODULES))
 """Each is the ``name`` of a class in a module of this package."""
 
 
+@cache
 def get(name: str) -> Family:
     """The family of that name.
 
