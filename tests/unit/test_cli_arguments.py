@@ -200,7 +200,8 @@ def test_push_takes_its_labels_from_the_folder_or_the_options(more, labels, push
     assert pushing.results.arguments == (tmp_path, *labels, found)
     assert pushing.write.arguments == (found, "me/it", "measured results")
     assert pushing.push.arguments == (folder, "me/it", "the card")
-    assert pushing.push.named == {"private": True, "revision": None, "quiet": True}
+    place = {"private": True, "revision": None, "quiet": True}
+    assert pushing.push.named == {**place, "published": None}
     assert len(pushing.login.calls) == 1
 
 
@@ -209,7 +210,8 @@ def test_push_takes_single_records(pushing, tmp_path):
     records = ("--parity", files[0], "--parity", files[1], "--retrieval", files[2])
     run("push", folder, "me/it", *records, "--revision", "onnx")
     assert pushing.files.arguments == (files[:2], files[2:], pushing.verify.result)
-    assert pushing.push.named == {"private": False, "revision": "onnx", "quiet": True}
+    place = {"private": False, "revision": "onnx", "quiet": True}
+    assert pushing.push.named == {**place, "published": None}
     (folder / "colport.json").write_text("12345")
     sent = len(pushing.push.calls)
     done = run("push", folder, "me/it", "--dry-run")

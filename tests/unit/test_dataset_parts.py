@@ -107,7 +107,8 @@ def families(monkeypatch):
         def fault(width, height):
             return f"is {width}x{height}" if bad(width, height) else None
 
-        return SimpleNamespace(name=name, reserved=reserved, page_fault=fault)
+        known = {"reserved": reserved, "page_fault": fault}
+        return SimpleNamespace(name=name, task="retrieval", **known)
 
     known = {
         "one": family("one", {"<one>"}, lambda width, height: width > 20),
