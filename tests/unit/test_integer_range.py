@@ -156,7 +156,7 @@ def test_what_does_not_name_its_range_has_the_full_one(folders, precision, quant
 def test_both_kinds_of_kernels_give_the_same_embeddings(folders, monkeypatch):
     """On a processor that saturates they are two; the exact range is right in either."""
     plain = Encoder(folders / "exact").encode_queries(QUERIES)
-    monkeypatch.setattr("colport.runtime.encoder.needs_exact_kernels", lambda *_: True)
+    monkeypatch.setattr("colport.runtime.opened.needs_exact_kernels", lambda *_: True)
     for one, other in zip(plain, Encoder(folders / "exact").encode_queries(QUERIES), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-6)
 
@@ -177,7 +177,7 @@ def opened(monkeypatch):
         asked.append(options["exact_sums"])
         return SimpleNamespace(get_inputs=list, get_outputs=lambda: [SimpleNamespace(name="y")])
 
-    monkeypatch.setattr("colport.runtime.encoder.open_session", session)
+    monkeypatch.setattr("colport.runtime.opened.open_session", session)
     return asked
 
 

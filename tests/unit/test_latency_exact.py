@@ -336,6 +336,11 @@ def test_a_worker_is_told_what_its_contender_may_take():
         {
             **{"factory": lane.contender.factory, "arguments": dict(lane.contender.arguments)},
             **{"threads": 3, "cores": (1, 5), "max_memory_mb": 77, "forms_batches": False},
-            **{"queries": ("a",), "documents": ("b",), "pages": False},
+            **{
+                "queries": ("a",),
+                "documents": ("b",),
+                "pages": False,
+                "timed": ("query", "document"),
+            },
         },
     )
