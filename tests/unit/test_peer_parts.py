@@ -229,7 +229,8 @@ def test_a_module_takes_its_tensors_by_place():
 
 
 @pytest.mark.parametrize("threads", [None, 3])
-def test_a_session_has_the_threads_asked_for(threads, tmp_path):
+def test_a_session_has_the_threads_asked_for(threads, tmp_path, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     graph = clients._Graph(save_graph(tmp_path / "a.onnx"), threads)
     options = graph._session.get_session_options()
     assert options.intra_op_num_threads == (threads or 0)

@@ -58,7 +58,7 @@ def test_the_checkpoint_takes_no_more_memory_than_it_may(checkpoint_folders, kno
     family, asked = registry.get("colpali"), []
 
     class Watched:
-        document_type = family.document_type
+        task, document_type = family.task, family.document_type
 
         def reference(self, folder, device, memory_mb):
             opened = family.reference(folder, device, memory_mb)
