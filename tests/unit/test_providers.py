@@ -19,6 +19,7 @@ from colport import Encoder, tables
 from colport.base import machine
 from colport.base.columns import TABLES, row
 from colport.base.errors import ArtifactError, ConfigError, UnsupportedError
+from colport.base.names import CAPTION_KINDS, KINDS
 from colport.measure import latency as measure_latency
 from colport.measure import placement, scenarios
 from colport.measure.entrants import Contest
@@ -306,12 +307,14 @@ def test_an_encoder_of_another_python_gets_what_was_asked_for(monkeypatch):
     assert given == ("folder", {"type": "cpu", "arena": False}, "/other/python", 3)
 
 
-def test_as_many_inputs_are_read_as_the_largest_batch_has():
+@pytest.mark.parametrize(("kinds", "tokens"), [(KINDS, None), (CAPTION_KINDS, 16)])
+def test_as_many_inputs_are_read_as_the_largest_batch_has(kinds, tokens):
     asked = {}
-    contest = SimpleNamespace(run=lambda time, table, cases, **named: asked.update(named))
+    run = lambda time, table, cases, **named: asked.update(named)  # noqa: E731
+    contest = SimpleNamespace(run=run, kinds=kinds)
     settings = {"batch_sizes": [4, 16, 1], "threads": 3, "pytorch": ["bf16"]}
     measure_latency.compare(contest, settings, 1, lambda message: None)
-    assert asked == {"count": 16, "threads": 3, "pytorch": ["bf16"]}
+    assert asked == {"count": 16, "threads": 3, "pytorch": ["bf16"], "tokens": tokens}
 
 
 ABSENT = [
