@@ -79,7 +79,7 @@ bytes_per_document batch_max_abs_diff p_value p50_ms p90_ms p95_ms p99_ms mean_m
 first_ms preprocess_ms cold_load_ms import_ms load_ms query_p50_ms document_p50_ms cpu_seconds
 jobs longest_seconds error_from error_to ms share graph_ms gflop p99_bound_ms p50_low_ms
 largest_activation p50_high_ms p90_low_ms p90_high_ms p95_low_ms p95_high_ms p99_low_ms p99_high_ms
-size_mb_before size_mb_change document_p50_ms_before document_p50_ms_change
+size_mb_before size_mb_change document_p50_ms_before document_p50_ms_change cer wer token_ms
 """
 HIGHER = """
 inputs tokens mean_cosine min_cosine top10_overlap queries documents ndcg_at_1 ndcg_at_5 ndcg_at_10
@@ -89,7 +89,8 @@ samples per_second speedup_vs_pytorch speedup_low speedup_high query_speedup doc
 query_speedup_low query_speedup_high document_speedup_low document_speedup_high
 ndcg_at_5_before ndcg_at_5_change query_speedup_before query_speedup_change
 document_speedup_before document_speedup_change agreement agreement_low agreement_high
-ndcg_exp_at_10 score score_low score_high published published_delta
+ndcg_exp_at_10 score score_low score_high published published_delta anls bleu4 captions cider equal
+equal_low equal_high equal_tokens tokens_per_second
 """
 
 

@@ -575,7 +575,7 @@ def test_threads_are_those_that_the_job_has():
 
 
 def test_settings_that_contradict_each_other():
-    with pytest.raises(ConfigError, match=r"scenarios\.run: found 'multi_stream'"):
+    with pytest.raises(ConfigError, match=r"scenarios\.run: found \('multi_stream',\)"):
         ScenarioSettings(run=("multi_stream",))
     with pytest.raises(ConfigError, match=r"scenarios\.max_seconds: found 0.5"):
         ScenarioSettings(max_seconds=0.5)

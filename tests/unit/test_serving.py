@@ -1,6 +1,7 @@
 """What a worker does with passes and with requests, on an encoder that only takes time."""
 
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -26,7 +27,8 @@ class Encoder:
 
 def asked(encode, request, **fields):
     server = Server()
-    server._encode, server._inputs = {"query": encode}, {"query": INPUTS}
+    server._encoder = SimpleNamespace(encode_queries=encode)
+    server._inputs = {"query": INPUTS}
     reply = server.answer({"request": request, "kind": "query", **fields})
     assert "error" not in reply, reply["traceback"]
     return reply
