@@ -20,8 +20,12 @@ COMMAND = (
 """The start of every command line."""
 
 REDUCED = {
-    "run": {"variants": ["fp32", "int8"], "providers": ["cpu", "tensorrt"]},
-    "models": {"colqwen2-demo": {"datasets": ["demo-pages-qa"]}},
+    "run": {
+        "models": ["minilm-colbert", "colpali-demo"],
+        "variants": ["fp32", "int8"],
+        "providers": ["cpu", "tensorrt"],
+        "embeddings": ["float16", "int8", "binary", "pooled-3", "pooled-3-binary"],
+    },
     "parity": {"inputs": 16, "batch_sizes": [1, 4]},
     "retrieval": {"resamples": 200},
     "scenarios": {

@@ -33,7 +33,7 @@ FOLDERS = [f"results/models/{MODEL}", f"results/embeddings/{MODEL}", f"results/r
 
 def one_model() -> dict:
     config = copy.deepcopy(REDUCED)
-    config["run"] |= {"models": [MODEL], "providers": ["cpu"]}
+    config["run"] |= {"models": [MODEL], "providers": ["cpu"], "embeddings": []}
     config["models"] = {MODEL: TINY}
     return config
 
