@@ -24,7 +24,7 @@ def test_captions_that_differ_come_first_and_their_words_are_marked():
         *(("pytorch", "a", "a red circle"), ("pytorch", "b", "a blue square on top")),
         *(("int8", "a", "a red circle"), ("int8", "b", "a green  square")),
     )
-    ((heading, pictures),) = captions.section(material(caption_items=table))["groups"].items()
+    ((heading, pictures),) = captions.section(material(caption_items=table))["examples"].items()
     assert heading == "m on pages"
     assert [picture["item"] for picture in pictures] == ["b", "a"]
     (one,) = pictures[0]["captions"]
@@ -77,7 +77,11 @@ def test_the_recommendation_of_a_captioner_speaks_of_captions():
         }
     )
     captioned = pd.DataFrame([row("captions", **labels, dataset="pages", **scored)])
-    page = " ".join(Report({**tables, "captions": captioned}, {}).html().split())
+    said = items(("pytorch", "a", "a red circle"), ("fp32", "a", "a red circle"))
+    report = Report({**tables, "captions": captioned, "caption_items": said}, {})
+    assert list(report.charts())
+    page = " ".join(report.html().split())
+    assert "What captions say" in page
     assert tables["summary"].query("variant == 'fp32'")["recommended"].all()
     assert "2.00 times as fast as PyTorch on captions and 2.00 times on first tokens" in page
     assert "its captions are PyTorch's in all cases." in page

@@ -21,7 +21,7 @@ def section(material: Material) -> dict[str, Any] | None:
     """Captions side by side, words that are not PyTorch's marked.
 
     Returns:
-        ``groups``: heading to pictures, each with its ``item``, PyTorch's ``reference`` and
+        ``examples``: heading to pictures, each with its ``item``, PyTorch's ``reference`` and
         variants' ``captions``: ``name``, ``equal``, and ``parts`` (text, and whether PyTorch has
         it). ``None`` without captions.
     """
@@ -29,11 +29,11 @@ def section(material: Material) -> dict[str, Any] | None:
     is_reference = items["variant"] == REFERENCE_VARIANT
     reference = items.loc[is_reference, [*_CAPTION, "caption"]].drop_duplicates(_CAPTION)
     found = items[~is_reference].merge(reference, on=_CAPTION, suffixes=("", "_reference"))
-    groups = {
+    examples = {
         f"{model} on {dataset}": _pictures(rows)
         for (model, dataset), rows in found.groupby(["model", "dataset"], sort=False)
     }
-    return {"groups": groups} if groups else None
+    return {"examples": examples} if examples else None
 
 
 def _pictures(rows: pd.DataFrame) -> list[dict[str, Any]]:
