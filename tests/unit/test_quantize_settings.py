@@ -89,3 +89,5 @@ def test_everything_of_a_variant_is_read():
         calibration=Calibration(9, 3),
         sensitivity=Sensitivity(0.9, 0.8),
     )
+    with pytest.raises(ConfigError, match=r"quantization.blocksize: unknown key; allowed are act"):
+        QuantizeSettings.from_config({**variant, "quantization": {"blocksize": 3}})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal
 
 from colport.base.declared import IN_CODE, Allowed, Count, Natural, check
@@ -166,4 +166,10 @@ class QuantizeSettings:
             raise ConfigError(
                 f"precision: found {precision!r}; quantized to is {' or '.join(BITS)}."
             )
-        return cls(bits=BITS[precision], **variant.get("quantization", {}))
+        given = dict(variant.get("quantization", {}))
+        known = {field.name for field in fields(cls)} - {"bits"}
+        if unknown := sorted(set(given) - known):
+            raise ConfigError(
+                f"quantization.{unknown[0]}: unknown key; allowed are {', '.join(sorted(known))}."
+            )
+        return cls(bits=BITS[precision], **given)

@@ -22,6 +22,8 @@ from colport.families.pages.layouts import CheckpointLayout
 _MOST = 4096  # pixels of a side, whatever the processor's size says
 _EDGE = "<fake_token_around_image>"
 _BUCKETED, _COUNTED = "Idefics3VisionConfig", "SiglipVisionConfig"  # how patches get positions
+_TYPES = {_BUCKETED: ("idefics3_vision", "idefics3"), _COUNTED: ("siglip_vision_model",)}
+"""What the model type of a vision tower is, and was in older releases of transformers."""
 
 Size = tuple[int, int]
 """Height and width in pixels, or rows and columns of tiles."""
@@ -137,9 +139,11 @@ class TileFamily(PageFamily):
         """See :meth:`PageFamily.prepare`; windows are in the masks that the text model makes."""
         vision = backbone.config.vision_config
         kind = type(vision).__name__  # of an Idefics3 always its own, whatever model_type says
-        if kind not in (_BUCKETED, _COUNTED):
+        if vision.model_type not in _TYPES.get(kind, ()):
+            exported = ", ".join(name for names in _TYPES.values() for name in names)
             raise UnsupportedError(
-                f"vision_config: is a {kind}; exported are {_BUCKETED} and {_COUNTED}."
+                f"vision_config: model_type is {vision.model_type!r} for {kind}; exported are "
+                f"{exported}, each for its own tower."
             )
         side = vision.image_size // vision.patch_size
         if kind == _BUCKETED and not _counts_up(side):
