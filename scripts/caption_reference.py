@@ -4,10 +4,8 @@ from pathlib import Path
 
 import torch
 
-from colport.base.machine import available_mb
 from colport.data.datasets import load_retrieval_dataset
-from colport.families import registry
-from colport.hub import checkpoints
+from colport.pipeline import original
 from colport.pipeline.job import job
 from colport.scoring.generate import caption
 
@@ -17,12 +15,7 @@ def main(snakemake):
     model, dataset, shard = (snakemake.wildcards[key] for key in ("model", "dataset", "shard"))
     with job(snakemake.log[0], f"{model} pytorch {dataset} {shard}") as log:
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        resolved = checkpoints.read_record(snakemake.input.checkpoint)
-        family = registry.get(resolved["family"])
-        left = min(available_mb(), snakemake.resources.mem_mb)
-        memory = snakemake.params.reference.get("memory_mb", left)
-        reference = family.reference(Path(resolved["folder"]), device, memory)
-        log.info("weights: %s", reference.room.note or reference.room.weights)
+        reference = original.opened(snakemake, log, device)
         caption(
             reference.generate,
             load_retrieval_dataset(dataset, snakemake.params.dataset, snakemake.input.dataset),

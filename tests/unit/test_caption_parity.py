@@ -5,7 +5,7 @@ import pytest
 
 from colport.base.columns import TABLES
 from colport.base.errors import UnsupportedError
-from colport.measure import captions, parity
+from colport.measure import captions, embedders, parity
 from colport.tables import flatten
 from colport.tables.summary import _parity_passed
 
@@ -91,3 +91,5 @@ def test_a_known_limit_is_a_row_of_captions():
 def test_a_provider_of_another_python_is_a_known_limit(tmp_path):
     with pytest.raises(UnsupportedError, match="provider: python: found"):
         captions.load(tmp_path, {"type": "cpu", "python": "/usr/bin/python3"})
+    with pytest.raises(UnsupportedError, match="provider: python: found"):  # of a latency run
+        embedders.load(tmp_path, {"type": "cpu", "python": "/usr/bin/python3"}, tokens=4)

@@ -11,7 +11,6 @@ from colport.families.base import BATCH_SIZE, Embedder
 from colport.measure.caption_calls import CaptionCalls
 from colport.peers.catalogue import is_folder
 from colport.providers import ProviderSettings
-from colport.runtime.captioner import Captioner
 from colport.runtime.remote import open_encoder
 
 _ONE_BATCH = 4096
@@ -37,7 +36,9 @@ def load(
         UnsupportedError: The provider is not on this machine, or there is nothing to run.
     """
     if tokens is not None:
-        captioner = Captioner(folder, provider, threads)
+        from colport.measure import captions
+
+        captioner = captions.load(folder, provider, threads)
         return CaptionCalls(captioner, tokens, batch_size=_ONE_BATCH)
     if is_folder(folder):
         from colport.peers.clients import load as load_peer

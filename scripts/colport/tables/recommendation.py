@@ -32,7 +32,6 @@ SMALL_LOSS = 0.01
 
 FASTEST, SMALLEST, BEST = "fastest", "smallest", "best quality"
 _CHECKED = {"caption": "captions", "document": "both queries and documents"}
-_CHECKED[None] = _CHECKED["document"]
 NEEDS = (FASTEST, SMALLEST, BEST)
 CLOSEST = "closest to PyTorch"
 """In place of the best quality where no dataset has judgements."""
@@ -165,7 +164,7 @@ def _objection(row: Mapping[str, Any], rows: Iterable[Mapping[str, Any]], least:
     if is_peer(row["variant"]):
         return "peer"
     if row["parity_passed"] is None:
-        return f"parity was not checked for {_CHECKED[row.get('unit')]}"
+        return f"parity was not checked for {_CHECKED[row.get('unit', 'document')]}"
     if not row["parity_passed"]:
         return "parity failed"
     if math.isnan(delta) and math.isnan(low):

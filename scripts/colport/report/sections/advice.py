@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -42,17 +42,9 @@ def section(material: Material) -> dict[str, Any]:
     summary = material.tables["summary"].reindex(columns=[*TABLES["summary"].all])
     timed = beside_reference(material.tables["latency"].reindex(columns=[*TABLES["latency"].all]))
     timed = timed[timed["status"] == "ok"].replace({"kind": TIMED})
-    captioners = {*material.tables["captions"]["model"]}
     batches = sorted({*timed["batch_size"].agg(["min", "max"]).dropna().astype(int)})
     advice = [
-        _of_model(
-            material,
-            str(model),
-            rows,
-            timed[timed["model"] == model],
-            batches,
-            _CAPTION_WORDS if model in captioners else _WORDS,
-        )
+        _of_model(material, str(model), rows, timed[timed["model"] == model], batches)
         for model, rows in typed("summary", summary).groupby("model", sort=False)
     ]
     kinds = {kind: " or ".join({item["words"][kind]: 0 for item in advice}) for kind in _WORDS}
@@ -64,13 +56,9 @@ def section(material: Material) -> dict[str, Any]:
 
 
 def _of_model(
-    material: Material,
-    model: str,
-    rows: pd.DataFrame,
-    timed: pd.DataFrame,
-    batches: Sequence[int],
-    names: Mapping[str, str],
+    material: Material, model: str, rows: pd.DataFrame, timed: pd.DataFrame, batches: Sequence[int]
 ) -> dict[str, Any]:
+    names = _CAPTION_WORDS if model in {*material.tables["captions"]["model"]} else _WORDS
     needs = {index: _needs(row) for index, row in rows.iterrows()}
     chosen = [index for index, names in needs.items() if names]
     chosen.sort(key=lambda index: [*_NEEDS].index(needs[index][0]))
